@@ -1,0 +1,1 @@
+"""Every Deribit trade, in your ClickHouse, provably gapless: the extractor."""

@@ -1,0 +1,99 @@
+"""How to reach ClickHouse, read from the environment in one place for dlt and `tape` alike.
+
+The dbt profile reads the same variables, see `profiles/profiles.yml`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from extract.errors import UsageError
+
+RAW_DATABASE = "deribit_raw"
+MART_DATABASE = "deribit"
+
+LOCAL_USER = "tape"
+# Documented and no secret: the embedded server accepts it on loopback only.
+LOCAL_DEVELOPMENT_PASSWORD = "tape-development"
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class ClickHouseSettings:
+    """One ClickHouse over HTTP(S); `password` is kept out of `repr`."""
+
+    mode: str
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    secure: bool = False
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    @property
+    def url(self) -> str:
+        """`http(s)://host:port`, without credentials."""
+        return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK_HOSTS
+
+
+def current_mode(env: Mapping[str, str] = os.environ) -> str:
+    """`CLICKHOUSE_MODE`: `local` (the default) or `cloud`."""
+    mode = env.get("CLICKHOUSE_MODE") or "local"
+    if mode not in ("local", "cloud"):
+        raise UsageError(f"CLICKHOUSE_MODE is {mode!r}; set it to local or cloud.")
+    return mode
+
+
+def clickhouse_settings(mode: str | None = None, env: Mapping[str, str] = os.environ) -> ClickHouseSettings:
+    """Settings of `mode`, by default the current one. Raises UsageError that names a missing variable."""
+    mode = mode or current_mode(env)
+    return _cloud(env) if mode == "cloud" else _local(env)
+
+
+def _local(env: Mapping[str, str]) -> ClickHouseSettings:
+    return ClickHouseSettings(
+        mode="local",
+        host=env.get("CLICKHOUSE_LOCAL_HOST") or "localhost",
+        port=_port(env, "CLICKHOUSE_LOCAL_PORT", 8123),
+        user=env.get("CLICKHOUSE_LOCAL_USER") or LOCAL_USER,
+        password=env.get("CLICKHOUSE_LOCAL_PASSWORD") or LOCAL_DEVELOPMENT_PASSWORD,
+    )
+
+
+def _cloud(env: Mapping[str, str]) -> ClickHouseSettings:
+    client_cert = env.get("CLICKHOUSE_CLOUD_CLIENT_CERT") or None
+    # With a client certificate the certificate is the credential.
+    password = env.get("CLICKHOUSE_CLOUD_PASSWORD") or "" if client_cert else _required(env, "CLICKHOUSE_CLOUD_PASSWORD")
+    return ClickHouseSettings(
+        mode="cloud",
+        host=_required(env, "CLICKHOUSE_CLOUD_HOST"),
+        port=_port(env, "CLICKHOUSE_CLOUD_PORT", 8443),
+        user=env.get("CLICKHOUSE_CLOUD_USER") or "default",
+        password=password,
+        secure=True,
+        ca_cert=env.get("CLICKHOUSE_CLOUD_CA_CERT") or None,
+        client_cert=client_cert,
+        client_key=env.get("CLICKHOUSE_CLOUD_CLIENT_KEY") or None,
+    )
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name)
+    if not value:
+        raise UsageError(f"{name} is not set; CLICKHOUSE_MODE=cloud needs it.")
+    return value
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise UsageError(f"{name} is {text!r}; set it to a port number, for example {default}.")
+    return int(text)
