@@ -10,7 +10,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
-	@PYTHON=$(PYTHON) ./install.sh
+	@PYTHON=$(PYTHON) .ci/install
 
 .PHONY: install
 install: $(STAMP) ## Make .venv from requirements.lock
