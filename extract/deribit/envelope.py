@@ -1,0 +1,89 @@
+"""The exchange's JSON-RPC envelope, and what its errors ask of us.
+
+Codes from Deribit's documentation; errors come in HTTP 400 with a JSON body, now and then in 200, and as bodies
+that are no JSON at all: the body is read before the status is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from extract.errors import FinalError, OutsideError, RetriableError
+
+T = TypeVar("T")
+
+RETRIABLE_CODES = frozenset({10028, 10040, 10041, 10047, 10066, 11051, 11094, 13028, 13888})
+RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
+INVALID_PARAMS = -32602
+
+
+class NoResultError(ValueError):
+    """The body is JSON and holds no result of the expected shape."""
+
+
+class RpcError(msgspec.Struct):
+    """`error` of the envelope."""
+
+    code: int
+    message: str = ""
+    data: Any = None
+
+
+class Envelope(msgspec.Struct, Generic[T]):
+    """What surrounds each answer; times and the testnet flag are not needed."""
+
+    result: T | msgspec.UnsetType = msgspec.UNSET
+    error: RpcError | None = None
+
+    def unwrap(self) -> T:
+        """The result; NoResultError where there is none."""
+        if self.error is not None or self.result is msgspec.UNSET:
+            raise NoResultError("the answer holds no result")
+        return self.result
+
+
+class ExchangeRefusedError(FinalError):
+    """The exchange understood and said no: the same question will get the same answer."""
+
+    def __init__(self, message: str, *, code: int | None, status: int, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.param = param
+
+
+_error_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
+
+
+def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) -> OutsideError:
+    """The error that an answer without a usable result stands for, by what to do about it."""
+    retry_after_s = _retry_after_s(headers)
+    try:
+        rpc = _error_decoder.decode(body).error
+    except msgspec.DecodeError:
+        rpc = None
+    if rpc is None:
+        what = f"HTTP {status}" if status != 200 else f"{len(body)} bytes that are no result"
+        message = f"The exchange answered {method} with {what}"
+        if status in RETRIABLE_STATUSES or status == 200:
+            return RetriableError(message, retry_after_s=retry_after_s)
+        return ExchangeRefusedError(message, code=None, status=status)
+    data = rpc.data if isinstance(rpc.data, dict) else {}
+    detail = ", ".join(str(data[key]) for key in ("param", "reason") if data.get(key))
+    message = f"The exchange answered {method} with error {rpc.code} {rpc.message}" + (
+        f" ({detail})" if detail else ""
+    )
+    if rpc.code in RETRIABLE_CODES or status in RETRIABLE_STATUSES:
+        return RetriableError(message, retry_after_s=retry_after_s)
+    return ExchangeRefusedError(message, code=rpc.code, status=status, param=data.get("param"))
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a `Retry-After` header; its date form is not used by the exchange."""
+    try:
+        return max(0.0, float(headers.get("retry-after", "")))
+    except ValueError:
+        return None

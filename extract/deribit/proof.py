@@ -1,0 +1,75 @@
+"""The proof over `trade_seq`: an instrument's trades are whole when no number from the first to the last is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True, order=True)
+class SeqRange:
+    """Sequence numbers first..last of one instrument, both included."""
+
+    instrument_name: str
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+def missing_in(seqs: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
+    """Ranges of first..last that `seqs` lacks, ascending."""
+    inside = np.unique(seqs[(seqs >= first) & (seqs <= last)])
+    edges = np.concatenate(([first - 1], inside, [last + 1]))
+    before = np.flatnonzero(np.diff(edges) > 1)
+    return [(int(edges[i]) + 1, int(edges[i + 1]) - 1) for i in before]
+
+
+class SeqLedger:
+    """Collects which sequence numbers were seen, 12 bytes a trade, and tells which are missing."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Takes note of a table with `instrument_name` and `trade_seq`."""
+        if not table.num_rows:
+            return
+        names = table.column("instrument_name").combine_chunks().dictionary_encode()
+        codes = [self._codes.setdefault(name, len(self._codes)) for name in names.dictionary.to_pylist()]
+        code_of_row = np.asarray(codes, dtype=np.int32)[names.indices.to_numpy()]
+        self._parts.append((code_of_row, table.column("trade_seq").to_numpy()))
+
+    def by_instrument(self) -> Iterable[tuple[str, np.ndarray]]:
+        """(instrument_name, its seqs in any order) of all that was added."""
+        if not self._parts:
+            return
+        codes = np.concatenate([part[0] for part in self._parts])
+        seqs = np.concatenate([part[1] for part in self._parts])
+        order = np.argsort(codes, kind="stable")
+        codes, seqs = codes[order], seqs[order]
+        names = list(self._codes)
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        for start, chunk in zip(starts, np.split(seqs, starts[1:]), strict=True):
+            yield names[codes[start]], chunk
+
+    def missing(self, last_known: Mapping[str, int], begins_at_one: bool) -> list[SeqRange]:
+        """What is missing up to the last seq seen of each instrument.
+
+        Counted from behind `last_known[instrument]` where that is known, else from 1 if the trades were taken from
+        the beginning of the exchange on, else from the first seq seen: what came before the time asked for is no gap.
+        """
+        found: list[SeqRange] = []
+        for name, seqs in self.by_instrument():
+            first = last_known.get(name, 0) + 1 if name in last_known or begins_at_one else int(seqs.min())
+            found += [SeqRange(name, *hole) for hole in missing_in(seqs, first, int(seqs.max()))]
+        return found
+
+    def last_seqs(self) -> dict[str, int]:
+        """The greatest seq seen of each instrument."""
+        return {name: int(seqs.max()) for name, seqs in self.by_instrument()}

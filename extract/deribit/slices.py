@@ -1,0 +1,59 @@
+"""Cutting a stretch of time into slices that each fit a page or so, as a state machine that knows no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AIM = 0.75
+"""Share of a page that a slice should fill: a second page costs more than the quarter left empty."""
+MAX_GROWTH = 8.0
+"""A slice is at most this much longer than the one before: trading wakes up faster than it falls asleep."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Trades with start_ms <= timestamp <= end_ms. A probe may end early, where its first page does."""
+
+    start_ms: int
+    end_ms: int
+    is_probe: bool = False
+
+
+class SlicePlanner:
+    """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far."""
+
+    def __init__(self, start_ms: int, end_ms: int, page_size: int) -> None:
+        self.end_ms = end_ms
+        self._page_size = page_size
+        self._frontier_ms = start_ms
+        self._length_ms: int | None = None
+        self._probing = False
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every slice has been handed out."""
+        return self._frontier_ms > self.end_ms and not self._probing
+
+    def next(self) -> Slice | None:
+        """The next slice; None while a probe is out, or when there is nothing left."""
+        if self._probing or self.is_drained:
+            return None
+        start_ms = self._frontier_ms
+        if self._length_ms is None:
+            self._probing = True
+            self._frontier_ms = self.end_ms + 1
+            return Slice(start_ms, self.end_ms, is_probe=True)
+        end_ms = min(self.end_ms, start_ms + self._length_ms - 1)
+        self._frontier_ms = end_ms + 1
+        return Slice(start_ms, end_ms)
+
+    def observe(self, done: Slice, first_ms: int | None, end_ms: int, rows: int) -> None:
+        """Learns from a finished slice: it covered up to `end_ms` with `rows` trades, the first at `first_ms`."""
+        if done.is_probe:
+            self._probing = False
+            self._frontier_ms = end_ms + 1
+        # A probe may begin with years of silence: its density counts from the first trade on.
+        start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
+        span_ms = max(1, end_ms - start_ms + 1)
+        wanted_ms = span_ms * self._page_size * AIM / max(rows, 1)
+        self._length_ms = max(1, int(min(wanted_ms, span_ms * MAX_GROWTH)))

@@ -1,0 +1,90 @@
+"""Our part of dlt's command line: `dlt pipeline run`, and dlt's own files kept inside of `.tape/`.
+
+dlt loads this module at each of its starts: whatever costs time is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
+from dlt.common.runtime.run_context import RunContext
+
+from extract.paths import ROOT, tape_dir
+
+_EXAMPLES = """\
+examples:
+  dlt pipeline run                                      from where the state stands to now
+  dlt pipeline run --since 2025-01-01 --currency BTC    all BTC trades since new year
+  dlt pipeline run --since 7d --kind option --kind future"""
+
+
+class TapeRunContext(RunContext):
+    """dlt's run context with the checkout as its home: nothing is written outside of it."""
+
+    @property
+    def global_dir(self) -> str:
+        return str(tape_dir() / "dlt")
+
+    @property
+    def run_dir(self) -> str:
+        return str(ROOT)
+
+
+@hookimpl(specname="plug_run_context")
+def plug_run_context(run_dir: str | None, runtime_kwargs: dict[str, Any] | None) -> RunContext | None:
+    """Ours wherever dlt is started in the checkout or below, as long as there is one."""
+    start = os.path.realpath(run_dir or ".")
+    inside = os.path.commonpath([start, str(ROOT)]) == str(ROOT)
+    return TapeRunContext(run_dir) if inside and (ROOT / ".dlt").is_dir() else None
+
+
+class RunCommand(SupportsCliCommand):
+    """`dlt pipeline run`, and `dlt pipeline deribit_trades run`."""
+
+    command = "run"
+    parent = "pipeline"
+    help_string = "Fetch Deribit's public trades into ClickHouse: what is new, or the time asked for"
+    description = "Fetches Deribit's public trades into ClickHouse, from where the state stands to now."
+    docs_url = None
+
+    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
+        parser.epilog = _EXAMPLES
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.add_argument(
+            "--since", metavar="T", help="from this time on, UTC: 2025-01-31, 2025-01-31T08:00Z, 7d"
+        )
+        parser.add_argument("--until", metavar="T", help="up to this time; default: now")
+        parser.add_argument(
+            "--currency", metavar="C", action="append", nargs="+", help="BTC, ETH, ...; default: all"
+        )
+        parser.add_argument(
+            "--kind", metavar="K", action="append", nargs="+", help="option, future, spot, ...; default: all"
+        )
+
+    def execute(self, args: argparse.Namespace) -> None:
+        from dlt._workspace.cli.exceptions import CliCommandException
+
+        from extract.errors import TapeError, UsageError
+        from extract.pipeline import PIPELINE_NAME, RunOptions, run
+        from extract.report import print_summary
+
+        try:
+            if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
+                raise UsageError(f"There is no pipeline {args.pipeline_name!r}; ours is {PIPELINE_NAME}.")
+            print_summary(run(RunOptions(args.since, args.until, _flat(args.currency), _flat(args.kind))))
+        except TapeError as error:
+            raise CliCommandException(error_code=error.exit_code, raiseable_exception=error) from error
+
+
+def _flat(values: list[list[str]] | None) -> tuple[str, ...]:
+    """`--currency BTC ETH` and `--currency BTC --currency ETH` and `--currency BTC,ETH` alike."""
+    return tuple(name for group in values or () for text in group for name in text.split(",") if name)
+
+
+@hookimpl(specname="plug_cli")
+@only_host("dlt")
+def plug_cli(host: str) -> type[SupportsCliCommand]:
+    return RunCommand

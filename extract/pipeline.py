@@ -1,0 +1,211 @@
+"""One incremental run: windows of trades, each a load package with its data, its proof and its cursor."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import dlt
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from extract.clickhouse.client import check_connection
+from extract.clickhouse.destination import tape_clickhouse
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import KINDS, DeribitConfig, deribit_config
+from extract.deribit.envelope import ExchangeRefusedError
+from extract.deribit.source import Window, deribit
+from extract.deribit.state import Stream
+from extract.deribit.sweep import WindowReport
+from extract.errors import OutsideError, TapeError, UsageError
+from extract.paths import tape_dir
+from extract.progress import Progress
+from extract.times import parse_time_ms
+
+if TYPE_CHECKING:
+    from dlt import Pipeline
+
+PIPELINE_NAME = "deribit_trades"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the user asked for; None or empty = what the configuration says."""
+
+    since: str | None = None
+    until: str | None = None
+    currencies: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+
+
+@dataclass
+class RunSummary:
+    """What a run came to. `trades` counts rows loaded, by stream."""
+
+    trades: dict[Stream, int] = field(default_factory=dict)
+    windows: int = 0
+    repaired: int = 0
+    known: int = 0
+    rejected: int = 0
+    absent: int = 0
+    unknown_fields: set[str] = field(default_factory=set)
+    requests: int = 0
+    retries: int = 0
+    wire_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return sum(self.trades.values())
+
+    def add(self, report: WindowReport) -> None:
+        """Takes in one window."""
+        self.windows += 1
+        self.repaired += report.repaired
+        self.known += report.known
+        self.rejected += len(report.rejected)
+        self.absent += sum(len(absent.range) for absent in report.absent)
+        self.unknown_fields |= report.unknown_fields
+
+
+def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
+    """The project's one dlt pipeline; its working directory is in `.tape/`, its state also in ClickHouse."""
+    dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
+    return dlt.pipeline(
+        PIPELINE_NAME,
+        destination=tape_clickhouse(settings),
+        dataset_name=RAW_DATABASE,
+        pipelines_dir=str(tape_dir() / "dlt" / "pipelines"),
+    )
+
+
+def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
+    """Runs windows until the streams are covered up to now, or the window asked for.
+
+    Raises UsageError for what cannot be asked for, OutsideError when a part outside failed, ProofError when data
+    contradicts a proof. What was loaded until then stays, with its state; the next run goes on from there.
+    """
+    settings = clickhouse_settings()
+    config = deribit_config()
+    progress = progress or Progress()
+    check_connection(settings)
+    with run_lock(), DeribitClient(config) as client:
+        pipeline = open_pipeline(settings)
+        with progress:
+            return _run_windows(pipeline, client, config, options, progress)
+
+
+def _run_windows(
+    pipeline: Pipeline, client: DeribitClient, config: DeribitConfig, options: RunOptions, progress: Progress
+) -> RunSummary:
+    started = time.monotonic()
+    summary = RunSummary()
+    streams = wanted_streams(client, config, options)
+    first_now_ms = exchange_now_ms(client)
+    since_ms, until_ms = wanted_time(options, first_now_ms)
+    progress.start(streams, since_ms, until_ms or first_now_ms)
+
+    def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
+        summary.trades[stream] = summary.trades.get(stream, 0) + rows
+        progress.update(stream, rows, end_ms, client.traffic)
+
+    is_last = False
+    while not is_last:
+        now_ms = exchange_now_ms(client)
+        window = Window(
+            streams,
+            now_ms,
+            until_ms=until_ms or now_ms,
+            since_ms=since_ms,
+            in_flight=config.requests_in_flight,
+            budget=config.window_trades,
+            on_slice=on_slice,
+        )
+        load(pipeline, deribit(client, window))
+        summary.add(window.report)
+        is_last = window.report.is_last
+    summary.requests = client.traffic.requests
+    summary.retries = client.traffic.retries
+    summary.wire_bytes = client.traffic.bytes
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def load(pipeline: Pipeline, source: object) -> None:
+    """Extracts, normalizes and loads one package; dlt's wrapping around our own errors is taken off."""
+    try:
+        pipeline.run(source).raise_on_failed_jobs()
+    except PipelineStepFailed as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, TapeError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        text = " ".join(str(error.__cause__ or error).split())
+        raise OutsideError(f"The {error.step} step failed: {text}") from error
+
+
+def exchange_now_ms(client: DeribitClient) -> int:
+    """The exchange's own clock: ours may be off."""
+    return client.result(client.live, "get_time", type=int)
+
+
+def wanted_time(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:
+    """(since, until) in ms; None = from where the state stands, and until now."""
+    since_ms = parse_time_ms(options.since, "--since", now_ms) if options.since else None
+    until_ms = parse_time_ms(options.until, "--until", now_ms) if options.until else None
+    if since_ms is not None and since_ms > now_ms:
+        raise UsageError(f"--since {options.since} is in the future; name a time that has passed.")
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise UsageError(f"--since {options.since} is not before --until {options.until}; swap them.")
+    # What is still to come cannot be covered.
+    return since_ms, until_ms if until_ms is not None and until_ms < now_ms else None
+
+
+def wanted_streams(client: DeribitClient, config: DeribitConfig, options: RunOptions) -> list[Stream]:
+    """The streams asked for, by currency and kind. Raises UsageError that names what the exchange does not know."""
+    kinds = list(dict.fromkeys(options.kinds or config.kinds or KINDS))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"--kind {kind!r} is none; the exchange has {', '.join(KINDS)}.")
+    named = [c.upper() for c in options.currencies or config.currencies or ()]
+    offered = [c["currency"] for c in client.result(client.live, "get_currencies", type=list[dict])]
+    for currency in named:
+        if currency not in offered and not _has_instruments(client, currency):
+            raise UsageError(
+                f"--currency {currency!r} is none; the exchange has {', '.join(sorted(offered))}."
+            )
+    return [Stream(currency, kind) for currency in dict.fromkeys(named or offered) for kind in kinds]
+
+
+def _has_instruments(client: DeribitClient, currency: str) -> bool:
+    """Whether history knows a currency that is no longer offered."""
+    try:
+        return bool(
+            client.result(client.history, "get_instruments", {"currency": currency, "expired": "true"})
+        )
+    except ExchangeRefusedError:
+        return False
+
+
+@contextmanager
+def run_lock() -> Iterator[None]:
+    """One run at a time: the state of two would overtake each other. Raises UsageError that names the holder."""
+    path = tape_dir() / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UsageError(f"Another run is at work (process {holder}); wait for it or stop it.") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,47 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from extract.pipeline import RunSummary
+
+
+def print_summary(summary: RunSummary, console: Console | None = None) -> None:
+    """Trades by currency and kind, then what it took; on standard output."""
+    console = console or Console()
+    loaded = {stream: trades for stream, trades in summary.trades.items() if trades}
+    if loaded:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("currency")
+        table.add_column("kind")
+        table.add_column("trades", justify="right")
+        for stream, trades in sorted(loaded.items()):
+            table.add_row(stream.currency, stream.kind, f"{trades:,}")
+        console.print(table)
+    rate = (summary.total + summary.repaired) / max(summary.seconds, 0.001)
+    console.print(
+        f"{summary.total + summary.repaired:,} new trades in {summary.seconds:.1f} s ({rate:,.0f}/s), "
+        f"{summary.requests:,} requests, {summary.retries:,} retries, {summary.wire_bytes / 1e6:,.1f} MB, "
+        f"{summary.windows} load package{'s' if summary.windows != 1 else ''}.",
+        highlight=False,
+    )
+    for note in notes(summary):
+        console.print(note, highlight=False)
+
+
+def notes(summary: RunSummary) -> list[str]:
+    """Whatever was out of the ordinary, a sentence each."""
+    found = []
+    if summary.repaired:
+        found.append(f"{summary.repaired:,} of them were missing from the pages and fetched by trade_seq.")
+    if summary.absent:
+        found.append(f"{summary.absent:,} trade_seq the exchange does not have: deribit_raw.absent_trades.")
+    if summary.rejected:
+        found.append(f"{summary.rejected:,} records could not be typed: deribit_raw.rejected_trades.")
+    if summary.unknown_fields:
+        found.append(
+            f"Fields that no column knows are kept in `extra`: {', '.join(sorted(summary.unknown_fields))}."
+        )
+    return found
