@@ -46,7 +46,7 @@ class StreamState:
     def from_json(cls, value: dict[str, Any]) -> StreamState:
         return cls(
             covered=[Span(*span) for span in value.get("covered", [])],
-            recent={digest: at_ms for digest, at_ms in value.get("recent", [])},
+            recent=dict(value.get("recent", [])),
             last_seq=dict(value.get("last_seq", {})),
         )
 
