@@ -64,7 +64,9 @@ class Generator:
                     continue
                 self.actions[bisect(self.action_odds, self.random() * self.action_odds[-1])](now_ms)
             segment_start = segment_end
-        self.trades.sort(key=lambda trade: (trade["timestamp"], _number(trade["trade_id"]), trade["trade_id"]))
+        self.trades.sort(
+            key=lambda trade: (trade["timestamp"], _number(trade["trade_id"]), trade["trade_id"])
+        )
 
     def _planned_bursts(self) -> list[tuple[int, str, int]]:
         """(after how many trades, kind, size) of the milliseconds that hold more than any sweep."""
@@ -113,7 +115,10 @@ class Generator:
         self.blocks += 1
         mates = self.by_currency[self._pick().parts.currency]
         legs = min(1 + int(self.random() * 4), self._room())
-        tags: dict[str, Any] = {"block_trade_id": f"BLOCK-{226_000 + self.blocks}", "block_trade_leg_count": legs}
+        tags: dict[str, Any] = {
+            "block_trade_id": f"BLOCK-{226_000 + self.blocks}",
+            "block_trade_leg_count": legs,
+        }
         if self.random() < 0.3:
             tags["block_rfq_id"] = 9000 + self.blocks
         for _ in range(legs):
@@ -252,13 +257,13 @@ class Generator:
 
 
 def smile(atm_iv: float, moneyness: float, years: float) -> float:
-    """Implied volatility in percent: a parabola in standardised moneyness, dearer for puts, between 5 and 300."""
+    """Implied volatility in percent, 5 to 300: a parabola in standardised moneyness, dearer for puts."""
     reach = moneyness / (years + 0.003) ** 0.5
     return min(max(atm_iv * (1.0 - 0.08 * reach + 0.12 * reach * reach), 5.0), 300.0)
 
 
 def option_value(forward: float, strike: float, iv: float, years: float, is_call: bool) -> float:
-    """Value in quote currency by a hyperbola: right at the money, intrinsic far from it, call − put = forward − strike."""
+    """In quote currency, by a hyperbola: right at the money, intrinsic far away, put-call parity exact."""
     width = 0.798 * iv / 100.0 * years**0.5 * forward
     inner = forward - strike
     call = (inner + (inner * inner + width * width) ** 0.5) / 2.0

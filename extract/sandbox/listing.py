@@ -10,7 +10,7 @@ from extract.sandbox.names import DAY_MS, Parts, parse
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Sizes of one underlying: price ticks and the least amounts, in the units that Deribit trades them in."""
+    """Price ticks and least amounts of one underlying, in the units that Deribit trades them in."""
 
     future_tick: float
     option_tick: float
@@ -39,7 +39,7 @@ def ticks_of(parts: Parts) -> Ticks:
 
 
 def listing(name: str, *, kind: str, created_ms: int, number: int) -> dict[str, Any]:
-    """One instrument with the fields that its kind has on Deribit; `is_active` and `state` are the server's to add.
+    """One instrument with the fields of its kind; `is_active` and `state` are the server's to add.
 
     `expiration_timestamp` is absent where neither exchange nor name knows one.
     """

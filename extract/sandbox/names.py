@@ -1,4 +1,4 @@
-"""What an instrument's name says: the sandbox's own reading, so that it checks the extractor's and does not share it."""
+"""What an instrument's name says. Read here anew, so that the extractor's reading is checked and not shared."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """`trades` ascend by (timestamp, id); `instruments` are as `get_instruments` sends them, without `is_active`."""
+    """`trades` ascend by (timestamp, id); `instruments` are as `get_instruments` has them, but `is_active`."""
 
     trades: list[Record]
     instruments: list[Record]
@@ -39,16 +39,18 @@ class Tape:
         end_ms: int = DEFAULT_END_MS,
         burst: int = 40,
     ) -> Tape:
-        """`trades` made-up trades in the `days` before `end_ms`; `burst` of them in one millisecond of one future."""
+        """Made-up trades of the `days` before `end_ms`, `burst` of them in one millisecond of one future."""
         if trades < 1 or days <= 0 or burst < 1:
-            raise UsageError("A tape needs at least one trade, a span above 0 days and a burst of at least 1.")
+            raise UsageError(
+                "A tape needs at least one trade, a span above 0 days and a burst of at least 1."
+            )
         maker = Generator(seed, trades, end_ms - int(days * DAY_MS), end_ms, burst)
         maker.run()
         return cls(maker.trades, [each.listed for each in maker.universe])
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
-        """Recorded trades from NDJSON of API records, gzipped or not. Raises UsageError with the line at fault."""
+        """Recorded trades: NDJSON of API records, gzipped or not. Raises UsageError with the line at fault."""
         return cls.of(list(_read(Path(path))))
 
     @classmethod
@@ -108,10 +110,14 @@ def _record(line: bytes, path: Path, number: int) -> Record:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"Line {number} of the tape {path} is no JSON: one trade as Deribit sends it.") from error
+        raise UsageError(
+            f"Line {number} of the tape {path} is no JSON: one trade as Deribit sends it."
+        ) from error
     missing = [name for name in _NEEDED if name not in record] if isinstance(record, dict) else list(_NEEDED)
     if missing:
         raise UsageError(f"Line {number} of the tape {path} is no trade: it lacks {', '.join(missing)}.")
     if type(record["trade_seq"]) is not int or type(record["timestamp"]) is not int:
-        raise UsageError(f"Line {number} of the tape {path} is no trade: trade_seq and timestamp are integers.")
+        raise UsageError(
+            f"Line {number} of the tape {path} is no trade: trade_seq and timestamp are integers."
+        )
     return record

@@ -1,9 +1,10 @@
-"""What is traded on a generated tape: every kind of instrument that Deribit lists, and a few that no rule names."""
+"""What is traded on a generated tape: every kind that Deribit lists, and a few names that no rule parses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from extract.sandbox.listing import listing, ticks_of
@@ -116,7 +117,7 @@ def _listed(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]
 
 
 def _expiries(start_ms: int, end_ms: int) -> list[tuple[int, int, int]]:
-    """(expiry, created, grade) at 08:00 UTC: 0 daily, 1 weekly, 2 monthly, 3 quarterly, as Deribit lists them."""
+    """(expiry, created, grade), at 08:00 UTC; grade 0 is daily, 1 weekly, 2 monthly, 3 quarterly."""
     found = []
     first = start_ms // DAY_MS * DAY_MS + 8 * HOUR_MS
     for expiry_ms in range(first, end_ms + 400 * DAY_MS, DAY_MS):
@@ -147,7 +148,7 @@ def _strikes(base: str, count: int, grade: int) -> Iterator[tuple[float, float]]
 
 
 def _combos(listed: list[Instrument]) -> list[Instrument]:
-    """Future spreads against the perpetual, and call spreads on neighbouring strikes of the longer expiries."""
+    """Future spreads against the perpetual; call spreads on neighbouring strikes of the longer expiries."""
     by_name = {each.name: each for each in listed}
     found = []
     for each in listed:
@@ -156,7 +157,7 @@ def _combos(listed: list[Instrument]) -> list[Instrument]:
         if each.kind == "future" and perpetual and each.parts.kind and each is not perpetual:
             found.append(_combo(f"{pair}-FS-{day}_PERP", "future_combo", (each, perpetual), len(found)))
     calls = [each for each in listed if each.kind == "option" and each.parts.option_type == "call"]
-    for low, high in zip(calls, calls[1:], strict=False):
+    for low, high in pairwise(calls):
         (pair, day, strike, _), other = low.name.split("-"), high.name.split("-")
         if other[:2] == [pair, day] and low.listed["settlement_period"] != "day":
             name = f"{pair}-CS-{day}-{strike}_{other[2]}"
