@@ -1,0 +1,122 @@
+"""What goes wrong on the way, reproducibly: a script by request number, or a rate with a seed.
+
+3:429,5:reset                          the third request answers 429, the fifth is reset
+2-4:503                                the second to the fourth
+rate=0.1,kinds=429+cut,seed=7          every tenth or so, one of these kinds
+…,retry_after=0.05,slow=0.2            seconds in Retry-After, seconds of slowness
+…,on=get_instruments                   only requests whose method contains this are counted and hit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from extract.errors import UsageError
+
+API_ERRORS = {  # answered in HTTP 400, as the exchange does
+    10028: "too_many_requests",
+    10040: "retry",
+    10041: "settlement_in_progress",
+    10047: "matching_engine_queue_full",
+    10066: "too_many_concurrent_requests",
+    11051: "system_maintenance",
+    11094: "internal_server_error",
+    13028: "temporarily_unavailable",
+    13888: "timed_out",
+}
+WIRE = {
+    "cut": "the body ends before its Content-Length",
+    "html": "HTTP 200 with a page of HTML",
+    "reset": "the connection is reset without an answer",
+    "slow": "the right answer, late",
+    "error200": "an error body in HTTP 200",
+}
+STATUSES = (408, 429, 500, 502, 503, 504)
+KINDS = (*map(str, STATUSES), *map(str, API_ERRORS), *WIRE)
+_HINT = "Write for example --faults '3:429,5:reset' or --faults 'rate=0.1,kinds=429+cut,seed=7'."
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Which request, counted from 1, meets which fault."""
+
+    script: Mapping[int, str] = field(default_factory=dict)
+    rate: float = 0.0
+    kinds: tuple[str, ...] = KINDS
+    seed: int = 1
+    retry_after_s: float = 0.05
+    slow_s: float = 0.2
+    on: str = ""
+
+    @classmethod
+    def parse(cls, spec: Faults | str | Iterable[str] | None) -> Faults:
+        """Faults from a text as above or a list of its pieces. Raises UsageError naming the wrong piece."""
+        if isinstance(spec, Faults):
+            return spec
+        text = spec if isinstance(spec, str) else ",".join(spec or ())
+        faults = cls()
+        script: dict[int, str] = {}
+        for piece in filter(None, (each.strip() for each in text.split(","))):
+            if "=" in piece:
+                faults = _set(faults, piece)
+            else:
+                script.update(_scripted(piece))
+        return replace(faults, script=script)
+
+    def of(self, number: int) -> str | None:
+        """The fault of the nth request, however the others went."""
+        if number in self.script:
+            return self.script[number]
+        if not self.rate:
+            return None
+        draw = Random(f"{self.seed}:{number}")
+        return draw.choice(self.kinds) if draw.random() < self.rate else None
+
+
+def _scripted(piece: str) -> dict[int, str]:
+    where, colon, kind = piece.partition(":")
+    first, _, last = where.partition("-")
+    if not colon or not first.isdecimal() or not (last or first).isdecimal() or int(first) < 1:
+        raise UsageError(f"The fault '{piece}' has no request number before a colon. {_HINT}")
+    if int(last or first) < int(first) or int(last or first) - int(first) > 1_000_000:
+        raise UsageError(f"The fault '{piece}' ends before it begins, or is too long. {_HINT}")
+    return dict.fromkeys(range(int(first), int(last or first) + 1), _kind(kind))
+
+
+def _set(faults: Faults, piece: str) -> Faults:
+    name, _, value = piece.partition("=")
+    try:
+        match name.strip():
+            case "rate":
+                if not 0 <= float(value) <= 1:
+                    raise UsageError(f"The rate of faults is a share from 0 to 1, not '{value}'. {_HINT}")
+                return replace(faults, rate=float(value))
+            case "kinds":
+                return replace(faults, kinds=tuple(_kind(kind) for kind in value.split("+")))
+            case "seed":
+                return replace(faults, seed=int(value))
+            case "retry_after":
+                return replace(faults, retry_after_s=_seconds(value))
+            case "slow":
+                return replace(faults, slow_s=_seconds(value))
+            case "on":
+                return replace(faults, on=value.strip())
+    except ValueError as error:
+        raise UsageError(f"'{piece}' needs a number after '='. {_HINT}") from error
+    raise UsageError(f"'{name}' is no setting of faults: rate, kinds, seed, retry_after, slow or on. {_HINT}")
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 <= seconds <= 3600:
+        raise ValueError
+    return seconds
+
+
+def _kind(text: str) -> str:
+    kind = text.strip()
+    if kind not in KINDS:
+        raise UsageError(f"'{kind}' is no kind of fault. There are {', '.join(KINDS)}.")
+    return kind

@@ -1,0 +1,274 @@
+"""Trades made from a seed: the same bytes on every machine.
+
+Only `random.Random.random`, the four operations and the square root are used, since these alone give the same
+float everywhere; logarithms and exponentials differ in the last digit from one C library to the next.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from itertools import accumulate
+from random import Random
+from typing import Any
+
+from extract.sandbox.names import DAY_MS, NEVER_MS
+from extract.sandbox.universe import START_PRICE, Instrument, universe
+
+YEAR_MS = 365 * DAY_MS
+ID_LATENESS_MS = 18  # ids of different instruments are out of time order by at most this
+_ATM_IV = {"BTC": 45.0, "ETH": 65.0, "SOL": 75.0, "XRP": 80.0}
+_FIRST_ID = {"": 384_000_000, "ETH-": 284_000_000, "USDC-": 55_000_000}
+_PLAN = (  # share of events, by what happens
+    ("single", 0.66),
+    ("sweep", 0.12),
+    ("flurry", 0.10),
+    ("combo", 0.06),
+    ("block", 0.03),
+    ("liquidation", 0.03),
+)
+
+
+class Generator:
+    """Makes `count` trades over [start_ms, end_ms); `trades` and `instruments` hold the result of `run`."""
+
+    def __init__(self, seed: int, count: int, start_ms: int, end_ms: int, burst: int) -> None:
+        self.random = Random(seed).random
+        self.count, self.start_ms, self.end_ms, self.burst = count, start_ms, end_ms, burst
+        self.universe = universe(start_ms, end_ms)
+        self.trades: list[dict[str, Any]] = []
+        self.price = dict(START_PRICE)
+        self.next_id = dict(_FIRST_ID)
+        self.blocks = 0
+        self.wobble = 0.02 * (2.0 * ((end_ms - start_ms) / DAY_MS / max(count, 1)) ** 0.5)
+        self.early = min(count // 20, 2000)
+        self.actions = [getattr(self, "_" + name) for name, _ in _PLAN]
+        self.action_odds = list(accumulate(share for _, share in _PLAN))
+
+    def run(self) -> None:
+        """One event after the other; who is alive changes only at the edges between two expiries."""
+        edges = {self.end_ms}
+        for each in self.universe:
+            edges.update(ms for ms in (each.created_ms, each.expiry_ms) if self.start_ms < ms < self.end_ms)
+        bursts = self._planned_bursts()
+        segment_start = self.start_ms
+        for segment_end in sorted(edges):
+            self._enter(segment_start, segment_end)
+            while len(self.trades) < self.count:
+                span_ms = self.end_ms - self.start_ms
+                now_ms = self.start_ms + int(span_ms * (len(self.trades) + self.random()) / self.count)
+                if now_ms >= segment_end:
+                    break
+                if bursts and len(self.trades) >= bursts[0][0]:
+                    _, kind, size = bursts.pop(0)
+                    self._repeat(self._pick(kind), now_ms, size)
+                    continue
+                self.actions[bisect(self.action_odds, self.random() * self.action_odds[-1])](now_ms)
+            segment_start = segment_end
+        self.trades.sort(
+            key=lambda trade: (trade["timestamp"], _number(trade["trade_id"]), trade["trade_id"])
+        )
+
+    def _planned_bursts(self) -> list[tuple[int, str, int]]:
+        """(after how many trades, kind, size) of the milliseconds that hold more than any sweep."""
+        if self.count < 10 * self.burst:
+            return []
+        return [(self.count * 2 // 5, "future", self.burst), (self.count * 7 // 10, "option", 36)]
+
+    def _enter(self, start_ms: int, end_ms: int) -> None:
+        """Set up what can trade in [start_ms, end_ms)."""
+        self.limit_ms = end_ms - 1
+        self.floor_ms = start_ms
+        alive = [each for each in self.universe if each.created_ms <= start_ms and each.expiry_ms >= end_ms]
+        self.combos = [each for each in alive if each.legs]
+        self.alive = [each for each in alive if not each.legs]
+        self.odds = list(accumulate(each.weight for each in self.alive))
+        self.by_kind: dict[str, list[Instrument]] = {}
+        self.by_currency: dict[str, list[Instrument]] = {}
+        for each in self.alive:
+            self.by_kind.setdefault(each.kind, []).append(each)
+            self.by_currency.setdefault(each.parts.currency, []).append(each)
+
+    # What happens
+
+    def _single(self, now_ms: int) -> None:
+        self._trade(self._pick(), now_ms - int(self.random() * 3))
+
+    def _sweep(self, now_ms: int) -> None:
+        """One order eats through a book: 2 to 11 trades of one instrument in one millisecond."""
+        self._repeat(self._pick(), now_ms, 2 + int(self.random() * 10))
+
+    def _flurry(self, now_ms: int) -> None:
+        """Many instruments of a currency at once, with ids that come late against time."""
+        mates = self.by_currency[self._pick().parts.currency]
+        for _ in range(min(3 + int(self.random() * 10), self._room())):
+            mate = mates[int(self.random() * self.random() * len(mates))]
+            self._trade(mate, now_ms - int(self.random() * (ID_LATENESS_MS + 1)))
+
+    def _combo(self, now_ms: int) -> None:
+        """A combo's trade and one trade of each leg, the legs sometimes a millisecond later."""
+        if self._room() < 3 or not self.combos:
+            return self._single(now_ms)
+        combo = self.combos[int(self.random() * len(self.combos))]
+        return self._execute_combo(combo, now_ms)
+
+    def _block(self, now_ms: int) -> None:
+        self.blocks += 1
+        mates = self.by_currency[self._pick().parts.currency]
+        legs = min(1 + int(self.random() * 4), self._room())
+        tags: dict[str, Any] = {
+            "block_trade_id": f"BLOCK-{226_000 + self.blocks}",
+            "block_trade_leg_count": legs,
+        }
+        if self.random() < 0.3:
+            tags["block_rfq_id"] = 9000 + self.blocks
+        for _ in range(legs):
+            self._trade(mates[int(self.random() * len(mates))], now_ms, tags, size=100)
+
+    def _liquidation(self, now_ms: int) -> None:
+        side = ("T", "M", "T", "MT")[int(self.random() * 4)]
+        self._repeat(self._pick("future"), now_ms, 1 + int(self.random() * 4), {"liquidation": side})
+
+    # How it is written down
+
+    def _pick(self, kind: str | None = None) -> Instrument:
+        if kind:
+            mates = self.by_kind[kind]
+            return mates[int(self.random() * self.random() * len(mates))]
+        return self.alive[bisect(self.odds, self.random() * self.odds[-1])]
+
+    def _room(self) -> int:
+        return self.count - len(self.trades)
+
+    def _repeat(self, one: Instrument, now_ms: int, times: int, tags: dict[str, Any] | None = None) -> None:
+        """Trades of one taker in one millisecond, each a tick worse than the one before, or as good."""
+        first = self._trade(one, now_ms, tags)
+        toward = one.tick if first["direction"] == "buy" else -one.tick
+        for step in range(1, min(times, self._room() + 1)):
+            price = max(first["price"] + toward * (step // 3), one.tick)
+            self._trade(one, now_ms, tags, direction=first["direction"], price=price)
+
+    def _execute_combo(self, combo: Instrument, now_ms: int) -> None:
+        first, second = combo.legs or ()
+        direction = "buy" if self.random() < 0.5 else "sell"
+        opposite = "sell" if direction == "buy" else "buy"
+        amount = self._amount(combo, 20)
+        whole = self._trade(combo, now_ms, direction=direction, amount=amount, price=0.0)
+        tags = {"combo_id": combo.name, "combo_trade_id": whole["trade_id"]}
+        leg_ms = min(whole["timestamp"] + int(self.random() * 2), self.limit_ms)
+        legs = [
+            self._trade(first, leg_ms, tags, direction=direction, amount=amount),
+            self._trade(second, leg_ms, tags, direction=opposite, amount=amount),
+        ]
+        whole["price"] = round(legs[0]["price"] - legs[1]["price"], combo.decimals)
+        whole["mark_price"] = round((legs[0]["mark_price"] or 0.0) - (legs[1]["mark_price"] or 0.0), 8)
+        whole["legs"] = [dict(leg) for leg in reversed(legs)]
+
+    def _trade(
+        self,
+        one: Instrument,
+        now_ms: int,
+        tags: dict[str, Any] | None = None,
+        *,
+        direction: str | None = None,
+        amount: float | None = None,
+        price: float | None = None,
+        size: int = 1,
+    ) -> dict[str, Any]:
+        """One trade of `one` at about `now_ms`, never before its last one and never outside its life."""
+        random = self.random
+        one.seq += 1
+        one.last_ms = stamp_ms = max(now_ms, one.last_ms, self.floor_ms)
+        index = self._index(one.parts.base)
+        mark, iv = self._mark(one, index, stamp_ms)
+        if price is None:
+            price = max(mark * (1.0 + (random() - 0.5) * 0.002) // one.tick, 1.0) * one.tick
+        price = round(price, one.decimals)
+        amount = self._amount(one, size) if amount is None else amount
+        trade: dict[str, Any] = {
+            "trade_seq": one.seq,
+            "trade_id": self._id(one.id_prefix),
+            "timestamp": stamp_ms,
+            "tick_direction": self._tick_direction(one, price),
+            "price": price,
+            "mark_price": mark,
+            "instrument_name": one.name,
+            "index_price": index,
+            "direction": direction or ("buy" if random() < 0.51 else "sell"),
+            "amount": amount,
+            "contracts": round(amount / one.contract_size, 4),
+        }
+        if iv is not None:
+            trade["iv"] = 0.0 if random() < 0.013 else round(iv + random() - 0.5, 2)
+        if tags:
+            trade.update(tags)
+        if len(self.trades) < self.early:
+            self._age(trade)
+        self.trades.append(trade)
+        return trade
+
+    def _age(self, trade: dict[str, Any]) -> None:
+        """Early data lacks what Deribit did not yet record."""
+        if self.random() < 0.5:
+            del trade["contracts"]
+        if self.random() < 0.3:
+            trade["mark_price"] = None
+
+    def _id(self, prefix: str) -> str:
+        number = self.next_id.setdefault(prefix, 18_820_000)
+        self.next_id[prefix] = number + (1 if self.random() < 0.8 else 2 + int(self.random() * 3))
+        return f"{prefix}{number}"
+
+    def _tick_direction(self, one: Instrument, price: float) -> int:
+        """0 plus, 1 zero-plus, 2 minus, 3 zero-minus."""
+        if price > one.last_price:
+            one.last_tick = 0
+        elif price < one.last_price:
+            one.last_tick = 2
+        else:
+            one.last_tick |= 1
+        one.last_price = price
+        return one.last_tick
+
+    def _amount(self, one: Instrument, size: int) -> float:
+        """Mostly small and now and then large, in whole lots."""
+        lots = size * (1 + int(0.6 / (self.random() + 0.006)))
+        return round(lots * one.lot, one.lot_decimals)
+
+    def _index(self, base: str) -> float:
+        """The next step of a walk that is drawn back to where it began, so that strikes stay in reach."""
+        start, random = START_PRICE[base], self.random
+        step = (random() + random() + random() - 1.5) * self.wobble
+        price = self.price[base]
+        self.price[base] = price = price + price * step + (start - price) * 0.0005
+        return round(price, 2 if start > 10 else 4)
+
+    def _mark(self, one: Instrument, index: float, stamp_ms: int) -> tuple[float, float | None]:
+        """(mark price, iv in percent or None)."""
+        if one.kind == "spot" or one.expiry_ms == NEVER_MS:
+            return round(index * (1.0 + (self.random() - 0.5) * 0.0004), 4), None
+        years = (one.expiry_ms - stamp_ms) / YEAR_MS
+        forward = index * (1.0 + 0.06 * years)
+        strike = one.parts.strike
+        if one.kind != "option" or strike is None:
+            return round(forward, 4), None
+        iv = smile(_ATM_IV[one.parts.base], strike / forward - 1.0, years)
+        value = option_value(forward, strike, iv, years, one.parts.option_type == "call")
+        return round(value if one.parts.linear else value / forward, 8), iv
+
+
+def smile(atm_iv: float, moneyness: float, years: float) -> float:
+    """Implied volatility in percent, 5 to 300: a parabola in standardised moneyness, dearer for puts."""
+    reach = moneyness / (years + 0.003) ** 0.5
+    return min(max(atm_iv * (1.0 - 0.08 * reach + 0.12 * reach * reach), 5.0), 300.0)
+
+
+def option_value(forward: float, strike: float, iv: float, years: float, is_call: bool) -> float:
+    """In quote currency, by a hyperbola: right at the money, intrinsic far away, put-call parity exact."""
+    width = 0.798 * iv / 100.0 * years**0.5 * forward
+    inner = forward - strike
+    call = (inner + (inner * inner + width * width) ** 0.5) / 2.0
+    return call if is_call else call - inner
+
+
+def _number(trade_id: str) -> int:
+    return int(trade_id.rpartition("-")[2])

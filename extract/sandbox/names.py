@@ -1,0 +1,85 @@
+"""What an instrument's name says. Read here anew, so that the extractor's reading is checked and not shared."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+NEVER_MS = 32_503_708_800_000  # the expiry that Deribit gives a perpetual
+
+_DATE = r"(?P<day>\d{1,2})(?P<month>[A-Z]{3})(?P<year>\d{2})"
+_PAIR = r"(?P<base>[A-Z0-9]+?)(?:_(?P<quote>[A-Z0-9]+))?"
+_PERPETUAL = re.compile(rf"{_PAIR}-PERPETUAL")
+_FUTURE = re.compile(rf"{_PAIR}-{_DATE}")
+_OPTION = re.compile(rf"{_PAIR}-{_DATE}-(?P<strike>\d+(?:d\d+)?)-(?P<side>[CP])")
+_SPOT = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)")
+_COMBO = re.compile(rf"{_PAIR}-(?P<code>[A-Z][A-Z0-9]*)-{_DATE}[-_].+")
+_ANY_DATE = re.compile(r"(?P<day>\d{1,2})(?P<month>[A-Z]{3})(?P<year>\d{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One instrument's name taken apart; what the name does not say is None."""
+
+    base: str
+    quote: str | None
+    kind: str | None = None
+    expiry_ms: int | None = None
+    strike: float | None = None
+    option_type: str | None = None
+
+    @property
+    def currency(self) -> str:
+        """The `currency=` that Deribit finds it under: base for inverse and spot, settlement for linear."""
+        return self.quote if self.quote and self.kind != "spot" else self.base
+
+    @property
+    def linear(self) -> bool:
+        return self.quote is not None
+
+
+def parse(name: str) -> Parts:
+    """The parts of any name; one that no rule fits has kind None."""
+    if match := _PERPETUAL.fullmatch(name):
+        return Parts(match["base"], match["quote"], "future", NEVER_MS)
+    if match := _OPTION.fullmatch(name):
+        strike = float(match["strike"].replace("d", "."))
+        option_type = "call" if match["side"] == "C" else "put"
+        return Parts(match["base"], match["quote"], "option", _expiry_ms(match), strike, option_type)
+    if match := _FUTURE.fullmatch(name):
+        return Parts(match["base"], match["quote"], "future", _expiry_ms(match))
+    if match := _SPOT.fullmatch(name):
+        return Parts(match["base"], match["quote"], "spot")
+    if match := _COMBO.fullmatch(name):
+        expiries_ms = [ms for each in _ANY_DATE.finditer(name) if (ms := _expiry_ms(each))]
+        kind = "future_combo" if match["code"] == "FS" else "option_combo"
+        return Parts(match["base"], match["quote"], kind, min(expiries_ms, default=None))
+    base, _, quote = name.partition("-")[0].partition("_")
+    return Parts(base, quote or None)
+
+
+def date_code(expiry_ms: int) -> str:
+    """`5APR24`: the day as Deribit writes it, unpadded."""
+    day = datetime.fromtimestamp(expiry_ms / 1000, UTC)
+    return f"{day.day}{MONTHS[day.month - 1]}{day.year % 100:02d}"
+
+
+def strike_code(strike: float) -> str:
+    """`100000`, or `2d10` where there is a fraction."""
+    return str(int(strike)) if strike == int(strike) else f"{strike:.2f}".replace(".", "d")
+
+
+def _expiry_ms(match: re.Match[str]) -> int | None:
+    """08:00 UTC of the day in a name; None for a day that no calendar has."""
+    if match["month"] not in MONTHS:
+        return None
+    try:
+        month = MONTHS.index(match["month"]) + 1
+        day = datetime(2000 + int(match["year"]), month, int(match["day"]), 8, tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(day.timestamp()) * 1000

@@ -1,0 +1,72 @@
+"""Parameters of a request, checked as the exchange checks them, with the reasons that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KINDS = ("future", "option", "spot", "future_combo", "option_combo")
+SORTINGS = ("asc", "desc", "default")
+RESOLUTIONS = {str(minutes): minutes for minutes in (1, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720)} | {
+    "1D": 1440
+}
+
+
+class ApiError(Exception):
+    """An error in the exchange's own terms: becomes HTTP 400 with a JSON body."""
+
+    def __init__(
+        self, code: int, message: str, *, reason: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error: dict[str, Any] = {"code": code, "message": message}
+        if reason:
+            self.error["data"] = {"reason": reason, "param": param}
+
+
+def invalid(param: str, reason: str) -> ApiError:
+    return ApiError(-32602, "Invalid params", reason=reason, param=param)
+
+
+class Params:
+    """Typed access to a query; each getter raises ApiError with the reason that Deribit gives."""
+
+    def __init__(self, query: Mapping[str, str]) -> None:
+        self.query = query
+
+    def text(self, name: str) -> str:
+        if not self.query.get(name):
+            raise invalid(name, "value is required")
+        return self.query[name]
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self.query.get(name, default)
+        if value not in allowed:
+            raise invalid(name, "wrong format")
+        return value
+
+    def flag(self, name: str) -> bool:
+        return self.choice(name, ("true", "false"), "false") == "true"
+
+    def integer(self, name: str) -> int | None:
+        value = self.query.get(name)
+        if value is None:
+            return None
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+            raise invalid(name, "wrong format")
+        return int(value)
+
+    def required_integer(self, name: str) -> int:
+        self.text(name)
+        return self.integer(name) or 0
+
+    def count(self, limit: int) -> int:
+        count = self.integer("count")
+        if count is None:
+            return 10
+        if count < 1:
+            raise invalid("count", "value is too low")
+        if count > limit:
+            raise invalid("count", "value is too high")
+        return count

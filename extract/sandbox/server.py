@@ -1,0 +1,226 @@
+"""The sandbox exchange: a tape behind a real HTTP server on loopback, as live host and as history host."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from extract.errors import FinalError
+from extract.sandbox.answers import HISTORY, LIVE, Answers, Host
+from extract.sandbox.book import Book
+from extract.sandbox.faults import API_ERRORS, Faults
+from extract.sandbox.params import ApiError
+from extract.sandbox.tape import Record, Tape
+from extract.sandbox.wire import Connection, Reply
+
+REMEMBERED_REQUESTS = 50_000
+_HTML = b"<html><title>Please wait</title><body><h1>Service Temporarily Unavailable</h1></body></html>"
+
+
+class Request(NamedTuple):
+    """One request that was answered; `status` is 0 where the connection was reset."""
+
+    path: str
+    params: dict[str, str]
+    status: int
+
+
+class SandboxExchange:
+    """Serves `tape` on 127.0.0.1 from `start()` to `stop()`, or as a context manager.
+
+    `quirks`   Deribit's own: disorder, leaky full-size seq ranges, has_more that proves nothing
+    `faults`   see extract.sandbox.faults: a text, a list of its pieces, or Faults
+    `clock`    the exchange's now in ms: a number or a callable; default: one second after the last trade.
+               Trades later than now are not there yet. Settable later as `now_ms`.
+    `history_lag_ms`  by how much the history host is behind the live one
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        port: int = 0,
+        quirks: bool = True,
+        faults: Faults | str | Iterable[str] | None = None,
+        clock: Callable[[], int] | int | None = None,
+        history_lag_ms: int = 0,
+    ) -> None:
+        self.quirks = quirks
+        self.faults = Faults.parse(faults)
+        self.history_lag_ms = history_lag_ms
+        self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
+        self.port = port
+        self._book = Book(tape)
+        self._clock = self._book.last_stamp_ms() + 1000 if clock is None else clock
+        self._counted = 0
+        self._lock = threading.Lock()
+        self._connections: set[Connection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # What tests steer
+
+    @property
+    def url(self) -> str:
+        """Base of the live host: 1,000 trades a page, the last 24 hours."""
+        return f"http://127.0.0.1:{self.port}{LIVE.path}"
+
+    @property
+    def history_url(self) -> str:
+        """Base of the history host: 10,000 trades a page, everything."""
+        return f"http://127.0.0.1:{self.port}{HISTORY.path}"
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock() if callable(self._clock) else self._clock
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._clock = now_ms
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Have more trades, however late their time is; unknown instruments are listed by their names."""
+        with self._lock:
+            self._book.put(records)
+
+    def restate(self, instrument_name: str, trade_seq: int, **changes: Any) -> Record:
+        """Change a trade in place; returns it as it is told from now on. Raises KeyError if there is none."""
+        with self._lock:
+            return self._book.restate(instrument_name, trade_seq, changes)
+
+    def forget(self, instrument_name: str, seqs: Iterable[int]) -> None:
+        """Have these trades no longer. Raises KeyError for one that is not there."""
+        with self._lock:
+            self._book.forget(instrument_name, seqs)
+
+    def records(self) -> list[Record]:
+        """What the exchange has by now, later than its now included: the truth to hold a crawl against."""
+        with self._lock:
+            return self._book.records()
+
+    # Serving
+
+    def start(self) -> SandboxExchange:
+        """Listen, and return once it answers. Raises FinalError if the port is taken."""
+        if self._thread is not None:
+            return self
+        self._loop = asyncio.new_event_loop()
+        try:
+            listening = self._loop.create_server(
+                lambda: Connection(self._respond, self._connections), "127.0.0.1", self.port, backlog=256
+            )
+            server = self._loop.run_until_complete(listening)
+        except OSError as error:
+            self._loop.close()
+            self._loop = None
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            what = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
+            raise FinalError(
+                f"Port {self.port} is {what}; try `tape sandbox --port {self.port + 1}`."
+            ) from error
+        self.port = server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, args=(server,), name="sandbox", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Break off every connection and free the port; harmless when not started."""
+        if self._loop is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop = self._thread = None
+
+    def __enter__(self) -> SandboxExchange:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _serve(self, server: asyncio.Server) -> None:
+        assert self._loop is not None
+        loop = self._loop
+        loop.run_forever()
+        server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    # One request
+
+    def _respond(self, verb: str, target: str) -> Reply:
+        parts = urlsplit(target)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        host = HISTORY if parts.path.startswith(HISTORY.path + "/") else LIVE
+        area, _, method = parts.path.removeprefix(host.path).rpartition("/")
+        if not parts.path.startswith(host.path) or verb != "GET":
+            reply = Reply(404 if verb == "GET" else 405, b"")
+        else:
+            reply = self._with_fault(method, lambda: self._answer(host, area, method, query))
+        self.requests.append(Request(parts.path, query, 0 if reply.reset else reply.status))
+        return reply
+
+    def _with_fault(self, method: str, answer: Callable[[], Reply]) -> Reply:
+        """The answer, or what goes wrong instead."""
+        if self.faults.on not in method:
+            return answer()
+        self._counted += 1
+        fault = self.faults.of(self._counted)
+        match fault:
+            case None:
+                return answer()
+            case "reset":
+                return Reply(0, b"", reset=True)
+            case "html":
+                return Reply(200, _HTML, "text/html")
+            case "slow":
+                reply = answer()
+                reply.delay_s = self.faults.slow_s
+                return reply
+            case "cut":
+                reply = answer()
+                reply.cut = True
+                return reply
+            case "429":
+                wait = {"Retry-After": f"{self.faults.retry_after_s:g}"}
+                return Reply(429, self._envelope({"error": _api_error(10028)}), headers=wait)
+            case "error200":
+                return Reply(200, self._envelope({"error": _api_error(13888)}))
+        if int(fault) in API_ERRORS:
+            return Reply(400, self._envelope({"error": _api_error(int(fault))}))
+        return Reply(int(fault), _HTML, "text/html")
+
+    def _answer(self, host: Host, area: str, method: str, query: dict[str, str]) -> Reply:
+        began_ns = perf_counter_ns()
+        now_ms = self.now_ms - (self.history_lag_ms if host is HISTORY else 0)
+        try:
+            if area != "/public":
+                raise ApiError(-32601, "Method not found")
+            with self._lock:
+                result = Answers(self._book, host, now_ms, self.quirks).result(method, query)
+        except ApiError as error:
+            return Reply(400, self._envelope({"error": error.error}))
+        took_us = (perf_counter_ns() - began_ns) // 1000
+        times = b'"usIn":%d,"usOut":%d,"usDiff":%d' % (now_ms * 1000, now_ms * 1000 + took_us, took_us)
+        return Reply(200, b'{"jsonrpc":"2.0","result":%b,%b,"testnet":false}' % (result, times))
+
+    def _envelope(self, content: dict[str, Any]) -> bytes:
+        now_us = self.now_ms * 1000
+        times = {"testnet": False, "usIn": now_us, "usOut": now_us + 50, "usDiff": 50}
+        return json.dumps({"jsonrpc": "2.0"} | content | times).encode()
+
+
+def _api_error(code: int) -> dict[str, Any]:
+    return {"code": code, "message": API_ERRORS[code]}
