@@ -1,0 +1,90 @@
+"""Who listens at an address: nobody, a ClickHouse that lets us in, one that does not, or something else."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+from dataclasses import dataclass
+from enum import Enum
+
+from extract.clickhouse.settings import ClickHouseSettings
+
+WRONG_CREDENTIALS_CODES = frozenset({"192", "193", "194", "516"})
+
+
+class Answer(Enum):
+    NOBODY = "nobody listens"
+    CLICKHOUSE = "ClickHouse answers"
+    WRONG_PASSWORD = "ClickHouse refuses user or password"
+    TROUBLED = "ClickHouse answers with an error"
+    NOT_CLICKHOUSE = "something that is no ClickHouse"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`detail` is the version of a ClickHouse that answers, and the first line of the error of one that is troubled."""
+
+    answer: Answer
+    detail: str = ""
+
+
+def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
+    """Ask `/ping` first, so that the password is shown to a ClickHouse only, then for the version as our user."""
+    try:
+        status, _, body = _request(settings, "GET", "/ping", timeout_s=timeout_s)
+        if status != 200 or body.strip() != "Ok.":
+            return Probe(Answer.NOT_CLICKHOUSE)
+        credentials = base64.b64encode(f"{settings.user}:{settings.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}"}
+        status, error_code, body = _request(
+            settings, "POST", "/", "SELECT version()", headers, timeout_s=timeout_s
+        )
+    except (ConnectionRefusedError, socket.gaierror):
+        return Probe(Answer.NOBODY)
+    except (OSError, http.client.HTTPException):
+        return Probe(Answer.NOT_CLICKHOUSE)
+    if status == 200:
+        return Probe(Answer.CLICKHOUSE, body.strip())
+    if error_code in WRONG_CREDENTIALS_CODES:
+        return Probe(Answer.WRONG_PASSWORD)
+    return Probe(Answer.TROUBLED, body.strip().partition("\n")[0][:300])
+
+
+def port_is_free(address: str, port: int) -> bool:
+    """True if a server could listen there now. Port 0 is always free."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that nobody uses at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((address, 0))
+        return listener.getsockname()[1]
+
+
+def _request(
+    settings: ClickHouseSettings,
+    method: str,
+    path: str,
+    body: str | None = None,
+    headers: dict[str, str] | None = None,
+    *,
+    timeout_s: float,
+) -> tuple[int, str, str]:
+    """Status, ClickHouse's error code ("" for none) and at most 64 KiB of the body."""
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=timeout_s)
+    try:
+        connection.request(method, path, body=body, headers=headers or {})
+        response = connection.getresponse()
+        text = response.read(65536).decode("utf-8", "replace")
+        return response.status, response.getheader("X-ClickHouse-Exception-Code") or "", text
+    finally:
+        connection.close()
