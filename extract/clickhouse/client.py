@@ -1,0 +1,108 @@
+"""Opens ClickHouse over HTTP(S): one warm connection pool for each server, and failures told in one sentence."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
+
+from extract.clickhouse.failures import explain
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import UsageError
+
+CONNECT_TIMEOUT_S = 10
+# An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
+SEND_RECEIVE_TIMEOUT_S = 300
+POOL_CONNECTIONS = 32
+
+_clients: dict[tuple[int, ClickHouseSettings], Client] = {}
+_clients_lock = threading.Lock()
+
+
+def shared_client(settings: ClickHouseSettings) -> Client:
+    """The process's one client of a server; safe in any number of threads, connections stay warm."""
+    # A forked child must not write into its parent's sockets.
+    key = (os.getpid(), settings)
+    with _clients_lock:
+        if key not in _clients:
+            _clients[key] = open_client(settings)
+        return _clients[key]
+
+
+def open_client(
+    settings: ClickHouseSettings, *, compress: bool | str | None = None, **options: Any
+) -> Client:
+    """A client of its own, connected and greeted.
+
+    `compress` names what the wire carries (lz4, zstd, gzip, True for the best, False); by default nothing on
+    loopback and the best elsewhere. Files that are inserted go as they are: parquet is compressed already.
+    Without a session, because queries of one session may not run side by side.
+
+    Raises UsageError, RetriableError or FinalError, each one sentence without secrets.
+    """
+    check_certificate_files(settings)
+    try:
+        return clickhouse_connect.get_client(
+            host=settings.host,
+            port=settings.port,
+            interface="https" if settings.secure else "http",
+            username=settings.user,
+            # A client certificate is the credential: no password leaves the host.
+            password="" if settings.client_cert else settings.password,
+            client_cert=settings.client_cert,
+            client_cert_key=settings.client_key,
+            compress=not settings.is_loopback if compress is None else compress,
+            pool_mgr=_pool(settings),
+            connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=SEND_RECEIVE_TIMEOUT_S,
+            autogenerate_session_id=False,
+            tz_mode="aware",
+            client_name="deribit-tape",
+            **options,
+        )
+    except (ClickHouseError, OSError) as error:
+        raise explain(error, settings) from error
+
+
+def check_certificate_files(settings: ClickHouseSettings) -> None:
+    """Load the CA, certificate and key once, so that a wrong file is named and not met as a broken connection."""
+    if not settings.secure:
+        return
+    prefix = f"CLICKHOUSE_{settings.mode.upper()}"
+    for name, path in (
+        ("CA_CERT", settings.ca_cert),
+        ("CLIENT_CERT", settings.client_cert),
+        ("CLIENT_KEY", settings.client_key),
+    ):
+        if path and not os.access(path, os.R_OK):
+            raise UsageError(f"{prefix}_{name} names {path}, which cannot be read.")
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_cert)
+    except ssl.SSLError:
+        raise UsageError(f"{prefix}_CA_CERT names {settings.ca_cert}, which holds no certificate.") from None
+    if settings.client_cert:
+        try:
+            context.load_cert_chain(settings.client_cert, settings.client_key)
+        except ssl.SSLError:
+            raise UsageError(
+                f"{prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY are no certificate and its key; check both files."
+            ) from None
+
+
+def _pool(settings: ClickHouseSettings) -> Any:
+    scheme = "https" if settings.secure else "http"
+    # A proxy for the outside world cannot reach this machine's own loopback.
+    proxy = None if settings.is_loopback else check_env_proxy(scheme, settings.host, settings.port)
+    return get_pool_manager(
+        ca_cert=settings.ca_cert,
+        client_cert=settings.client_cert,
+        client_cert_key=settings.client_key,
+        maxsize=POOL_CONNECTIONS,
+        **({f"{scheme}_proxy": proxy} if proxy else {}),
+    )

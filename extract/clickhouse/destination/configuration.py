@@ -1,0 +1,76 @@
+"""Where the destination's connection comes from: given settings, dlt's configuration, or our environment variables."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from dlt.common.configuration import configspec
+from dlt.destinations.impl.clickhouse.configuration import (
+    ClickHouseClientConfiguration,
+    ClickHouseCredentials,
+)
+
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
+
+
+@configspec(init=False)
+class TapeClickHouseCredentials(ClickHouseCredentials):
+    """dlt's ClickHouse credentials with certificates; `port` and `http_port` are the one HTTP(S) port."""
+
+    database: str = RAW_DATABASE
+    """Database of a pipeline that names no dataset."""
+    mode: str = "local"
+    """local or cloud: which environment variables an error message names."""
+    ca_cert: str | None = None
+    """File with the CA of the server's certificate; by default the system's."""
+    client_cert: str | None = None
+    """File with a client certificate, which is then the credential instead of the password."""
+    client_key: str | None = None
+    """File with the key of the client certificate."""
+
+    @classmethod
+    def from_settings(cls, settings: ClickHouseSettings) -> TapeClickHouseCredentials:
+        credentials = cls()
+        credentials.use(settings)
+        return credentials
+
+    def use(self, settings: ClickHouseSettings) -> None:
+        self.mode = settings.mode
+        self.host = settings.host
+        self.port = self.http_port = settings.port
+        self.username = settings.user
+        self.password = settings.password
+        self.secure = 1 if settings.secure else 0
+        self.ca_cert = settings.ca_cert
+        self.client_cert = settings.client_cert
+        self.client_key = settings.client_key
+
+    def settings(self) -> ClickHouseSettings:
+        return ClickHouseSettings(
+            mode=self.mode,
+            host=self.host,
+            port=self.http_port,
+            user=self.username,
+            password=self.password or "",
+            secure=bool(self.secure),
+            ca_cert=self.ca_cert,
+            client_cert=self.client_cert,
+            client_key=self.client_key,
+        )
+
+    def on_partial(self) -> None:
+        """dlt's own commands name no server: fall back to CLICKHOUSE_MODE and its variables."""
+        self.use(clickhouse_settings())
+        self.resolve()
+
+
+@configspec
+class TapeClickHouseConfiguration(ClickHouseClientConfiguration):
+    destination_type: Final[str] = dataclasses.field(  # type: ignore[misc]
+        default="tape_clickhouse", init=False, repr=False, compare=False
+    )
+    credentials: TapeClickHouseCredentials = None  # type: ignore[assignment]
+
+    def _make_dataset_name(self, schema_name: str) -> str:
+        return super()._make_dataset_name(schema_name) or self.credentials.database

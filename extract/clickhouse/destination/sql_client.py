@@ -1,0 +1,193 @@
+"""dlt's SQL client over one HTTP(S) port: statements, results and files through a shared clickhouse-connect client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import clickhouse_connect.dbapi
+from clickhouse_connect.dbapi.cursor import Cursor
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.destinations.exceptions import (
+    DatabaseException,
+    DatabaseTerminalException,
+    DatabaseTransientException,
+    DatabaseUndefinedRelation,
+)
+from dlt.destinations.impl.clickhouse.sql_client import ClickHouseSqlClient
+from dlt.destinations.sql_client import DBApiCursorImpl, SqlClientBase, raise_database_error
+from dlt.destinations.typing import DBTransaction
+from dlt.destinations.utils import _convert_to_old_pyformat
+
+from extract.clickhouse.client import shared_client
+from extract.clickhouse.destination import tokens
+from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
+from extract.clickhouse.failures import UNDEFINED_RELATION_CODES, explain, server_code
+from extract.errors import RetriableError, TapeError
+
+CHUNK_BYTES = 1 << 20
+_LEAD = r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
+_INSERT = re.compile(_LEAD + r"INSERT\b", re.IGNORECASE | re.DOTALL)
+_HAS_RESULT = re.compile(
+    _LEAD + r"(SELECT|WITH|SHOW|DESCRIBE|DESC|EXPLAIN|EXISTS|VALUES)\b", re.IGNORECASE | re.DOTALL
+)
+
+
+class TapeSqlClient(SqlClientBase[Client], DBTransaction):
+    """A dataset is a database. `insert_token` is what the next inserts bear, see `tokens`."""
+
+    dbapi = clickhouse_connect.dbapi
+
+    def __init__(
+        self,
+        dataset_name: str,
+        staging_dataset_name: str,
+        capabilities: DestinationCapabilitiesContext,
+        config: TapeClickHouseConfiguration,
+    ) -> None:
+        super().__init__(None, dataset_name, staging_dataset_name, capabilities)
+        self.config = config
+        self.credentials = config.credentials
+        self.settings = config.credentials.settings()
+        self.insert_token: str | None = None
+        self._client: Client | None = None
+
+    @raise_database_error
+    def open_connection(self) -> Client:
+        self._client = shared_client(self.settings)
+        return self._client
+
+    def close_connection(self) -> None:
+        """Lets go of the client; its pool stays warm for the next job."""
+        self._client = None
+
+    @property
+    def native_connection(self) -> Client | None:
+        return self._client
+
+    @contextmanager
+    def begin_transaction(self) -> Iterator[DBTransaction]:
+        """ClickHouse commits each statement by itself."""
+        yield self
+
+    def commit_transaction(self) -> None: ...
+
+    def rollback_transaction(self) -> None: ...
+
+    def has_dataset(self) -> bool:
+        with self._cursor(
+            "SELECT 1 FROM system.databases WHERE name = %(name)s", {"name": self._database}
+        ) as cursor:
+            return cursor.fetchone() is not None
+
+    def create_dataset(self) -> None:
+        with self._cursor(f"CREATE DATABASE IF NOT EXISTS {self.fully_qualified_dataset_name()}"):
+            pass
+
+    def drop_dataset(self) -> None:
+        with self._cursor(f"DROP DATABASE {self.fully_qualified_dataset_name()} SYNC"):
+            pass
+
+    def drop_tables(self, *tables: str) -> None:
+        # SYNC frees the name at once, so that a new table of that name starts without the old one's tokens.
+        for table in tables:
+            self.execute_sql(f"DROP TABLE IF EXISTS {self.make_qualified_table_name(table)} SYNC")
+
+    def execute_sql(self, sql: Any, *args: Any, **kwargs: Any) -> Sequence[Sequence[Any]] | None:
+        with self.execute_query(sql, *args, **kwargs) as cursor:
+            return cursor.fetchall() if cursor.description else None
+
+    @contextmanager
+    @raise_database_error
+    def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[DBApiCursorImpl]:
+        """One statement; positional `%s` or named `%(name)s` parameters."""
+        parameters: dict[str, Any] = dict(kwargs)
+        if args:
+            query, positional = _convert_to_old_pyformat(
+                query, args, clickhouse_connect.dbapi.OperationalError
+            )
+            parameters.update(positional)
+        with self._cursor(query, parameters, database=self._database) as cursor:
+            yield DBApiCursorImpl(cursor)
+
+    @raise_database_error
+    def insert_file(self, file_path: str, table_name: str, file_format: str, compression: str) -> Any:
+        """Stream a file into a table; bears the token, so the same file twice is in the table once."""
+        with open(file_path, "rb") as file:
+            return self._connected.raw_insert(
+                self.make_qualified_table_name(table_name),
+                insert_block=_chunks(file),
+                fmt=file_format,
+                # What the file is compressed with already; parquet compresses inside.
+                compression="gzip" if compression == "gz" else None,
+                settings=self._known({**tokens.file_settings(self.insert_token), **self._consistency}),
+            )
+
+    @contextmanager
+    @raise_database_error
+    def _cursor(
+        self, query: str, parameters: dict[str, Any] | None = None, database: str | None = None
+    ) -> Iterator[Cursor]:
+        settings = dict(self._consistency)
+        if _INSERT.match(query):
+            settings |= tokens.statement_settings(self.insert_token)
+        if parameters:
+            query = ClickHouseSqlClient.escape_pct(query)
+            parameters = ClickHouseSqlClient._sanitise_dbargs(parameters)
+        settings = self._known(settings) | ({"database": database} if database else {})
+        with Cursor(self._connected) as cursor:
+            if _HAS_RESULT.match(query):
+                cursor.execute(query, parameters, settings, pyformat_encoded=False)
+            else:
+                self._connected.command(query, parameters, settings=settings)
+                cursor.data = []
+            yield cursor
+
+    @property
+    def _connected(self) -> Client:
+        self._ensure_native_conn()
+        assert self._client is not None
+        return self._client
+
+    @property
+    def _database(self) -> str:
+        return self.fully_qualified_dataset_name(quote=False)
+
+    @property
+    def _consistency(self) -> dict[str, Any]:
+        """Read what was written, whichever replica answers; mutations are done when their statement returns."""
+        settings = {
+            "select_sequential_consistency": self.config.select_sequential_consistency,
+            "mutations_sync": 1,
+        }
+        if self.credentials.session_timezone:
+            settings["session_timezone"] = self.credentials.session_timezone
+        return settings
+
+    def _known(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Without what this server's version does not know or does not let this user change."""
+        known = self._connected.server_settings
+        return {name: value for name, value in settings.items() if name in known and not known[name].readonly}
+
+    def _make_database_exception(self, ex: Exception) -> Exception:  # type: ignore[override]
+        if isinstance(ex, DatabaseException) or not isinstance(ex, Error | OSError | TapeError):
+            return ex
+        failure = explain(ex, self.settings)
+        if server_code(ex) in UNDEFINED_RELATION_CODES:
+            return DatabaseUndefinedRelation(failure)
+        return (
+            DatabaseTransientException if isinstance(failure, RetriableError) else DatabaseTerminalException
+        )(failure)
+
+    @staticmethod
+    def is_dbapi_exception(ex: Exception) -> bool:
+        return isinstance(ex, Error)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
