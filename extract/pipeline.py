@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dlt
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from extract.clickhouse.client import check_connection
+from extract.clickhouse.client import shared_client
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
@@ -93,7 +93,7 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     settings = clickhouse_settings()
     config = deribit_config()
     progress = progress or Progress()
-    check_connection(settings)
+    shared_client(settings)  # a server that is not up is told before anything is fetched
     with run_lock(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
         with progress:

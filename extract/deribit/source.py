@@ -69,7 +69,6 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         resource(),
         sort=TRADES_SORT,
         partition="toYYYYMM(timestamp)",
-        settings={"non_replicated_deduplication_window": 1000},
         codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
     )
 
