@@ -19,6 +19,11 @@ TAPE_PRIVILEGES = (
     "SYSTEM FLUSH LOGS, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM MOVES, SYSTEM VIEWS, SYSTEM CLEANUP, "
     "SYSTEM DROP CACHE, SYSTEM RELOAD DICTIONARY, SYSTEM SYNC TRANSACTION LOG"
 )
+# Engines that keep their data in the server itself.
+TAPE_ENGINES = (
+    *(f"{kind}MergeTree" for kind in ("", "Replacing", "Summing", "Aggregating", "Collapsing", "VersionedCollapsing")),
+    *("Memory", "Null", "Log", "TinyLog", "StripeLog", "Buffer", "Join", "Set", "Merge", "Dictionary"),
+)
 # The session that starts the listeners is user `default` and can have no password: it may do that and nothing else.
 BOOTSTRAP_PRIVILEGES = "SYSTEM LISTEN"
 
@@ -70,6 +75,7 @@ def config_xml(*, listen_address: str, http_port: int, tcp_port: int | None, log
 
 def users_xml(*, user: str, password: str) -> str:
     """users.xml with `user` and the locked `default`; of the password only its SHA-256."""
+    engines = "".join(f"<query>GRANT TABLE ENGINE ON {engine}</query>" for engine in TAPE_ENGINES)
     sha256 = hashlib.sha256(password.encode()).hexdigest()
     return f"""<clickhouse>
     <profiles>
@@ -90,7 +96,10 @@ def users_xml(*, user: str, password: str) -> str:
             <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
             <profile>tape</profile>
             <quota>default</quota>
-            <grants><query>GRANT {TAPE_PRIVILEGES} ON *.*</query></grants>
+            <grants>
+                <query>GRANT {TAPE_PRIVILEGES} ON *.*</query>
+                {engines}
+            </grants>
         </{user}>
     </users>
 </clickhouse>

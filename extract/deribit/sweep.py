@@ -61,7 +61,7 @@ class WindowReport:
     rejected: list[tuple[Stream, Rejected]] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
     unknown_fields: set[str] = field(default_factory=set)
-    is_last: bool = True
+    is_last: bool = False
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
