@@ -21,7 +21,10 @@ TAPE_PRIVILEGES = (
 )
 # Engines that keep their data in the server itself.
 TAPE_ENGINES = (
-    *(f"{kind}MergeTree" for kind in ("", "Replacing", "Summing", "Aggregating", "Collapsing", "VersionedCollapsing")),
+    *(
+        f"{kind}MergeTree"
+        for kind in ("", "Replacing", "Summing", "Aggregating", "Collapsing", "VersionedCollapsing")
+    ),
     *("Memory", "Null", "Log", "TinyLog", "StripeLog", "Buffer", "Join", "Set", "Merge", "Dictionary"),
 )
 # The session that starts the listeners is user `default` and can have no password: it may do that and nothing else.

@@ -98,7 +98,9 @@ class DeribitClient:
         """The exchange's own clock. Gives up early: a run that cannot begin should say so at once."""
         greeting = replace(self._retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
         decoder = msgspec.json.Decoder(Envelope[int])
-        return greeting.run(lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap()))
+        return greeting.run(
+            lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap())
+        )
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
         """`decode` of the answer's body, tried again as long as that may help."""
