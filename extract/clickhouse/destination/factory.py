@@ -33,7 +33,7 @@ class TapeTypeMapper(ClickHouseTypeMapper):
         return super().from_destination_type(db_type, precision, scale)
 
 
-class tape_clickhouse(clickhouse):  # noqa: N801, dlt names its destinations so
+class tape_clickhouse(clickhouse):
     """ClickHouse over HTTP(S) alone. `credentials` are our settings; without any, the environment's."""
 
     spec = TapeClickHouseConfiguration
