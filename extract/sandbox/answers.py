@@ -92,7 +92,7 @@ class Answers:
         from_start: bool = False,
         full_size: bool = False,
     ) -> bytes:
-        """One page of `shelf[low:high]` by id, from either end; unsorted: the earliest if a start is given."""
+        """One page of `shelf[low:high]` by id; unsorted it holds the earliest if a start is given."""
         count = params.count(self.host.page_limit)
         sorting = params.choice("sorting", SORTINGS, "default")
         start_ms, end_ms = params.integer("start_timestamp"), params.integer("end_timestamp")
@@ -153,14 +153,14 @@ class Answers:
         return msgspec.json.encode(self._shown(self._listed(params)))
 
     def instruments(self, params: Params) -> bytes:
-        kind = params.choice("kind", (*KINDS, "any"), "any")
+        kind = params.choice("kind", KINDS, "")
         wanted = params.flag("expired")
         entries = (self.book.instruments[name] for name in self.book.names(self._currency(params, "any")))
         return msgspec.json.encode(
             [
                 self._shown(entry)
                 for entry in entries
-                if kind in (entry["kind"], "any")
+                if kind in (entry["kind"], "")
                 and expired(entry, self.now_ms) == wanted
                 and entry["creation_timestamp"] <= self.now_ms
             ]

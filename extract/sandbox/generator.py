@@ -102,7 +102,7 @@ class Generator:
         mates = self.by_currency[self._pick().parts.currency]
         for _ in range(min(3 + int(self.random() * 10), self._room())):
             mate = mates[int(self.random() * self.random() * len(mates))]
-            self._trade(mate, now_ms - int(self.random() * (ID_LATENESS_MS + 1)))
+            self._trade(mate, now_ms - int(self.random() * ID_LATENESS_MS))
 
     def _combo(self, now_ms: int) -> None:
         """A combo's trade and one trade of each leg, the legs sometimes a millisecond later."""
@@ -244,13 +244,13 @@ class Generator:
 
     def _mark(self, one: Instrument, index: float, stamp_ms: int) -> tuple[float, float | None]:
         """(mark price, iv in percent or None)."""
-        if one.kind == "spot" or one.expiry_ms == NEVER_MS:
+        if one.expiry_ms == NEVER_MS and one.kind != "option":
             return round(index * (1.0 + (self.random() - 0.5) * 0.0004), 4), None
-        years = (one.expiry_ms - stamp_ms) / YEAR_MS
+        years = min((one.expiry_ms - stamp_ms) / YEAR_MS, 2.0)
         forward = index * (1.0 + 0.06 * years)
-        strike = one.parts.strike
-        if one.kind != "option" or strike is None:
+        if one.kind != "option":
             return round(forward, 4), None
+        strike = one.parts.strike or START_PRICE[one.parts.base]
         iv = smile(_ATM_IV[one.parts.base], strike / forward - 1.0, years)
         value = option_value(forward, strike, iv, years, one.parts.option_type == "call")
         return round(value if one.parts.linear else value / forward, 8), iv
