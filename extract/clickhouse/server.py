@@ -68,8 +68,8 @@ def up(
     `tcp_port`: where the native protocol is served too, if that port is free. `stop_with_fd`: a file
     descriptor at whose end the server stops by itself.
 
-    Raises UsageError (wrong password or configuration), FinalError (port taken, disk full, died while starting)
-    or RetriableError (no answer within `timeout_s`).
+    Raises UsageError (wrong password or configuration), FinalError (port taken, disk full, died while
+    starting) or RetriableError (no answer within `timeout_s`).
     """
     home = ServerHome(tape_dir)
     require_renderable(settings)

@@ -101,22 +101,22 @@ def users_xml(settings: ClickHouseSettings) -> str:
     ]
     return f"""<clickhouse>
     <profiles>
-        <default><max_sessions_for_user>1</max_sessions_for_user></default>
-        <tape/>
+        <default/>
+        <bootstrap><max_sessions_for_user>1</max_sessions_for_user></bootstrap>
     </profiles>
     <quotas><default/></quotas>
     <users>
         <default>
             <no_password/>
             <networks><ip>127.0.0.1</ip></networks>
-            <profile>default</profile>
+            <profile>bootstrap</profile>
             <quota>default</quota>
             <grants><query>GRANT {BOOTSTRAP_PRIVILEGES} ON *.*</query></grants>
         </default>
         <{settings.user}>
             <password_sha256_hex>{sha256}</password_sha256_hex>
             <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>tape</profile>
+            <profile>default</profile>
             <quota>default</quota>
             <grants>{"".join(f"<query>{grant}</query>" for grant in grants)}</grants>
         </{settings.user}>
