@@ -4,21 +4,32 @@
   The version is the time of the claim, which only grows, so the last computation wins in whatever order loads came.
 #}
 
-{# Buckets with a trade in a claimed load, and those that a re-stated trade left. `bucket` is a ClickHouse function of time. #}
-{% macro touched_buckets(model_name, bucket) %}
-    select distinct instrument_name, toDateTime({{ bucket }}(timestamp), 'UTC') as bucket_at
+{% macro candle_table(level) -%} {{ return('ohlcv_' ~ level ~ '_versions') }} {%- endmacro %}
+
+{# Start of the bucket of `level` that a time lies in: UTC, weeks from Monday. #}
+{% macro bucket_start(level, time) -%}
+    {%- set starts = {
+        '1m': 'toStartOfMinute({})', '15m': 'toStartOfFifteenMinutes({})', '1h': 'toStartOfHour({})',
+        '4h': 'toStartOfInterval({}, interval 4 hour)', '1d': 'toStartOfDay({})', '1w': 'toMonday({})', '1mo': 'toStartOfMonth({})',
+    } -%}
+    toDateTime({{ starts[level].format(time) }}, 'UTC')
+{%- endmacro %}
+
+{# Buckets with a trade in a claimed load, and those that a re-stated trade left. #}
+{% macro touched_buckets(level) %}
+    select distinct instrument_name, {{ bucket_start(level, 'timestamp') }} as bucket_at
     from (
         select instrument_name, timestamp from {{ ref('stg_deribit__trades') }}
-        where {{ is_claimed('load_id', model_name) }}
+        where {{ is_claimed('load_id', candle_table(level)) }}
         union all
         select instrument_name, timestamp from {{ ref('trade_moves') }}
-        where {{ is_claimed('load_id', model_name) }}
+        where {{ is_claimed('load_id', candle_table(level)) }}
     )
 {% endmacro %}
 
 {# Predicate: a row's bucket was touched. The two single sets let ClickHouse skip by instrument and by time. #}
-{% macro is_touched(bucket, rows, time_column) -%}
-    {%- set bucket_at = "toDateTime(" ~ bucket ~ "(" ~ rows ~ "." ~ time_column ~ "), 'UTC')" -%}
+{% macro is_touched(level, rows, time_column) -%}
+    {%- set bucket_at = bucket_start(level, rows ~ '.' ~ time_column) -%}
     {{ rows }}.instrument_name in (select touched.instrument_name from touched)
     and {{ bucket_at }} in (select touched.bucket_at from touched)
     and ({{ rows }}.instrument_name, {{ bucket_at }}) in (
@@ -26,20 +37,20 @@
     )
 {%- endmacro %}
 
-{% macro candles_from_trades(model_name, bucket) %}
+{% macro candles_from_trades(level) %}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
 {% if is_incremental() %}
 touched as (
-    {{ touched_buckets(model_name, bucket) }}
+    {{ touched_buckets(level) }}
 ),
 
 {% endif %}
 candles as (
     select
         trades.instrument_name as instrument_name,
-        toDateTime({{ bucket }}(trades.timestamp), 'UTC') as bucket_at,
+        {{ bucket_start(level, 'trades.timestamp') }} as bucket_at,
         argMin(trades.price, (trades.timestamp, trades.trade_seq)) as open,
         max(trades.price) as high,
         min(trades.price) as low,
@@ -57,29 +68,29 @@ candles as (
         argMax(trades.iv, (trades.timestamp, trades.trade_seq)) as iv_close
     from {{ ref('trades') }} as trades
     {% if is_incremental() %}
-    where {{ is_touched(bucket, 'trades', 'timestamp') }}
+    where {{ is_touched(level, 'trades', 'timestamp') }}
     {% endif %}
     group by instrument_name, bucket_at
 ),
 
-{{ candle_versions(model_name) }}
+{{ candle_versions(level) }}
 {% endmacro %}
 
-{# Candles of a level from those of the level below, the view `finer`. #}
-{% macro candles_from_candles(model_name, bucket, finer) %}
+{# Candles of a level from those of the level below, `finer`. #}
+{% macro candles_from_candles(level, finer) %}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
 {% if is_incremental() %}
 touched as (
-    {{ touched_buckets(model_name, bucket) }}
+    {{ touched_buckets(level) }}
 ),
 
 {% endif %}
 candles as (
     select
         finer.instrument_name as instrument_name,
-        toDateTime({{ bucket }}(finer.bucket_at), 'UTC') as bucket_at,
+        {{ bucket_start(level, 'finer.bucket_at') }} as bucket_at,
         argMin(finer.open, finer.bucket_at) as open,
         max(finer.high) as high,
         min(finer.low) as low,
@@ -95,18 +106,18 @@ candles as (
         max(finer.iv_high) as iv_high,
         min(finer.iv_low) as iv_low,
         argMax(finer.iv_close, finer.bucket_at) as iv_close
-    from {{ ref(finer) }} as finer
+    from {{ ref('ohlcv_' ~ finer) }} as finer
     {% if is_incremental() %}
-    where {{ is_touched(bucket, 'finer', 'bucket_at') }}
+    where {{ is_touched(level, 'finer', 'bucket_at') }}
     {% endif %}
     group by instrument_name, bucket_at
 ),
 
-{{ candle_versions(model_name) }}
+{{ candle_versions(level) }}
 {% endmacro %}
 
 {# The computed candles and, on an incremental run, an empty one for each touched bucket that has no trades any more. #}
-{% macro candle_versions(model_name) %}
+{% macro candle_versions(level) %}
 final as (
     select
         {% if is_incremental() %}
@@ -131,7 +142,7 @@ final as (
         candles.iv_high as iv_high,
         candles.iv_low as iv_low,
         candles.iv_close as iv_close,
-        {{ claimed_at(model_name) }} as built_at
+        {{ claimed_at(candle_table(level)) }} as built_at
     from {% if is_incremental() %}touched
     left join candles on touched.instrument_name = candles.instrument_name and touched.bucket_at = candles.bucket_at
     {%- else %}candles{% endif %}
