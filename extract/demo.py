@@ -95,7 +95,7 @@ def _show(settings: object) -> None:
 
     assert isinstance(settings, ClickHouseSettings)
     client = shared_client(settings)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     overview = Table("currency", "kind", "trades", "instruments", "from", "to", box=None, pad_edge=False)
     for column in overview.columns[2:4]:
         column.justify = "right"
