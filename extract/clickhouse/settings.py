@@ -71,7 +71,11 @@ def _local(env: Mapping[str, str]) -> ClickHouseSettings:
 def _cloud(env: Mapping[str, str]) -> ClickHouseSettings:
     client_cert = env.get("CLICKHOUSE_CLOUD_CLIENT_CERT") or None
     # With a client certificate the certificate is the credential.
-    password = env.get("CLICKHOUSE_CLOUD_PASSWORD") or "" if client_cert else _required(env, "CLICKHOUSE_CLOUD_PASSWORD")
+    password = (
+        env.get("CLICKHOUSE_CLOUD_PASSWORD") or ""
+        if client_cert
+        else _required(env, "CLICKHOUSE_CLOUD_PASSWORD")
+    )
     return ClickHouseSettings(
         mode="cloud",
         host=_required(env, "CLICKHOUSE_CLOUD_HOST"),
