@@ -12,7 +12,7 @@ from extract.errors import FinalError
 from extract.sandbox.names import DAY_MS, parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape, id_parts
-from tests.sandbox.crawl import get, key
+from tests.sandbox.crawl import CLIENT, get, key
 from tests.sandbox.recorded import needs_recordings, response
 
 BY_CURRENCY = "get_last_trades_by_currency"
@@ -50,7 +50,7 @@ def keys(trades: list[dict]) -> set:
 def test_the_envelope_is_the_recorded_one(exchange):
     """The same keys, in the body and in the result, with times that fit each other."""
     recorded = response("http_get_last_trades_future_combo.json")
-    body = httpx.get(f"{exchange.url}/public/{BY_CURRENCY}", params={"currency": "BTC"}).json()
+    body = CLIENT.get(f"{exchange.url}/public/{BY_CURRENCY}", params={"currency": "BTC"}).json()
     assert body.keys() == recorded.keys()
     assert body["result"].keys() == recorded["result"].keys()
     assert body["usOut"] - body["usIn"] == body["usDiff"]
@@ -150,8 +150,8 @@ def test_count_has_a_limit_on_each_host(exchange, live, limit):
     """1,000 live, 10,000 history; above it, the error that Deribit gives."""
     base = exchange.url if live else exchange.history_url
     ask = f"{base}/public/{BY_CURRENCY}?currency=BTC&count="
-    assert httpx.get(f"{ask}{limit}").status_code == 200
-    refused = httpx.get(f"{ask}{limit + 1}")
+    assert CLIENT.get(f"{ask}{limit}").status_code == 200
+    refused = CLIENT.get(f"{ask}{limit + 1}")
     assert refused.status_code == 400
     assert refused.json()["error"] == {
         "code": -32602,
@@ -253,7 +253,7 @@ def test_ids_bound_a_page(plain, small_tape):
     ask = {"currency": "ETH", "count": 1000, "sorting": "asc"}
     got = get(plain, BY_CURRENCY, start_id=eth[50], end_id=eth[90], **ask)["trades"]
     assert [t["trade_id"] for t in got if t["trade_id"].startswith("ETH-")] == eth[50:91]
-    bad = httpx.get(f"{plain.history_url}/public/{BY_CURRENCY}", params=ask | {"start_id": "XYZ-1"})
+    bad = CLIENT.get(f"{plain.history_url}/public/{BY_CURRENCY}", params=ask | {"start_id": "XYZ-1"})
     assert bad.json()["error"]["data"]["param"] == "start_id"
 
 
@@ -365,7 +365,7 @@ def test_late_trades_restated_trades_and_forgotten_ones(plain, small_tape):
 def test_requests_are_remembered(exchange):
     """(path, params, status), in order."""
     get(exchange, "get_time", live=True)
-    httpx.get(f"{exchange.history_url}/public/{BY_CURRENCY}?currency=NOPE")
+    CLIENT.get(f"{exchange.history_url}/public/{BY_CURRENCY}?currency=NOPE")
     assert list(exchange.requests) == [
         ("/api/v2/public/get_time", {}, 200),
         (f"/history/api/v2/public/{BY_CURRENCY}", {"currency": "NOPE"}, 400),
@@ -396,7 +396,7 @@ def test_requests_are_remembered(exchange):
 )
 def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param):
     """The reason and the parameter at fault, in Deribit's words."""
-    answer = httpx.get(f"{exchange.url}/public/{ask}")
+    answer = CLIENT.get(f"{exchange.url}/public/{ask}")
     assert answer.status_code == 400
     assert answer.json().keys() == {"jsonrpc", "error", "usIn", "usOut", "usDiff", "testnet"}
     error = answer.json()["error"]
@@ -426,8 +426,8 @@ def test_one_connection_serves_many_requests(exchange):
 
 def test_other_verbs_and_paths_are_refused(exchange):
     """405 and 404, and the connection lives on or ends cleanly."""
-    assert httpx.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
-    assert httpx.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
+    assert CLIENT.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
+    assert CLIENT.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
 
 
 def test_a_taken_port_is_one_sentence_and_a_stopped_exchange_is_gone(small_tape):

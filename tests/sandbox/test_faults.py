@@ -10,10 +10,11 @@ import pytest
 
 from extract.errors import UsageError
 from extract.sandbox.faults import KINDS, Faults
+from tests.sandbox.crawl import CLIENT
 
 
 def ask(exchange, method: str = "get_time") -> httpx.Response:
-    return httpx.get(f"{exchange.url}/public/{method}", timeout=5)
+    return CLIENT.get(f"{exchange.url}/public/{method}")
 
 
 def test_a_script_hits_the_requests_it_names(start_exchange, small_tape):

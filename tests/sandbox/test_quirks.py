@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-import httpx
 import pytest
 
 from extract.sandbox.names import parse
 from extract.sandbox.tape import Tape
-from tests.sandbox.crawl import by_seq, careful, currencies, get, key, naive
+from tests.sandbox.crawl import CLIENT, by_seq, careful, currencies, get, key, naive, sweep
+from tests.sandbox.recorded import SHARED, needs_recordings
 
 PERP = "BTC-PERPETUAL"
 BY_INSTRUMENT = "get_last_trades_by_instrument"
@@ -123,8 +123,15 @@ def test_more_trades_in_a_millisecond_than_a_page_are_had_by_seq(start_exchange)
     assert got == {key(trade): trade for trade in tape.trades}
 
 
+@needs_recordings
+def test_the_recorded_2019_tape_is_swept_whole(start_exchange):
+    """By time in pages of 10,000: all 73,548 trades, each as it was recorded."""
+    tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
+    assert sweep(start_exchange(tape), "BTC", 10_000) == {key(trade): trade for trade in tape.trades}
+
+
 def test_bodies_are_plain_json(exchange):
     """What the client gets is what json reads; the length is the body's."""
-    answer = httpx.get(f"{exchange.history_url}/public/get_last_trades_by_currency?currency=BTC&count=1000")
+    answer = CLIENT.get(f"{exchange.history_url}/public/get_last_trades_by_currency?currency=BTC&count=1000")
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert len(json.loads(answer.content)["result"]["trades"]) == 1000
