@@ -232,7 +232,7 @@ def test_a_bad_tape_is_one_sentence(tmp_path: Path, content, says):
 
 @needs_recordings
 def test_the_recorded_2019_tape_loads_whole():
-    """73,548 trades of 634 BTC options, all of whose names are understood."""
+    """73,548 trades of 634 options on BTC and ETH, all of whose names are understood."""
     tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
     assert len(tape.trades) == 73_548
     assert len(tape.instruments) == 634
