@@ -31,6 +31,7 @@ _FIXED_BLOCKS = {
     "input_format_parquet_max_block_size": 65_409,
     "input_format_parquet_prefer_block_bytes": 16_744_704,
     "input_format_parquet_preserve_order": 1,
+    "input_format_parallel_parsing": 0,
     "input_format_max_block_size_bytes": 0,
     "input_format_max_block_wait_ms": 0,
     "input_format_connection_handling": 0,
