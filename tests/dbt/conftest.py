@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import clickhouse_connect
 import pytest
-from dbt.cli.main import dbtRunner
 
 from extract.clickhouse.settings import ClickHouseSettings
 from tests.dbt.project import Project
@@ -23,10 +22,7 @@ def dbt(clickhouse: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory
         client = clickhouse_connect.get_client(
             host=clickhouse.host, port=clickhouse.port, username=clickhouse.user, password=clickhouse.password
         )
-        project = Project(client, tmp_path_factory.mktemp("dbt"), dbtRunner())
-        project.fresh()
-        project.runner = dbtRunner(manifest=project.must("parse").result)
-        yield project
+        yield Project(client, tmp_path_factory.mktemp("dbt"))
         client.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.dbt.raw import create_raw_tables
 from tests.dbt.truth import LEVELS
 
 PROJECT_DIR = ROOT / "dbt_project"
+QUIET = ("--log-level", "none")  # said to the callback all the same
 
 
 @dataclass
@@ -22,13 +23,25 @@ class Project:
 
     client: Client
     scratch: Path
-    runner: dbtRunner
+    runner: dbtRunner = field(init=False)
+    said: list[str] = field(default_factory=list)
+    """What macros logged for people to read."""
+
+    def __post_init__(self) -> None:
+        self.runner = dbtRunner()
+        self.fresh()
+        manifest = self.must("parse").result
+        self.runner = dbtRunner(manifest=manifest, callbacks=[self._hear])
+
+    def _hear(self, event: Any) -> None:
+        if event.info.name == "JinjaLogInfo":
+            self.said.append(event.data.msg)
 
     def invoke(self, command: str, *args: str) -> dbtRunnerResult:
         """`dbt command args`, whatever comes of it."""
         paths = ["--project-dir", PROJECT_DIR, "--profiles-dir", PROJECT_DIR]
         paths += ["--target-path", self.scratch / "target", "--log-path", self.scratch / "logs"]
-        return self.runner.invoke([*command.split(), *args, *map(str, paths), "--target", "local", "--quiet"])
+        return self.runner.invoke([*command.split(), *args, *map(str, paths), "--target", "local", *QUIET])
 
     def run(self, *args: str) -> None:
         """`dbt run args`; fails the test with dbt's own words."""
@@ -42,7 +55,7 @@ class Project:
     def fresh(self) -> None:
         """Empty raw tables and no models."""
         self.client.command("DROP DATABASE IF EXISTS deribit SYNC")
-        self.client.command("CREATE DATABASE deribit")   # dbt's connections stay open and name it
+        self.client.command("CREATE DATABASE deribit")  # dbt's connections stay open and name it
         create_raw_tables(self.client)
 
     def rows(self, query: str) -> list[dict[str, Any]]:

@@ -44,7 +44,9 @@ def create_raw_tables(client: Client) -> None:
     """Database and tables, empty."""
     client.command("CREATE DATABASE IF NOT EXISTS deribit_raw")
     for table, columns in RAW_TABLES.items():
-        client.command(f"CREATE OR REPLACE TABLE deribit_raw.{table} ({columns}) ENGINE = MergeTree {KEYS[table]}")
+        client.command(
+            f"CREATE OR REPLACE TABLE deribit_raw.{table} ({columns}) ENGINE = MergeTree {KEYS[table]}"
+        )
 
 
 def insert_rows(client: Client, table: str, rows: Iterable[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from tests.dbt.truth import LEVELS, Trade, candles, newest_trades
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
-NOW_MS = 1_735_732_799_000   # 2025-01-01 11:59:59, a Wednesday
+NOW_MS = 1_735_732_799_000  # 2025-01-01 11:59:59, a Wednesday
 _ids = itertools.count(1)
 
 

@@ -70,7 +70,9 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
     ivs = [trade["iv"] for trade in trades if trade.get("iv") is not None] or [None]
 
     def volume_of(field: str, values: tuple[str | None, ...], *, among: bool = True) -> Decimal:
-        return sum((volume for trade, volume, _ in sizes if (trade.get(field) in values) is among), Decimal(0))
+        return sum(
+            (volume for trade, volume, _ in sizes if (trade.get(field) in values) is among), Decimal(0)
+        )
 
     return {
         "open": prices[0],

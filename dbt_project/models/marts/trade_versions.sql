@@ -4,10 +4,6 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        engine='ReplacingMergeTree(version)',
-        order_by=['instrument_name', 'trade_seq'],
-        partition_by='toYYYYMM(timestamp)',
-        indexes=[{'name': 'by_time', 'definition': 'timestamp type minmax granularity 1'}],
         pre_hook=["{{ claim_loads() }}", "{{ note_trade_moves() }}"],
         post_hook="{{ record_loads() }}"
     )
