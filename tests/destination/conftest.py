@@ -25,7 +25,9 @@ def database(clickhouse_client: Client) -> Iterator[str]:
 
 
 @pytest.fixture
-def new_pipeline(clickhouse: ClickHouseSettings, database: str, tmp_path: Path) -> Callable[..., dlt.Pipeline]:
+def new_pipeline(
+    clickhouse: ClickHouseSettings, database: str, tmp_path: Path
+) -> Callable[..., dlt.Pipeline]:
     """A pipeline into `database`; `directory` names another machine, `port` another way to the server."""
 
     def make(directory: str = "here", port: int | None = None, **options: object) -> dlt.Pipeline:

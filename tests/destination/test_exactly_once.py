@@ -60,7 +60,12 @@ def test_an_insert_whose_answer_is_lost_is_tried_again_and_counts_once(
 
 
 def test_a_loader_killed_before_it_hears_the_answer_resumes_without_repeating(
-    new_pipeline: NewPipeline, proxy: Proxy, database: str, clickhouse: ClickHouseSettings, clickhouse_client: Client, tmp_path: Path
+    new_pipeline: NewPipeline,
+    proxy: Proxy,
+    database: str,
+    clickhouse: ClickHouseSettings,
+    clickhouse_client: Client,
+    tmp_path: Path,
 ) -> None:
     """kill -9 between insert and acknowledgement; a new process finishes the package."""
     script = textwrap.dedent(f"""
@@ -73,7 +78,9 @@ def test_a_loader_killed_before_it_hears_the_answer_resumes_without_repeating(
         pipeline.run([{{"n": n}} for n in range(1000)], table_name="numbers")
     """)
     proxy.marker, proxy.lose_answers = b"numbers%60+FORMAT", 1
-    victim = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    victim = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     proxy.on_lost = lambda: os.kill(victim.pid, signal.SIGKILL)
     _, errors = victim.communicate(timeout=60)
     assert victim.returncode == -signal.SIGKILL, errors.decode()
@@ -93,12 +100,17 @@ def write_parquet(path: Path) -> None:
 
 
 def write_jsonl(path: Path) -> None:
-    path.write_text("\n".join(['{"n":%d}' % n for n in range(MANY)]))
+    path.write_text("\n".join([f'{{"n":{n}}}' for n in range(MANY)]))
 
 
 @pytest.mark.parametrize(("write", "file_format"), [(write_parquet, "Parquet"), (write_jsonl, "JSONEachRow")])
 def test_a_file_inserted_in_part_is_completed_by_inserting_it_again(
-    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, tmp_path: Path, write: Callable, file_format: str
+    pipeline: dlt.Pipeline,
+    database: str,
+    clickhouse_client: Client,
+    tmp_path: Path,
+    write: Callable,
+    file_format: str,
 ) -> None:
     """The server stops in the third block of a file; the same file again fills in exactly what is missing."""
     pipeline.run(numbers(0), table_name="numbers")
@@ -120,7 +132,11 @@ def test_a_file_inserted_in_part_is_completed_by_inserting_it_again(
 
 
 def test_a_request_cut_in_the_middle_of_a_file_is_completed_by_the_retry(
-    new_pipeline: NewPipeline, proxy: Proxy, database: str, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+    new_pipeline: NewPipeline,
+    proxy: Proxy,
+    database: str,
+    clickhouse_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The connection breaks after most of a large file is with the server."""
     monkeypatch.setenv("NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION", "true")
@@ -215,9 +231,13 @@ def test_tables_made_without_a_window_get_one(
 ) -> None:
     """A table from elsewhere remembers no token until the destination sees it."""
     pipeline.run(numbers(1), table_name="numbers")
-    clickhouse_client.command(f"ALTER TABLE {database}.numbers RESET SETTING non_replicated_deduplication_window")
+    clickhouse_client.command(
+        f"ALTER TABLE {database}.numbers RESET SETTING non_replicated_deduplication_window"
+    )
     pipeline.run(numbers(1), table_name="numbers")
-    definitions = clickhouse_client.query(f"SELECT name, engine_full FROM system.tables WHERE database = '{database}'")
+    definitions = clickhouse_client.query(
+        f"SELECT name, engine_full FROM system.tables WHERE database = '{database}'"
+    )
     for name, definition in definitions.result_rows:
         assert f"non_replicated_deduplication_window = {tokens.WINDOW_BLOCKS}" in definition, name
 
@@ -240,9 +260,15 @@ def test_the_window_is_said_in_the_words_of_the_engine(engine: str, setting: tup
 
 def test_a_token_is_the_same_for_every_attempt() -> None:
     """dlt renames a file with each retry; its token stays."""
-    assert tokens.file_token("17.5", "trades.ab12.0.parquet") == tokens.file_token("17.5", "trades.ab12.3.parquet")
-    assert tokens.file_token("17.5", "trades.ab12.0.parquet") != tokens.file_token("17.5", "trades.ab13.0.parquet")
-    assert tokens.file_token("17.5", "trades.ab12.0.parquet") != tokens.file_token("17.6", "trades.ab12.0.parquet")
+    assert tokens.file_token("17.5", "trades.ab12.0.parquet") == tokens.file_token(
+        "17.5", "trades.ab12.3.parquet"
+    )
+    assert tokens.file_token("17.5", "trades.ab12.0.parquet") != tokens.file_token(
+        "17.5", "trades.ab13.0.parquet"
+    )
+    assert tokens.file_token("17.5", "trades.ab12.0.parquet") != tokens.file_token(
+        "17.6", "trades.ab12.0.parquet"
+    )
 
 
 def test_a_file_without_a_token_is_not_inserted(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
