@@ -4,6 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+export CLICKHOUSE_MODE ?= local
+export DBT_PROJECT_DIR := $(CURDIR)/dbt_project
+export DBT_PROFILES_DIR := $(CURDIR)/profiles
+ARGS ?= build --target $(CLICKHOUSE_MODE)
 
 .PHONY: help
 help: ## Show this help
@@ -14,6 +18,42 @@ $(STAMP): requirements.lock pyproject.toml
 
 .PHONY: install
 install: $(STAMP) ## Make .venv from requirements.lock
+
+.PHONY: demo
+demo: $(STAMP) ## From nothing to candles: ClickHouse, a sandbox exchange, trades, models, the result
+	@$(BIN)/tape demo
+
+.PHONY: up
+up: $(STAMP) ## Start the embedded ClickHouse; data stays in .tape/
+	@$(BIN)/tape up
+
+.PHONY: down
+down: $(STAMP) ## Stop the embedded ClickHouse
+	@$(BIN)/tape down
+
+.PHONY: run
+run: $(STAMP) ## Fetch what is new, then build the models of $CLICKHOUSE_MODE
+	@$(BIN)/dlt pipeline run
+	@$(BIN)/dbt build --target $(CLICKHOUSE_MODE)
+
+.PHONY: dbt
+dbt: $(STAMP) ## Run dbt: make dbt ARGS="build --target local"
+	@$(BIN)/dbt $(ARGS)
+
+.PHONY: test
+test: lint ## Lint and run every test
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Lint the Python and the SQL
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/sqlfluff lint dbt_project
+
+.PHONY: format
+format: $(STAMP) ## Format the Python
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 .PHONY: lock
 lock: $(STAMP) ## Pin requirements.lock anew from pyproject.toml

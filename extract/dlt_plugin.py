@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
@@ -65,8 +66,6 @@ class RunCommand(SupportsCliCommand):
         )
 
     def execute(self, args: argparse.Namespace) -> None:
-        from dlt._workspace.cli.exceptions import CliCommandException
-
         from extract.errors import TapeError, UsageError
         from extract.pipeline import PIPELINE_NAME, RunOptions, run
         from extract.report import print_summary
@@ -76,7 +75,9 @@ class RunCommand(SupportsCliCommand):
                 raise UsageError(f"There is no pipeline {args.pipeline_name!r}; ours is {PIPELINE_NAME}.")
             print_summary(run(RunOptions(args.since, args.until, _flat(args.currency), _flat(args.kind))))
         except TapeError as error:
-            raise CliCommandException(error_code=error.exit_code, raiseable_exception=error) from error
+            # dlt's own handling would add a link to its documentation, which says nothing of ours.
+            print(error, file=sys.stderr)
+            raise SystemExit(error.exit_code) from error
 
 
 def _flat(values: list[list[str]] | None) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     shared_client(settings)  # a server that is not up is told before anything is fetched
     with run_lock(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
+        finish_pending(pipeline)
         with progress:
             return _run_windows(pipeline, client, config, options, progress)
 
@@ -105,8 +106,8 @@ def _run_windows(
 ) -> RunSummary:
     started = time.monotonic()
     summary = RunSummary()
+    first_now_ms = client.now_ms()
     streams = wanted_streams(client, config, options)
-    first_now_ms = exchange_now_ms(client)
     since_ms, until_ms = wanted_time(options, first_now_ms)
     progress.start(streams, since_ms, until_ms or first_now_ms)
 
@@ -116,7 +117,7 @@ def _run_windows(
 
     is_last = False
     while not is_last:
-        now_ms = exchange_now_ms(client)
+        now_ms = client.now_ms()
         window = Window(
             streams,
             now_ms,
@@ -136,7 +137,13 @@ def _run_windows(
     return summary
 
 
-def load(pipeline: Pipeline, source: object) -> None:
+def finish_pending(pipeline: Pipeline) -> None:
+    """Loads what a run that was cut off had extracted: its package holds the state, so nothing is fetched twice."""
+    if pipeline.has_pending_data:
+        load(pipeline)
+
+
+def load(pipeline: Pipeline, source: object = None) -> None:
     """Extracts, normalizes and loads one package; dlt's wrapping around our own errors is taken off."""
     try:
         pipeline.run(source).raise_on_failed_jobs()
@@ -148,11 +155,6 @@ def load(pipeline: Pipeline, source: object) -> None:
             cause = cause.__cause__ or cause.__context__
         text = " ".join(str(error.__cause__ or error).split())
         raise OutsideError(f"The {error.step} step failed: {text}") from error
-
-
-def exchange_now_ms(client: DeribitClient) -> int:
-    """The exchange's own clock: ours may be off."""
-    return client.result(client.live, "get_time", type=int)
 
 
 def wanted_time(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:

@@ -21,14 +21,16 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
             table.add_row(stream.currency, stream.kind, f"{trades:,}")
         console.print(table)
     rate = (summary.total + summary.repaired) / max(summary.seconds, 0.001)
+    new = summary.total + summary.repaired
+    rate = f" ({new / max(summary.seconds, 0.001):,.0f}/s)" if new else ""
     console.print(
-        f"{summary.total + summary.repaired:,} new trades in {summary.seconds:.1f} s ({rate:,.0f}/s), "
-        f"{summary.requests:,} requests, {summary.retries:,} retries, {summary.wire_bytes / 1e6:,.1f} MB, "
-        f"{summary.windows} load package{'s' if summary.windows != 1 else ''}.",
+        f"{new:,} new trades in {summary.seconds:.1f} s{rate}: {summary.requests:,} requests, "
+        f"{summary.retries:,} retries, {summary.wire_bytes / 1e6:,.1f} MB over the wire.",
         highlight=False,
+        soft_wrap=True,
     )
     for note in notes(summary):
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def notes(summary: RunSummary) -> list[str]:

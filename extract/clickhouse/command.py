@@ -47,7 +47,7 @@ def down() -> None:
         click.echo("No ClickHouse of ours is running.")
     elif outcome.state is server.State.KILLED:
         click.echo(
-            f"ClickHouse did not stop when asked and was killed after {outcome.waited_s:.0f} s; its data stays."
+            f"ClickHouse did not stop when asked: killed after {outcome.waited_s:.0f} s; its data stays."
         )
     else:
         click.echo(f"ClickHouse stopped cleanly after {outcome.waited_s:.1f} s; its data stays.")

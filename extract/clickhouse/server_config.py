@@ -1,62 +1,86 @@
-"""What the embedded server reads: config.xml and users.xml, rendered from our settings.
+"""What the embedded server reads: config.xml and users.xml, rendered from our settings into its directory.
 
-Both are read from the server's working directory. There is no writable access storage in the engine of the wheel
-(CREATE USER and GRANT are refused), so users and grants stand in users.xml.
+The engine of the wheel has no writable access storage (it refuses CREATE USER and GRANT), so users and grants
+stand in users.xml.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-# All that dbt, dlt and an analyst need, named one by one: what is not here is closed. In particular no table function
-# or engine that reads files, hosts or programs (file, url, remote, s3, executable, …), no users and grants, no SHUTDOWN.
-TAPE_PRIVILEGES = (
-    "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE DICTIONARY, CREATE TEMPORARY TABLE, "
-    "CREATE TEMPORARY VIEW, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, dictGet, KILL QUERY, "
-    "SYSTEM FLUSH LOGS, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM MOVES, SYSTEM VIEWS, SYSTEM CLEANUP, "
-    "SYSTEM DROP CACHE, SYSTEM RELOAD DICTIONARY, SYSTEM SYNC TRANSACTION LOG"
-)
-# The session that starts the listeners is user `default` and can have no password: it may do that and nothing else.
-BOOTSTRAP_PRIVILEGES = "SYSTEM LISTEN"
+from extract.clickhouse.server_home import ServerHome
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import UsageError
 
+# All that dlt, dbt and an analyst need, one by one; what is not named is closed. In particular: nothing that
+# reads files, hosts or programs (file, url, remote, s3, executable, …), no users and grants, no SHUTDOWN, no
+# listeners. Everyone may kill queries of their own without KILL QUERY. CREATE DICTIONARY is closed because the
+# engine, which takes itself for clickhouse-local, runs any command that a dictionary names as its source.
+TAPE_PRIVILEGES = (
+    "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, "
+    "CREATE TEMPORARY VIEW, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, "
+    "SYSTEM FLUSH LOGS, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM VIEWS, SYSTEM DROP CACHE"
+)
+MERGE_TREES = ("", "Replacing", "Summing", "Aggregating", "Collapsing", "VersionedCollapsing")
+TAPE_ENGINES = (
+    *(f"{kind}MergeTree" for kind in MERGE_TREES),
+    *("Memory", "Log", "TinyLog", "StripeLog", "Null", "Set", "Join", "Buffer", "Merge", "GenerateRandom"),
+    *("View", "MaterializedView"),
+)
+# `default` is the session that starts the listeners and holds them open. It can have no password; but as it
+# may have one session only, which it holds for as long as the server lives, nobody can log in as `default`.
+BOOTSTRAP_PRIVILEGES = "SYSTEM LISTEN, CREATE TEMPORARY TABLE"
+
+# A stop waits for idle connections as long as they are kept alive; 30 s is the engine's default.
+KEEP_ALIVE_S = 3
 LOG_FILE_BYTES = 10_000_000
 LOG_FILES = 3
 QUERY_LOG_DAYS = 14
 MEMORY_SHARE = 0.6
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` at once; only its owner can read it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
+def require_renderable(settings: ClickHouseSettings) -> None:
+    """The user's name is an element of users.xml, and `default` is taken."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", settings.user) or settings.user == "default":
+        raise UsageError(
+            f"CLICKHOUSE_LOCAL_USER is {settings.user!r}; "
+            "the embedded ClickHouse takes letters, digits and underscores, and not default."
+        )
 
 
-def config_xml(*, listen_address: str, http_port: int, tcp_port: int | None, log_dir: Path) -> str:
-    """The server's config.xml. `log-level` counts: the engine ignores `logger.level`."""
-    tcp = f"<tcp_port>{tcp_port}</tcp_port>" if tcp_port else ""
+def write(home: ServerHome, settings: ClickHouseSettings, *, tcp_port: int | None) -> None:
+    """Both files, readable by their owner alone."""
+    config = config_xml(settings, tcp_port=tcp_port, log_dir=home.log_dir)
+    for name, text in (("config.xml", config), ("users.xml", users_xml(settings))):
+        path = home.path / name
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def config_xml(settings: ClickHouseSettings, *, tcp_port: int | None, log_dir: Path) -> str:
+    """The server's settings. `log-level` is the one that counts: the engine ignores `logger.level`."""
+    address = "::1" if settings.host == "::1" else "127.0.0.1"
     return f"""<clickhouse>
-    <listen_host>{escape(listen_address)}</listen_host>
-    <http_port>{http_port}</http_port>
-    {tcp}
+    <listen_host>{address}</listen_host>
+    <http_port>{settings.port}</http_port>
+    {f"<tcp_port>{tcp_port}</tcp_port>" if tcp_port else ""}
     <users_config>users.xml</users_config>
     <timezone>UTC</timezone>
+    <keep_alive_timeout>{KEEP_ALIVE_S}</keep_alive_timeout>
     <log-level>information</log-level>
     <logger>
         <log>{escape(str(log_dir / "clickhouse.log"))}</log>
         <errorlog>{escape(str(log_dir / "clickhouse.err.log"))}</errorlog>
-        <errorlog_level>error</errorlog_level>
         <size>{LOG_FILE_BYTES}</size>
         <count>{LOG_FILES}</count>
     </logger>
     <max_server_memory_usage>{memory_limit_bytes()}</max_server_memory_usage>
-    <mark_cache_size>134217728</mark_cache_size>
-    <uncompressed_cache_size>0</uncompressed_cache_size>
+    <mark_cache_size>{256 * 1024**2}</mark_cache_size>
     <query_log>
         <database>system</database>
         <table>query_log</table>
@@ -68,36 +92,39 @@ def config_xml(*, listen_address: str, http_port: int, tcp_port: int | None, log
 """
 
 
-def users_xml(*, user: str, password: str) -> str:
-    """users.xml with `user` and the locked `default`; of the password only its SHA-256."""
-    sha256 = hashlib.sha256(password.encode()).hexdigest()
+def users_xml(settings: ClickHouseSettings) -> str:
+    """The user of `settings` and the locked `default`; of the password only its SHA-256."""
+    sha256 = hashlib.sha256(settings.password.encode()).hexdigest()
+    grants = [
+        f"GRANT {TAPE_PRIVILEGES} ON *.*",
+        *(f"GRANT TABLE ENGINE ON {engine}" for engine in TAPE_ENGINES),
+    ]
     return f"""<clickhouse>
     <profiles>
         <default/>
-        <tape/>
+        <bootstrap><max_sessions_for_user>1</max_sessions_for_user></bootstrap>
     </profiles>
     <quotas><default/></quotas>
     <users>
         <default>
             <no_password/>
             <networks><ip>127.0.0.1</ip></networks>
-            <profile>default</profile>
+            <profile>bootstrap</profile>
             <quota>default</quota>
             <grants><query>GRANT {BOOTSTRAP_PRIVILEGES} ON *.*</query></grants>
         </default>
-        <{user}>
+        <{settings.user}>
             <password_sha256_hex>{sha256}</password_sha256_hex>
             <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>tape</profile>
+            <profile>default</profile>
             <quota>default</quota>
-            <grants><query>GRANT {TAPE_PRIVILEGES} ON *.*</query></grants>
-        </{user}>
+            <grants>{"".join(f"<query>{grant}</query>" for grant in grants)}</grants>
+        </{settings.user}>
     </users>
 </clickhouse>
 """
 
 
 def memory_limit_bytes() -> int:
-    """A share of this machine's memory, so that a large query fails instead of the machine."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(physical * MEMORY_SHARE)
+    """A share of this machine's memory, so that a query that is too large fails and nothing else does."""
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE)

@@ -23,14 +23,14 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Probe:
-    """`detail` is the version of a ClickHouse that answers, and the first line of the error of one that is troubled."""
+    """`detail`: the version of a ClickHouse that answers, the error of one that is troubled."""
 
     answer: Answer
     detail: str = ""
 
 
 def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
-    """Ask `/ping` first, so that the password is shown to a ClickHouse only, then for the version as our user."""
+    """Ask `/ping` first, so that only a ClickHouse sees the password, then for the version as our user."""
     try:
         status, _, body = _request(settings, "GET", "/ping", timeout_s=timeout_s)
         if status != 200 or body.strip() != "Ok.":
@@ -51,22 +51,21 @@ def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
     return Probe(Answer.TROUBLED, body.strip().partition("\n")[0][:300])
 
 
-def port_is_free(address: str, port: int) -> bool:
-    """True if a server could listen there now. Port 0 is always free."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+def port_is_free(port: int) -> bool:
+    """True if a server could listen there now, on loopback."""
+    with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((address, port))
+            listener.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind((address, 0))
+def free_port() -> int:
+    """A port of loopback that nobody uses at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 

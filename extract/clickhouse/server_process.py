@@ -1,58 +1,76 @@
 """The embedded ClickHouse's own process: `python -P server_process.py HOME [--http-only] [--until-eof]`.
 
-Imports nothing of this project, so it starts from any directory. HOME holds config.xml, users.xml, data/, tmp/ and
-server.lock, which this process holds (flock) for as long as it lives: the lock, not a pid, says whether a server runs,
-so neither a recycled pid nor a reboot nor a kill -9 can mislead, and no two servers ever share one data directory.
+Imports nothing of this project, so it starts from any directory. HOME holds config.xml, users.xml, data/,
+tmp/ and server.lock, which this process holds (flock) for as long as it lives: the lock, not a pid, says
+whether a server runs. So neither a recycled pid nor a reboot nor a kill -9 misleads, and no two servers share
+one data directory.
+
+The listeners belong to clickhouse-local's main, which ends with its last query. That one reads a fifo to
+which nobody writes; SIGTERM closes it, the query ends, and with it the server, in order.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
-# The listeners belong to clickhouse-local's main, which ends with its queries: one that sleeps for 31 years follows.
-SLEEP = (
-    "SELECT sleepEachRow(1) FROM numbers(1000000000) "
-    "SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 100000000 FORMAT Null"
-)
+HELD_ELSEWHERE = "another server uses this data directory"
 
 
 def main(argv: list[str]) -> int:
+    """Serve until SIGTERM (with --until-eof: or the end of stdin); return at once if it cannot start."""
     home = Path(argv[0])
     os.setsid()  # a Ctrl-C at the terminal that started it is not meant for the server
     os.closerange(3, 4096)  # pipes of make or of a shell would stay open as long as the server lives
-    lock_fd = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"another server holds {home / 'server.lock'}", file=sys.stderr)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # every thread from here on leaves it to _stop
+    if not _hold_lock(home / "server.lock"):
+        print(HELD_ELSEWHERE, file=sys.stderr)
         return 1
-    os.ftruncate(lock_fd, 0)
-    os.write(lock_fd, json.dumps({"pid": os.getpid()}).encode())
+    fifo = home / "stop.fifo"
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo, 0o600)
+    threading.Thread(target=_stop_at_sigterm, args=(fifo,), daemon=True).start()
     if "--until-eof" in argv:
-        threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
-    run(home, listeners=("HTTP",) if "--http-only" in argv else ("HTTP", "TCP"))
+        threading.Thread(target=_sigterm_at_eof, daemon=True).start()
+    _serve(home, fifo, listeners=("HTTP",) if "--http-only" in argv else ("HTTP", "TCP"))
     return 0
 
 
-def run(home: Path, *, listeners: tuple[str, ...]) -> None:
-    """Serve until a signal or SYSTEM SHUTDOWN ends it; returns at once when the engine cannot start."""
+def _hold_lock(path: Path) -> bool:
+    """Take the lock for the life of this process and write our pid into it; False if it is taken."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return True
+
+
+def _serve(home: Path, fifo: Path, *, listeners: tuple[str, ...]) -> None:
     os.environ["TMPDIR"] = str(home / "tmp")
     os.chdir(home / "tmp")  # importing chdb opens a session of its own, which must not read our config.xml
     from chdb import _chdb
 
     os.chdir(home)
     start = "".join(f"SYSTEM START LISTEN {listener}; " for listener in listeners)
+    quoted = str(fifo).replace("\\", "\\\\").replace("'", "\\'")
+    hold = f"INSERT INTO FUNCTION null('nothing String') FROM INFILE '{quoted}' FORMAT TabSeparated"
     # "TabSeparated" becomes the server's default format; clickhouse-connect counts on it.
-    _chdb.query(start + SLEEP, "TabSeparated", path=str(home / "data"))
+    _chdb.query(start + hold, "TabSeparated", path=str(home / "data"))
 
 
-def _stop_at_end_of_stdin() -> None:
+def _stop_at_sigterm(fifo: Path) -> None:
+    signal.sigwait({signal.SIGTERM})
+    os.close(os.open(fifo, os.O_WRONLY))
+
+
+def _sigterm_at_eof() -> None:
     """The other end of stdin is held by a process that must not leave this one behind, however it ends."""
     while os.read(0, 1024):
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import httpx
@@ -93,6 +93,14 @@ class DeribitClient:
         """The result of any other public method, as `type`."""
         decoder = msgspec.json.Decoder(Envelope[type])
         return self.call(host, method, params or {}, lambda body: decoder.decode(body).unwrap())
+
+    def now_ms(self) -> int:
+        """The exchange's own clock. Gives up early: a run that cannot begin should say so at once."""
+        greeting = replace(self._retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
+        decoder = msgspec.json.Decoder(Envelope[int])
+        return greeting.run(
+            lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap())
+        )
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
         """`decode` of the answer's body, tried again as long as that may help."""

@@ -14,6 +14,7 @@ from dlt.extract import DltResource
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from extract.deribit.instruments import changed_instruments, last_trading_day_over
+from extract.deribit.record import ARROW_SCHEMA
 from extract.deribit.state import Stream, StreamState
 from extract.deribit.sweep import StreamSweep, WindowReport, sweep_window
 
@@ -35,22 +36,61 @@ class Window:
     on_slice: Callable[[Stream, int, int], None] = lambda stream, rows, end_ms: None
 
 
+REJECTED_COLUMNS: dict[str, Any] = {
+    "currency": {"data_type": "text", "nullable": False},
+    "kind": {"data_type": "text", "nullable": False},
+    "reason": {"data_type": "text", "nullable": False},
+    "raw": {"data_type": "text", "nullable": False},
+}
+"""Records that could not be typed: why, and their JSON text."""
+
+ABSENT_COLUMNS: dict[str, Any] = {
+    "instrument_name": {"data_type": "text", "nullable": False},
+    "first_seq": {"data_type": "bigint", "nullable": False},
+    "last_seq": {"data_type": "bigint", "nullable": False},
+    "currency": {"data_type": "text", "nullable": False},
+    "kind": {"data_type": "text", "nullable": False},
+    "found_at": {"data_type": "timestamp", "precision": 3, "nullable": False},
+}
+"""Ranges of trade_seq, ends included, that the exchange was asked for by number and does not have."""
+
+COVERAGE_COLUMNS: dict[str, Any] = {
+    "currency": {"data_type": "text", "nullable": False},
+    "kind": {"data_type": "text", "nullable": False},
+    "covered_from": {"data_type": "timestamp", "precision": 3, "nullable": False},
+    "covered_to": {"data_type": "timestamp", "precision": 3, "nullable": False},
+}
+"""Spans of time, ends included, whose trades are loaded: the state's own word, for whoever reads in SQL.
+
+Each load package adds the spans that it changed; a later row with the same beginning is the newer word, and spans
+may overlap after one has grown into another.
+"""
+
+
 @dlt.source(name="deribit", max_table_nesting=0)
 def deribit(client: DeribitClient, window: Window) -> tuple[DltResource, ...]:
-    """The public trades of `window` and the instruments that changed.
+    """The public trades of `window`, what is odd about them, and the instruments that changed.
 
     State, by stream: what time is covered, and the seqs that the next window goes on from. It is committed with the
     load package that holds the trades.
     """
-    return trades(client, window), instruments(client, window)
+    return (
+        trades(client, window),
+        odd_rows(window, "rejected_trades", REJECTED_COLUMNS, _rejected),
+        odd_rows(window, "absent_trades", ABSENT_COLUMNS, _absent),
+        odd_rows(window, "coverage", COVERAGE_COLUMNS, _coverage),
+        instruments(client, window),
+    )
 
 
 def trades(client: DeribitClient, window: Window) -> DltResource:
-    """Trades as Arrow tables in `record.ARROW_SCHEMA`; beside them `rejected_trades` and `absent_trades`."""
+    """Trades as Arrow tables in `record.ARROW_SCHEMA`."""
 
     @dlt.resource(name="trades", write_disposition="append")
     def resource() -> Iterator[Any]:
         state = dlt.current.resource_state()
+        if not state:
+            yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
         sweeps = _plan(client, window, state)
         yield from sweep_window(
             client,
@@ -60,7 +100,6 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             report=window.report,
             on_slice=window.on_slice,
         )
-        yield from _odd_rows(window.report)
         for sweep in sweeps:
             _forget_expired(sweep.state)
             state[str(sweep.stream)] = sweep.state.to_json()
@@ -71,6 +110,61 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         partition="toYYYYMM(timestamp)",
         codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
     )
+
+
+def odd_rows(
+    window: Window,
+    name: str,
+    columns: dict[str, Any],
+    rows_of: Callable[[WindowReport], list[dict[str, Any]]],
+) -> DltResource:
+    """What a window tells beside its trades; known when they have all come."""
+
+    @dlt.resource(name=name, write_disposition="append", columns=columns)
+    def resource() -> Iterator[Any]:
+        state = dlt.current.resource_state()
+        if not state:
+            state["exists"] = True
+            yield dlt.mark.materialize_table_schema()
+        while not window.report.is_swept:
+            yield None  # another resource's turn
+        yield rows_of(window.report)
+
+    return resource()
+
+
+def _rejected(report: WindowReport) -> list[dict[str, Any]]:
+    unique = {(stream, bad.raw): bad.reason for stream, bad in report.rejected}
+    return [
+        {"currency": stream.currency, "kind": stream.kind, "reason": reason, "raw": raw}
+        for (stream, raw), reason in unique.items()
+    ]
+
+
+def _absent(report: WindowReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "instrument_name": absent.range.instrument_name,
+            "first_seq": absent.range.first,
+            "last_seq": absent.range.last,
+            "currency": absent.stream.currency,
+            "kind": absent.stream.kind,
+            "found_at": datetime.now(UTC),
+        }
+        for absent in report.absent
+    ]
+
+
+def _coverage(report: WindowReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "currency": stream.currency,
+            "kind": stream.kind,
+            "covered_from": datetime.fromtimestamp(span.start_ms / 1000, UTC),
+            "covered_to": datetime.fromtimestamp(span.end_ms / 1000, UTC),
+        }
+        for stream, span in report.covered
+    ]
 
 
 def _plan(client: DeribitClient, window: Window, state: dict[str, Any]) -> list[StreamSweep]:
@@ -89,34 +183,6 @@ def _forget_expired(state: StreamState) -> None:
     if state.covered:
         at = datetime.fromtimestamp(state.covered[-1].end_ms / 1000, UTC)
         state.last_seq = {n: seq for n, seq in state.last_seq.items() if not last_trading_day_over(n, at)}
-
-
-def _odd_rows(report: WindowReport) -> Iterator[Any]:
-    """What is kept beside the trades: records that could not be typed, and ranges the exchange does not have."""
-    rejected = {
-        (stream, bad.raw): {
-            "currency": stream.currency,
-            "kind": stream.kind,
-            "reason": bad.reason,
-            "raw": bad.raw,
-        }
-        for stream, bad in report.rejected
-    }
-    if rejected:
-        yield dlt.mark.with_table_name(list(rejected.values()), "rejected_trades")
-    if report.absent:
-        rows = [
-            {
-                "instrument_name": absent.range.instrument_name,
-                "first_seq": absent.range.first,
-                "last_seq": absent.range.last,
-                "currency": absent.stream.currency,
-                "kind": absent.stream.kind,
-                "found_at": datetime.now(UTC),
-            }
-            for absent in report.absent
-        ]
-        yield dlt.mark.with_table_name(rows, "absent_trades")
 
 
 def instruments(client: DeribitClient, window: Window) -> DltResource:

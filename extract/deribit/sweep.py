@@ -61,7 +61,9 @@ class WindowReport:
     rejected: list[tuple[Stream, Rejected]] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
     unknown_fields: set[str] = field(default_factory=set)
-    is_last: bool = True
+    covered: list[tuple[Stream, Span]] = field(default_factory=list)
+    is_swept: bool = False
+    is_last: bool = False
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
@@ -233,8 +235,11 @@ def sweep_window(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for sweep in sweeps:
+        before = set(sweep.state.covered)
         sweep.commit()
+        report.covered += [(sweep.stream, span) for span in sweep.state.covered if span not in before]
     report.known = sum(sweep.known for sweep in sweeps)
+    report.is_swept = True
     report.is_last = all(sweep.is_finished for sweep in sweeps)
 
 

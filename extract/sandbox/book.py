@@ -6,15 +6,15 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 
+from extract.sandbox.generator import COMBO_KINDS
 from extract.sandbox.names import parse
 from extract.sandbox.tape import Record, Tape, derive_instruments, id_parts
-
-COMBOS = ("future_combo", "option_combo")
 
 
 @dataclass(slots=True)
@@ -77,23 +77,31 @@ class Shelf:
     def at_id(self, trade_id: str, *, after: bool) -> int | None:
         """Position of an id (or just after it) in database order; None if no id here has its prefix."""
         prefix, number = id_parts(trade_id)
-        last = None
+        if prefix not in self.by_prefix:
+            return None
+        numbers, positions = self.by_prefix[prefix]
+        place = (bisect_right if after else bisect_left)(numbers, number)
+        return positions[place] if place < len(positions) else positions[-1] + 1
+
+    @cached_property
+    def by_prefix(self) -> dict[str, tuple[list[int], list[int]]]:
+        """The numbers of the ids under each prefix, ascending, and where they stand."""
+        found: dict[str, tuple[list[int], list[int]]] = {}
         for position, row in enumerate(self.rows):
-            if row.prefix == prefix:
-                if row.number > number or (row.number == number and not after):
-                    return position
-                last = position
-        return None if last is None else last + 1
+            numbers, positions = found.setdefault(row.prefix, ([], []))
+            numbers.append(row.number)
+            positions.append(position)
+        return found
 
 
 class Book:
-    """A tape as the exchange holds it: may be added to, restated, forgotten from; the tape stays as it was."""
+    """A tape as the exchange holds it: may be added to, restated, forgotten from; the tape itself stays."""
 
     def __init__(self, tape: Tape) -> None:
         self._shelves: dict[tuple[str, str], Shelf] = {}
         self._rows: dict[str, dict[int, Row]] = defaultdict(dict)
         self.instruments: dict[str, Record] = {}
-        self._listed: dict[str, set[str]] = defaultdict(set)
+        self._listed: dict[str, list[str]] = {}
         for entry in tape.instruments:
             self._list(entry)
         self.put(tape.trades)
@@ -103,7 +111,7 @@ class Book:
         return sorted(self._listed)
 
     def names(self, currency: str) -> list[str]:
-        return [name for name in self.instruments if currency == "any" or name in self._listed[currency]]
+        return list(self.instruments) if currency == "any" else self._listed.get(currency, [])
 
     def put(self, records: Iterable[Record]) -> None:
         """Add trades, or replace those with the same instrument and seq."""
@@ -151,18 +159,17 @@ class Book:
             if kind == "any":
                 self._shelves[key] = Shelf(self._in_database_order(currency))
             else:
-                kinds = COMBOS if kind == "combo" else (kind,)
+                kinds = COMBO_KINDS if kind == "combo" else (kind,)
                 everything = self.currency(currency).rows
                 self._shelves[key] = Shelf([row for row in everything if row.kind in kinds])
         return self._shelves[key]
 
     def _in_database_order(self, currency: str) -> list[Row]:
-        """By id under one prefix; several prefixes are merged by the time at which their trades had arrived."""
+        """By id under one prefix; several prefixes are merged by the time when their trades had arrived."""
         by_prefix: dict[str, list[Row]] = defaultdict(list)
-        for name in self.instruments:
-            if name in self._listed[currency]:
-                for row in self._rows.get(name, {}).values():
-                    by_prefix[row.prefix].append(row)
+        for name in self.names(currency):
+            for row in self._rows.get(name, {}).values():
+                by_prefix[row.prefix].append(row)
         arrivals = []
         for prefix, rows in by_prefix.items():
             rows.sort(key=lambda row: row.number)
@@ -174,7 +181,7 @@ class Book:
     def _list(self, entry: Record) -> None:
         name = entry["instrument_name"]
         self.instruments[name] = entry
-        self._listed[parse(name).currency].add(name)
+        self._listed.setdefault(parse(name).currency, []).append(name)
 
 
 def expired(entry: Record, now_ms: int) -> bool:

@@ -1,4 +1,4 @@
-"""What an instrument's name says. Read here anew, so that the extractor's reading is checked and not shared."""
+"""What an instrument's name says: read anew, so that the extractor's reading is checked and not shared."""
 
 from __future__ import annotations
 

@@ -40,7 +40,9 @@ class Params:
         return self.query[name]
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
-        value = self.query.get(name, default)
+        value = self.query.get(name)
+        if value is None:
+            return default
         if value not in allowed:
             raise invalid(name, "wrong format")
         return value

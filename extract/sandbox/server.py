@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from extract.errors import FinalError
 from extract.sandbox.answers import HISTORY, LIVE, Answers, Host
@@ -125,7 +125,7 @@ class SandboxExchange:
                 raise
             what = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
             raise FinalError(
-                f"Port {self.port} is {what}; try `tape sandbox --port {self.port + 1}`."
+                f"Port {self.port} is {what}; `tape sandbox --port 0` takes a free one."
             ) from error
         self.port = server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._serve, args=(server,), name="sandbox", daemon=True)
@@ -161,15 +161,15 @@ class SandboxExchange:
     # One request
 
     def _respond(self, verb: str, target: str) -> Reply:
-        parts = urlsplit(target)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        host = HISTORY if parts.path.startswith(HISTORY.path + "/") else LIVE
-        area, _, method = parts.path.removeprefix(host.path).rpartition("/")
-        if not parts.path.startswith(host.path) or verb != "GET":
+        path, _, text = target.partition("?")
+        query = dict(parse_qsl(text, keep_blank_values=True))
+        host = HISTORY if path.startswith(HISTORY.path + "/") else LIVE
+        area, _, method = path.removeprefix(host.path).rpartition("/")
+        if not path.startswith(host.path) or verb != "GET":
             reply = Reply(404 if verb == "GET" else 405, b"")
         else:
             reply = self._with_fault(method, lambda: self._answer(host, area, method, query))
-        self.requests.append(Request(parts.path, query, 0 if reply.reset else reply.status))
+        self.requests.append(Request(path, query, 0 if reply.reset else reply.status))
         return reply
 
     def _with_fault(self, method: str, answer: Callable[[], Reply]) -> Reply:

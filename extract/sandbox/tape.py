@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """`trades` ascend by (timestamp, id); `instruments` are as `get_instruments` has them, but `is_active`."""
+    """`trades` ascend by (timestamp, id); `instruments` as `get_instruments` has them, save `is_active`."""
 
     trades: list[Record]
     instruments: list[Record]
@@ -50,7 +50,7 @@ class Tape:
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
-        """Recorded trades: NDJSON of API records, gzipped or not. Raises UsageError with the line at fault."""
+        """Recorded trades: NDJSON of API records, gzipped or not. Raises UsageError naming the bad line."""
         return cls.of(list(_read(Path(path))))
 
     @classmethod

@@ -1,0 +1,1 @@
+{{ latest_candles(ref('ohlcv_1h_versions')) }}

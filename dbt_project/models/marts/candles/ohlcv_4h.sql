@@ -1,0 +1,1 @@
+{{ latest_candles(ref('ohlcv_4h_versions')) }}

@@ -1,0 +1,48 @@
+-- One row per (instrument_name, trade_seq): every trade in its newest version, for any reader at any moment.
+with
+
+latest as (
+    select * from {{ latest(ref('trade_versions')) }}
+),
+
+final as (
+    select
+        instrument_name,
+        trade_seq,
+        trade_id,
+        timestamp,
+        price,
+        amount,
+        direction,
+        tick_direction,
+        index_price,
+        mark_price,
+        iv,
+        contracts,
+        liquidation,
+        block_trade_id,
+        block_trade_leg_count,
+        block_rfq_id,
+        combo_id,
+        combo_trade_id,
+        legs,
+        extra,
+        currency,
+        kind,
+        underlying,
+        quote_currency,
+        settlement_currency,
+        expiry,
+        strike,
+        option_type,
+        cast(block_trade_id is not null as Bool) as is_block,
+        cast(kind in ('future_combo', 'option_combo') as Bool) as is_combo,
+        cast(not is_combo and combo_id is not null as Bool) as is_combo_leg,
+        cast(liquidation is not null as Bool) as is_liquidation,
+        {{ trade_volume() }} as volume,
+        {{ trade_notional() }} as notional,
+        fromUnixTimestamp64Micro(toInt64(intDiv(version, 4096)), 'UTC') as loaded_at
+    from latest
+)
+
+select * from final

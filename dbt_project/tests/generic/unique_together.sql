@@ -1,0 +1,7 @@
+{# The grain: no two rows, as a reader sees them, have the same values in `columns`. #}
+{% test unique_together(model, columns) %}
+select {{ columns | join(', ') }}, count() as times
+from {{ model }}
+group by {{ columns | join(', ') }}
+having times > 1
+{% endtest %}

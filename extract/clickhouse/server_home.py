@@ -1,0 +1,106 @@
+"""Where one embedded server lives on disk, and its two locks.
+
+TAPE_DIR/clickhouse/    config.xml users.xml data/ tmp/
+                        up.lock      held by who starts or stops
+                        server.lock  held by the server for as long as it lives; holds its process id
+TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse.out.log (how it started)
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from extract.errors import FinalError, RetriableError, UsageError
+
+
+class ServerHome:
+    """The directories of the embedded server of one TAPE_DIR."""
+
+    def __init__(self, tape_dir: Path) -> None:
+        self.path = tape_dir.resolve() / "clickhouse"
+        self.data = self.path / "data"
+        self.tmp = self.path / "tmp"
+        self.log_dir = tape_dir.resolve() / "log"
+        self.output = self.log_dir / "clickhouse.out.log"
+
+    def make(self) -> None:
+        """Every directory, with nothing in tmp/ and `output` of the server before."""
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        for directory in (self.data, self.tmp, self.log_dir):
+            directory.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+        if self.output.exists():
+            self.output.replace(self.output.with_suffix(".previous.log"))
+
+    @contextmanager
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
+        """One start or stop at a time; the second waits for the first."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not wait_until(lambda: _try_lock(fd), timeout_s):
+                raise RetriableError(
+                    f"Another start or stop of {self.path} takes longer than {timeout_s:g} s."
+                )
+            yield
+        finally:
+            os.close(fd)
+
+    def server_pid(self) -> int | None:
+        """Process id of the living server, None if none lives whatever a file says. Ask under `exclusive`."""
+        try:
+            fd = os.open(self.path / "server.lock", os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            return None if _try_lock(fd) else int(os.read(fd, 100))
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """What the disk refuses, in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise FinalError(self.disk_full("it takes no more")) from error
+            raise UsageError(
+                f"{error.filename or self.path} cannot be used ({error.strerror}): "
+                "set TAPE_DIR to a directory that you can write to."
+            ) from error
+
+    def require_space(self, min_free_bytes: int) -> None:
+        free_bytes = shutil.disk_usage(self.path).free
+        if free_bytes < min_free_bytes:
+            raise FinalError(self.disk_full(f"{free_bytes // 1024**2} MiB left"))
+
+    def disk_full(self, detail: str) -> str:
+        return (
+            f"The disk of {self.path} is full ({detail}): make room there, or set TAPE_DIR to another disk."
+        )
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Ask `condition` every 20 ms; False if it was not met in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

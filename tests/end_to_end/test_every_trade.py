@@ -1,0 +1,126 @@
+"""The main promise: what the exchange has is in ClickHouse, each trade once, whole, and the candles follow from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.clickhouse.client import open_client
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.paths import ROOT
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.fixtures.commands import Done, UserShell
+from tests.fixtures.truth import candles
+
+SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
+RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
+OPTIONAL = [
+    *("tick_direction", "index_price", "mark_price", "iv", "contracts", "liquidation"),
+    *("block_trade_id", "block_trade_leg_count", "block_rfq_id", "combo_id", "combo_trade_id"),
+]
+
+
+@dataclass
+class Run:
+    """One whole run and what it was run on."""
+
+    tape: Tape
+    exchange: SandboxExchange
+    shell: UserShell
+    client: Client
+    first: Done
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        return list(self.client.query(sql).result_rows)
+
+
+@pytest.fixture(scope="module", params=["generated", "recorded in 2019"])
+def run(
+    request: pytest.FixtureRequest,
+    small_tape: Tape,
+    clickhouse: ClickHouseSettings,
+    drop_databases: Callable[[], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Run]:
+    """`dlt pipeline run` and `dbt build --target local`, from nothing, as a user types them."""
+    from tests.fixtures.commands import environment
+
+    tape = small_tape
+    if request.param != "generated":
+        if not RECORDED.exists():
+            pytest.skip(f"the recorded tape is not at {RECORDED}")
+        tape = Tape.load(RECORDED)
+    drop_databases()
+    with SandboxExchange(tape) as exchange:
+        shell = UserShell(environment(clickhouse, tmp_path_factory.mktemp("user"))).at(exchange)
+        first = shell.ok("dlt", "pipeline", "run")
+        shell.ok("dbt", "build", "--target", "local", cwd=ROOT / "dbt_project")
+        client = open_client(clickhouse)
+        yield Run(tape, exchange, shell, client, first)
+        client.close()
+
+
+def ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def test_every_trade_is_there_exactly_once(run: Run) -> None:
+    """One row of deribit.trades for each trade of the tape, and no other."""
+    wanted = sorted((t["instrument_name"], t["trade_seq"]) for t in run.tape.trades)
+    assert sorted(run.ask("select instrument_name, trade_seq from deribit.trades")) == wanted
+
+
+def test_every_field_is_as_the_exchange_sent_it(run: Run) -> None:
+    """Each field of each trade, absent ones as null."""
+    names = ["trade_id", "timestamp", "price", "amount", "direction", *OPTIONAL, "legs", "extra"]
+    rows = run.ask(f"select instrument_name, trade_seq, {', '.join(names)} from deribit.trades")
+    found = {row[:2]: dict(zip(names, row[2:], strict=True)) for row in rows}
+    for trade in run.tape.trades:
+        row = found[trade["instrument_name"], trade["trade_seq"]]
+        assert ms(row.pop("timestamp")) == trade["timestamp"]
+        legs = row.pop("legs")
+        assert (json.loads(legs) if legs else None) == trade.get("legs")
+        assert row.pop("extra") is None
+        assert row == {name: trade.get(name) for name in row}
+
+
+def test_one_minute_candles_equal_those_computed_from_the_tape(run: Run) -> None:
+    """Every bucket and every figure of it, decimals to the last digit."""
+    columns = "open, high, low, close, volume, notional, buy_volume, sell_volume, trade_count"
+    rows = run.ask(f"select instrument_name, bucket_at, {columns} from deribit.ohlcv_1m")
+    found = {(name, ms(bucket_at)): tuple(figures) for name, bucket_at, *figures in rows}
+    wanted = {key: tuple(vars(candle).values()) for key, candle in candles(run.tape.trades).items()}
+    assert len(found) == len(rows)
+    assert found == wanted
+
+
+def test_raw_holds_what_deribit_trades_holds(run: Run) -> None:
+    """No trade was loaded twice on the way."""
+    [(rows, keys)] = run.ask("select count(), uniqExact(instrument_name, trade_seq) from deribit_raw.trades")
+    assert rows == keys == len(run.tape.trades)
+
+
+def test_a_second_run_at_once_fetches_only_what_is_new(run: Run) -> None:
+    """Nothing is loaded again, and the exchange is asked for the newest minute alone."""
+    before = run.ask("select count() from deribit_raw.trades")
+    run.exchange.requests.clear()
+    run.shell.ok("dlt", "pipeline", "deribit_trades", "run")
+    assert run.ask("select count() from deribit_raw.trades") == before
+    asked = [r for r in run.exchange.requests if "start_timestamp" in r.params]
+    assert asked
+    newest_ms = run.exchange.now_ms - 61_000
+    assert all(int(r.params["start_timestamp"]) >= newest_ms for r in asked)
+
+
+def test_dlt_s_own_command_still_tells_of_the_pipeline(run: Run) -> None:
+    """`dlt pipeline deribit_trades info` finds the pipeline that `run` made."""
+    assert "deribit_trades" in run.shell.ok("dlt", "pipeline", "deribit_trades", "info").out
