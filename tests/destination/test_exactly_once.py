@@ -100,7 +100,7 @@ def write_parquet(path: Path) -> None:
 
 
 def write_jsonl(path: Path) -> None:
-    path.write_text("\n".join(['{"n":%d}' % n for n in range(MANY)]))
+    path.write_text("\n".join([f'{{"n":{n}}}' for n in range(MANY)]))
 
 
 @pytest.mark.parametrize(("write", "file_format"), [(write_parquet, "Parquet"), (write_jsonl, "JSONEachRow")])
