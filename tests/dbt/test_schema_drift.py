@@ -1,4 +1,4 @@
-"""A live table that is not what its yml declares fails a test, which names the model, the thing, what is declared and what is there."""
+"""A live table that is not what its yml declares fails a test that names the model, the thing, and both words for it."""
 
 from __future__ import annotations
 
