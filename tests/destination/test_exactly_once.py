@@ -161,6 +161,22 @@ def test_a_request_cut_in_the_middle_of_a_file_is_completed_by_the_retry(
     assert fingerprint(clickhouse_client, database) == whole(MANY)
 
 
+def test_a_select_is_inserted_as_one_block(
+    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client
+) -> None:
+    """Its rows may come in another order the next time, so that part of it could not be completed."""
+    pipeline.run(numbers(0), table_name="numbers")
+    with pipeline.sql_client() as client:
+        client.insert_token = "a-token"
+        for _ in range(2):
+            client.execute_sql("INSERT INTO numbers SELECT number FROM numbers_mt(3000000)")
+            assert fingerprint(clickhouse_client, database) == whole(3_000_000)
+    blocks = (
+        f"SELECT max(max_block_number) FROM system.parts WHERE database = '{database}' AND table = 'numbers'"
+    )
+    assert clickhouse_client.command(blocks) == 1
+
+
 def test_the_end_of_a_load_is_noted_once(
     new_pipeline: NewPipeline, proxy: Proxy, database: str, clickhouse_client: Client
 ) -> None:
