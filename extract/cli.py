@@ -17,6 +17,7 @@ COMMANDS = {
     "down": "extract.clickhouse.command",
     "sandbox": "extract.sandbox.command",
     "demo": "extract.demo",
+    "reset": "extract.reset",
 }
 
 

@@ -15,11 +15,14 @@ from dlt.common.runtime.run_context import RunContext
 
 from extract.paths import ROOT, tape_dir
 
-_EXAMPLES = """\
-examples:
-  dlt pipeline run                                      from where the state stands to now
-  dlt pipeline run --since 2025-01-01 --currency BTC    all BTC trades since new year
-  dlt pipeline run --since 7d --kind option --kind future"""
+_DESCRIPTION = """\
+Fetches Deribit's public trades into ClickHouse, from where the state stands to now.
+
+    dlt pipeline run                                        what is new
+    dlt pipeline run --since 2025-01-01 --currency BTC      BTC since new year
+    dlt pipeline run --since 7d --kind option --kind future
+"""
+"""Markdown, as dlt renders descriptions: indented lines keep their shape."""
 
 
 class TapeRunContext(RunContext):
@@ -48,12 +51,10 @@ class RunCommand(SupportsCliCommand):
     command = "run"
     parent = "pipeline"
     help_string = "Fetch Deribit's public trades into ClickHouse: what is new, or the time asked for"
-    description = "Fetches Deribit's public trades into ClickHouse, from where the state stands to now."
+    description = _DESCRIPTION
     docs_url = None
 
     def configure_parser(self, parser: argparse.ArgumentParser) -> None:
-        parser.epilog = _EXAMPLES
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.add_argument(
             "--since", metavar="T", help="from this time on, UTC: 2025-01-31, 2025-01-31T08:00Z, 7d"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import threading
@@ -20,6 +21,9 @@ CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
 SEND_RECEIVE_TIMEOUT_S = 300
 POOL_CONNECTIONS = 32
+
+# It reports each failure on a logger of its own, beside the exception that we turn into a sentence.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 _clients: dict[tuple[int, ClickHouseSettings], Client] = {}
 _clients_lock = threading.Lock()

@@ -17,6 +17,7 @@ from extract.deribit.instruments import changed_instruments, last_trading_day_ov
 from extract.deribit.record import ARROW_SCHEMA
 from extract.deribit.state import Stream, StreamState
 from extract.deribit.sweep import StreamSweep, WindowReport, sweep_window
+from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
@@ -88,6 +89,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
 
     @dlt.resource(name="trades", write_disposition="append")
     def resource() -> Iterator[Any]:
+        _refuse_another_exchange(dlt.current.source_state(), client.exchange)
         state = dlt.current.resource_state()
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
@@ -110,6 +112,16 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         partition="toYYYYMM(timestamp)",
         codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
     )
+
+
+def _refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
+    """A sandbox's trades, or the testnet's, must never come to lie among real ones."""
+    held = state.setdefault("exchange", exchange)
+    if held != exchange:
+        raise UsageError(
+            f"This database holds trades of {held}, and those of {exchange} must not be mixed with them: drop the "
+            "old ones with `tape reset`, or name another database by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+        )
 
 
 def odd_rows(
