@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -40,13 +41,27 @@ AT_MOST_PEAK_GROWTH = 1.2
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: what came out, in what time, at which peaks of resident memory (0: no process of ours)."""
+    """One measurement: what came out, in what time, at the cost of which processor time and resident memory.
+
+    `usage` is of the client's process, None where the server works alone.
+    """
 
     name: str
     trades: int
     seconds: float
-    peak_bytes: int
+    usage: resource.struct_rusage | None
+    server_cpu_s: float
     server_peak_bytes: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of both sides: what remains comparable when others use the machine too."""
+        own = self.usage.ru_utime + self.usage.ru_stime if self.usage else 0.0
+        return own + self.server_cpu_s
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.usage.ru_maxrss * 1024 if self.usage else 0
 
     @property
     def per_second(self) -> float:
@@ -98,9 +113,8 @@ class Bench:
         sql = INSERT.format(url=url, currency=CURRENCY, kind=KIND)
         name = f"ClickHouse, url(), {threads or 'default'} insert threads"
 
-        def insert() -> int:
+        def insert() -> None:
             self._client.command(sql, settings=settings)
-            return 0
 
         return self._measure(name, trades, "bench.by_url", insert)
 
@@ -114,18 +128,22 @@ class Bench:
             "plain dlt, rest_api", trades, "plain.trades", lambda: _run(command, dict(os.environ))
         )
 
-    def _measure(self, name: str, trades: int, table: str, work: Callable[[], int]) -> Result:
+    def _measure(
+        self, name: str, trades: int, table: str, work: Callable[[], resource.struct_rusage | None]
+    ) -> Result:
         peak_file = Path(f"/proc/{self._server_pid}/clear_refs")
         peak_file.write_text("5")  # the kernel forgets the peak so far
+        server_cpu_s = _cpu_s(self._server_pid)
         began = time.perf_counter()
-        peak_bytes = work()
+        usage = work()
         seconds = time.perf_counter() - began
+        server_cpu_s = _cpu_s(self._server_pid) - server_cpu_s
         [(rows, keys)] = self._client.query(
             f"SELECT count(), uniqExact(instrument_name, trade_seq) FROM {table}"
         ).result_rows
         if rows != trades or keys != trades:
             raise SystemExit(f"{name}: {rows:,} rows with {keys:,} keys came of {trades:,} trades.")
-        return Result(name, trades, seconds, peak_bytes, _peak_bytes(self._server_pid))
+        return Result(name, trades, seconds, usage, server_cpu_s, _peak_bytes(self._server_pid))
 
 
 INSERT = """
@@ -147,14 +165,14 @@ FROM (
 )"""
 
 
-def _run(command: list[object], env: dict[str, str]) -> int:
-    """Peak resident bytes of a command, or of the largest process that it waited for."""
+def _run(command: list[object], env: dict[str, str]) -> resource.struct_rusage:
+    """What a command used, with the processes that it waited for; of memory, the largest one's."""
     process = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with exit code {process.returncode}; its message is above.")
-    return usage.ru_maxrss * 1024
+    return usage
 
 
 def _peak_bytes(pid: int) -> int:
@@ -162,6 +180,11 @@ def _peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -192,18 +215,23 @@ def started(trades: int) -> Iterator[Bench]:
 
 
 def show(results: list[Result]) -> None:
-    table = Table("", "trades", "seconds", "trades/s", "peak MiB", "server's peak MiB", box=None)
+    table = Table(
+        "", "trades", "seconds", "trades/s", "CPU s", "of it server", "peak MiB", "server MiB", box=None
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for r in results:
         peak = f"{r.peak_bytes / MEBIBYTE:,.0f}" if r.peak_bytes else "-"
-        server = f"{r.server_peak_bytes / MEBIBYTE:,.0f}"
-        table.add_row(r.name, f"{r.trades:,}", f"{r.seconds:,.1f}", f"{r.per_second:,.0f}", peak, server)
-    Console(width=100).print(table)
+        figures = (f"{r.trades:,}", f"{r.seconds:,.1f}", f"{r.per_second:,.0f}", f"{r.cpu_s:,.1f}")
+        server = (f"{r.server_cpu_s:,.1f}", peak, f"{r.server_peak_bytes / MEBIBYTE:,.0f}")
+        table.add_row(r.name, *figures, *server)
+    Console(width=120).print(table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trades", type=int, default=5_000_000)
     parser.add_argument("--plain-trades", type=int, default=300_000)
     parser.add_argument("--only-us", action="store_true", help="leave the others out")
