@@ -68,7 +68,8 @@ class RunCommand(SupportsCliCommand):
 
     def execute(self, args: argparse.Namespace) -> None:
         from extract.errors import TapeError, UsageError
-        from extract.pipeline import PIPELINE_NAME, RunOptions, run
+        from extract.packages import PIPELINE_NAME
+        from extract.pipeline import RunOptions, run
         from extract.report import print_summary
 
         try:
