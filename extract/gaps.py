@@ -105,5 +105,7 @@ def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
     lacking += [name for name in scope.kinds if name not in {kind for _, kind in streams}]
     if lacking or not streams:
         what = " and ".join(lacking) or "anything"
-        raise CannotTellError(f"No time is covered of {what}, so nothing can be proven; run `{scope.command}`.")
+        raise CannotTellError(
+            f"No time is covered of {what}, so nothing can be proven; run `{scope.command}`."
+        )
     return tables
