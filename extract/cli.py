@@ -20,6 +20,7 @@ COMMANDS = {
     "gaps": "extract.gaps_command",
     "repair": "extract.gaps_command",
     "status": "extract.status_command",
+    "schema-align": "extract.schema_align_command",
     "reset": "extract.reset",
 }
 
