@@ -76,7 +76,7 @@ def _ddl(client: Client, table: str) -> str:
 
 @pytest.fixture(scope="module")
 def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str | None]]:
-    """Before: nothing. What the command finds, and answers no, after every kind of drift is planted on cloud and one on local, by table and thing."""
+    """What the command finds, by table and thing: nothing at first, then every kind planted on cloud, one on local."""
     assert align() == []
     for table in DRIFTS:
         plant(SimpleNamespace(client=both), table)  # type: ignore[arg-type]
