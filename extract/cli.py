@@ -21,6 +21,7 @@ COMMANDS = {
     "repair": "extract.gaps_command",
     "status": "extract.status_command",
     "schema-align": "extract.schema_align_command",
+    "retention": "extract.retention_command",
     "reset": "extract.reset",
 }
 

@@ -3,11 +3,13 @@
   its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
 #}
 {% test trades_are_sound(model) %}
+{%- set tables = [target.schema ~ '.trade_versions', 'deribit_raw.trades'] -%}
 with
 
 raw_rows as (
     select instrument_name, trade_seq from {{ ref('stg_deribit__trades') }}
     where {{ is_checked('load_id', 'trade_versions') }}
+        and {{ is_kept(tables, 'timestamp') }}
 ),
 
 raw as (
@@ -26,8 +28,9 @@ shown as (
         countIf(timestamp > expiry) as trades_after_expiry,
         countIf(is_combo and is_combo_leg) as combos_that_are_legs
     from {{ model }}
+    where {{ is_kept(tables, 'timestamp') }}
     {% if not checks_everything() %}
-    where instrument_name in (select raw_rows.instrument_name from raw_rows)
+        and instrument_name in (select raw_rows.instrument_name from raw_rows)
         and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
     {% endif %}
     group by instrument_name
