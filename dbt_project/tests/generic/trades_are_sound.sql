@@ -3,7 +3,7 @@
   its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
 #}
 {% test trades_are_sound(model) %}
-{%- set tables = [target.schema ~ '.trade_versions', 'deribit_raw.trades'] -%}
+{%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
 with
 
 raw_rows as (
