@@ -4,12 +4,20 @@
 #}
 {% test trades_are_sound(model) %}
 {%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
+-- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
 raw_rows as (
-    select instrument_name, trade_seq from {{ ref('stg_deribit__trades') }}
+    select instrument_name, trade_seq, timestamp from {{ ref('stg_deribit__trades') }}
     where {{ is_checked('load_id', 'trade_versions') }}
         and {{ is_kept(tables, 'timestamp') }}
+),
+
+days as (
+    select toStartOfDay(timestamp) as day from raw_rows
+    union distinct
+    select toStartOfDay(timestamp) as day from {{ ref('trade_moves') }}
+    where {{ is_checked('load_id', 'trade_versions') }}
 ),
 
 raw as (
@@ -30,6 +38,7 @@ shown as (
     from {{ model }}
     where {{ is_kept(tables, 'timestamp') }}
     {% if not checks_everything() %}
+        and toStartOfDay(timestamp) in (select days.day from days)
         and instrument_name in (select raw_rows.instrument_name from raw_rows)
         and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
     {% endif %}
