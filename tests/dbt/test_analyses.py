@@ -259,6 +259,12 @@ def test_what_is_asked_about_comes_from_vars(dbt: Project, told: Told, compiled:
     assert dbt.rows(sql) == []
 
 
+def test_an_analysis_can_be_shown(dbt: Project, compiled: dict[str, str]) -> None:
+    """By `dbt show`, as the README says."""
+    shown = dbt.must("show", "--select", "option_chain", "--limit", "3").result.results[0]
+    assert len(shown.agate_table.rows) == 3
+
+
 def test_docs_are_one_page_that_knows_every_model(dbt: Project, compiled: dict[str, str]) -> None:
     """What `make docs` builds: one file with models, analyses, exposures and the columns' descriptions and types."""
     dbt.must("docs generate", "--static")
