@@ -69,6 +69,7 @@ class DeribitClient:
     ) -> None:
         self.live = Host.at("live", config.api_url)
         self.history = Host.at("history", config.history_url)
+        self.exchange = _exchange_name(config.history_url)
         self.traffic = Traffic()
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
         self._abandoned = threading.Event()
@@ -168,3 +169,9 @@ class DeribitClient:
     def _note_retry(self, wait_s: float) -> None:
         with self._lock:
             self.traffic.retries += 1
+
+
+def _exchange_name(url: str) -> str:
+    """Which exchange an address belongs to: its host; every sandbox on loopback counts as one."""
+    host = httpx.URL(url).host
+    return "a sandbox on loopback" if host in ("localhost", "127.0.0.1", "::1") else host

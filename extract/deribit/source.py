@@ -18,6 +18,7 @@ from extract.deribit.record import ARROW_SCHEMA
 from extract.deribit.state import Stream, StreamState
 from extract.deribit.stream import StreamSweep
 from extract.deribit.sweep import WindowReport, sweep_window
+from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
@@ -77,9 +78,9 @@ def deribit(client: DeribitClient, window: Window) -> tuple[DltResource, ...]:
     """
     return (
         trades(client, window),
-        odd_rows(window, "rejected_trades", REJECTED_COLUMNS, _rejected),
-        odd_rows(window, "absent_trades", ABSENT_COLUMNS, _absent),
-        odd_rows(window, "coverage", COVERAGE_COLUMNS, _coverage),
+        odd_rows(window.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(window.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        odd_rows(window.report, "coverage", COVERAGE_COLUMNS, _coverage),
         instruments(client, window),
     )
 
@@ -89,6 +90,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
 
     @dlt.resource(name="trades", write_disposition="append")
     def resource() -> Iterator[Any]:
+        refuse_another_exchange(dlt.current.source_state(), client.exchange)
         state = dlt.current.resource_state()
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
@@ -112,8 +114,18 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
     )
 
 
+def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
+    """A sandbox's trades, or the testnet's, must never come to lie among real ones."""
+    held = state.setdefault("exchange", exchange)
+    if held != exchange:
+        raise UsageError(
+            f"This database holds trades of {held}, and those of {exchange} must not be mixed with them: drop the "
+            "old ones with `tape reset`, or name another database by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+        )
+
+
 def odd_rows(
-    window: Window,
+    report: WindowReport,
     name: str,
     columns: dict[str, Any],
     rows_of: Callable[[WindowReport], list[dict[str, Any]]],
@@ -126,14 +138,14 @@ def odd_rows(
         if not state:
             state["exists"] = True
             yield dlt.mark.materialize_table_schema()
-        while not window.report.is_swept:
+        while not report.is_swept:
             yield None  # another resource's turn
-        yield rows_of(window.report)
+        yield rows_of(report)
 
     return resource()
 
 
-def _rejected(report: WindowReport) -> list[dict[str, Any]]:
+def rejected_rows(report: WindowReport) -> list[dict[str, Any]]:
     unique = {(stream, bad.raw): bad.reason for stream, bad in report.rejected}
     return [
         {"currency": stream.currency, "kind": stream.kind, "reason": reason, "raw": raw}
@@ -141,7 +153,7 @@ def _rejected(report: WindowReport) -> list[dict[str, Any]]:
     ]
 
 
-def _absent(report: WindowReport) -> list[dict[str, Any]]:
+def absent_rows(report: WindowReport) -> list[dict[str, Any]]:
     return [
         {
             "instrument_name": absent.range.instrument_name,

@@ -111,7 +111,7 @@ class Answers:
         if self.quirks:
             quirks.disorder(page)
             more = quirks.has_more(more, page, repr(sorted(params.query.items())))
-        return b'{"trades":[%b],"has_more":%b}' % (b",".join(page), b"true" if more else b"false")
+        return _rendered(page, more)
 
     def _seen(self, shelf: Shelf, positions: list[int], oldest_ms: int) -> list[int]:
         return [each for each in positions if oldest_ms <= shelf.stamps[each] <= self.now_ms]
@@ -214,6 +214,16 @@ METHODS: dict[str, Callable[[Answers, Params], bytes]] = {
     "status": Answers.status,
     "test": Answers.test,
 }
+
+
+def _rendered(page: list[bytes], more: bool) -> bytes:
+    """One join and no further copy: a page has megabytes."""
+    tail = b'],"has_more":true}' if more else b'],"has_more":false}'
+    if not page:
+        return b'{"trades":[' + tail
+    page[0] = b'{"trades":[' + page[0]
+    page[-1] += tail
+    return b",".join(page)
 
 
 def _currency_entry(name: str) -> Record:

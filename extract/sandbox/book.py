@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
+from extract.sandbox.generator import COMBO_KINDS
 from extract.sandbox.names import parse
 from extract.sandbox.tape import Record, Tape, derive_instruments, id_parts
-
-COMBOS = ("future_combo", "option_combo")
 
 
 @dataclass(slots=True)
@@ -160,7 +159,7 @@ class Book:
             if kind == "any":
                 self._shelves[key] = Shelf(self._in_database_order(currency))
             else:
-                kinds = COMBOS if kind == "combo" else (kind,)
+                kinds = COMBO_KINDS if kind == "combo" else (kind,)
                 everything = self.currency(currency).rows
                 self._shelves[key] = Shelf([row for row in everything if row.kind in kinds])
         return self._shelves[key]

@@ -1,13 +1,14 @@
 """Trades made from a seed: the same bytes on every machine.
 
-Only `random.Random.random`, the four operations and the square root are used, since these alone give the same
-float everywhere; logarithms and exponentials differ in the last digit from one C library to the next.
+Only `random.Random.random`, the four operations and `math.sqrt` are used: these alone give the same float
+everywhere. Powers, logarithms and exponentials differ in the last digit from one C library to the next.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
 from itertools import accumulate
+from math import sqrt
 from random import Random
 from typing import Any
 
@@ -16,6 +17,7 @@ from extract.sandbox.universe import START_PRICE, Instrument, universe
 
 YEAR_MS = 365 * DAY_MS
 ID_LATENESS_MS = 18  # ids of different instruments are out of time order by at most this
+COMBO_KINDS = ("future_combo", "option_combo")
 _ATM_IV = {"BTC": 45.0, "ETH": 65.0, "SOL": 75.0, "XRP": 80.0}
 _FIRST_ID = {"": 384_000_000, "ETH-": 284_000_000, "USDC-": 55_000_000}
 _PLAN = (  # share of events, by what happens
@@ -39,7 +41,7 @@ class Generator:
         self.price = dict(START_PRICE)
         self.next_id = dict(_FIRST_ID)
         self.blocks = 0
-        self.wobble = 0.02 * (2.0 * ((end_ms - start_ms) / DAY_MS / max(count, 1)) ** 0.5)
+        self.wobble = 0.04 * sqrt((end_ms - start_ms) / DAY_MS / count)  # 2% a day
         self.early = min(count // 20, 2000)
         self.actions = [getattr(self, "_" + name) for name, _ in _PLAN]
         self.action_odds = list(accumulate(share for _, share in _PLAN))
@@ -79,7 +81,8 @@ class Generator:
         self.limit_ms = end_ms - 1
         self.floor_ms = start_ms
         alive = [each for each in self.universe if each.created_ms <= start_ms and each.expiry_ms >= end_ms]
-        self.combos = [each for each in alive if each.legs]
+        combos = [[each for each in alive if each.kind == kind] for kind in COMBO_KINDS]
+        self.combos = [each for each in combos if each]
         self.alive = [each for each in alive if not each.legs]
         self.odds = list(accumulate(each.weight for each in self.alive))
         self.by_kind: dict[str, list[Instrument]] = {}
@@ -108,8 +111,8 @@ class Generator:
         """A combo's trade and one trade of each leg, the legs sometimes a millisecond later."""
         if self._room() < 3 or not self.combos:
             return self._single(now_ms)
-        combo = self.combos[int(self.random() * len(self.combos))]
-        return self._execute_combo(combo, now_ms)
+        mates = self.combos[int(self.random() * len(self.combos))]
+        return self._execute_combo(mates[int(self.random() * len(mates))], now_ms)
 
     def _block(self, now_ms: int) -> None:
         self.blocks += 1
@@ -258,15 +261,15 @@ class Generator:
 
 def smile(atm_iv: float, moneyness: float, years: float) -> float:
     """Implied volatility in percent, 5 to 300: a parabola in standardised moneyness, dearer for puts."""
-    reach = moneyness / (years + 0.003) ** 0.5
+    reach = moneyness / sqrt(years + 0.003)
     return min(max(atm_iv * (1.0 - 0.08 * reach + 0.12 * reach * reach), 5.0), 300.0)
 
 
 def option_value(forward: float, strike: float, iv: float, years: float, is_call: bool) -> float:
     """In quote currency, by a hyperbola: right at the money, intrinsic far away, put-call parity exact."""
-    width = 0.798 * iv / 100.0 * years**0.5 * forward
+    width = 0.798 * iv / 100.0 * sqrt(years) * forward
     inner = forward - strike
-    call = (inner + (inner * inner + width * width) ** 0.5) / 2.0
+    call = (inner + sqrt(inner * inner + width * width)) / 2.0
     return call if is_call else call - inner
 
 

@@ -18,7 +18,7 @@ def disorder(page: list[bytes]) -> None:
     """Swap neighbours in place, about one in five, and always the first and the last two."""
     last = len(page) - 1
     for first, step in ((2, 7), (5, 19)):
-        left, right = slice(first, last, step), slice(first + 1, last + 1, step)
+        left, right = slice(first, last - 2, step), slice(first + 1, last - 1, step)
         if len(page[left]) == len(page[right]):
             page[left], page[right] = page[right], page[left]
     if last >= 3:

@@ -125,7 +125,7 @@ class SandboxExchange:
                 raise
             what = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
             raise FinalError(
-                f"Port {self.port} is {what}; try `tape sandbox --port {self.port + 1}`."
+                f"Port {self.port} is {what}; `tape sandbox --port 0` takes a free one."
             ) from error
         self.port = server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._serve, args=(server,), name="sandbox", daemon=True)

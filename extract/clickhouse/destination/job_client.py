@@ -95,6 +95,11 @@ class TapeClickHouseClient(ClickHouseClient):
                 # These remember tokens by default, if not for as long.
                 logger.warning(f"{table} keeps its default deduplication window: {error}")
 
+    def _verify_database_supports_exchange(self) -> None:
+        # A database that is still to be created gets the server's own engine, which can.
+        if self.sql_client.has_dataset():
+            super()._verify_database_supports_exchange()
+
     def _get_column_def_sql(self, c: TColumnSchema, table: PreparedTableSchema | None = None) -> str:
         column_type = c.get(TYPE_HINT)
         if not column_type:

@@ -1,0 +1,441 @@
+"""The exchange answers as Deribit does: envelope, limits, selections, errors, time."""
+
+from __future__ import annotations
+
+import http.client
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from extract.errors import FinalError
+from extract.sandbox.names import DAY_MS, parse
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape, id_parts
+from tests.sandbox.crawl import CLIENT, get, key
+from tests.sandbox.recorded import needs_recordings, response
+
+BY_CURRENCY = "get_last_trades_by_currency"
+BY_TIME = "get_last_trades_by_currency_and_time"
+BY_INSTRUMENT = "get_last_trades_by_instrument"
+PERP = "BTC-PERPETUAL"
+
+
+@pytest.fixture
+def plain(start_exchange, small_tape):
+    """The exchange without quirks: what a page holds can be said exactly."""
+    return start_exchange(small_tape, quirks=False)
+
+
+def of(tape: Tape, name: str) -> list[dict]:
+    return [trade for trade in tape.trades if trade["instrument_name"] == name]
+
+
+def currency_of(trade: dict) -> str:
+    return parse(trade["instrument_name"]).currency
+
+
+def seqs(trades: list[dict]) -> list[int]:
+    return [trade["trade_seq"] for trade in trades]
+
+
+def keys(trades: list[dict]) -> set:
+    return {key(trade) for trade in trades}
+
+
+# Envelope and records against what was recorded
+
+
+@needs_recordings
+def test_the_envelope_is_the_recorded_one(exchange):
+    """The same keys, in the body and in the result, with times that fit each other."""
+    recorded = response("http_get_last_trades_future_combo.json")
+    body = CLIENT.get(f"{exchange.url}/public/{BY_CURRENCY}", params={"currency": "BTC"}).json()
+    assert body.keys() == recorded.keys()
+    assert body["result"].keys() == recorded["result"].keys()
+    assert body["usOut"] - body["usIn"] == body["usDiff"]
+
+
+@needs_recordings
+@pytest.mark.parametrize(
+    ("recording", "kind"),
+    [
+        ("http_get_last_trades.json", "future"),
+        ("http_get_last_trades_future_combo.json", "future_combo"),
+        ("http_get_last_trades_option_combo.json", "option_combo"),
+        ("http_get_last_trades_perpetual_with_combo_tags.json", "future"),
+    ],
+)
+def test_records_are_shaped_as_recorded(exchange, recording, kind):
+    """Every recorded shape of a trade, its fields and their types, is one that the sandbox sends too."""
+    sent = get(exchange, BY_CURRENCY, currency="BTC", kind=kind, count=10_000)["trades"]
+    shapes = {shape(trade) for trade in sent}
+    assert {shape(trade) for trade in response(recording)["result"]["trades"]} <= shapes
+
+
+@needs_recordings
+def test_early_records_are_shaped_as_recorded_in_2020(exchange):
+    """Without `contracts`."""
+    sent = get(exchange, BY_CURRENCY, currency="BTC", kind="future", count=10_000)["trades"]
+    recorded = response("BTC_by_currency_and_time_20_2020-05-26.json")
+    assert {shape(trade) for trade in recorded} <= {shape(trade) for trade in sent}
+
+
+def shape(record: dict) -> frozenset:
+    legs = [shape(leg) for leg in record.get("legs", [])]
+    plain = {name: type(value).__name__ for name, value in record.items() if name != "legs"}
+    return frozenset(plain.items()) | frozenset(legs)
+
+
+@needs_recordings
+def test_instruments_are_shaped_as_recorded(exchange):
+    """Every field that was recorded of a future, an option and a combo, with the same type."""
+    mine = {each["instrument_name"]: each for each in get(exchange, "get_instruments", currency="BTC")}
+    kinds = {each["kind"]: each for each in mine.values() if "strike" in each or each["kind"] != "option"}
+    for theirs in response("http_get_instruments.json")["result"]:
+        ours = mine.get(theirs["instrument_name"], kinds[theirs["kind"]])
+        for name, value in theirs.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            assert isinstance(ours[name], int | float if number else type(value)), (ours, name)
+    assert mine[PERP]["expiration_timestamp"] == 32_503_708_800_000
+
+
+@needs_recordings
+def test_the_chart_is_shaped_as_recorded(exchange):
+    """The same arrays, all of one length, a bar for each minute."""
+    recorded = response("http_get_tradingview_chart_data.json")["result"]
+    now = exchange.now_ms
+    chart = get(
+        exchange,
+        "get_tradingview_chart_data",
+        instrument_name=PERP,
+        resolution="1",
+        start_timestamp=now - 7_200_000,
+        end_timestamp=now,
+    )
+    assert chart.keys() == recorded.keys()
+    assert {len(value) for name, value in chart.items() if name != "status"} == {len(chart["ticks"])}
+    assert {b - a for a, b in pairwise(chart["ticks"])} == {60_000}
+
+
+def test_the_chart_is_the_trades(plain, small_tape):
+    """Daily bars of a perpetual: open, high, low, close, and volume in coin from amounts in USD."""
+    trades = of(small_tape, PERP)
+    chart = get(
+        plain,
+        "get_tradingview_chart_data",
+        instrument_name=PERP,
+        resolution="1D",
+        start_timestamp=0,
+        end_timestamp=plain.now_ms,
+    )
+    day = [trade for trade in trades if trade["timestamp"] // DAY_MS * DAY_MS == chart["ticks"][1]]
+    prices = [trade["price"] for trade in day]
+    bar = [chart[name][1] for name in ("open", "high", "low", "close", "cost")]
+    assert bar == [prices[0], max(prices), min(prices), prices[-1], sum(trade["amount"] for trade in day)]
+    assert chart["volume"][1] == pytest.approx(sum(trade["amount"] / trade["price"] for trade in day))
+    assert sum(chart["cost"]) == sum(trade["amount"] for trade in trades)
+
+
+# Which trades
+
+
+def test_count_is_ten_if_left_out(plain):
+    """Silently."""
+    assert len(get(plain, BY_CURRENCY, currency="BTC")["trades"]) == 10
+
+
+@pytest.mark.parametrize(("live", "limit"), [(True, 1000), (False, 10_000)])
+def test_count_has_a_limit_on_each_host(exchange, live, limit):
+    """1,000 live, 10,000 history; above it, the error that Deribit gives."""
+    base = exchange.url if live else exchange.history_url
+    ask = f"{base}/public/{BY_CURRENCY}?currency=BTC&count="
+    assert CLIENT.get(f"{ask}{limit}").status_code == 200
+    refused = CLIENT.get(f"{ask}{limit + 1}")
+    assert refused.status_code == 400
+    assert refused.json()["error"] == {
+        "code": -32602,
+        "message": "Invalid params",
+        "data": {"reason": "value is too high", "param": "count"},
+    }
+
+
+def test_every_trade_is_under_one_currency_and_instruments_are_listed_where_their_trades_are(
+    plain, small_tape
+):
+    """Linear under USDC, spot under its base; get_instruments agrees with the trades."""
+    found = []
+    for entry in get(plain, "get_currencies"):
+        currency = entry["currency"]
+        trades = get(plain, BY_CURRENCY, currency=currency, count=10_000)["trades"]
+        listed = {
+            each["instrument_name"]
+            for expired in ("true", "false")
+            for each in get(plain, "get_instruments", currency=currency, expired=expired)
+        }
+        assert {trade["instrument_name"] for trade in trades} <= listed
+        found += trades
+    assert sorted(map(key, found)) == sorted(map(key, small_tape.trades))
+    assert {t["instrument_name"] for t in found if currency_of(t) == "USDC"} >= {"SOL_USDC-PERPETUAL"}
+    eth = get(plain, BY_CURRENCY, currency="ETH", kind="spot")["trades"]
+    assert {trade["instrument_name"] for trade in eth} == {"ETH_USDC"}
+
+
+@pytest.mark.parametrize("kind", ["future", "option", "spot", "future_combo", "option_combo", "combo", "any"])
+def test_kind_chooses(plain, small_tape, kind):
+    """Each kind by itself, both combos together, or all."""
+    kinds = {entry["instrument_name"]: entry["kind"] for entry in small_tape.instruments}
+    wanted = {"combo": {"future_combo", "option_combo"}, "any": set(kinds.values())}.get(kind, {kind})
+    expected = [
+        trade
+        for trade in small_tape.trades
+        if currency_of(trade) == "BTC" and kinds[trade["instrument_name"]] in wanted
+    ]
+    assert expected
+    got = get(plain, BY_CURRENCY, currency="BTC", kind=kind, count=10_000)["trades"]
+    assert sorted(map(key, got)) == sorted(map(key, expected))
+
+
+def test_records_come_as_they_are_on_the_tape(plain, small_tape):
+    """Field by field, legs included."""
+    on_tape = {key(trade): trade for trade in small_tape.trades}
+    got = get(plain, BY_CURRENCY, currency="USDC", count=10_000)["trades"]
+    assert len(got) > 300
+    assert all(on_tape[key(trade)] == trade for trade in got)
+
+
+def test_sorting_is_by_id_and_says_which_end(plain, small_tape):
+    """asc: the first by id; desc: the last; left out: the earliest if a start is given, else the newest."""
+    everything = [id_parts(trade["trade_id"])[1] for trade in of(small_tape, PERP)]
+    ask = {"instrument_name": PERP, "count": 20}
+
+    def ids(**params) -> list[int]:
+        return [id_parts(t["trade_id"])[1] for t in get(plain, BY_INSTRUMENT, **ask, **params)["trades"]]
+
+    assert ids(sorting="asc") == everything[:20]
+    assert ids(sorting="desc") == ids() == everything[::-1][:20]
+    assert ids(start_seq=5) == everything[4:24][::-1]
+    assert ids(start_seq=5, sorting="desc") == everything[::-1][:20]
+
+
+def test_time_bounds_are_both_inclusive_and_find_what_ids_have_out_of_order(plain, small_tape):
+    """Any window holds exactly the trades whose time is in it."""
+    trades = [trade for trade in small_tape.trades if currency_of(trade) == "BTC"]
+    stamps = sorted({trade["timestamp"] for trade in trades})
+    for start, end in zip(stamps[::53], stamps[7::53], strict=False):
+        got = get(plain, BY_TIME, currency="BTC", start_timestamp=start, end_timestamp=end, count=10_000)
+        assert keys(got["trades"]) == keys([t for t in trades if start <= t["timestamp"] <= end])
+        assert got["has_more"] is False
+
+
+def test_pages_by_time_follow_ids(plain, small_tape):
+    """The first page of a window holds the lowest ids, so its newest time is not the next page's earliest."""
+    trades = [t for t in small_tape.trades if currency_of(t) == "BTC" and "_" not in t["instrument_name"]]
+    ids = sorted(id_parts(trade["trade_id"])[1] for trade in trades)
+    spot = {t["trade_id"] for t in small_tape.trades if "_" in t["instrument_name"]}
+    page = get(
+        plain,
+        BY_TIME,
+        currency="BTC",
+        start_timestamp=0,
+        end_timestamp=plain.now_ms,
+        count=300,
+        sorting="asc",
+    )["trades"]
+    got = [id_parts(t["trade_id"])[1] for t in page if t["trade_id"] not in spot]
+    assert got == ids[: len(got)]
+
+
+def test_ids_bound_a_page(plain, small_tape):
+    """start_id and end_id are inclusive; a prefix that the currency has not is an error."""
+    eth = [t["trade_id"] for t in small_tape.trades if t["trade_id"].startswith("ETH-")]
+    eth.sort(key=id_parts)
+    ask = {"currency": "ETH", "count": 1000, "sorting": "asc"}
+    got = get(plain, BY_CURRENCY, start_id=eth[50], end_id=eth[90], **ask)["trades"]
+    assert [t["trade_id"] for t in got if t["trade_id"].startswith("ETH-")] == eth[50:91]
+    bad = CLIENT.get(f"{plain.history_url}/public/{BY_CURRENCY}", params=ask | {"start_id": "XYZ-1"})
+    assert bad.json()["error"]["data"]["param"] == "start_id"
+
+
+def test_seqs_bound_a_page(plain, small_tape):
+    """Inclusive at both ends, empty beyond the last and for an inverted range."""
+    total = len(of(small_tape, PERP))
+    ask = {"instrument_name": PERP, "sorting": "asc", "count": 50}
+    assert seqs(get(plain, BY_INSTRUMENT, start_seq=11, end_seq=30, **ask)["trades"]) == list(range(11, 31))
+    tail = get(plain, BY_INSTRUMENT, start_seq=total - 3, **ask)["trades"]
+    assert seqs(tail) == list(range(total - 3, total + 1))
+    assert get(plain, BY_INSTRUMENT, start_seq=total + 1, **ask) == {"trades": [], "has_more": False}
+    assert get(plain, BY_INSTRUMENT, start_seq=30, end_seq=11, **ask)["trades"] == []
+
+
+def test_has_more_is_true_without_quirks_exactly_when_more_is_there(plain):
+    """The plain exchange tells the truth."""
+    ask = {"instrument_name": PERP, "start_seq": 1, "end_seq": 20, "sorting": "asc"}
+    assert get(plain, BY_INSTRUMENT, count=19, **ask)["has_more"] is True
+    assert get(plain, BY_INSTRUMENT, count=20, **ask)["has_more"] is False
+
+
+# Time
+
+
+def test_live_keeps_24_hours_and_an_older_start_is_empty_without_an_error(plain, small_tape):
+    """The hole that a slow cursor falls into; history has everything."""
+    now = plain.now_ms
+    ask = {"currency": "BTC", "end_timestamp": now, "count": 1000, "sorting": "asc"}
+    assert get(plain, BY_TIME, live=True, start_timestamp=now - DAY_MS - 1, **ask) == {
+        "trades": [],
+        "has_more": False,
+    }
+    recent = get(plain, BY_TIME, live=True, start_timestamp=now - DAY_MS, **ask)["trades"]
+    assert recent
+    assert keys(recent) == keys(
+        [t for t in small_tape.trades if currency_of(t) == "BTC" and t["timestamp"] >= now - DAY_MS]
+    )
+    assert len(get(plain, BY_TIME, start_timestamp=0, **ask | {"count": 10_000})["trades"]) > len(recent)
+
+
+def test_live_ranges_of_seq_are_cut_to_what_it_keeps(plain, small_tape):
+    """A start_seq older than 24 hours answers from the oldest that is kept; a range wholly older is empty."""
+    kept = [t["trade_seq"] for t in of(small_tape, PERP) if t["timestamp"] >= plain.now_ms - DAY_MS]
+    ask = {"instrument_name": PERP, "sorting": "asc", "count": 3, "live": True}
+    assert seqs(get(plain, BY_INSTRUMENT, start_seq=1, **ask)["trades"]) == kept[:3]
+    assert get(plain, BY_INSTRUMENT, start_seq=1, end_seq=kept[0] - 1, **ask)["trades"] == []
+
+
+def test_now_is_a_second_after_the_last_trade_and_the_tail_grows_with_it(plain, small_tape):
+    """Trades later than the exchange's now are not there yet, on either host."""
+    last = small_tape.trades[-1]["timestamp"]
+    assert get(plain, "get_time") == plain.now_ms == last + 1000
+    plain.now_ms = middle = small_tape.trades[1500]["timestamp"]
+    trades = [trade for trade in small_tape.trades if currency_of(trade) == "BTC"]
+    seen = get(plain, BY_CURRENCY, currency="BTC", count=10_000)["trades"]
+    assert keys(seen) == keys([trade for trade in trades if trade["timestamp"] <= middle])
+    plain.now_ms = last
+    assert len(get(plain, BY_CURRENCY, currency="BTC", count=10_000)["trades"]) == len(trades)
+
+
+def test_a_clock_can_be_a_function(start_exchange, small_tape):
+    """It is asked at each request; history may lag behind it."""
+    ticks = iter(range(1_768_500_000_000, 1_768_500_000_999))
+    exchange = start_exchange(small_tape, clock=lambda: next(ticks), history_lag_ms=5000)
+    first, second = get(exchange, "get_time", live=True), get(exchange, "get_time", live=True)
+    assert second > first >= 1_768_500_000_000
+    assert get(exchange, "get_time") < first - 4000
+
+
+def test_expired_instruments_are_listed_apart(plain):
+    """expired=true lists exactly those whose time is over by the exchange's now, and marks them inactive."""
+    for wanted in (True, False):
+        entries = get(plain, "get_instruments", currency="any", expired=str(wanted).lower())
+        assert entries
+        assert all((each.get("expiration_timestamp", 1e15) <= plain.now_ms) == wanted for each in entries)
+        assert all(each["is_active"] != wanted for each in entries)
+    before = len(get(plain, "get_instruments", currency="BTC", expired="true"))
+    plain.now_ms -= 2 * DAY_MS
+    assert len(get(plain, "get_instruments", currency="BTC", expired="true")) < before
+
+
+# What a test can do to it
+
+
+def test_late_trades_restated_trades_and_forgotten_ones(plain, small_tape):
+    """The exchange changes its mind, the tape does not."""
+    trades = of(small_tape, PERP)
+    next_seq = len(trades) + 1
+    late = trades[0] | {
+        "trade_seq": next_seq,
+        "trade_id": "999000000",
+        "timestamp": trades[3]["timestamp"] + 1,
+    }
+    plain.add([late, late | {"instrument_name": "DOT-1MAR22", "trade_seq": 1, "trade_id": "DOT-1"}])
+    plain.restate(PERP, 2, price=1.5)
+    plain.forget(PERP, [5, 6])
+    got = get(plain, BY_INSTRUMENT, instrument_name=PERP, count=10_000, sorting="asc")["trades"]
+    assert seqs(got) == [seq for seq in range(1, next_seq + 1) if seq not in (5, 6)]
+    assert got[1] == trades[1] | {"price": 1.5}
+    window = {"start_timestamp": late["timestamp"], "end_timestamp": late["timestamp"]}
+    assert late in get(plain, BY_TIME, currency="BTC", count=10_000, **window)["trades"]
+    assert len(get(plain, BY_CURRENCY, currency="DOT")["trades"]) == 1
+    assert sorted(keys(plain.records())) == sorted(
+        keys(small_tape.trades) - {(PERP, 5), (PERP, 6)} | {(PERP, next_seq), ("DOT-1MAR22", 1)}
+    )
+    assert trades[1]["price"] != 1.5
+
+
+def test_requests_are_remembered(exchange):
+    """(path, params, status), in order."""
+    get(exchange, "get_time", live=True)
+    CLIENT.get(f"{exchange.history_url}/public/{BY_CURRENCY}?currency=NOPE")
+    assert list(exchange.requests) == [
+        ("/api/v2/public/get_time", {}, 200),
+        (f"/history/api/v2/public/{BY_CURRENCY}", {"currency": "NOPE"}, 400),
+    ]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "reason", "param"),
+    [
+        ("nope", -32601, None, None),
+        (BY_CURRENCY, -32602, "value is required", "currency"),
+        (f"{BY_CURRENCY}?currency=NOPE", -32602, "invalid currency", "currency"),
+        (f"{BY_CURRENCY}?currency=BTC&kind=nope", -32602, "wrong format", "kind"),
+        (f"{BY_CURRENCY}?currency=BTC&sorting=up", -32602, "wrong format", "sorting"),
+        (f"{BY_CURRENCY}?currency=BTC&count=ten", -32602, "wrong format", "count"),
+        (f"{BY_CURRENCY}?currency=BTC&count=0", -32602, "value is too low", "count"),
+        (f"{BY_TIME}?currency=BTC&start_timestamp=0", -32602, "value is required", "end_timestamp"),
+        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not found", "instrument_name"),
+        (f"{BY_INSTRUMENT}?instrument_name={PERP}&start_seq=1.5", -32602, "wrong format", "start_seq"),
+        ("get_instrument", -32602, "value is required", "instrument_name"),
+        ("get_instruments?currency=BTC&kind=combo", -32602, "wrong format", "kind"),
+        ("get_instruments?currency=BTC&expired=maybe", -32602, "wrong format", "expired"),
+        ("test?expected_result=exception", 11050, None, None),
+    ],
+)
+def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param):
+    """The reason and the parameter at fault, in Deribit's words."""
+    answer = CLIENT.get(f"{exchange.url}/public/{ask}")
+    assert answer.status_code == 400
+    assert answer.json().keys() == {"jsonrpc", "error", "usIn", "usOut", "usDiff", "testnet"}
+    error = answer.json()["error"]
+    assert error["code"] == code
+    assert error.get("data") == ({"reason": reason, "param": param} if reason else None)
+
+
+# The wire
+
+
+def test_one_connection_serves_many_requests(exchange):
+    """Keep-alive, on one socket; a name with a plus sign survives quoting."""
+    with httpx.Client(base_url=exchange.url) as client:
+        for _ in range(3):
+            assert client.get("/public/test").json()["result"]["version"]
+        answer = client.get("/public/get_instrument", params={"instrument_name": "SOL_USDC-WEEK+1"})
+    assert answer.json()["result"]["kind"] == "future"
+    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=5)
+    sockets = set()
+    for _ in range(3):
+        connection.request("GET", "/api/v2/public/get_time")
+        assert connection.getresponse().read()
+        sockets.add(connection.sock)
+    connection.close()
+    assert len(sockets) == 1
+
+
+def test_other_verbs_and_paths_are_refused(exchange):
+    """405 and 404, and the connection lives on or ends cleanly."""
+    assert CLIENT.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
+    assert CLIENT.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
+
+
+def test_a_taken_port_is_one_sentence_and_a_stopped_exchange_is_gone(small_tape):
+    """The port is free again after stop, which may be called twice."""
+    with SandboxExchange(small_tape) as first, pytest.raises(FinalError, match=f"Port {first.port} is taken"):
+        SandboxExchange(small_tape, port=first.port).start()
+    first.stop()
+    with SandboxExchange(small_tape, port=first.port) as second:
+        assert get(second, "get_time") == second.now_ms
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{second.url}/public/get_time")
