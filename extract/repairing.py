@@ -16,7 +16,6 @@ from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
-from extract.deribit.proof import SeqRange
 from extract.deribit.record import to_table
 from extract.deribit.repair import Repaired, repair
 from extract.deribit.source import (
@@ -92,8 +91,9 @@ class RepairQueue:
     """Gaps still to be fetched, several under way at once; a package takes from it until its budget is spent."""
 
     def __init__(self, client: DeribitClient, gaps: Iterable[Gap], in_flight: int) -> None:
+        self._client = client
         self._in_flight = in_flight
-        self._waiting = deque((gap, fetch(client, gap.range)) for gap in gaps)
+        self._waiting = deque((gap, repair(client, [gap.range])) for gap in gaps)
 
     @property
     def is_empty(self) -> bool:
@@ -120,23 +120,9 @@ class RepairQueue:
                             taken += len(piece.trades)
                             yield gap, piece
             except BaseException:
+                self._client.abandon()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def fetch(client: DeribitClient, missing: SeqRange) -> Iterator[Repaired]:
-    """What comes of `missing`, a page or so at a time: from history, then from the live host what that lacks."""
-    width = client.page_size(client.history)
-    for first in range(missing.first, missing.last + 1, width):
-        piece = SeqRange(missing.instrument_name, first, min(first + width - 1, missing.last))
-        result = repair(client, client.history, piece)
-        for lacking in list(result.absent):
-            late = repair(client, client.live, lacking)
-            result.absent.remove(lacking)
-            result.absent += late.absent
-            result.trades += late.trades
-            result.rejected += late.rejected
-        yield result
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
