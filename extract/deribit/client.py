@@ -11,7 +11,14 @@ import httpx
 import msgspec
 
 from extract.deribit.config import DeribitConfig
-from extract.deribit.envelope import INVALID_PARAMS, Envelope, ExchangeRefusedError, NoResultError, error_of
+from extract.deribit.envelope import (
+    INVALID_PARAMS,
+    NO_JSON,
+    Envelope,
+    ExchangeRefusedError,
+    NoResultError,
+    error_of,
+)
 from extract.deribit.page import decode_page
 from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
@@ -143,7 +150,7 @@ class DeribitClient:
         if response.status_code == 200:
             try:
                 result = decode(response.content)
-            except (NoResultError, msgspec.DecodeError):
+            except (NoResultError, *NO_JSON):
                 pass
             else:
                 self._was_answered = True

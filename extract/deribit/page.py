@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extract.deribit.envelope import Envelope, NoResultError
+from extract.deribit.envelope import NO_JSON, Envelope, NoResultError
 from extract.deribit.record import (
     ARROW_TYPES,
     FIELDS,
@@ -83,12 +83,14 @@ _identity_decoder = msgspec.json.Decoder(_Identity)
 def decode_page(body: bytes) -> TradePage:
     """A page of trades from the body of an answer.
 
-    Raises NoResultError where the body holds no result, msgspec.DecodeError where it is no JSON.
+    Raises NoResultError where the body holds no result, one of NO_JSON where it is no JSON.
     """
+    if not _is_text(body):  # raw pieces would carry what is no text into the table
+        return _decode_record_by_record(body)
     for decoders in _candidates(body):
         try:
             answer = decoders.page.decode(body)
-        except msgspec.DecodeError:
+        except NO_JSON:
             continue
         page = answer.unwrap()
         return TradePage(
@@ -109,16 +111,28 @@ def _decode_record_by_record(body: bytes) -> TradePage:
     unknown: set[str] = set()
     for raw in raw_page.trades:
         try:
-            trades.append(decoders.record.decode(raw))
-        except msgspec.DecodeError:
-            try:
-                trades.append(_decode_loosely(raw, unknown))
-            except (msgspec.DecodeError, TypeError) as error:
-                page.rejected.append(_rejected(raw, str(error)))
+            trades.append(_decode_record(raw, decoders, unknown))
+        except (*NO_JSON, TypeError) as error:
+            page.rejected.append(_rejected(raw, str(error)))
     page.trades = trades
     typed = [trade for trade in trades if type(trade) is not LooseTrade]
     page.unknown_fields = decoders.unknown_in(typed) | unknown
     return page
+
+
+def _decode_record(raw: msgspec.Raw, decoders: _Decoders, unknown: set[str]) -> Trade:
+    bytes(raw).decode()
+    try:
+        return decoders.record.decode(raw)
+    except msgspec.DecodeError:
+        return _decode_loosely(raw, unknown)
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return body.isascii() or bool(body.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _decode_loosely(raw: msgspec.Raw, unknown: set[str]) -> Trade:
@@ -165,7 +179,7 @@ def _as_typed(name: str, value: object) -> object:
 def _rejected(raw: msgspec.Raw, reason: str) -> Rejected:
     try:
         known = _identity_decoder.decode(raw)
-    except msgspec.DecodeError:
+    except NO_JSON:
         known = _Identity()
     named = type(known.instrument_name) is str and _is_int64(known.trade_seq)
     return Rejected(
@@ -193,7 +207,7 @@ def _relearned(body: bytes) -> _Decoders:
     global _decoders
     try:
         page = _fields_decoder.decode(body).unwrap()
-    except (msgspec.DecodeError, NoResultError):
+    except (*NO_JSON, NoResultError):
         return _decoders
     names = dict.fromkeys(name for record in page.trades for name in record if name not in FIELDS)
     learned = tuple(dict.fromkeys([*_decoders.learned, *names]))

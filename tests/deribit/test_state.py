@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ def times(parts: list[Span]) -> set[int]:
 def test_merged_spans_are_the_same_time_in_the_fewest_pieces(parts: list[Span]) -> None:
     merged = merge(parts)
     assert times(merged) == times(parts)
-    assert all(a.end_ms + 1 < b.start_ms for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a.end_ms + 1 < b.start_ms for a, b in pairwise(merged))
 
 
 @given(spans, st.lists(spans))
