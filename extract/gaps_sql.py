@@ -107,14 +107,15 @@ bounded as (
 
 holes as (
     -- One row per range that is missing: from the follower of one run of seqs to the next run's beginning.
+    -- Bitmaps of up to 32 numbers come out in the order they went in.
     select
         instrument_name,
         currency,
         kind,
         arrayJoin(
             arrayZip(
-                arrayPopBack(bitmapToArray(bitmapAndnot(followers, present))),
-                arrayPopFront(bitmapToArray(bitmapAndnot(present, followers)))
+                arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(followers, present)))),
+                arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(present, followers))))
             )
         ) as hole,
         toInt64(hole.1) as first_seq,

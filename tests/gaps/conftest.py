@@ -1,0 +1,111 @@
+"""Raw tables made by hand, and a user whose pipeline runs in this process against a sandbox exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.deribit.state import EPOCH_MS
+from extract.pipeline import RunOptions, run
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.fixtures.commands import UserShell, environment
+from tests.gaps.raw import Raw
+
+Key = tuple[str, int]
+
+
+@pytest.fixture
+def raw(clean_clickhouse: ClickHouseSettings, clickhouse_client: Client) -> Raw:
+    """No trades, nothing covered; the tables that every run makes."""
+    return Raw(clickhouse_client)
+
+
+class User:
+    """A user with an exchange, commands in this process and, where a test wants it, in another."""
+
+    def __init__(self, exchange: SandboxExchange, client: Client, shell: UserShell) -> None:
+        self.exchange = exchange
+        self.client = client
+        self.shell = shell
+
+    def load(self, **options: object) -> None:
+        run(RunOptions(**options))
+
+    def keys(self) -> list[Key]:
+        """Of all rows in deribit_raw.trades, one for each row."""
+        sql = "select instrument_name, trade_seq from deribit_raw.trades order by all"
+        return [tuple(row) for row in self.client.query(sql).result_rows]
+
+    def lose(self, keys: Iterable[Key]) -> None:
+        """Deletes rows behind the pipeline's back."""
+        self.client.command(
+            "delete from deribit_raw.trades where (instrument_name, trade_seq) in {keys:Array(Tuple(String, Int64))}",
+            parameters={"keys": list(keys)},
+        )
+
+    def asked_seqs(self) -> set[Key]:
+        """Every trade that was asked for by number since the exchange's record was last cleared."""
+        asked: set[Key] = set()
+        for request in self.exchange.requests:
+            if "start_seq" in request.params:
+                name = request.params["instrument_name"]
+                first, last = int(request.params["start_seq"]), int(request.params["end_seq"])
+                asked |= {(name, seq) for seq in range(first, last + 1)}
+        return asked
+
+    def methods(self) -> set[str]:
+        return {request.path.rpartition("/")[2] for request in self.exchange.requests}
+
+
+@pytest.fixture(scope="module")
+def new_user(
+    clickhouse: ClickHouseSettings, drop_databases: Callable[[], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Tape], User]]:
+    """`new_user(tape)`: nothing in ClickHouse, nothing on disk, an exchange that has `tape`."""
+    import clickhouse_connect
+
+    running: list[SandboxExchange] = []
+    with pytest.MonkeyPatch.context() as env:
+        client = clickhouse_connect.get_client(
+            host=clickhouse.host, port=clickhouse.port, username=clickhouse.user, password=clickhouse.password
+        )
+
+        def new(tape: Tape) -> User:
+            drop_databases()
+            running.append(SandboxExchange(tape).start())
+            shell = UserShell(environment(clickhouse, tmp_path_factory.mktemp("user"))).at(running[-1])
+            for name, value in shell.env.items():
+                if name.startswith(("CLICKHOUSE_", "TAPE_", "SOURCES__")):
+                    env.setenv(name, value)
+            return User(running[-1], client, shell)
+
+        yield new
+        client.close()
+        for exchange in running:
+            exchange.stop()
+
+
+@pytest.fixture(scope="module")
+def loaded(new_user: Callable[[Tape], User]) -> User:
+    """3,000 trades, all loaded from the exchange's beginning on; tests leave them whole."""
+    user = new_user(Tape.generate(seed=1, trades=3000, days=3))
+    user.load()
+    assert user.exchange.now_ms > EPOCH_MS
+    return user
+
+
+@pytest.fixture
+def anything(loaded: User) -> Iterator[User]:
+    """`loaded`, with no request remembered."""
+    loaded.exchange.requests.clear()
+    yield loaded
+
+
+@pytest.fixture
+def tape_file(tmp_path: Path) -> Path:
+    return tmp_path / "tape.ndjson"
