@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.cli import main
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.deribit.state import EPOCH_MS
 from extract.pipeline import RunOptions, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.fixtures.commands import UserShell, environment
+from tests.fixtures.commands import Done, UserShell, environment
 from tests.gaps.raw import Raw
 
 Key = tuple[str, int]
@@ -36,10 +38,25 @@ class User:
     def load(self, **options: object) -> None:
         run(RunOptions(**options))
 
+    def tape(self, *words: str) -> Done:
+        """`tape WORDS` in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["tape", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
     def keys(self) -> list[Key]:
         """Of all rows in deribit_raw.trades, one for each row."""
         sql = "select instrument_name, trade_seq from deribit_raw.trades order by all"
         return [tuple(row) for row in self.client.query(sql).result_rows]
+
+    def inner_keys(self) -> list[Key]:
+        """All but the last of each instrument: whoever loses that one cannot tell."""
+        keys = self.keys()
+        last = dict(keys)
+        return [(name, seq) for name, seq in keys if seq < last[name]]
 
     def lose(self, keys: Iterable[Key]) -> None:
         """Deletes rows behind the pipeline's back."""
@@ -64,7 +81,9 @@ class User:
 
 @pytest.fixture(scope="module")
 def new_user(
-    clickhouse: ClickHouseSettings, drop_databases: Callable[[], None], tmp_path_factory: pytest.TempPathFactory
+    clickhouse: ClickHouseSettings,
+    drop_databases: Callable[[], None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Tape], User]]:
     """`new_user(tape)`: nothing in ClickHouse, nothing on disk, an exchange that has `tape`."""
     import clickhouse_connect
@@ -78,6 +97,7 @@ def new_user(
         def new(tape: Tape) -> User:
             drop_databases()
             running.append(SandboxExchange(tape).start())
+            running[-1].now_ms += 120_000  # all of the tape is settled
             shell = UserShell(environment(clickhouse, tmp_path_factory.mktemp("user"))).at(running[-1])
             for name, value in shell.env.items():
                 if name.startswith(("CLICKHOUSE_", "TAPE_", "SOURCES__")):
@@ -95,17 +115,11 @@ def loaded(new_user: Callable[[Tape], User]) -> User:
     """3,000 trades, all loaded from the exchange's beginning on; tests leave them whole."""
     user = new_user(Tape.generate(seed=1, trades=3000, days=3))
     user.load()
-    assert user.exchange.now_ms > EPOCH_MS
     return user
 
 
 @pytest.fixture
-def anything(loaded: User) -> Iterator[User]:
+def user(loaded: User) -> User:
     """`loaded`, with no request remembered."""
     loaded.exchange.requests.clear()
-    yield loaded
-
-
-@pytest.fixture
-def tape_file(tmp_path: Path) -> Path:
-    return tmp_path / "tape.ndjson"
+    return loaded

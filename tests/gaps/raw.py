@@ -43,7 +43,9 @@ class Raw:
             self.make(table)
 
     def make(self, table: str) -> None:
-        self.client.command(f"create table deribit_raw.{table} ({_TABLES[table]}) engine = MergeTree order by tuple()")
+        self.client.command(
+            f"create table deribit_raw.{table} ({_TABLES[table]}) engine = MergeTree order by tuple()"
+        )
 
     def insert(self, table: str, **row: Any) -> None:
         stream = {} if table == "_dlt_loads" else {"currency": "BTC", "kind": "future"}

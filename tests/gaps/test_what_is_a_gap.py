@@ -202,10 +202,12 @@ def test_before_the_first_run_nobody_can_tell(
 
 def test_what_was_never_covered_cannot_be_told(raw: Raw) -> None:
     """Nothing at all, or not the currency or kind asked about; the sentence names the command."""
-    with pytest.raises(CannotTellError, match="No time is covered of anything.*`dlt pipeline run`"):
+    with pytest.raises(CannotTellError, match=r"No time is covered of anything.*`dlt pipeline run`"):
         find_gaps(raw.client)
     raw.covered(EPOCH, 10)
-    with pytest.raises(CannotTellError, match="covered of ETH.*`dlt pipeline run --currency BTC --currency ETH`"):
+    with pytest.raises(
+        CannotTellError, match=r"covered of ETH.*`dlt pipeline run --currency BTC --currency ETH`"
+    ):
         find_gaps(raw.client, Scope.of(["BTC", "ETH"]))
     with pytest.raises(CannotTellError, match="covered of spot"):
         find_gaps(raw.client, Scope.of([], ["spot"]))
