@@ -39,10 +39,10 @@ class TapeRunContext(RunContext):
 
 @hookimpl(specname="plug_run_context")
 def plug_run_context(run_dir: str | None, runtime_kwargs: dict[str, Any] | None) -> RunContext | None:
-    """Ours wherever dlt is started in the checkout or below, as long as there is one."""
+    """Ours wherever dlt is started, but for a directory that is another dlt project."""
     start = os.path.realpath(run_dir or ".")
-    inside = os.path.commonpath([start, str(ROOT)]) == str(ROOT)
-    return TapeRunContext(run_dir) if inside and (ROOT / ".dlt").is_dir() else None
+    is_another = os.path.isdir(os.path.join(start, ".dlt")) and start != str(ROOT)
+    return None if is_another else TapeRunContext(run_dir)
 
 
 class RunCommand(SupportsCliCommand):
@@ -68,7 +68,8 @@ class RunCommand(SupportsCliCommand):
 
     def execute(self, args: argparse.Namespace) -> None:
         from extract.errors import TapeError, UsageError
-        from extract.pipeline import PIPELINE_NAME, RunOptions, run
+        from extract.packages import PIPELINE_NAME
+        from extract.pipeline import RunOptions, run
         from extract.report import print_summary
 
         try:

@@ -10,27 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import dlt
-from dlt.pipeline.exceptions import PipelineStepFailed
-
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.destination import tape_clickhouse
-from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
+from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.source import Window, deribit
 from extract.deribit.state import Stream
 from extract.deribit.sweep import WindowReport
-from extract.errors import OutsideError, TapeError, UsageError
+from extract.errors import UsageError
+from extract.packages import BackgroundLoader, open_pipeline, recover, told
 from extract.paths import tape_dir
 from extract.progress import Progress
 from extract.times import parse_time_ms
 
 if TYPE_CHECKING:
     from dlt import Pipeline
-
-PIPELINE_NAME = "deribit_trades"
 
 
 @dataclass(frozen=True)
@@ -73,17 +68,6 @@ class RunSummary:
         self.unknown_fields |= report.unknown_fields
 
 
-def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
-    """The project's one dlt pipeline; its working directory is in `.tape/`, its state also in ClickHouse."""
-    dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
-    return dlt.pipeline(
-        PIPELINE_NAME,
-        destination=tape_clickhouse(settings),
-        dataset_name=RAW_DATABASE,
-        pipelines_dir=str(tape_dir() / "dlt" / "pipelines"),
-    )
-
-
 def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     """Runs windows until the streams are covered up to now, or the window asked for.
 
@@ -96,7 +80,7 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     shared_client(settings)  # a server that is not up is told before anything is fetched
     with run_lock(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
-        finish_pending(pipeline)
+        recover(pipeline)
         with progress:
             return _run_windows(pipeline, client, config, options, progress)
 
@@ -111,50 +95,40 @@ def _run_windows(
     since_ms, until_ms = wanted_time(options, first_now_ms)
     progress.start(streams, since_ms, until_ms or first_now_ms)
 
-    def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
-        summary.trades[stream] = summary.trades.get(stream, 0) + rows
-        progress.update(stream, rows, end_ms, client.traffic)
+    with BackgroundLoader(pipeline) as loader:
 
-    is_last = False
-    while not is_last:
-        now_ms = client.now_ms()
-        window = Window(
-            streams,
-            now_ms,
-            until_ms=until_ms or now_ms,
-            since_ms=since_ms,
-            in_flight=config.requests_in_flight,
-            budget=config.window_trades,
-            on_slice=on_slice,
-        )
-        load(pipeline, deribit(client, window))
-        summary.add(window.report)
-        is_last = window.report.is_last
+        def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
+            loader.check()
+            summary.trades[stream] = summary.trades.get(stream, 0) + rows
+            progress.update(stream, rows, end_ms, client.traffic)
+
+        while True:
+            now_ms = client.now_ms()
+            window = Window(
+                streams,
+                now_ms,
+                until_ms=until_ms or now_ms,
+                since_ms=since_ms,
+                in_flight=config.requests_in_flight,
+                budget=config.window_trades,
+                on_slice=on_slice,
+            )
+            with told():
+                pipeline.extract(deribit(client, window))
+            summary.add(window.report)
+            # One window is extracted while one is loaded, and never more: neither disk nor memory grow.
+            loader.wait()
+            with told():
+                pipeline.normalize()
+                if window.report.is_last:
+                    pipeline.load()
+                    break
+            loader.start()
     summary.requests = client.traffic.requests
     summary.retries = client.traffic.retries
     summary.wire_bytes = client.traffic.bytes
     summary.seconds = time.monotonic() - started
     return summary
-
-
-def finish_pending(pipeline: Pipeline) -> None:
-    """Loads what a run that was cut off had extracted: its package holds the state, so nothing is fetched twice."""
-    if pipeline.has_pending_data:
-        load(pipeline)
-
-
-def load(pipeline: Pipeline, source: object = None) -> None:
-    """Extracts, normalizes and loads one package; dlt's wrapping around our own errors is taken off."""
-    try:
-        pipeline.run(source).raise_on_failed_jobs()
-    except PipelineStepFailed as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, TapeError):
-                raise cause from error
-            cause = cause.__cause__ or cause.__context__
-        text = " ".join(str(error.__cause__ or error).split())
-        raise OutsideError(f"The {error.step} step failed: {text}") from error
 
 
 def wanted_time(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:

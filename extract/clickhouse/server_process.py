@@ -11,12 +11,15 @@ which nobody writes; SIGTERM closes it, the query ends, and with it the server, 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import importlib.util
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 from extract.clickhouse.server_confine import confine
 
@@ -62,15 +65,26 @@ def _hold_lock(path: Path) -> bool:
 
 def _serve(home: Path, fifo: Path, *, listeners: tuple[str, ...]) -> None:
     os.environ["TMPDIR"] = str(home / "tmp")
-    os.chdir(home / "tmp")  # importing chdb opens a session of its own, which must not read our config.xml
-    from chdb import _chdb
-
-    os.chdir(home)
+    engine = _engine()
+    os.chdir(home)  # config.xml is read from here
     start = "".join(f"SYSTEM START LISTEN {listener}; " for listener in listeners)
     quoted = str(fifo).replace("\\", "\\\\").replace("'", "\\'")
     hold = f"INSERT INTO FUNCTION null('nothing String') FROM INFILE '{quoted}' FORMAT TabSeparated"
     # "TabSeparated" becomes the server's default format; clickhouse-connect counts on it.
-    _chdb.query(start + hold, "TabSeparated", path=str(home / "data"))
+    engine.query(start + hold, "TabSeparated", path=str(home / "data"))
+
+
+def _engine() -> ModuleType:
+    """The extension of chdb alone: the package opens a session of its own, after which no log is written."""
+    package = importlib.util.find_spec("chdb")
+    library = Path(package.origin).with_name("_chdb.abi3.so")
+    os.chdir(library.parent)  # it looks for its own parts here
+    if sys.platform == "linux":  # as the package does: its allocator must not mix with another library's
+        ctypes.CDLL(str(library), mode=sys.getdlopenflags() | os.RTLD_DEEPBIND)
+    spec = importlib.util.spec_from_file_location("_chdb", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _stop_at_sigterm(fifo: Path) -> None:

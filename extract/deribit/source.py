@@ -13,10 +13,11 @@ from dlt.extract import DltResource
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
-from extract.deribit.instruments import changed_instruments, last_trading_day_over
+from extract.deribit.instruments import changed_instruments
 from extract.deribit.record import ARROW_SCHEMA
 from extract.deribit.state import Stream, StreamState
-from extract.deribit.sweep import StreamSweep, WindowReport, sweep_window
+from extract.deribit.stream import StreamSweep
+from extract.deribit.sweep import WindowReport, sweep_window
 from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
@@ -103,7 +104,6 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             on_slice=window.on_slice,
         )
         for sweep in sweeps:
-            _forget_expired(sweep.state)
             state[str(sweep.stream)] = sweep.state.to_json()
 
     return clickhouse_adapter(
@@ -190,20 +190,13 @@ def _plan(client: DeribitClient, window: Window, state: dict[str, Any]) -> list[
     return sweeps
 
 
-def _forget_expired(state: StreamState) -> None:
-    """Instruments that have expired need no seq to go on from: the state holds what is alive, not all history."""
-    if state.covered:
-        at = datetime.fromtimestamp(state.covered[-1].end_ms / 1000, UTC)
-        state.last_seq = {n: seq for n, seq in state.last_seq.items() if not last_trading_day_over(n, at)}
-
-
 def instruments(client: DeribitClient, window: Window) -> DltResource:
     """One row for each instrument that is new or changed since the last run."""
 
     @dlt.resource(name="instruments", write_disposition="append", columns=INSTRUMENT_COLUMNS)
     def resource() -> Iterator[Any]:
         known = dlt.current.resource_state().setdefault("known", {})
-        rows = list(changed_instruments(client, window.streams, known))
+        rows = list(changed_instruments(client, window.streams, known, window.now_ms))
         if rows:
             yield rows
 

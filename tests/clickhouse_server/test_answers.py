@@ -67,7 +67,7 @@ def test_what_dbt_dlt_and_an_analyst_do_is_allowed(query):
 
 
 def test_queries_are_logged_and_times_are_utc(query):
-    """query_log has what was asked, by whom; the server's clock is UTC wherever it runs; memory is bounded."""
+    """query_log has what was asked, by whom; times are UTC wherever it runs; memory is bounded."""
     query("SELECT 'find me'")
     query("SYSTEM FLUSH LOGS")
     logged = "SELECT DISTINCT user FROM system.query_log WHERE query LIKE 'SELECT \\'find%'"

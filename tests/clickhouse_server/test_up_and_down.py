@@ -202,6 +202,28 @@ def test_an_embedded_server_ends_with_the_process_that_holds_it(tmp_path):
     _until(lambda: home.server_pid() is None)
 
 
+def test_logs_are_rotated_by_size(own_dir, settings, monkeypatch):
+    """Errors without end fill a few files of a bounded size, not the disk."""
+    monkeypatch.setattr(server_config, "LOG_FILE_BYTES", 20_000)
+    server.up(settings, own_dir)
+    for _ in range(150):  # 3 KB of stack trace each: more than 20 files' worth
+        ask(settings, "SELECT throwIf(1, 'noise')")
+    sizes = [path.stat().st_size for path in (own_dir / "log").glob("clickhouse.err.log*")]
+    assert 2 <= len(sizes) <= 10
+    assert sum(sizes) < 100_000
+
+
+def test_query_logs_of_former_lives_do_not_pile_up(own_dir, settings):
+    """The engine never reads them again, so the next start removes them."""
+    kept = own_dir / "clickhouse" / "data" / "data" / "system" / "query_log"
+    server.up(settings, own_dir)
+    ask(settings, "SYSTEM FLUSH LOGS")
+    assert list(kept.glob("20*"))
+    server.down(own_dir)
+    server.ServerHome(own_dir).make()
+    assert not kept.exists()
+
+
 def _make_table(settings) -> None:
     ask(settings, "CREATE DATABASE d")
     ask(settings, "CREATE TABLE d.t (a Int64) ENGINE = MergeTree ORDER BY a")

@@ -1,4 +1,7 @@
-"""A live table that is not what its yml declares fails a test, which names the model, the thing, what is declared and what is there."""
+"""A live table that is not what its yml declares fails a test that says so.
+
+It names the model, the thing, what is declared and what is there.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def drifted(dbt: Project) -> tuple[dict[str, str], list[str]]:
 
 @pytest.mark.parametrize("table", DRIFTS)
 def test_each_kind_of_drift_is_named(drifted: tuple[dict[str, str], list[str]], table: str) -> None:
-    """Column missing, extra, renamed, retyped, Nullable, LowCardinality; codec, engine, version, keys, TTL, index."""
+    """Columns, types, Nullable, LowCardinality; codec, engine, version column, keys, TTL, index."""
     failed, said = drifted
     assert f"matches_declared_schema_{table}_" in failed
     about_table = [line for line in said if line.startswith(f"{table}: ")]

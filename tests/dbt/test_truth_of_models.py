@@ -9,16 +9,16 @@ import pytest
 
 from tests.dbt import raw
 from tests.dbt.project import Project
-from tests.dbt.truth import LEVELS, Trade, candles, newest_trades
+from tests.dbt.truth import LEVELS, Trade, assert_true
 
-MINUTE_MS = 60_000
-DAY_MS = 24 * 60 * MINUTE_MS
-NOW_MS = 1_735_732_799_000  # 2025-01-01 11:59:59, a Wednesday
+SECOND_MS = 1_000
+DAY_MS = 86_400 * SECOND_MS
+NOON_MS = 1_735_732_799_000  # 2025-01-01 11:59:59, a Wednesday
 _ids = itertools.count(1)
 
 
-def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOW_MS, **fields: Any) -> Trade:
-    """A trade of the perpetual; `kind` follows from the name."""
+def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOON_MS, **fields: Any) -> Trade:
+    """A trade as the exchange says it; `kind` follows from the name."""
     kind = "option" if name[-2:] in ("-C", "-P") else "spot" if "-" not in name else "future"
     return {
         "trade_seq": seq,
@@ -37,104 +37,105 @@ def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOW_MS, **fiel
     }
 
 
-def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
-    """Every trade once in its newest version with every field, and every candle of every level to the last digit."""
-    truth = newest_trades(loads)
-    shown = {
-        (row["instrument_name"], row["trade_seq"]): row
-        for row in dbt.rows("SELECT *, toUnixTimestamp64Milli(timestamp) AS timestamp FROM deribit.trades")
+MOVES_MS = {"MOVED0": 0, "MOVED1": 61 * SECOND_MS, "MOVED2": -3 * DAY_MS, "MOVED3": 45 * DAY_MS}
+TWICE = [trade(seq=seq, at_ms=NOON_MS + seq * 20_000) for seq in range(1, 8)]
+LOADS: dict[str, list[Trade]] = {
+    # In the order in which they come, each followed by a dbt run.
+    "1764000003.5": [
+        *TWICE,
+        *(trade("DAILY-PERPETUAL", seq, NOON_MS + (seq - 410) * DAY_MS) for seq in range(1, 410)),
+        *(trade(f"{name}-PERPETUAL", 1, amount=20.0) for name in MOVES_MS),
+        *(trade(f"{name}-PERPETUAL", 2, NOON_MS + 9 * DAY_MS) for name in MOVES_MS),
+        trade("OLDER-PERPETUAL", price=2.0),
+    ],
+    "1764000001.25": [
+        *TWICE,
+        trade("DAILY-PERPETUAL", 0, NOON_MS - 400 * DAY_MS, price=1.0),
+        trade("OLDER-PERPETUAL", at_ms=NOON_MS - 40 * DAY_MS, price=1.0),
+        trade("OLDER-PERPETUAL", seq=2),
+    ],
+    "1764000004.125": [
+        *TWICE,
+        *(
+            trade(f"{name}-PERPETUAL", 1, NOON_MS + ms, price=5.0, liquidation="M")
+            for name, ms in MOVES_MS.items()
+        ),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def built(dbt: Project) -> Project:
+    """All of LOADS, one run after each, and a package whose end was never written."""
+    dbt.fresh()
+    for load_id, trades in LOADS.items():
+        raw.load(dbt.client, load_id, trades)
+        dbt.run()
+    raw.load(dbt.client, "1764000005.5", [trade(seq=1000)], status=1)
+    dbt.run()
+    return dbt
+
+
+def test_models_say_the_truth(built: Project) -> None:
+    """A package twice, 400 days late, older after newer; trades restated and moved: all fields and levels."""
+    assert_true(built, LOADS)
+
+
+def test_and_still_do_when_merged(built: Project) -> None:
+    """Exact to any reader, whatever ClickHouse has merged."""
+    for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in LEVELS)):
+        built.client.command(f"OPTIMIZE TABLE deribit.{table} FINAL")
+    assert_true(built, LOADS)
+
+
+def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
+    """A trade that moved to another month is not seen where it was, in unmerged parts too."""
+    dbt.fresh()
+    for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
+        raw.load(dbt.client, load_id, [trade(at_ms=at_ms)])
+        dbt.run("--select", "+trades")
+    assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp < '2025-02-01'") == [{"n": 0}]
+    assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp > '2025-02-01'") == [{"n": 1}]
+
+
+def test_a_late_trade_is_all_that_is_recomputed(dbt: Project) -> None:
+    """One trade, 400 days late, writes one row a level."""
+    dbt.fresh()
+    raw.load(dbt.client, "1764000001.5", [trade(seq=n, at_ms=NOON_MS + n * DAY_MS) for n in range(1, 401)])
+    dbt.run()
+    raw.load(dbt.client, "1764000002.5", [trade(seq=401, at_ms=NOON_MS + DAY_MS + 1)])
+    dbt.run()
+    written = {
+        level: dbt.rows(
+            f"SELECT count() AS n FROM deribit.ohlcv_{level}_versions "
+            "GROUP BY built_at ORDER BY built_at DESC LIMIT 1"
+        )[0]["n"]
+        for level in LEVELS
     }
-    assert len(shown) == len(truth) == dbt.rows("SELECT count() AS n FROM deribit.trades")[0]["n"]
-    for expected in truth:
-        row = shown[expected["instrument_name"], expected["trade_seq"]]
-        assert {name: row[name] for name in expected} == expected
-    for level in LEVELS:
-        assert_candles(dbt, truth, level)
+    assert written == dict.fromkeys(LEVELS, 1)
 
 
-def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
-    expected, shown = candles(truth, level), dbt.candles(level)
-    assert shown.keys() == expected.keys(), level
-    for key, candle in expected.items():
-        vwap = shown[key].pop("vwap")
-        assert shown[key] == candle, (level, key)
-        if candle["volume"]:
-            assert vwap == pytest.approx(float(candle["notional"]) / float(candle["volume"]), rel=1e-14)
+def test_an_unchanged_database_is_not_written_to(built: Project) -> None:
+    """Neither `dbt run` nor `dbt build` inserts a row when no load package is new."""
+    built.client.command("SYSTEM FLUSH LOGS")
+    (before,) = built.rows("SELECT now64(6) AS at")
+    built.run()
+    built.must("build")
+    built.client.command("SYSTEM FLUSH LOGS")
+    written = built.rows(
+        "SELECT query, written_rows FROM system.query_log WHERE type = 'QueryFinish' AND written_rows > 0 "
+        f"AND has(databases, 'deribit') AND event_time_microseconds > '{before['at']}'"
+    )
+    assert written == []
 
 
-def test_the_same_package_twice_counts_once(fresh_dbt: Project) -> None:
-    """A package that comes again under another id, before or after the first was built, changes nothing."""
-    trades = [trade(seq=seq, at_ms=NOW_MS + seq * 20_000) for seq in range(1, 8)]
-    loads = {"1764000001.5": trades, "1764000002.5": trades}
-    for load_id, rows in loads.items():
-        raw.load(fresh_dbt.client, load_id, rows)
-    fresh_dbt.run()
-    raw.load(fresh_dbt.client, "1764000003.5", trades)
-    fresh_dbt.run()
-    assert_true(fresh_dbt, loads)
-
-
-def test_a_late_trade_changes_its_buckets_and_no_other(fresh_dbt: Project) -> None:
-    """400 days late: the buckets on the way up are recomputed, and not one other row is written."""
-    loads = {
-        "1764000001.5": [trade(seq=seq, at_ms=NOW_MS - 410 * DAY_MS + seq * DAY_MS) for seq in range(1, 410)],
-        "1764000002.5": [trade(seq=0, at_ms=NOW_MS - 400 * DAY_MS, price=1.0)],
-    }
-    for load_id, rows in loads.items():
-        raw.load(fresh_dbt.client, load_id, rows)
-        fresh_dbt.run()
-    assert_true(fresh_dbt, loads)
-    for level in LEVELS:
-        (written,) = fresh_dbt.rows(
-            f"SELECT countIf(built_at = (SELECT max(built_at) FROM deribit.ohlcv_{level}_versions)) AS n "
-            f"FROM deribit.ohlcv_{level}_versions"
-        )
-        assert written["n"] == 1, level
-
-
-@pytest.mark.parametrize("moved_ms", [0, 61_000, -3 * DAY_MS, 45 * DAY_MS])
-def test_a_restated_trade_replaces_the_old_one_everywhere(fresh_dbt: Project, moved_ms: int) -> None:
-    """Other price, and other time: the bucket it left loses it, or vanishes where it was the last."""
-    lone, among = trade(name="ETH_USDC-PERPETUAL", price=3_300.5), trade(seq=1)
-    loads = {
-        "1764000001.5": [lone, among, trade(seq=2, at_ms=NOW_MS + 5)],
-        "1764000002.5": [
-            {**row, "price": 5.0, "timestamp": row["timestamp"] + moved_ms} for row in (lone, among)
-        ],
-    }
-    for load_id, rows in loads.items():
-        raw.load(fresh_dbt.client, load_id, rows)
-        fresh_dbt.run()
-    assert_true(fresh_dbt, loads)
-    for statement in ("trade_versions", *(f"ohlcv_{level}_versions" for level in LEVELS)):
-        fresh_dbt.client.command(f"OPTIMIZE TABLE deribit.{statement} FINAL")
-    assert_true(fresh_dbt, loads)
-
-
-def test_an_older_package_that_comes_later_does_not_win(fresh_dbt: Project) -> None:
-    """The newest load package wins, not the one that was built last."""
-    newer, older = [trade(price=2.0)], [trade(price=1.0, at_ms=NOW_MS - 40 * DAY_MS), trade(seq=2)]
-    loads = {"1764000002.5": newer, "1764000001.5": older}
-    for load_id, rows in loads.items():
-        raw.load(fresh_dbt.client, load_id, rows)
-        fresh_dbt.run()
-    assert_true(fresh_dbt, loads)
-
-
-def test_a_package_without_its_end_is_not_read(fresh_dbt: Project) -> None:
-    """What the extractor has not finished loading is pending, and read when it is finished."""
-    whole = {"1764000001.5": [trade()]}
-    raw.load(fresh_dbt.client, "1764000001.5", whole["1764000001.5"])
-    raw.load(fresh_dbt.client, "1764000002.5", [trade(seq=2)], status=1)
-    fresh_dbt.run()
-    assert_true(fresh_dbt, whole)
-
-
-def test_readers_of_a_time_range_see_one_version(fresh_dbt: Project) -> None:
-    """A trade that moved to another month is not seen where it was, unmerged parts or not."""
-    raw.load(fresh_dbt.client, "1764000001.5", [trade()])
-    fresh_dbt.run()
-    raw.load(fresh_dbt.client, "1764000002.5", [trade(at_ms=NOW_MS + 70 * DAY_MS)])
-    fresh_dbt.run()
-    old_place = "SELECT count() AS n FROM deribit.trades WHERE timestamp < '2025-02-01'"
-    assert fresh_dbt.rows(old_place) == [{"n": 0}]
+def test_two_records_of_one_trade_in_one_package_have_one_winner(dbt: Project) -> None:
+    """It never happens; if it did, the same record would win in whatever order the rows lie."""
+    winners = set()
+    records = [trade(price=float(price)) for price in range(1, 6)]
+    for turned in (records, records[::-1]):
+        dbt.fresh()
+        raw.load(dbt.client, "1764000001.5", turned)
+        dbt.run("--select", "+trades")
+        winners |= {row["price"] for row in dbt.rows("SELECT price FROM deribit.trades")}
+    assert len(winners) == 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.dbt.project import Project
 
 Trade = dict[str, Any]
 PLACES = Decimal("1e-12")
@@ -91,3 +95,27 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
         "iv_low": min(ivs) if ivs != [None] else None,
         "iv_close": ivs[-1],
     }
+
+
+def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
+    """Every trade once, in its newest version, field by field; every candle of every level, to the last digit."""
+    truth = newest_trades(loads)
+    rows = dbt.rows("SELECT * REPLACE (toUnixTimestamp64Milli(timestamp) AS timestamp) FROM deribit.trades")
+    shown = {(row["instrument_name"], row["trade_seq"]): row for row in rows}
+    assert len(rows) == len(shown) == len(truth)
+    for expected in truth:
+        row = shown[expected["instrument_name"], expected["trade_seq"]]
+        assert {name: row[name] for name in expected} == expected
+    for level in LEVELS:
+        assert_candles(dbt, truth, level)
+
+
+def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
+    """The level's view shows exactly the candles of `truth`."""
+    expected, shown = candles(truth, level), dbt.candles(level)
+    assert shown.keys() == expected.keys(), level
+    for key, candle in expected.items():
+        vwap = shown[key].pop("vwap")
+        assert shown[key] == candle, (level, key)
+        if candle["volume"]:
+            assert math.isclose(vwap, candle["notional"] / candle["volume"], rel_tol=1e-12)
