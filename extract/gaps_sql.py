@@ -258,17 +258,21 @@ select * from final"""
 
 
 _TAILS_TO_ASK = """
+asked_instruments as (
+    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
+    from <instruments>
+    where expiration_timestamp is not null and <asked>
+),
+
 expired as (
     select
         instrument_name,
         any(currency) as currency,
-        ifNull(any(kind), '') as kind,
+        any(kind) as kind,
         assumeNotNull(max(expiration_timestamp)) as expired_at,
         min(creation_timestamp) as created_at
-    from <instruments>
-    where <asked>
+    from asked_instruments
     group by instrument_name
-    having max(expiration_timestamp) is not null
 ),
 
 last_seen as (

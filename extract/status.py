@@ -31,9 +31,9 @@ final as (
     select
         currency,
         kind,
-        sum(trades) as trades,
+        sum(instruments.trades) as trades,
         count() as instruments,
-        sum(last_seq) > sum(trades) as is_lacking
+        sum(instruments.last_seq) > sum(instruments.trades) as is_lacking
     from instruments
     group by currency, kind
 )
