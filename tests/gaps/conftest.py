@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cli import main
+from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.pipeline import RunOptions, run
 from extract.sandbox.server import SandboxExchange
@@ -22,9 +23,9 @@ Key = tuple[str, int]
 
 
 @pytest.fixture
-def raw(clean_clickhouse: ClickHouseSettings, clickhouse_client: Client) -> Raw:
+def raw(clean_clickhouse: ClickHouseSettings) -> Raw:
     """No trades, nothing covered; the tables that every run makes."""
-    return Raw(clickhouse_client)
+    return Raw(shared_client(clean_clickhouse))
 
 
 class User:
@@ -65,14 +66,17 @@ class User:
             parameters={"keys": list(keys)},
         )
 
-    def asked_seqs(self) -> set[Key]:
-        """Every trade that was asked for by number since the exchange's record was last cleared."""
+    def asked_seqs(self, ends_only: bool = False) -> set[Key]:
+        """Every trade that was asked for by number since the exchange's record was last cleared.
+
+        With `ends_only` the first and the last of each question: small holes near each other are asked for in one.
+        """
         asked: set[Key] = set()
         for request in self.exchange.requests:
             if "start_seq" in request.params:
-                name = request.params["instrument_name"]
                 first, last = int(request.params["start_seq"]), int(request.params["end_seq"])
-                asked |= {(name, seq) for seq in range(first, last + 1)}
+                seqs = (first, last) if ends_only else range(first, last + 1)
+                asked |= {(request.params["instrument_name"], seq) for seq in seqs}
         return asked
 
     def methods(self) -> set[str]:
@@ -86,13 +90,8 @@ def new_user(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Tape], User]]:
     """`new_user(tape)`: nothing in ClickHouse, nothing on disk, an exchange that has `tape`."""
-    import clickhouse_connect
-
     running: list[SandboxExchange] = []
     with pytest.MonkeyPatch.context() as env:
-        client = clickhouse_connect.get_client(
-            host=clickhouse.host, port=clickhouse.port, username=clickhouse.user, password=clickhouse.password
-        )
 
         def new(tape: Tape) -> User:
             drop_databases()
@@ -102,10 +101,9 @@ def new_user(
             for name, value in shell.env.items():
                 if name.startswith(("CLICKHOUSE_", "TAPE_", "SOURCES__")):
                     env.setenv(name, value)
-            return User(running[-1], client, shell)
+            return User(running[-1], shared_client(clickhouse), shell)
 
         yield new
-        client.close()
         for exchange in running:
             exchange.stop()
 

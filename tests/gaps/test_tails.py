@@ -46,7 +46,7 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert learn_tails().asked == 0
     assert user.methods() == set()
     assert repair_gaps().fetched == len(lost)
-    assert user.asked_seqs() == set(lost)
+    assert user.asked_seqs(ends_only=True) <= set(lost)
     assert user.keys() == keys
     assert find_gaps(user.client) == []
 
