@@ -3,7 +3,8 @@
 Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64). The names in braces are tables,
 or for one that no run has made yet the empty relation of OPTIONAL_TABLES.
 
-The server holds two bits for each trade and one row for each gap, the client one row for each gap.
+The server holds two bitmaps of the seqs of each instrument (a bit for each trade of a busy one, two bytes of a quiet
+one) and a row for each gap, the client a row for each gap.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ class Repair:
                 raise OutsideRangeError(
                     f"Asked for trades of {self.instrument_name}, the exchange answers with one of {trade.instrument_name}."
                 )
-        rejected = {bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name}
+        rejected = {
+            bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name
+        }
         by_seq = {trade.trade_seq: trade for trade in page.trades}
         seqs = np.fromiter([*by_seq, *rejected], dtype=np.int64)
         found = self._pager.feed(seqs, is_full=page.rows >= page.count)

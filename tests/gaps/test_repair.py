@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -164,6 +165,28 @@ def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
     assert {1, 5, 6} <= {seq for _, seq in own.asked_seqs()} <= set(range(1, 7))
     assert find_gaps(own.client) == []
     assert own.keys() == keys
+
+
+def test_what_came_unreadable_is_not_fetched_again_unless_asked_for(user: User) -> None:
+    """It stays missing, with the reason, and the repair ends with 1 without a question."""
+    keys = user.keys()
+    name, seq = user.inner_keys()[3]
+    [(currency, kind)] = user.client.query(
+        f"select any(currency), any(kind) from deribit_raw.trades where instrument_name = '{name}'"
+    ).result_rows
+    user.lose([(name, seq)])
+    user.client.insert(
+        "deribit_raw.rejected_trades",
+        [[currency, kind, "price", json.dumps({"instrument_name": name, "trade_seq": seq}), "1", "1"]],
+        column_names=["currency", "kind", "reason", "raw", "_dlt_load_id", "_dlt_id"],
+    )
+    told = user.tape("repair")
+    assert told.code == 1
+    assert "came unreadable" in told.out
+    assert "tape repair --again" in told.out
+    assert user.methods() == set()
+    assert user.tape("repair", "--again").code == 0
+    assert user.keys() == keys
 
 
 def test_faults_of_the_exchange_are_waited_out(
