@@ -36,7 +36,7 @@ OPTIONAL_TABLES = {
 _ASKED = """(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
         and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})"""
 
-_COVERED = """
+COVERED = """
 covered_rows as (
     -- A later row with the same beginning is the newer word; spans may overlap.
     select currency, kind, covered_from, max(covered_to) as covered_to
@@ -258,65 +258,14 @@ final as (
 select * from final"""
 
 
-_TAILS_TO_ASK = """
-asked_instruments as (
-    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
-    from <instruments>
-    where expiration_timestamp is not null and <asked>
-),
-
-expired as (
-    select
-        instrument_name,
-        any(currency) as currency,
-        any(kind) as kind,
-        assumeNotNull(max(expiration_timestamp)) as expired_at,
-        min(creation_timestamp) as created_at
-    from asked_instruments
-    group by instrument_name
-),
-
-last_seen as (
-    select instrument_name, max(timestamp) as last_at
-    from <trades>
-    where <asked>
-    group by instrument_name
-),
-
-final as (
-    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
-    from expired
-    asof inner join covered
-        on expired.currency = covered.currency and expired.kind = covered.kind
-        and expired.expired_at >= covered.covered_from
-    left join last_seen on expired.instrument_name = last_seen.instrument_name
-    where
-        expired.expired_at <= covered.covered_to
-        and (
-            last_seen.last_at >= covered.covered_from
-            or ifNull(expired.created_at >= covered.covered_from, 0)
-            or toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
-        )
-        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
-    order by instrument_name
-)
-
-select * from final"""
-
-
 def gaps_sql(tables: Collection[str]) -> str:
     """The statement for a raw database that has `tables`. One row per range, ordered, with whose it is and why."""
-    return rendered(f"with {_COVERED},\n{_GAPS}", tables)
+    return rendered(f"with {COVERED},\n{_GAPS}", tables)
 
 
 def coverage_sql() -> str:
     """The spans of time that are covered, of the same parameters: currency, kind, covered_from, covered_to."""
-    return rendered(f"with {_COVERED}\n\nselect * from covered order by all", ())
-
-
-def tails_to_ask_sql(tables: Collection[str]) -> str:
-    """Of the same parameters: instrument_name, currency, kind of whose last trade is to be asked for."""
-    return rendered(f"with {_COVERED},\n{_TAILS_TO_ASK}", tables)
+    return rendered(f"with {COVERED}\n\nselect * from covered order by all", ())
 
 
 def rendered(sql: str, tables: Collection[str]) -> str:

@@ -24,7 +24,7 @@ from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream
 from extract.gaps import EVERYTHING, Scope, ask, require_covered
-from extract.gaps_sql import tails_to_ask_sql
+from extract.gaps_sql import COVERED, rendered
 from extract.packages import open_pipeline, recover, told
 from extract.pipeline import run_lock
 from extract.tally import Tally
@@ -40,6 +40,53 @@ COLUMNS: dict[str, Any] = {
     "found_at": {"data_type": "timestamp", "precision": 3, "nullable": False},
 }
 """Columns of `deribit_raw.instrument_tails`; `last_seq` is 0 for an instrument that never traded."""
+
+_TO_ASK = f"""
+with {COVERED},
+
+asked_instruments as (
+    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
+    from <instruments>
+    where expiration_timestamp is not null and <asked>
+),
+
+expired as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        assumeNotNull(max(expiration_timestamp)) as expired_at,
+        min(creation_timestamp) as created_at
+    from asked_instruments
+    group by instrument_name
+),
+
+last_seen as (
+    select instrument_name, max(timestamp) as last_at
+    from <trades>
+    where <asked>
+    group by instrument_name
+),
+
+final as (
+    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
+    from expired
+    asof inner join covered
+        on expired.currency = covered.currency and expired.kind = covered.kind
+        and expired.expired_at >= covered.covered_from
+    left join last_seen on expired.instrument_name = last_seen.instrument_name
+    where
+        expired.expired_at <= covered.covered_to
+        and (
+            last_seen.last_at >= covered.covered_from
+            or ifNull(expired.created_at >= covered.covered_from, 0)
+            or toUnixTimestamp64Milli(covered.covered_from) <= {{epoch_ms:Int64}}
+        )
+        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
+    order by instrument_name
+)
+
+select * from final"""
 
 
 @dataclass
@@ -84,7 +131,7 @@ def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsR
 def instruments_to_ask(clickhouse: Client, scope: Scope = EVERYTHING) -> list[tuple[str, Stream]]:
     """Instruments that expired in covered time, and began in it or were seen in it, and were not asked for yet."""
     tables = require_covered(clickhouse, scope)
-    rows = ask(clickhouse, tails_to_ask_sql(tables), scope)
+    rows = ask(clickhouse, rendered(_TO_ASK, tables), scope)
     return [(name, Stream(currency, kind)) for name, currency, kind in rows]
 
 
