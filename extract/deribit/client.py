@@ -14,6 +14,7 @@ from extract.deribit.config import DeribitConfig
 from extract.deribit.envelope import INVALID_PARAMS, Envelope, ExchangeRefusedError, NoResultError, error_of
 from extract.deribit.record import TradePage, decode_page
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.transport import pooled_transport
 from extract.errors import RetriableError
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class DeribitClient:
         self._retrier = retrier or Retrier(RetryPolicy(total_s=config.retry_total_s))
         self._lock = threading.Lock()
         self._http = httpx.Client(
-            transport=transport,
+            transport=transport or pooled_transport(config.requests_in_flight + 2),
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),
