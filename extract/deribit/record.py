@@ -105,7 +105,7 @@ ARROW_SCHEMA = pa.schema(
 
 _page_decoder = msgspec.json.Decoder(Envelope[Page])
 _raw_page_decoder = msgspec.json.Decoder(Envelope[_RawPage])
-_row = attrgetter(*FIELDS)
+_GETTERS = [(name, attrgetter(name)) for name in FIELDS]
 
 
 def decode_page(body: bytes) -> TradePage:
@@ -181,8 +181,8 @@ def _as_typed(name: str, value: object) -> object:
 def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
     """Arrow table in ARROW_SCHEMA, one row per trade, in the order given."""
     count = len(trades)
-    columns = list(zip(*map(_row, trades), strict=True)) if count else [()] * len(FIELDS)
-    arrays = [_column(name, values, count) for name, values in zip(FIELDS, columns, strict=True)]
+    # A list per field: half the cost of a tuple per trade, and nothing that the garbage collector looks at.
+    arrays = [_column(name, list(map(get, trades)), count) for name, get in _GETTERS]
     extra = [getattr(trade, "extra", None) for trade in trades] if _any_loose(trades) else None
     arrays += [
         pa.repeat(pa.scalar(currency), count),
@@ -202,4 +202,8 @@ def _column(name: str, values: Sequence[Any], count: int) -> pa.Array:
         if all(value is None for value in values):
             return pa.nulls(count, kind)
         values = [None if value is None else bytes(value).decode() for value in values]
+    if values.count(None) == count:
+        return pa.nulls(count, kind)
+    if name == "timestamp":
+        return pa.array(values, pa.int64()).view(kind)
     return pa.array(values, kind)
