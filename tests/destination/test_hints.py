@@ -47,12 +47,16 @@ def test_sort_partition_codecs_and_settings(
     assert "index_granularity = 1024, non_replicated_deduplication_window = 50" in created
 
 
-def test_a_primary_key_stays(pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table) -> None:
+def test_a_primary_key_stays(
+    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
+) -> None:
     pipeline.run(trades, table_name="trades", primary_key="trade_seq")
     assert "PRIMARY KEY (trade_seq)" in definition(clickhouse_client, database)
 
 
-def test_a_table_engine(pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table) -> None:
+def test_a_table_engine(
+    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
+) -> None:
     resource = clickhouse_adapter(
         dlt.resource(trades, name="trades"), table_engine_type="replacing_merge_tree", sort=["trade_seq"]
     )
@@ -71,7 +75,9 @@ def test_types_that_dlt_cannot_say(
         kind="LowCardinality(String)",
     )
     kind = columns.pop("kind")
-    first = clickhouse_adapter(dlt.resource(trades, name="trades", columns=columns), codecs={"tick_direction": "T64, LZ4"})
+    first = clickhouse_adapter(
+        dlt.resource(trades, name="trades", columns=columns), codecs={"tick_direction": "T64, LZ4"}
+    )
     pipeline.run(first)
     later = trades.append_column("kind", pa.array(["future", "option"]))
     pipeline.run(dlt.resource(later, name="trades", columns={**columns, "kind": kind}))
@@ -81,7 +87,9 @@ def test_types_that_dlt_cannot_say(
     assert "`tick_direction` UInt8 CODEC(T64, LZ4)" in created
     assert "`liquidation` LowCardinality(Nullable(String))" in created
     assert "`kind` LowCardinality(String)" in created
-    rows = clickhouse_client.query(f"SELECT liquidation, tick_direction, kind FROM {database}.trades ORDER BY ALL")
+    rows = clickhouse_client.query(
+        f"SELECT liquidation, tick_direction, kind FROM {database}.trades ORDER BY ALL"
+    )
     assert set(rows.result_rows) == {("M", 3, ""), (None, 0, ""), ("M", 3, "future"), (None, 0, "option")}
 
 

@@ -15,7 +15,17 @@ from dlt.common.pipeline import LoadInfo
 
 NewPipeline = Callable[..., dlt.Pipeline]
 
-ODD_TEXTS = ["it's", 'say "x"', "back\\slash", "100 % sure %s", "{a:String}", "a;b", "ünïcødé ✓", "tab\tnew\nline", ""]
+ODD_TEXTS = [
+    "it's",
+    'say "x"',
+    "back\\slash",
+    "100 % sure %s",
+    "{a:String}",
+    "a;b",
+    "ünïcødé ✓",
+    "tab\tnew\nline",
+    "",
+]
 
 
 def rows(pipeline: dlt.Pipeline, query: str, *args: Any) -> list[tuple]:
@@ -33,7 +43,9 @@ def test_a_dataset_is_a_database_with_plain_table_names(
 ) -> None:
     """The database is made when missing; nothing but dlt's tables and ours is in it."""
     pipeline.run([{"id": 1, "legs": [{"a": 1}]}], table_name="trades")
-    tables = clickhouse_client.query(f"SELECT name FROM system.tables WHERE database = '{database}'").result_columns[0]
+    tables = clickhouse_client.query(
+        f"SELECT name FROM system.tables WHERE database = '{database}'"
+    ).result_columns[0]
     assert set(tables) == {"trades", "trades__legs", "_dlt_loads", "_dlt_version", "_dlt_pipeline_state"}
 
 
@@ -50,7 +62,9 @@ def test_values_of_every_type_come_back_as_they_went(pipeline: dlt.Pipeline, fil
         "nothing": None,
     }
     odd = [{**row, "text": text} for text in ODD_TEXTS]
-    pipeline.run(odd, table_name="trades", loader_file_format=file_format, columns={"nothing": {"data_type": "bigint"}})
+    pipeline.run(
+        odd, table_name="trades", loader_file_format=file_format, columns={"nothing": {"data_type": "bigint"}}
+    )
 
     names = [*row, "text"]
     loaded = rows(pipeline, f"SELECT {', '.join(names)} FROM trades")
@@ -119,7 +133,9 @@ def test_another_machine_finds_the_state(new_pipeline: NewPipeline) -> None:
 def test_a_pipeline_without_a_dataset_uses_the_raw_database(clean_clickhouse: Any, tmp_path: Any) -> None:
     from extract.clickhouse.destination import tape_clickhouse
 
-    pipeline = dlt.pipeline("trades", destination=tape_clickhouse(clean_clickhouse), pipelines_dir=str(tmp_path))
+    pipeline = dlt.pipeline(
+        "trades", destination=tape_clickhouse(clean_clickhouse), pipelines_dir=str(tmp_path)
+    )
     pipeline.run([{"id": 1}], table_name="trades")
     assert rows(pipeline, "SELECT id FROM deribit_raw.trades") == [(1,)]
 
@@ -131,14 +147,18 @@ def test_a_refresh_drops_and_makes_anew(pipeline: dlt.Pipeline) -> None:
     assert rows(pipeline, "SELECT count() > 0 FROM _dlt_version") == [(1,)]
 
 
-def test_drop_takes_the_database_away(pipeline: dlt.Pipeline, database: str, clickhouse_client: Client) -> None:
+def test_drop_takes_the_database_away(
+    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client
+) -> None:
     """And its staging database, if there is one."""
     pipeline.run([{"id": 1}], table_name="trades", write_disposition="merge", primary_key="id")
     with pipeline.destination_client() as client:
         assert client.is_storage_initialized()
         client.drop_storage()
         assert not client.is_storage_initialized()
-    left = clickhouse_client.query(f"SELECT name FROM system.databases WHERE name LIKE '{database}%'").result_rows
+    left = clickhouse_client.query(
+        f"SELECT name FROM system.databases WHERE name LIKE '{database}%'"
+    ).result_rows
     assert left == []
 
 
