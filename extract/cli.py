@@ -17,6 +17,10 @@ COMMANDS = {
     "down": "extract.clickhouse.command",
     "sandbox": "extract.sandbox.command",
     "demo": "extract.demo",
+    "gaps": "extract.gaps_command",
+    "repair": "extract.gaps_command",
+    "status": "extract.status_command",
+    "reset": "extract.reset",
 }
 
 

@@ -15,11 +15,14 @@ from dlt.common.runtime.run_context import RunContext
 
 from extract.paths import ROOT, tape_dir
 
-_EXAMPLES = """\
-examples:
-  dlt pipeline run                                      from where the state stands to now
-  dlt pipeline run --since 2025-01-01 --currency BTC    all BTC trades since new year
-  dlt pipeline run --since 7d --kind option --kind future"""
+_DESCRIPTION = """\
+Fetches Deribit's public trades into ClickHouse, from where the state stands to now.
+
+    dlt pipeline run                                        what is new
+    dlt pipeline run --since 2025-01-01 --currency BTC      BTC since new year
+    dlt pipeline run --since 7d --kind option --kind future
+"""
+"""Markdown, as dlt renders descriptions: indented lines keep their shape."""
 
 
 class TapeRunContext(RunContext):
@@ -36,10 +39,10 @@ class TapeRunContext(RunContext):
 
 @hookimpl(specname="plug_run_context")
 def plug_run_context(run_dir: str | None, runtime_kwargs: dict[str, Any] | None) -> RunContext | None:
-    """Ours wherever dlt is started in the checkout or below, as long as there is one."""
+    """Ours wherever dlt is started, but for a directory that is another dlt project."""
     start = os.path.realpath(run_dir or ".")
-    inside = os.path.commonpath([start, str(ROOT)]) == str(ROOT)
-    return TapeRunContext(run_dir) if inside and (ROOT / ".dlt").is_dir() else None
+    is_another = os.path.isdir(os.path.join(start, ".dlt")) and start != str(ROOT)
+    return None if is_another else TapeRunContext(run_dir)
 
 
 class RunCommand(SupportsCliCommand):
@@ -48,12 +51,10 @@ class RunCommand(SupportsCliCommand):
     command = "run"
     parent = "pipeline"
     help_string = "Fetch Deribit's public trades into ClickHouse: what is new, or the time asked for"
-    description = "Fetches Deribit's public trades into ClickHouse, from where the state stands to now."
+    description = _DESCRIPTION
     docs_url = None
 
     def configure_parser(self, parser: argparse.ArgumentParser) -> None:
-        parser.epilog = _EXAMPLES
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.add_argument(
             "--since", metavar="T", help="from this time on, UTC: 2025-01-31, 2025-01-31T08:00Z, 7d"
         )

@@ -5,7 +5,8 @@ TapeError                 the root: one sentence for people, and the process's e
 ├── OutsideError          a part outside failed: the exchange, the database, the disk (exit 4)
 │   ├── RetriableError    worth trying again; what remains after the last try is raised
 │   └── FinalError        trying again would give the same answer
-└── ProofError            data that contradicts a proof: two values that should agree do not (exit 1)
+├── ProofError            data that contradicts a proof: two values that should agree do not (exit 1)
+└── CannotTellError       what was asked cannot be answered from what is there (exit 2)
 """
 
 from __future__ import annotations
@@ -43,3 +44,9 @@ class ProofError(TapeError):
     """Data contradicts a proof."""
 
     exit_code = 1
+
+
+class CannotTellError(TapeError):
+    """What was asked can be neither confirmed nor denied; the sentence names what to run first."""
+
+    exit_code = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import threading
@@ -12,14 +13,17 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
 
-from extract.clickhouse.failures import explain
+from extract.clickhouse.failures import causes, explain
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.errors import UsageError
+from extract.clickhouse.tls import check_certificate_files, refusal
 
 CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
 SEND_RECEIVE_TIMEOUT_S = 300
 POOL_CONNECTIONS = 32
+
+# It reports each failure on a logger of its own, beside the exception that we turn into a sentence.
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 _clients: dict[tuple[int, ClickHouseSettings], Client] = {}
 _clients_lock = threading.Lock()
@@ -67,32 +71,8 @@ def open_client(
             **options,
         )
     except (ClickHouseError, OSError) as error:
-        raise explain(error, settings) from error
-
-
-def check_certificate_files(settings: ClickHouseSettings) -> None:
-    """Load the CA, certificate and key once, so that a wrong file is named and not met as a broken connection."""
-    if not settings.secure:
-        return
-    prefix = f"CLICKHOUSE_{settings.mode.upper()}"
-    for name, path in (
-        ("CA_CERT", settings.ca_cert),
-        ("CLIENT_CERT", settings.client_cert),
-        ("CLIENT_KEY", settings.client_key),
-    ):
-        if path and not os.access(path, os.R_OK):
-            raise UsageError(f"{prefix}_{name} names {path}, which cannot be read.")
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_cert)
-    except ssl.SSLError:
-        raise UsageError(f"{prefix}_CA_CERT names {settings.ca_cert}, which holds no certificate.") from None
-    if settings.client_cert:
-        try:
-            context.load_cert_chain(settings.client_cert, settings.client_key)
-        except ssl.SSLError:
-            raise UsageError(
-                f"{prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY are no certificate and its key; check both files."
-            ) from None
+        broken = any(isinstance(cause, ssl.SSLEOFError | ConnectionError) for cause in causes(error))
+        raise explain((refusal(settings) if broken else None) or error, settings) from error
 
 
 def _pool(settings: ClickHouseSettings) -> Any:

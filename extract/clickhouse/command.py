@@ -28,7 +28,7 @@ def up() -> None:
     else:
         already = "already " if outcome.state is server.State.ALREADY_UP else ""
         click.echo(
-            f"ClickHouse {outcome.version} is {already}up {where}, data in {_short(outcome.data_dir)})"
+            f"ClickHouse {outcome.version} is {already}up {where}, data in {_short(outcome.data_dir.parent)})"
         )
         if outcome.note:
             click.echo(f"Note: {outcome.note}.")

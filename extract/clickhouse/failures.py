@@ -10,6 +10,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as HttpTimeout
 
 from extract.clickhouse.settings import ClickHouseSettings
@@ -112,9 +114,15 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> TapeError:
 
 def server_code(error: BaseException) -> int | None:
     """ClickHouse's own error code, where the server answered with one."""
-    return next(
-        (code for cause in causes(error) if isinstance(code := getattr(cause, "code", None), int)), None
-    )
+    for cause in causes(error):
+        if not isinstance(cause, ClickHouseError):
+            continue
+        if isinstance(code := getattr(cause, "code", None), int):
+            return code
+        # A result that fails in the middle carries its error as text.
+        if match := re.search(r"Code: (\d+)\. DB::Exception", str(cause)):
+            return int(match[1])
+    return None
 
 
 def _prefix(settings: ClickHouseSettings) -> str:
@@ -152,10 +160,10 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
         return RetriableError(
             f"{settings.url} answered with HTTP status {status} instead of ClickHouse's result."
         )
-    if status is not None:
+    if status is not None or "Unexpected response" in text:
         prefix = _prefix(settings)
         return UsageError(
-            f"What answers at {settings.url} is no ClickHouse (HTTP status {status}); "
+            f"What answers at {settings.url} is no ClickHouse{f' (HTTP status {status})' if status else ''}; "
             f"check {prefix}_HOST and {prefix}_PORT."
         )
     return None
@@ -182,13 +190,22 @@ def _network(chain: list[BaseException], settings: ClickHouseSettings) -> TapeEr
         return RetriableError(f"ClickHouse at {settings.url} is not up; {advice}.")
     if any(isinstance(cause, TimeoutError | HttpTimeout) for cause in chain):
         return RetriableError(f"ClickHouse at {settings.url} does not answer in time.")
-    return RetriableError(f"The connection to ClickHouse at {settings.url} broke: {_tidy(str(chain[-1]))}")
+    broken = [cause for cause in chain if isinstance(cause, OSError | HTTPError)]
+    if broken:
+        # The innermost says it in the plainest words.
+        return RetriableError(
+            f"The connection to ClickHouse at {settings.url} broke: {_tidy(str(broken[-1]))}"
+        )
+    return FinalError(
+        f"ClickHouse at {settings.url} was asked what the driver cannot: {_tidy(str(chain[0]))}"
+    )
 
 
 def _tidy(text: str) -> str:
-    """One line of a server's message: without the driver's frame, the server's version and the URL."""
+    """One line of a message: without the driver's frame, the server's version and the URL."""
+    text = re.sub(r"^Error (.*) executing HTTP request attempt \d+ \(\S+\)$", r"\1", text, flags=re.DOTALL)
     text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", text)
     text = re.sub(r"\s*\(for url [^)]*\)$", "", text)
     text = re.sub(r"\s*\(version [^)]*(\([^)]*\))?\)$", "", text)
     line = " ".join(text.split())
-    return line if len(line) <= 400 else f"{line[:400]}…"
+    return f"{line[:400]}…" if len(line) > 400 else line if line.endswith((".", ")")) else f"{line}."

@@ -19,14 +19,16 @@ from enum import Enum
 from pathlib import Path
 
 from extract.clickhouse.server_config import require_renderable
+from extract.clickhouse.server_confine import abi_version
 from extract.clickhouse.server_home import ServerHome, wait_until
-from extract.clickhouse.server_launch import has_ended, launch
+from extract.clickhouse.server_launch import exit_status, launch
 from extract.clickhouse.server_probe import Answer, free_port, port_is_free, probe
 from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, ClickHouseSettings
 from extract.errors import FinalError, UsageError
 
 DEFAULT_TCP_PORT = 9000
 MIN_FREE_BYTES = 256 * 1024**2
+UNCONFINED = "this system cannot confine the server, so who knows its password can read your files by INFILE"
 
 
 class State(Enum):
@@ -82,12 +84,12 @@ def up(
         if probe(settings).answer is not Answer.NOBODY:
             return _use_foreign(settings, home, "it is not ours, so it is used as it is and never stopped")
         home.require_space(min_free_bytes)
-        note = ""
+        notes = [] if abi_version() else [UNCONFINED]
         if tcp_port is not None and not port_is_free(tcp_port):
-            note = f"port {tcp_port} is taken, so the native protocol is off; nothing here needs it"
+            notes.append(f"port {tcp_port} is taken, so the native protocol is off; nothing here needs it")
             tcp_port = None
         version = launch(settings, home, tcp_port=tcp_port, stop_with_fd=stop_with_fd, timeout_s=timeout_s)
-        return Up(State.STARTED, version, home.data, note)
+        return Up(State.STARTED, version, home.data, "; ".join(notes))
 
 
 def down(tape_dir: Path, *, timeout_s: float = 30.0) -> Down:
@@ -104,7 +106,7 @@ def down(tape_dir: Path, *, timeout_s: float = 30.0) -> Down:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
             if wait_until(lambda: home.server_pid() is None, timeout_s):
-                wait_until(lambda: has_ended(pid), 1.0)
+                wait_until(lambda: exit_status(pid) is not None, 1.0)
                 return Down(state, time.monotonic() - began)
     raise FinalError(
         f"ClickHouse (process {pid}) does not end even when killed; look at it with: ps -p {pid}"

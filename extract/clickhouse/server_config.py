@@ -18,8 +18,8 @@ from extract.errors import UsageError
 
 # All that dlt, dbt and an analyst need, one by one; what is not named is closed. In particular: nothing that
 # reads files, hosts or programs (file, url, remote, s3, executable, …), no users and grants, no SHUTDOWN, no
-# listeners. Everyone may kill queries of their own without KILL QUERY. CREATE DICTIONARY is closed because the
-# engine, which takes itself for clickhouse-local, runs any command that a dictionary names as its source.
+# listeners. Everyone may kill queries of their own without KILL QUERY. CREATE DICTIONARY is closed: the
+# engine, which takes itself for clickhouse-local, runs any command that a dictionary has as its source.
 TAPE_PRIVILEGES = (
     "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, "
     "CREATE TEMPORARY VIEW, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, "
@@ -102,6 +102,13 @@ def users_xml(settings: ClickHouseSettings) -> str:
     return f"""<clickhouse>
     <profiles>
         <default/>
+        <tape>
+            <constraints>
+                <add_http_cors_header><readonly/></add_http_cors_header>
+                <merge_tree_disk><readonly/></merge_tree_disk>
+                <merge_tree_table_disk><readonly/></merge_tree_table_disk>
+            </constraints>
+        </tape>
         <bootstrap><max_sessions_for_user>1</max_sessions_for_user></bootstrap>
     </profiles>
     <quotas><default/></quotas>
@@ -116,7 +123,7 @@ def users_xml(settings: ClickHouseSettings) -> str:
         <{settings.user}>
             <password_sha256_hex>{sha256}</password_sha256_hex>
             <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>default</profile>
+            <profile>tape</profile>
             <quota>default</quota>
             <grants>{"".join(f"<query>{grant}</query>" for grant in grants)}</grants>
         </{settings.user}>

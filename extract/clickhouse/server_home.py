@@ -31,8 +31,12 @@ class ServerHome:
         self.output = self.log_dir / "clickhouse.out.log"
 
     def make(self) -> None:
-        """Every directory, with nothing in tmp/ and `output` of the server before."""
-        shutil.rmtree(self.tmp, ignore_errors=True)
+        """Every directory, with nothing in tmp/ and `output` of the server before.
+
+        Neither of its query_log: the engine keeps system tables for one life only, but their files for ever.
+        """
+        for leftover in (self.tmp, self.data / "data" / "system"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for directory in (self.data, self.tmp, self.log_dir):
             directory.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)

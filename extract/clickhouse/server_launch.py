@@ -6,14 +6,17 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import time
 from contextlib import suppress
 
 from extract.clickhouse import server_config, server_process
 from extract.clickhouse.server_home import ServerHome, wait_until
 from extract.clickhouse.server_probe import Answer, probe
+from extract.clickhouse.server_process import HELD_ELSEWHERE
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import FinalError, RetriableError
+from extract.paths import ROOT
 
 # What the process needs of our environment; passwords and cloud credentials are not among it.
 PASSED_ON = re.compile(r"PATH|HOME|LANG|LC_\w+|LD_\w+|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
@@ -36,26 +39,28 @@ def launch(
     except BaseException:  # Ctrl-C too
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: has_ended(pid), 5.0)
+        wait_until(lambda: exit_status(pid) is not None, 5.0)
         raise
 
 
-def has_ended(pid: int) -> bool:
-    """True once `pid` is no running child of ours; its exit status is collected."""
+def exit_status(pid: int) -> int | None:
+    """Exit code of a child of ours that has ended (a signal: negative), None if it runs, 0 if it is none."""
     try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
+        ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return True
+        return 0
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _spawn(home: ServerHome, *, http_only: bool, stop_with_fd: int | None) -> int:
     """Process id of the new process, in which nothing of ours is open but its log and `stop_with_fd`."""
-    command = [sys.executable, "-P", server_process.__file__, str(home.path)]
+    command = [sys.executable, "-P", "-m", server_process.__name__, str(home.path), str(home.log_dir)]
     if http_only:
         command.append("--http-only")
     if stop_with_fd is not None:
         command.append("--until-eof")
     environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    environment["PYTHONPATH"] = str(ROOT)
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
@@ -70,8 +75,9 @@ def _spawn(home: ServerHome, *, http_only: bool, stop_with_fd: int | None) -> in
 def _wait_for_answer(settings: ClickHouseSettings, home: ServerHome, pid: int, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if has_ended(pid):
-            raise FinalError(_why_it_ended(home))
+        status = exit_status(pid)
+        if status is not None:
+            raise FinalError(_why_it_ended(home, status))
         found = probe(settings)
         if found.answer is Answer.CLICKHOUSE:
             return found.detail
@@ -81,12 +87,13 @@ def _wait_for_answer(settings: ClickHouseSettings, home: ServerHome, pid: int, t
     )
 
 
-def _why_it_ended(home: ServerHome) -> str:
-    lines = [line.strip() for line in home.output.read_text(errors="replace").splitlines() if line.strip()]
-    told = (
-        [line for line in lines if "Exception" in line or "Error" in line] or lines or ["it left no message"]
-    )
-    reason = told[-1][:400]
+def _why_it_ended(home: ServerHome, status: int) -> str:
+    """The last line that tells of an error; after most of them the engine ends with exit code 0."""
+    lines = home.output.read_text(errors="replace").splitlines()
+    told = [
+        line.strip() for line in lines if "Exception" in line or "Error" in line or HELD_ELSEWHERE in line
+    ]
+    reason = told[-1] if told else f"it left no message, its exit code is {status}"
     if "No space left" in reason or "NOT_ENOUGH_SPACE" in reason:
         return home.disk_full("the server cannot write")
-    return f"ClickHouse ended while starting: {reason} (the whole log: {home.output})"
+    return f"ClickHouse ended while starting: {textwrap.shorten(reason, 300)} (the whole log: {home.output})"

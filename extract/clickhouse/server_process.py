@@ -1,6 +1,6 @@
-"""The embedded ClickHouse's own process: `python -P server_process.py HOME [--http-only] [--until-eof]`.
+"""The embedded ClickHouse's own process: `python -m extract.clickhouse.server_process HOME LOG_DIR [OPTION]`.
 
-Imports nothing of this project, so it starts from any directory. HOME holds config.xml, users.xml, data/,
+--http-only: no native protocol; --until-eof: ends with its stdin too. HOME has config.xml, users.xml, data/,
 tmp/ and server.lock, which this process holds (flock) for as long as it lives: the lock, not a pid, says
 whether a server runs. So neither a recycled pid nor a reboot nor a kill -9 misleads, and no two servers share
 one data directory.
@@ -11,25 +11,36 @@ which nobody writes; SIGTERM closes it, the query ends, and with it the server, 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import importlib.util
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
+from extract.clickhouse.server_confine import confine
+
+# What Python and the engine read: themselves, and the kernel's view of the machine. Of /proc no more than
+# that: the environments of the user's other processes hold passwords.
+PROC = ("self", "cpuinfo", "diskstats", "loadavg", "meminfo", "pressure", "stat", "sys", "uptime", "vmstat")
+READABLE = [Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/sys")]
+READABLE += [Path("/proc", name) for name in PROC]
 HELD_ELSEWHERE = "another server uses this data directory"
 
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM (with --until-eof: or the end of stdin); return at once if it cannot start."""
-    home = Path(argv[0])
+    home, log_dir = Path(argv[0]), Path(argv[1])
     os.setsid()  # a Ctrl-C at the terminal that started it is not meant for the server
     os.closerange(3, 4096)  # pipes of make or of a shell would stay open as long as the server lives
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # every thread from here on leaves it to _stop
     if not _hold_lock(home / "server.lock"):
         print(HELD_ELSEWHERE, file=sys.stderr)
         return 1
+    confine(writable=[home, log_dir, Path(os.devnull)], readable=READABLE)
     fifo = home / "stop.fifo"
     fifo.unlink(missing_ok=True)
     os.mkfifo(fifo, 0o600)
@@ -54,15 +65,26 @@ def _hold_lock(path: Path) -> bool:
 
 def _serve(home: Path, fifo: Path, *, listeners: tuple[str, ...]) -> None:
     os.environ["TMPDIR"] = str(home / "tmp")
-    os.chdir(home / "tmp")  # importing chdb opens a session of its own, which must not read our config.xml
-    from chdb import _chdb
-
-    os.chdir(home)
+    engine = _engine()
+    os.chdir(home)  # config.xml is read from here
     start = "".join(f"SYSTEM START LISTEN {listener}; " for listener in listeners)
     quoted = str(fifo).replace("\\", "\\\\").replace("'", "\\'")
     hold = f"INSERT INTO FUNCTION null('nothing String') FROM INFILE '{quoted}' FORMAT TabSeparated"
     # "TabSeparated" becomes the server's default format; clickhouse-connect counts on it.
-    _chdb.query(start + hold, "TabSeparated", path=str(home / "data"))
+    engine.query(start + hold, "TabSeparated", path=str(home / "data"))
+
+
+def _engine() -> ModuleType:
+    """The extension of chdb alone: the package opens a session of its own, after which no log is written."""
+    package = importlib.util.find_spec("chdb")
+    library = Path(package.origin).with_name("_chdb.abi3.so")
+    os.chdir(library.parent)  # it looks for its own parts here
+    if sys.platform == "linux":  # as the package does: its allocator must not mix with another library's
+        ctypes.CDLL(str(library), mode=sys.getdlopenflags() | os.RTLD_DEEPBIND)
+    spec = importlib.util.spec_from_file_location("_chdb", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _stop_at_sigterm(fifo: Path) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
 from extract.deribit.config import DeribitConfig
-from extract.deribit.envelope import INVALID_PARAMS, Envelope, ExchangeRefusedError, NoResultError, error_of
-from extract.deribit.record import TradePage, decode_page
+from extract.deribit.envelope import (
+    INVALID_PARAMS,
+    NO_JSON,
+    Envelope,
+    ExchangeRefusedError,
+    NoResultError,
+    error_of,
+)
+from extract.deribit.page import decode_page
+from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
 from extract.deribit.transport import pooled_transport
-from extract.errors import RetriableError
+from extract.errors import FinalError, RetriableError, UsageError
 
 T = TypeVar("T")
 Params = Mapping[str, "str | int"]
@@ -26,15 +34,27 @@ LIVE_PAGE_SIZE = 1_000
 
 @dataclass(frozen=True)
 class Host:
-    """One of the exchange's hosts. `page_size` shrinks when the host refuses a count."""
+    """One of the exchange's hosts. A name and password in its address are kept apart: no message shows them."""
 
     name: str
     url: str
+    auth: httpx.BasicAuth | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def at(cls, name: str, address: str) -> Host:
+        try:
+            url = httpx.URL(address)
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if not url.host:
+            raise UsageError(f"The address of the exchange's {name} host in [sources.deribit] is no URL.")
+        auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
+        return cls(name, str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/"), auth)
 
 
 @dataclass
 class Traffic:
-    """What was asked so far, over all threads."""
+    """What was asked so far, over all threads; `bytes` as they came over the wire."""
 
     requests: int = 0
     retries: int = 0
@@ -55,12 +75,17 @@ class DeribitClient:
         retrier: Retrier | None = None,
         limiter: RateLimiter | None = None,
     ) -> None:
-        self.live = Host("live", config.api_url)
-        self.history = Host("history", config.history_url)
+        self.live = Host.at("live", config.api_url)
+        self.history = Host.at("history", config.history_url)
+        self.exchange = _exchange_name(config.history_url)
         self.traffic = Traffic()
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
-        self._limiter = limiter or RateLimiter(config.requests_per_second)
-        self._retrier = retrier or Retrier(RetryPolicy(total_s=config.retry_total_s))
+        self._abandoned = threading.Event()
+        self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._abandoned.wait)
+        self._retrier = retrier or Retrier(
+            RetryPolicy(total_s=config.retry_total_s), sleep=self._abandoned.wait
+        )
+        self._was_answered = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
             transport=transport or pooled_transport(config.requests_in_flight + 2),
@@ -75,6 +100,10 @@ class DeribitClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def abandon(self) -> None:
+        """Has every thread give up at its next step: what they are asked for is not wanted any more."""
+        self._abandoned.set()
+
     def page_size(self, host: Host) -> int:
         """The largest page that `host` is known to take."""
         return self._page_sizes[host]
@@ -84,11 +113,15 @@ class DeribitClient:
         while True:
             count = self._page_sizes[host]
             try:
-                return self.call(host, method, {**params, "count": count}, decode_page)
+                page = self.call(host, method, {**params, "count": count}, decode_page)
             except ExchangeRefusedError as error:
-                if error.code != INVALID_PARAMS or error.param != "count" or count <= LIVE_PAGE_SIZE:
+                may_be_count = error.code == INVALID_PARAMS and error.param in (None, "count")
+                if not may_be_count or count <= LIVE_PAGE_SIZE:
                     raise
                 self._page_sizes[host] = LIVE_PAGE_SIZE
+            else:
+                page.count = count
+                return page
 
     def result(self, host: Host, method: str, params: Params | None = None, type: type[Any] = Any) -> Any:
         """The result of any other public method, as `type`."""
@@ -96,11 +129,14 @@ class DeribitClient:
         return self.call(host, method, params or {}, lambda body: decoder.decode(body).unwrap())
 
     def now_ms(self) -> int:
-        """The exchange's own clock. Gives up early: a run that cannot begin should say so at once."""
-        greeting = replace(self._retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
+        """The exchange's own clock. The first question of all gives up early: a run that cannot begin says so."""
         decoder = msgspec.json.Decoder(Envelope[int])
-        return greeting.run(
-            lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap())
+        retrier = self._retrier
+        if not self._was_answered:
+            retrier = replace(retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
+        return retrier.run(
+            lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap()),
+            self._note_retry,
         )
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
@@ -109,24 +145,41 @@ class DeribitClient:
 
     def _once(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
         self._limiter.acquire()
+        if self._abandoned.is_set():
+            raise FinalError(f"{method} was given up: the run has ended.")
+        response = self._get(host, method, params)
+        if response.status_code == 200:
+            try:
+                result = decode(response.content)
+            except (NoResultError, *NO_JSON):
+                pass
+            else:
+                self._was_answered = True
+                return result
+        error = error_of(method, response.status_code, response.headers, response.content)
+        if isinstance(error, RetriableError) and error.retry_after_s:
+            # A wait too long for the retrier ends the run; nobody else need sit it out.
+            self._limiter.pause(min(error.retry_after_s, self._retrier.policy.total_s))
+        raise error
+
+    def _get(self, host: Host, method: str, params: Params) -> httpx.Response:
+        with self._lock:
+            self.traffic.requests += 1
         try:
-            response = self._http.get(f"{host.url}/public/{method}", params=dict(params))
-        except httpx.TransportError as error:
+            response = self._http.get(f"{host.url}/public/{method}", params=dict(params), auth=host.auth)
+        except httpx.RequestError as error:
             fault = str(error) or type(error).__name__
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error
         with self._lock:
-            self.traffic.requests += 1
             self.traffic.bytes += response.num_bytes_downloaded
-        if response.status_code == 200:
-            try:
-                return decode(response.content)
-            except (NoResultError, msgspec.DecodeError):
-                pass
-        error = error_of(method, response.status_code, response.headers, response.content)
-        if isinstance(error, RetriableError) and error.retry_after_s:
-            self._limiter.pause(error.retry_after_s)
-        raise error
+        return response
 
     def _note_retry(self, wait_s: float) -> None:
         with self._lock:
             self.traffic.retries += 1
+
+
+def _exchange_name(url: str) -> str:
+    """Which exchange an address belongs to: its host; every sandbox on loopback counts as one."""
+    host = httpx.URL(url).host
+    return "a sandbox on loopback" if host in ("localhost", "127.0.0.1", "::1") else host

@@ -14,6 +14,9 @@ from extract.errors import UsageError
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 """Every kind that the exchange names; a trade has exactly one."""
 
+LEAST_PAGE = 2
+"""Pages overlap by a trade where time cannot tell trades apart."""
+
 
 @configspec
 class DeribitConfig(BaseConfiguration):
@@ -44,18 +47,24 @@ class DeribitConfig(BaseConfiguration):
         for url in (self.api_url, self.history_url):
             if not url.startswith(("http://", "https://")):
                 raise UsageError(
-                    f"The exchange's address {url!r} is none; it should read like {DeribitConfig.api_url}."
+                    "api_url and history_url of [sources.deribit] should read like "
+                    f"{DeribitConfig.api_url}; one of them does not begin with http:// or https://."
                 )
-        if self.requests_per_second <= 0 or self.page_size < 1 or self.requests_in_flight < 1:
+        if min(self.requests_per_second, self.requests_in_flight, self.window_trades, self.timeout_s) <= 0:
             raise UsageError(
-                "requests_per_second, page_size and requests_in_flight of [sources.deribit] must be above 0."
+                "requests_per_second, requests_in_flight, window_trades and timeout_s of [sources.deribit] "
+                "must be above 0."
+            )
+        if self.page_size < LEAST_PAGE:
+            raise UsageError(
+                f"page_size of [sources.deribit] must be at least {LEAST_PAGE}: a smaller page cannot be passed."
             )
 
 
 def deribit_config(**explicit: object) -> DeribitConfig:
     """The configuration as dlt resolves it; `explicit` values win. Raises UsageError for one of the wrong type."""
-    config = DeribitConfig(**{name: value for name, value in explicit.items() if value is not None})
+    given = {name: value for name, value in explicit.items() if value is not None}
     try:
-        return resolve_configuration(config, sections=("sources", "deribit"))
+        return resolve_configuration(DeribitConfig(), sections=("sources", "deribit"), explicit_value=given)
     except ConfigurationException as error:
         raise UsageError(f"[sources.deribit] cannot be read: {' '.join(str(error).split())}") from error

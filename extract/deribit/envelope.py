@@ -6,6 +6,7 @@ that are no JSON at all: the body is read before the status is judged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,12 @@ T = TypeVar("T")
 RETRIABLE_CODES = frozenset({10028, 10040, 10041, 10047, 10066, 11051, 11094, 13028, 13888})
 RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 INVALID_PARAMS = -32602
+MOST_SAID = 300
+"""Characters of the exchange's own words in a message."""
+
+
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding raises for a body that is no JSON, or not of the expected shape."""
 
 
 class NoResultError(ValueError):
@@ -33,10 +40,16 @@ class RpcError(msgspec.Struct):
 
 
 class Envelope(msgspec.Struct, Generic[T]):
-    """What surrounds each answer; times and the testnet flag are not needed."""
+    """What surrounds each answer. `us_in` is the exchange's own clock when it took the question, in µs."""
 
     result: T | msgspec.UnsetType = msgspec.UNSET
     error: RpcError | None = None
+    us_in: Any = msgspec.field(name="usIn", default=None)
+
+    @property
+    def at_ms(self) -> int | None:
+        """The exchange's time of the answer in ms."""
+        return self.us_in // 1000 if type(self.us_in) is int else None
 
     def unwrap(self) -> T:
         """The result; NoResultError where there is none."""
@@ -63,7 +76,7 @@ def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) 
     retry_after_s = _retry_after_s(headers)
     try:
         rpc = _error_decoder.decode(body).error
-    except msgspec.DecodeError:
+    except NO_JSON:
         rpc = None
     if rpc is None:
         what = f"HTTP {status}" if status != 200 else f"{len(body)} bytes that are no result"
@@ -73,17 +86,20 @@ def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) 
         return ExchangeRefusedError(message, code=None, status=status)
     data = rpc.data if isinstance(rpc.data, dict) else {}
     detail = ", ".join(str(data[key]) for key in ("param", "reason") if data.get(key))
-    message = f"The exchange answered {method} with error {rpc.code} {rpc.message}" + (
-        f" ({detail})" if detail else ""
-    )
+    said = f"{rpc.message} ({detail})" if detail else rpc.message
+    message = f"The exchange answered {method} with error {rpc.code} {said[:MOST_SAID]}"
     if rpc.code in RETRIABLE_CODES or status in RETRIABLE_STATUSES:
         return RetriableError(message, retry_after_s=retry_after_s)
-    return ExchangeRefusedError(message, code=rpc.code, status=status, param=data.get("param"))
+    param = data.get("param")
+    return ExchangeRefusedError(
+        message, code=rpc.code, status=status, param=param if isinstance(param, str) else None
+    )
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of a `Retry-After` header; its date form is not used by the exchange."""
     try:
-        return max(0.0, float(headers.get("retry-after", "")))
+        seconds = float(headers.get("retry-after", ""))
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None

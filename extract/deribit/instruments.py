@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -38,18 +37,6 @@ COLUMNS: dict[str, dict[str, Any]] = {
 
 _TIMES = ("expiration_timestamp", "creation_timestamp")
 _DOUBLES = tuple(name for name, column in COLUMNS.items() if column["data_type"] == "double")
-_DATE = re.compile(
-    r"(?<![0-9A-Z])(\d{1,2})(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)(\d{2})(?![0-9A-Z])"
-)
-
-
-def last_trading_day_over(instrument_name: str, at: datetime) -> bool:
-    """Whether every date in the name is more than a day before `at`; False for a name without a date."""
-    dates = [
-        datetime.strptime("".join(parts), "%d%b%y").replace(tzinfo=UTC)
-        for parts in _DATE.findall(instrument_name)
-    ]
-    return bool(dates) and max(dates) + timedelta(days=2) < at
 
 
 def to_row(record: dict[str, Any], currency: str) -> dict[str, Any]:
@@ -67,27 +54,47 @@ def to_row(record: dict[str, Any], currency: str) -> dict[str, Any]:
 
 
 def changed_instruments(
-    client: DeribitClient, streams: Iterable[Stream], known: dict[str, dict[str, int]]
+    client: DeribitClient, streams: Iterable[Stream], known: dict[str, Any], now_ms: int
 ) -> Iterator[dict[str, Any]]:
     """Rows of instruments that are new or read otherwise than last time; moves `known` along.
 
-    `known` holds, by currency, a checksum for each live instrument. The expired ones, which no longer change, are
-    asked for the first time and whenever a live one has gone.
+    `known` holds, by stream, a checksum for each live instrument and when the expired ones were asked for. Those no
+    longer change: they are asked for the first time, and whenever a live one has gone.
     """
-    kinds_of: dict[str, set[str]] = {}
-    for stream in streams:
-        kinds_of.setdefault(stream.currency, set()).add(stream.kind)
-    for currency, kinds in kinds_of.items():
-        before = known.get(currency)
+    for currency, kinds in _kinds_of(streams).items():
         live = {r["instrument_name"]: r for r in _ask(client, currency, expired=False)}
-        checksums = {name: zlib.crc32(msgspec.json.encode(r, order="sorted")) for name, r in live.items()}
-        changed = [r for name, r in live.items() if (before or {}).get(name) != checksums[name]]
-        gone = set(before or {}) - set(live)
-        if before is None or gone:
-            expired = _ask(client, currency, expired=True)
-            changed += [r for r in expired if before is None or r["instrument_name"] in gone]
-        known[currency] = checksums
-        yield from (to_row(r, currency) for r in changed if r.get("kind") in kinds)
+        expired: list[dict[str, Any]] | None = None
+        for kind in kinds:
+            stream = str(Stream(currency, kind))
+            before = known.get(stream, {"live": {}, "asked_ms": 0})
+            mine = {name: r for name, r in live.items() if r.get("kind") == kind}
+            checksums = {name: _checksum(r) for name, r in mine.items()}
+            changed = [r for name, r in mine.items() if before["live"].get(name) != checksums[name]]
+            gone = before["live"].keys() - mine
+            asked_ms = before["asked_ms"]
+            if gone or not asked_ms:
+                expired = _ask(client, currency, expired=True) if expired is None else expired
+                # Some live and die between two runs.
+                changed += [
+                    r
+                    for r in expired
+                    if r.get("kind") == kind
+                    and (r["instrument_name"] in gone or r.get("creation_timestamp", 0) >= asked_ms)
+                ]
+                asked_ms = now_ms
+            known[stream] = {"live": checksums, "asked_ms": asked_ms}
+            yield from (to_row(r, currency) for r in changed)
+
+
+def _kinds_of(streams: Iterable[Stream]) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {}
+    for stream in streams:
+        kinds.setdefault(stream.currency, []).append(stream.kind)
+    return kinds
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(msgspec.json.encode(record, order="sorted"))
 
 
 def _ask(client: DeribitClient, currency: str, *, expired: bool) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ class SeqRange:
 
 def missing_in(seqs: np.ndarray, first: int, last: int) -> list[tuple[int, int]]:
     """Ranges of first..last that `seqs` lacks, ascending."""
+    if last < first:
+        return []
     inside = np.unique(seqs[(seqs >= first) & (seqs <= last)])
     edges = np.concatenate(([first - 1], inside, [last + 1]))
     before = np.flatnonzero(np.diff(edges) > 1)
@@ -58,18 +60,38 @@ class SeqLedger:
         for start, chunk in zip(starts, np.split(seqs, starts[1:]), strict=True):
             yield names[codes[start]], chunk
 
-    def missing(self, last_known: Mapping[str, int], begins_at_one: bool) -> list[SeqRange]:
-        """What is missing up to the last seq seen of each instrument.
+    def add_one(self, instrument_name: str, trade_seq: int) -> None:
+        """Takes note of a record that is there although it could not be typed."""
+        code = self._codes.setdefault(instrument_name, len(self._codes))
+        self._parts.append((np.array([code], dtype=np.int32), np.array([trade_seq], dtype=np.int64)))
 
-        Counted from behind `last_known[instrument]` where that is known, else from 1 if the trades were taken from
-        the beginning of the exchange on, else from the first seq seen: what came before the time asked for is no gap.
+    def missing(
+        self, last_before: Mapping[str, int], first_after: Mapping[str, int], from_the_beginning: bool
+    ) -> list[SeqRange]:
+        """What is missing between the seqs known before, those seen, and those known after.
+
+        An instrument's proof begins behind `last_before`, else at 1 if the trades were taken from the beginning of
+        the exchange on, else at the first seq seen: what came before the time asked for is no gap. It ends before
+        `first_after`, else at the last seq seen.
         """
         found: list[SeqRange] = []
-        for name, seqs in self.by_instrument():
-            first = last_known.get(name, 0) + 1 if name in last_known or begins_at_one else int(seqs.min())
-            found += [SeqRange(name, *hole) for hole in missing_in(seqs, first, int(seqs.max()))]
+        nothing = np.empty(0, dtype=np.int64)
+        seen = dict(self.by_instrument())
+        for name in dict.fromkeys([*seen, *first_after]):
+            seqs = seen.get(name, nothing)
+            first = last_before.get(name, 0) + 1
+            if name not in last_before and not from_the_beginning:
+                if not len(seqs):
+                    continue
+                first = int(seqs.min())
+            last = max(int(seqs.max(initial=0)), first_after.get(name, 0) - 1)
+            found += [SeqRange(name, *hole) for hole in missing_in(seqs, first, last)]
         return found
 
     def last_seqs(self) -> dict[str, int]:
         """The greatest seq seen of each instrument."""
         return {name: int(seqs.max()) for name, seqs in self.by_instrument()}
+
+    def first_seqs(self) -> dict[str, int]:
+        """The least seq seen of each instrument."""
+        return {name: int(seqs.min()) for name, seqs in self.by_instrument()}

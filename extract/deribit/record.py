@@ -2,44 +2,47 @@
 
 Columns bear the API's names and types; `legs` is JSON text. Added here are `currency`, `kind` (as the exchange
 was asked) and `extra`: JSON text of the fields that no column knows. A record that cannot be typed is not lost:
-it comes back as `Rejected` with the reason and its raw text.
+it comes back as `Rejected` with the reason and its raw text (`loose`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 
-from extract.deribit.envelope import Envelope, NoResultError
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=9_999_999_999_999)]
 
 
 class Trade(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One public trade as the exchange sends it. `timestamp` in ms since 1970 UTC, `iv` in percent."""
 
-    trade_seq: int
+    trade_seq: Seq
     trade_id: str
-    timestamp: int
+    timestamp: TimeMs
     instrument_name: str
     price: float
     amount: float
     direction: str
-    tick_direction: int | None = None
+    tick_direction: Int64 | None = None
     index_price: float | None = None
     mark_price: float | None = None
     iv: float | None = None
     contracts: float | None = None
     liquidation: str | None = None
     block_trade_id: str | None = None
-    block_trade_leg_count: int | None = None
-    block_rfq_id: int | None = None
+    block_trade_leg_count: Int64 | None = None
+    block_rfq_id: Int64 | None = None
     combo_id: str | None = None
     combo_trade_id: str | None = None
-    legs: msgspec.Raw | None = None
+    legs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class LooseTrade(Trade, kw_only=True, forbid_unknown_fields=False, gc=False):
@@ -48,39 +51,38 @@ class LooseTrade(Trade, kw_only=True, forbid_unknown_fields=False, gc=False):
     extra: str | None = None
 
 
-class Page(msgspec.Struct):
-    """`result` of the get_last_trades_by_* endpoints."""
-
-    trades: list[Trade]
-    has_more: bool = False
-
-
-class _RawPage(msgspec.Struct):
-    trades: list[msgspec.Raw]
-    has_more: bool = False
-
-
 @dataclass(frozen=True)
 class Rejected:
-    """A record that could not be typed."""
+    """A record that could not be typed; `key` and `timestamp` where at least they could."""
 
     reason: str
     raw: str
+    key: tuple[str, int] | None = None
+    timestamp: int | None = None
 
 
 @dataclass
 class TradePage:
-    """A decoded page: what could be typed, what could not, and what the exchange says of more."""
+    """A decoded page: what could be typed, what could not, and what the exchange says of more.
+
+    `count` is what was asked for at most, `at_ms` the exchange's own time of the answer.
+    """
 
     trades: Sequence[Trade]
     has_more: bool
     rejected: list[Rejected] = field(default_factory=list)
     unknown_fields: frozenset[str] = frozenset()
+    count: int = 0
+    at_ms: int | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.trades) + len(self.rejected)
 
 
 FIELDS = tuple(Trade.__struct_fields__)
-_REQUIRED = FIELDS[: FIELDS.index("tick_direction")]
-_ARROW_TYPES: dict[str, pa.DataType] = {
+REQUIRED = FIELDS[: FIELDS.index("tick_direction")]
+ARROW_TYPES: dict[str, pa.DataType] = {
     "trade_seq": pa.int64(),
     "timestamp": pa.timestamp("ms", tz="UTC"),
     "price": pa.float64(),
@@ -94,7 +96,7 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     "block_rfq_id": pa.int64(),
 }
 ARROW_SCHEMA = pa.schema(
-    [pa.field(name, _ARROW_TYPES.get(name, pa.string()), nullable=name not in _REQUIRED) for name in FIELDS]
+    [pa.field(name, ARROW_TYPES.get(name, pa.string()), nullable=name not in REQUIRED) for name in FIELDS]
     + [
         pa.field("currency", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
@@ -103,79 +105,46 @@ ARROW_SCHEMA = pa.schema(
 )
 """One row per trade as the exchange stated it; times in ms UTC, prices and amounts as the API's units."""
 
-_page_decoder = msgspec.json.Decoder(Envelope[Page])
-_raw_page_decoder = msgspec.json.Decoder(Envelope[_RawPage])
+_row = attrgetter(*FIELDS)
+_learned: dict[type[Trade], tuple[tuple[str, str], ...]] = {}
 _GETTERS = [(name, attrgetter(name)) for name in FIELDS]
 
 
-def decode_page(body: bytes) -> TradePage:
-    """A page of trades from the body of an answer.
-
-    Raises NoResultError where the body holds no result, msgspec.DecodeError where it is no JSON.
-    """
-    try:
-        page = _page_decoder.decode(body).unwrap()
-    except msgspec.ValidationError:
-        return _decode_record_by_record(body)
-    return TradePage(page.trades, page.has_more)
+def learn(kind: type[Trade], fields: dict[str, str]) -> None:
+    """Has trades of `kind` bear the exchange's field `fields[attribute]` as raw JSON in `attribute`."""
+    _learned[kind] = tuple(
+        (attribute, msgspec.json.encode(name).decode()) for attribute, name in fields.items()
+    )
 
 
-def _decode_record_by_record(body: bytes) -> TradePage:
-    """The slow way, for a page that holds a field or a type that `Trade` does not know."""
-    try:
-        page = _raw_page_decoder.decode(body).unwrap()
-    except msgspec.ValidationError as error:
-        raise NoResultError(f"the answer is no page of trades: {error}") from error
-    trades: list[Trade] = []
-    rejected: list[Rejected] = []
-    unknown: set[str] = set()
-    for raw in page.trades:
-        try:
-            trade = _decode_loosely(raw, unknown)
-        except (msgspec.ValidationError, TypeError) as error:
-            rejected.append(Rejected(str(error), bytes(raw).decode("utf-8", "replace")))
-        else:
-            trades.append(trade)
-    return TradePage(trades, page.has_more, rejected, frozenset(unknown))
+def extra_of(trade: Trade) -> str | None:
+    """JSON text of what no column knows of the trade."""
+    if type(trade) is Trade:
+        return None
+    if type(trade) is LooseTrade:
+        return trade.extra
+    parts = [
+        f"{name}:{bytes(value).decode()}"
+        for attribute, name in _learned[type(trade)]
+        if (value := getattr(trade, attribute)) is not msgspec.UNSET
+    ]
+    return f"{{{','.join(parts)}}}" if parts else None
 
 
-def _decode_loosely(raw: msgspec.Raw, unknown: set[str]) -> Trade:
-    record = msgspec.json.decode(raw)
-    if not isinstance(record, dict):
-        raise TypeError(f"a trade is an object, not {type(record).__name__}")
-    legs = record.pop("legs", None)
-    values: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for name, value in record.items():
-        if name not in FIELDS:
-            extra[name] = value
-        else:
-            try:
-                values[name] = _as_typed(name, value)
-            except msgspec.ValidationError as error:
-                if name in _REQUIRED:
-                    raise msgspec.ValidationError(f"{name}: {error}") from error
-                extra[name] = value
-    missing = [name for name in _REQUIRED if values.get(name) is None]
-    if missing:
-        raise msgspec.ValidationError(f"{missing[0]} is missing")
-    if legs is not None:
-        values["legs"] = msgspec.Raw(msgspec.json.encode(legs))
-    unknown.update(extra)
-    return LooseTrade(**values, extra=msgspec.json.encode(extra).decode() if extra else None)
+def legs_of(legs: msgspec.Raw | msgspec.UnsetType) -> str | None:
+    """JSON text of a combo trade's legs; null says as little as no field."""
+    text = None if legs is msgspec.UNSET else bytes(legs).decode()
+    return None if text == "null" else text
 
 
-_FIELD_TYPES = {f.name: f.type for f in msgspec.structs.fields(Trade)}
+def content_digest(trade: Trade) -> int:
+    """63 bits over a trade's whole content, however it was spelled: a re-stated trade has another one."""
+    content = [*_row(trade)[:-1], _in_order(legs_of(trade.legs)), _in_order(extra_of(trade))]
+    return int.from_bytes(hashlib.blake2b(msgspec.json.encode(content), digest_size=8).digest(), "big") >> 1
 
 
-def _as_typed(name: str, value: object) -> object:
-    """`value` as its column's type, taking a number in quotes for a number and a number for text."""
-    text_wanted = name in _ARROW_TYPES and isinstance(value, str)
-    if isinstance(value, bool) and name in _ARROW_TYPES:
-        raise msgspec.ValidationError("a number was expected, not true or false")
-    if not text_wanted and isinstance(value, (int, float)) and name not in _ARROW_TYPES:
-        return str(value)
-    return msgspec.convert(value, _FIELD_TYPES[name], strict=False)
+def _in_order(text: str | None) -> bytes | None:
+    return None if text is None else msgspec.json.encode(msgspec.json.decode(text), order="sorted")
 
 
 def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
@@ -183,7 +152,7 @@ def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
     count = len(trades)
     # A list per field: half the cost of a tuple per trade, and nothing that the garbage collector looks at.
     arrays = [_column(name, list(map(get, trades)), count) for name, get in _GETTERS]
-    extra = [getattr(trade, "extra", None) for trade in trades] if _any_loose(trades) else None
+    extra = [extra_of(trade) for trade in trades] if set(map(type, trades)) - {Trade} else None
     arrays += [
         pa.repeat(pa.scalar(currency), count),
         pa.repeat(pa.scalar(kind), count),
@@ -192,16 +161,12 @@ def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ARROW_SCHEMA)
 
 
-def _any_loose(trades: Iterable[Trade]) -> bool:
-    return any(type(trade) is LooseTrade for trade in trades)
-
-
 def _column(name: str, values: Sequence[Any], count: int) -> pa.Array:
     kind = ARROW_SCHEMA.field(name).type
     if name == "legs":
-        if all(value is None for value in values):
-            return pa.nulls(count, kind)
-        values = [None if value is None else bytes(value).decode() for value in values]
+        values = (
+            [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else [None] * count
+        )
     if values.count(None) == count:
         return pa.nulls(count, kind)
     if name == "timestamp":

@@ -1,53 +1,121 @@
-"""Fetching exactly the missing sequence numbers of one instrument, until they are there or known to be absent."""
+"""Fetching exactly the missing trades of one instrument, until they are there or known to be absent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
 from extract.deribit.client import DeribitClient, Host
-from extract.deribit.proof import SeqRange, missing_in
+from extract.deribit.envelope import ExchangeRefusedError
+from extract.deribit.paging import OutsideRangeError
+from extract.deribit.proof import SeqRange
 from extract.deribit.record import Rejected, Trade, TradePage
+from extract.deribit.seqpaging import Hole, SeqPager
+from extract.errors import ProofError
 
-SURE_AFTER = 3
-"""Answers in a row without any trade of a range until the exchange counts as not having it."""
+PAGES_AT_ONCE = 3
+"""Pages of one instrument before what they brought is handed on: memory does not grow with the hole."""
 
 
 @dataclass
 class Repaired:
-    """What came of one missing range: its trades, what the exchange does not have, what could not be typed."""
+    """What came of missing trades: those that are there, what the exchange does not have, what could not be typed."""
 
     trades: list[Trade] = field(default_factory=list)
     absent: list[SeqRange] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def repair(client: DeribitClient, host: Host, wanted: SeqRange) -> Repaired:
-    """Asks for `wanted`, then for what the answer lacks, until nothing is lacking or it is sure to be absent.
+class Repair:
+    """The holes of one instrument: from the history host, then from the live one what that lacks.
 
-    A full page leaks at its ends, so rows outside of what was asked are dropped and holes inside are asked again.
+    History is some seconds behind, and may not know an instrument yet that is minutes old.
     """
-    result = Repaired()
-    open_ranges = [(wanted, 0)]
-    while open_ranges:
-        asked, fruitless = open_ranges.pop()
-        page = _ask(client, host, asked)
-        result.rejected += page.rejected
-        inside = {t.trade_seq: t for t in page.trades if _is_inside(t, asked)}
-        result.trades += inside.values()
-        fruitless = 0 if inside else fruitless + 1
-        for first, last in missing_in(np.fromiter(inside, dtype=np.int64), asked.first, asked.last):
-            missing = SeqRange(asked.instrument_name, first, last)
-            if fruitless >= SURE_AFTER:
-                result.absent.append(missing)
+
+    def __init__(self, client: DeribitClient, instrument_name: str, holes: Iterable[Hole]) -> None:
+        self._client = client
+        self._host = client.history
+        self._name = instrument_name
+        self._pager = SeqPager(instrument_name, holes, client.page_size(client.history))
+        self._unknown_to: list[str] = []
+        self._is_sure = True
+
+    @property
+    def is_done(self) -> bool:
+        return self._pager.request is None and (self._host is self._client.live or not self._pager.absent)
+
+    def step(self) -> Repaired:
+        """The next few pages. Raises ProofError where trades can neither be had nor be shown to be absent."""
+        result = Repaired()
+        for _ in range(PAGES_AT_ONCE):
+            if self._pager.request is None:
+                break
+            try:
+                self._take(_ask(self._client, self._host, self._pager.request), result)
+            except ExchangeRefusedError as error:
+                if error.param != "instrument_name":
+                    raise
+                self._give_up_host()
+        if self._pager.request is None and self._pager.absent:
+            if self._host is self._client.live:
+                self._conclude(result)
             else:
-                open_ranges.append((missing, fruitless))
-    return result
+                self._turn_to_live()
+        return result
+
+    def _take(self, page: TradePage, result: Repaired) -> None:
+        asked = self._pager.request
+        assert asked is not None
+        for trade in page.trades:
+            if trade.instrument_name != self._name:
+                raise OutsideRangeError(
+                    f"Asked for trades of {self._name}, the exchange answers with one of {trade.instrument_name}."
+                )
+        rejected = {bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self._name}
+        by_seq = {trade.trade_seq: trade for trade in page.trades}
+        seqs = np.fromiter([*by_seq, *rejected], dtype=np.int64)
+        found = self._pager.feed(seqs, is_full=page.rows >= page.count)
+        result.trades += [trade for seq, trade in by_seq.items() if seq in found]
+        result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in found]
+        # A record that names no seq may be the one that is missing.
+        self._is_sure &= all(bad.key for bad in page.rejected)
+
+    def _give_up_host(self) -> None:
+        self._unknown_to.append(self._host.name)
+        while self._pager.request is not None:
+            self._pager.feed(np.empty(0, dtype=np.int64), is_full=False)
+
+    def _turn_to_live(self) -> None:
+        holes = [(each.first, each.last) for each in self._pager.absent]
+        self._host = self._client.live
+        self._pager = SeqPager(self._name, holes, self._client.page_size(self._host))
+
+    def _conclude(self, result: Repaired) -> None:
+        # The live host keeps a day: only history can say that there is no such trade.
+        if self._client.history.name in self._unknown_to:
+            first = self._pager.absent[0]
+            raise ProofError(
+                f"The exchange shows trades of {self._name} and says that there is no such instrument: "
+                f"its trades {first.first}–{first.last} cannot be fetched."
+            )
+        if self._is_sure:
+            result.absent += self._pager.absent
 
 
-def _is_inside(trade: Trade, asked: SeqRange) -> bool:
-    return trade.instrument_name == asked.instrument_name and asked.first <= trade.trade_seq <= asked.last
+def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[Repair]:
+    """One Repair for each instrument of `missing`."""
+    by_name = groupby(sorted(missing), key=lambda each: each.instrument_name)
+    return [Repair(client, name, [(each.first, each.last) for each in ranges]) for name, ranges in by_name]
+
+
+def repair(client: DeribitClient, missing: Iterable[SeqRange]) -> Iterator[Repaired]:
+    """What comes of `missing`, a few pages at a time, one instrument after the other."""
+    for each in repairs(client, missing):
+        while not each.is_done:
+            yield each.step()
 
 
 def _ask(client: DeribitClient, host: Host, asked: SeqRange) -> TradePage:

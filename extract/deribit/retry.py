@@ -34,7 +34,7 @@ class Retrier:
     """Runs a call until it succeeds, fails finally, or the policy's bounds are met."""
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
     rng: random.Random = field(default_factory=random.Random)
 
@@ -63,7 +63,7 @@ class RateLimiter:
         self,
         per_second: float,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._interval_s = 1.0 / per_second
@@ -72,17 +72,27 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._next_s = clock() - self._burst_s
+        self._not_before_s = self._next_s
 
     def acquire(self) -> None:
-        """Waits for the next turn."""
+        """Waits for the next turn; a turn that falls into a pause is given up for one after it."""
+        while True:
+            now, turn = self._take_turn()
+            if turn > now:
+                self._sleep(turn - now)
+            if turn >= self._not_before_s:
+                return
+
+    def _take_turn(self) -> tuple[float, float]:
         with self._lock:
             now = self._clock()
             turn = max(self._next_s, now - self._burst_s)
             self._next_s = turn + self._interval_s
-        if turn > now:
-            self._sleep(turn - now)
+            return now, turn
 
     def pause(self, seconds: float) -> None:
         """No request of any thread for `seconds`: the exchange asked for less."""
         with self._lock:
-            self._next_s = max(self._next_s, self._clock() + seconds)
+            until_s = self._clock() + seconds
+            self._not_before_s = max(self._not_before_s, until_s)
+            self._next_s = max(self._next_s, until_s)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 AIM = 0.75
 """Share of a page that a slice should fill: a second page costs more than the quarter left empty."""
-MAX_GROWTH = 8.0
+MAX_GROWTH = 8
 """A slice is at most this much longer than the one before: trading wakes up faster than it falls asleep."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Slice:
-    """Trades with start_ms <= timestamp <= end_ms. A probe may end early, where its first page does."""
+    """Trades with start_ms <= timestamp <= end_ms. A probe ends early, where its first page does."""
 
     start_ms: int
     end_ms: int
@@ -20,23 +21,36 @@ class Slice:
 
 
 class SlicePlanner:
-    """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far."""
+    """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far.
+
+    A slice that came back unfinished leaves a rest, which is handed out before anything newer.
+    """
 
     def __init__(self, start_ms: int, end_ms: int, page_size: int) -> None:
         self.end_ms = end_ms
-        self._page_size = page_size
+        self.page_size = page_size
         self._frontier_ms = start_ms
         self._length_ms: int | None = None
         self._probing = False
+        self._rests: list[Slice] = []
 
     @property
     def is_drained(self) -> bool:
         """Whether every slice has been handed out."""
-        return self._frontier_ms > self.end_ms and not self._probing
+        return self._frontier_ms > self.end_ms and not self._probing and not self._rests
 
-    def next(self) -> Slice | None:
+    @property
+    def done_ms(self) -> int:
+        """Up to where the slices reach without a gap, once all that were handed out are back."""
+        return self._frontier_ms - 1
+
+    def next(self, *, rests_only: bool = False) -> Slice | None:
         """The next slice; None while a probe is out, or when there is nothing left."""
-        if self._probing or self.is_drained:
+        if self._probing:
+            return None
+        if self._rests:
+            return self._piece_of_rest()
+        if rests_only or self.is_drained:
             return None
         start_ms = self._frontier_ms
         if self._length_ms is None:
@@ -47,13 +61,23 @@ class SlicePlanner:
         self._frontier_ms = end_ms + 1
         return Slice(start_ms, end_ms)
 
+    def _piece_of_rest(self) -> Slice:
+        rest = self._rests.pop()
+        end_ms = min(rest.end_ms, rest.start_ms + (self._length_ms or 1) - 1)
+        if end_ms < rest.end_ms:
+            self._rests.append(Slice(end_ms + 1, rest.end_ms))
+        return Slice(rest.start_ms, end_ms)
+
     def observe(self, done: Slice, first_ms: int | None, end_ms: int, rows: int) -> None:
         """Learns from a finished slice: it covered up to `end_ms` with `rows` trades, the first at `first_ms`."""
         if done.is_probe:
             self._probing = False
             self._frontier_ms = end_ms + 1
+        elif end_ms < done.end_ms:
+            self._rests.append(Slice(end_ms + 1, done.end_ms))
+            self._rests.sort(reverse=True)
         # A probe may begin with years of silence: its density counts from the first trade on.
         start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
         span_ms = max(1, end_ms - start_ms + 1)
-        wanted_ms = span_ms * self._page_size * AIM / max(rows, 1)
-        self._length_ms = max(1, int(min(wanted_ms, span_ms * MAX_GROWTH)))
+        growth = min(MAX_GROWTH, self.page_size * AIM / rows) if rows else MAX_GROWTH
+        self._length_ms = math.ceil(span_ms * growth)

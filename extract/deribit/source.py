@@ -13,10 +13,12 @@ from dlt.extract import DltResource
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
-from extract.deribit.instruments import changed_instruments, last_trading_day_over
+from extract.deribit.instruments import changed_instruments
 from extract.deribit.record import ARROW_SCHEMA
 from extract.deribit.state import Stream, StreamState
-from extract.deribit.sweep import StreamSweep, WindowReport, sweep_window
+from extract.deribit.stream import StreamSweep
+from extract.deribit.sweep import WindowReport, sweep_window
+from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
@@ -76,9 +78,9 @@ def deribit(client: DeribitClient, window: Window) -> tuple[DltResource, ...]:
     """
     return (
         trades(client, window),
-        odd_rows(window, "rejected_trades", REJECTED_COLUMNS, _rejected),
-        odd_rows(window, "absent_trades", ABSENT_COLUMNS, _absent),
-        odd_rows(window, "coverage", COVERAGE_COLUMNS, _coverage),
+        odd_rows(window.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(window.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        odd_rows(window.report, "coverage", COVERAGE_COLUMNS, _coverage),
         instruments(client, window),
     )
 
@@ -88,6 +90,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
 
     @dlt.resource(name="trades", write_disposition="append")
     def resource() -> Iterator[Any]:
+        refuse_another_exchange(dlt.current.source_state(), client.exchange)
         state = dlt.current.resource_state()
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
@@ -101,7 +104,6 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             on_slice=window.on_slice,
         )
         for sweep in sweeps:
-            _forget_expired(sweep.state)
             state[str(sweep.stream)] = sweep.state.to_json()
 
     return clickhouse_adapter(
@@ -112,8 +114,18 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
     )
 
 
+def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
+    """A sandbox's trades, or the testnet's, must never come to lie among real ones."""
+    held = state.setdefault("exchange", exchange)
+    if held != exchange:
+        raise UsageError(
+            f"This database holds trades of {held}, and those of {exchange} must not be mixed with them: drop the "
+            "old ones with `tape reset`, or name another database by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+        )
+
+
 def odd_rows(
-    window: Window,
+    report: WindowReport,
     name: str,
     columns: dict[str, Any],
     rows_of: Callable[[WindowReport], list[dict[str, Any]]],
@@ -126,14 +138,14 @@ def odd_rows(
         if not state:
             state["exists"] = True
             yield dlt.mark.materialize_table_schema()
-        while not window.report.is_swept:
+        while not report.is_swept:
             yield None  # another resource's turn
-        yield rows_of(window.report)
+        yield rows_of(report)
 
     return resource()
 
 
-def _rejected(report: WindowReport) -> list[dict[str, Any]]:
+def rejected_rows(report: WindowReport) -> list[dict[str, Any]]:
     unique = {(stream, bad.raw): bad.reason for stream, bad in report.rejected}
     return [
         {"currency": stream.currency, "kind": stream.kind, "reason": reason, "raw": raw}
@@ -141,7 +153,7 @@ def _rejected(report: WindowReport) -> list[dict[str, Any]]:
     ]
 
 
-def _absent(report: WindowReport) -> list[dict[str, Any]]:
+def absent_rows(report: WindowReport) -> list[dict[str, Any]]:
     return [
         {
             "instrument_name": absent.range.instrument_name,
@@ -178,20 +190,13 @@ def _plan(client: DeribitClient, window: Window, state: dict[str, Any]) -> list[
     return sweeps
 
 
-def _forget_expired(state: StreamState) -> None:
-    """Instruments that have expired need no seq to go on from: the state holds what is alive, not all history."""
-    if state.covered:
-        at = datetime.fromtimestamp(state.covered[-1].end_ms / 1000, UTC)
-        state.last_seq = {n: seq for n, seq in state.last_seq.items() if not last_trading_day_over(n, at)}
-
-
 def instruments(client: DeribitClient, window: Window) -> DltResource:
     """One row for each instrument that is new or changed since the last run."""
 
     @dlt.resource(name="instruments", write_disposition="append", columns=INSTRUMENT_COLUMNS)
     def resource() -> Iterator[Any]:
         known = dlt.current.resource_state().setdefault("known", {})
-        rows = list(changed_instruments(client, window.streams, known))
+        rows = list(changed_instruments(client, window.streams, known, window.now_ms))
         if rows:
             yield rows
 

@@ -20,8 +20,17 @@ from extract.clickhouse.destination import tokens
 from extract.clickhouse.settings import ClickHouseSettings
 from tests.destination.proxy import Proxy
 
-MANY = 2_300_000  # more than two of the server's insert blocks
+BLOCK_ROWS = 100_000
+MANY = 230_000  # more than two blocks
 NewPipeline = Callable[..., dlt.Pipeline]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's insert blocks are a tenth of what they are, so that a file of many blocks is made quickly."""
+    for name in ("max_insert_block_size", "min_insert_block_size_rows"):
+        monkeypatch.setitem(tokens._FIXED_BLOCKS, name, BLOCK_ROWS)
+    monkeypatch.setitem(tokens._FIXED_BLOCKS, "input_format_parquet_max_block_size", BLOCK_ROWS // 16)
 
 
 def numbers(count: int) -> pa.Table:
@@ -96,13 +105,14 @@ def test_a_loader_killed_before_it_hears_the_answer_resumes_without_repeating(
 
 
 def write_parquet(path: Path) -> None:
-    pq.write_table(numbers(MANY), path, row_group_size=150_000)
+    pq.write_table(numbers(MANY), path, row_group_size=15_000)
 
 
 def write_jsonl(path: Path) -> None:
-    path.write_text("\n".join(['{"n":%d}' % n for n in range(MANY)]))
+    path.write_text("\n".join([f'{{"n":{n}}}' for n in range(MANY)]))
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("write", "file_format"), [(write_parquet, "Parquet"), (write_jsonl, "JSONEachRow")])
 def test_a_file_inserted_in_part_is_completed_by_inserting_it_again(
     pipeline: dlt.Pipeline,
@@ -131,6 +141,7 @@ def test_a_file_inserted_in_part_is_completed_by_inserting_it_again(
             assert fingerprint(clickhouse_client, database) == whole(MANY)
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_a_request_cut_in_the_middle_of_a_file_is_completed_by_the_retry(
     new_pipeline: NewPipeline,
     proxy: Proxy,
@@ -143,11 +154,27 @@ def test_a_request_cut_in_the_middle_of_a_file_is_completed_by_the_retry(
     pipeline = new_pipeline(port=proxy.port)
     pipeline.extract(numbers(MANY), table_name="numbers", loader_file_format="jsonl")
     pipeline.normalize()
-    proxy.marker, proxy.cut_after_bytes = b"numbers%60+FORMAT", 25_000_000
+    proxy.marker, proxy.cut_after_bytes = b"numbers%60+FORMAT", 2_500_000
     pipeline.load()
 
     assert proxy.cut_after_bytes is None, "the request was cut"
     assert fingerprint(clickhouse_client, database) == whole(MANY)
+
+
+def test_a_select_is_inserted_as_one_block(
+    pipeline: dlt.Pipeline, database: str, clickhouse_client: Client
+) -> None:
+    """Its rows may come in another order the next time, so that part of it could not be completed."""
+    pipeline.run(numbers(0), table_name="numbers")
+    with pipeline.sql_client() as client:
+        client.insert_token = "a-token"
+        for _ in range(2):
+            client.execute_sql("INSERT INTO numbers SELECT number FROM numbers_mt(3000000)")
+            assert fingerprint(clickhouse_client, database) == whole(3_000_000)
+    blocks = (
+        f"SELECT max(max_block_number) FROM system.parts WHERE database = '{database}' AND table = 'numbers'"
+    )
+    assert clickhouse_client.command(blocks) == 1
 
 
 def test_the_end_of_a_load_is_noted_once(

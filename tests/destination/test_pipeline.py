@@ -166,7 +166,7 @@ def test_a_model_is_inserted_by_the_server(pipeline: dlt.Pipeline) -> None:
     """dlt's `model` jobs, INSERT … SELECT: once for each load."""
     pipeline.run([{"id": 1}, {"id": 2}], table_name="trades")
 
-    @dlt.resource(name="doubled")
+    @dlt.resource(name="doubled", columns={"id": {"data_type": "bigint"}})
     def doubled() -> Any:
         yield pipeline.dataset()("SELECT id * 2 AS id FROM trades")
 

@@ -4,10 +4,6 @@
     config(
         materialized='incremental',
         incremental_strategy='append',
-        engine='ReplacingMergeTree(version)',
-        order_by=['instrument_name', 'trade_seq'],
-        partition_by='toYYYYMM(timestamp)',
-        indexes=[{'name': 'by_time', 'definition': 'timestamp type minmax granularity 1'}],
         pre_hook=["{{ claim_loads() }}", "{{ note_trade_moves() }}"],
         post_hook="{{ record_loads() }}"
     )
@@ -21,11 +17,20 @@ claimed as (
     where {{ is_claimed('load_id', 'trade_versions') }}
 ),
 
+-- The extractor writes a trade once in a load package. If it ever came twice, with other content, a digest decides.
+repeated as (
+    select cityHash64(load_id, instrument_name, trade_seq) as digest
+    from claimed
+    group by digest
+    having count() > 1
+),
+
 final as (
     select
         instrument_name,
         trade_seq,
-        trade_id,
+        {{ trade_id_prefix('trade_id') }} as trade_id_prefix,
+        {{ trade_id_number('trade_id') }} as trade_id_number,
         timestamp,
         price,
         amount,
@@ -51,10 +56,14 @@ final as (
         expiry,
         strike,
         option_type,
-        -- The newest load wins. Within one load a digest of the record decides, so that the winner is always the same.
-        load_us * 4096 + cityHash64(tuple(
-            timestamp, trade_id, price, amount, direction, index_price, mark_price, iv, legs, extra
-        )) % 4096 as version
+        load_us * 4096 + if(
+            cityHash64(load_id, instrument_name, trade_seq) in (select repeated.digest from repeated),
+            cityHash64(tuple(
+                trade_id, timestamp, price, amount, direction, tick_direction, index_price, mark_price, iv, contracts,
+                liquidation, block_trade_id, block_trade_leg_count, block_rfq_id, combo_id, combo_trade_id, legs, extra
+            )) % 4096,
+            0
+        ) as version
     from claimed
 )
 

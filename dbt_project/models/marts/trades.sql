@@ -9,7 +9,7 @@ final as (
     select
         instrument_name,
         trade_seq,
-        trade_id,
+        {{ trade_id('trade_id_prefix', 'trade_id_number') }} as trade_id,
         timestamp,
         price,
         amount,

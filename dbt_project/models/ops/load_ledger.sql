@@ -1,14 +1,6 @@
 -- One row per model and load package claimed, and one more once it was consumed.
 -- Written by hooks only, see macros/loads.sql.
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='append',
-        full_refresh=false,
-        engine='MergeTree()',
-        order_by=['model', 'load_id']
-    )
-}}
+{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select
     toLowCardinality('') as model,

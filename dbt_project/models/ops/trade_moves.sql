@@ -1,14 +1,6 @@
 -- One row per place in time that a re-stated trade left, and load package that moved it. Written by a hook of
 -- `trade_versions`, before the old row can merge away; candles are recomputed there.
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='append',
-        full_refresh=false,
-        engine='MergeTree()',
-        order_by=['load_id', 'instrument_name', 'timestamp']
-    )
-}}
+{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select
     '' as load_id,

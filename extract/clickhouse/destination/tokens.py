@@ -36,6 +36,12 @@ _FIXED_BLOCKS = {
     "input_format_max_block_wait_ms": 0,
     "input_format_connection_handling": 0,
 }
+# A SELECT may bring its rows in another order the next time, so INSERT … SELECT is one block, whole or not at all.
+_ONE_BLOCK = {
+    "max_insert_threads": 1,
+    "min_insert_block_size_rows": 1 << 40,
+    "min_insert_block_size_bytes": 0,
+}
 _READING = {
     "date_time_input_format": "best_effort",
     "input_format_null_as_default": 1,
@@ -53,7 +59,7 @@ def file_settings(token: str | None) -> dict[str, Any]:
     """Settings of an insert from a file. A file without a token would be no load job."""
     if not token:
         raise ValueError("a file is inserted by a load job, which has a token")
-    return {**_FIXED_BLOCKS, **_READING, **statement_settings(token)}
+    return {**_FIXED_BLOCKS, **_READING, **_remembered(token)}
 
 
 def statement_settings(token: str | None) -> dict[str, Any]:
@@ -69,6 +75,10 @@ def statement_settings(token: str | None) -> dict[str, Any]:
             "deduplicate_insert": "disable",
             "deduplicate_insert_select": "disable",
         }
+    return {**_ONE_BLOCK, **_remembered(token)}
+
+
+def _remembered(token: str) -> dict[str, Any]:
     return {
         "async_insert": 0,
         "insert_deduplicate": 1,

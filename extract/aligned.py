@@ -1,0 +1,26 @@
+"""Tables for people: columns aligned, no line ever cut, so that `grep` and `sort` work on them too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> Iterator[str]:
+    """Lines of the table; whole numbers to the right with thousands set apart, None as `-`."""
+    table = [list(header), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[at]) for line in table) for at in range(len(header))]
+    is_number = [
+        len(table) > 1 and all(line[at].replace(",", "").isdigit() or line[at] == "-" for line in table[1:])
+        for at in range(len(header))
+    ]
+    for line in table:
+        cells = zip(line, widths, is_number, strict=True)
+        yield "  ".join(
+            text.rjust(width) if right else text.ljust(width) for text, width, right in cells
+        ).rstrip()
+
+
+def _text(cell: str | int | None) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:,}" if isinstance(cell, int) else cell

@@ -1,0 +1,30 @@
+"""The two things that are read off an instrument's name; neither is relied on where a name follows no rule."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_DATE = re.compile(
+    r"(?<![0-9A-Z])(\d{1,2})(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)(\d{2})(?![0-9A-Z])"
+)
+_BY_RULE = re.compile(r"([A-Z0-9]+(?:_[A-Z0-9]+)?)(?:-(?:PERPETUAL|\d{1,2}[A-Z]{3}\d{2}(?:-.*)?))?")
+
+
+def last_trading_day_over(instrument_name: str, at: datetime) -> bool:
+    """Whether every date in the name is more than two days before `at`; False for a name without a date."""
+    dates = [date for parts in _DATE.findall(instrument_name) if (date := _date("".join(parts)))]
+    return bool(dates) and max(dates) + timedelta(days=2) < at
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%d%b%y").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def contradicts(instrument_name: str, currency: str) -> bool:
+    """Whether a name that follows the rules belongs to another currency; a name that follows none may be anybody's."""
+    match = _BY_RULE.fullmatch(instrument_name)
+    return match is not None and currency not in match[1]

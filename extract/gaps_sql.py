@@ -1,0 +1,321 @@
+"""What is missing, as one statement over the raw tables; the only place that says what counts as a gap.
+
+Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64). The names in braces are tables,
+or for one that no run has made yet the empty relation of OPTIONAL_TABLES.
+
+The server holds two bits for each trade and one row for each gap, the client one row for each gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from extract.clickhouse.settings import RAW_DATABASE
+
+OPTIONAL_TABLES = {
+    "instruments": """(
+    select
+        '' as instrument_name,
+        '' as currency,
+        '' as kind,
+        cast(null as Nullable(DateTime64(3, 'UTC'))) as creation_timestamp,
+        cast(null as Nullable(DateTime64(3, 'UTC'))) as expiration_timestamp
+    where 0
+)""",
+    "instrument_tails": """(
+    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as last_seq where 0
+)""",
+    "absent_trades": """(
+    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as first_seq, toInt64(0) as last_seq where 0
+)""",
+    "rejected_trades": "(select '' as currency, '' as kind, '' as raw where 0)",
+}
+"""Tables that come into being with their first row, and what stands for them until then."""
+
+_ASKED = """(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
+        and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})"""
+
+_COVERED = """
+covered_rows as (
+    -- A later row with the same beginning is the newer word; spans may overlap.
+    select currency, kind, covered_from, max(covered_to) as covered_to
+    from <coverage>
+    where <asked>
+    group by currency, kind, covered_from
+),
+
+covered_rows_apart as (
+    select
+        *,
+        covered_from > toIntervalMillisecond(1) + max(covered_to) over (
+            partition by currency, kind order by covered_from
+            rows between unbounded preceding and 1 preceding
+        ) as is_apart
+    from covered_rows
+),
+
+covered_rows_numbered as (
+    select *, sum(is_apart) over (partition by currency, kind order by covered_from) as span
+    from covered_rows_apart
+),
+
+covered as (
+    -- One row per span of time whose trades are all loaded, apart from each other.
+    select currency, kind, min(covered_from) as covered_from, max(covered_to) as covered_to
+    from covered_rows_numbered
+    group by currency, kind, span
+)"""
+
+_GAPS = """
+loaded as (
+    -- The last seq of an expired instrument, where it was asked for, comes as a row without a trade.
+    select instrument_name, currency, kind, trade_seq, toInt64(0) as known_last
+    from <trades>
+    where <asked>
+    union all
+    select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last
+    from <instrument_tails>
+    where <asked>
+),
+
+seen as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        max(trade_seq) as last_seen,
+        max(known_last) as last_known,
+        if(last_known > last_seen, [last_known + 1], []) as behind_tail,
+        groupBitmapState(toUInt64(trade_seq)) as seqs,
+        groupBitmapState(toUInt64(trade_seq + 1)) as followers
+    from loaded
+    group by instrument_name
+),
+
+bounded as (
+    -- Seq 0 and the one behind the known end count as seen: what is missing then always lies between two.
+    select
+        instrument_name,
+        currency,
+        kind,
+        last_seen,
+        bitmapOr(seqs, bitmapBuild(arrayMap(seq -> toUInt64(seq), arrayPushBack(behind_tail, 0)))) as present,
+        bitmapOr(followers, bitmapBuild(arrayMap(seq -> toUInt64(seq + 1), arrayPushBack(behind_tail, 0))))
+            as followers
+    from seen
+),
+
+holes as (
+    -- One row per range that is missing: from the follower of one run of seqs to the next run's beginning.
+    select
+        instrument_name,
+        currency,
+        kind,
+        arrayJoin(
+            arrayZip(
+                arrayPopBack(bitmapToArray(bitmapAndnot(followers, present))),
+                arrayPopFront(bitmapToArray(bitmapAndnot(present, followers)))
+            )
+        ) as hole,
+        toInt64(hole.1) as first_seq,
+        toInt64(hole.2) - 1 as last_seq,
+        multiIf(first_seq > last_seen, 3, first_seq = 1, 1, 2) as place
+    from bounded
+),
+
+edges as (
+    select * except (hole), arrayJoin([first_seq - 1, last_seq + 1]) as trade_seq
+    from holes
+),
+
+timed as (
+    -- When the neighbours of each hole were traded; seq 0 and what is behind the known end have no time.
+    select
+        edges.instrument_name as instrument_name,
+        edges.currency as currency,
+        edges.kind as kind,
+        edges.first_seq as first_seq,
+        edges.last_seq as last_seq,
+        edges.place as place,
+        maxIf(trades.timestamp, edges.trade_seq < edges.first_seq) as before_at,
+        maxIf(trades.timestamp, edges.trade_seq > edges.last_seq) as after_at
+    from <trades> as trades
+    right join edges
+        on trades.instrument_name = edges.instrument_name and trades.trade_seq = edges.trade_seq
+    group by all
+),
+
+listed as (
+    select instrument_name, min(creation_timestamp) as created_at
+    from <instruments>
+    group by instrument_name
+),
+
+missing as (
+    -- What lies before the time asked for, or in time that is not covered, is no gap.
+    select
+        timed.instrument_name as instrument_name,
+        timed.currency as currency,
+        timed.kind as kind,
+        timed.first_seq as first_seq,
+        timed.last_seq as last_seq,
+        timed.place as place
+    from timed
+    asof left join covered
+        on timed.currency = covered.currency and timed.kind = covered.kind
+        and timed.after_at >= covered.covered_from
+    left join listed on timed.instrument_name = listed.instrument_name
+    where
+        multiIf(
+            timed.place = 3, 1,
+            timed.after_at > covered.covered_to, 0,
+            timed.place = 2, timed.before_at between covered.covered_from and covered.covered_to,
+            toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
+            or ifNull(covered.covered_from <= listed.created_at, 0)
+        )
+),
+
+rejected as (
+    select
+        currency,
+        kind,
+        JSONExtractString(raw, 'instrument_name') as instrument_name,
+        JSONExtractInt(raw, 'trade_seq') as trade_seq
+    from <rejected_trades>
+    where <asked>
+),
+
+ranges as (
+    select instrument_name, currency, kind, first_seq, last_seq, place as missing, 0 as absent, 0 as rejected
+    from missing
+    union all
+    select instrument_name, currency, kind, first_seq, last_seq, 0 as missing, 1 as absent, 0 as rejected
+    from <absent_trades>
+    where <asked>
+    union all
+    select instrument_name, currency, kind, trade_seq, trade_seq, 0 as missing, 0 as absent, 1 as rejected
+    from rejected
+),
+
+marks as (
+    -- Where a range begins (+) and ends (-): running sums then tell what holds at each seq.
+    select * except (mark), mark.1 as seq, mark.2 as sign
+    from ranges
+    array join [(first_seq, 1), (last_seq + 1, -1)] as mark
+),
+
+levels as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        seq,
+        sum(sum(sign * missing)) over by_seq as place,
+        place > 0 and sum(sum(sign * absent)) over by_seq > 0 as is_absent,
+        place > 0 and sum(sum(sign * rejected)) over by_seq > 0 as is_rejected
+    from marks
+    group by instrument_name, seq
+    window by_seq as (partition by instrument_name order by seq)
+),
+
+changes as (
+    select
+        *,
+        (place, is_absent, is_rejected) as state,
+        lagInFrame(state) over (
+            partition by instrument_name order by seq rows between 1 preceding and current row
+        ) as state_before
+    from levels
+    qualify state != state_before
+),
+
+parts as (
+    select
+        *,
+        leadInFrame(seq) over (
+            partition by instrument_name order by seq rows between current row and 1 following
+        ) - 1 as last_seq
+    from changes
+),
+
+final as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        seq as first_missing_seq,
+        last_seq as last_missing_seq,
+        ['head', 'inner', 'tail'][place] as where_missing,
+        is_absent as known_absent,
+        is_rejected as rejected
+    from parts
+    where place > 0
+    order by instrument_name, first_missing_seq
+)
+
+select * from final"""
+
+
+_TAILS_TO_ASK = """
+expired as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        ifNull(any(kind), '') as kind,
+        assumeNotNull(max(expiration_timestamp)) as expired_at,
+        min(creation_timestamp) as created_at
+    from <instruments>
+    where <asked>
+    group by instrument_name
+    having max(expiration_timestamp) is not null
+),
+
+last_seen as (
+    select instrument_name, max(timestamp) as last_at
+    from <trades>
+    where <asked>
+    group by instrument_name
+),
+
+final as (
+    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
+    from expired
+    asof inner join covered
+        on expired.currency = covered.currency and expired.kind = covered.kind
+        and expired.expired_at >= covered.covered_from
+    left join last_seen on expired.instrument_name = last_seen.instrument_name
+    where
+        expired.expired_at <= covered.covered_to
+        and (
+            last_seen.last_at >= covered.covered_from
+            or ifNull(expired.created_at >= covered.covered_from, 0)
+            or toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
+        )
+        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
+    order by instrument_name
+)
+
+select * from final"""
+
+
+def gaps_sql(tables: Collection[str]) -> str:
+    """The statement for a raw database that has `tables`. One row per range, ordered, with whose it is and why."""
+    return rendered(f"with {_COVERED},\n{_GAPS}", tables)
+
+
+def coverage_sql() -> str:
+    """The spans of time that are covered, of the same parameters: currency, kind, covered_from, covered_to."""
+    return rendered(f"with {_COVERED}\n\nselect * from covered order by all", ())
+
+
+def tails_to_ask_sql(tables: Collection[str]) -> str:
+    """Of the same parameters: instrument_name, currency, kind of whose last trade is to be asked for."""
+    return rendered(f"with {_COVERED},\n{_TAILS_TO_ASK}", tables)
+
+
+def rendered(sql: str, tables: Collection[str]) -> str:
+    """`sql` with `<asked>` and each `<table>` filled in."""
+    for name in ("trades", "coverage", *OPTIONAL_TABLES):
+        is_there = name in tables or name not in OPTIONAL_TABLES
+        sql = sql.replace(f"<{name}>", f"{RAW_DATABASE}.{name}" if is_there else OPTIONAL_TABLES[name])
+    return sql.replace("<asked>", _ASKED)

@@ -1,0 +1,150 @@
+"""Fetching exactly what is missing, through the same pipeline and into the same tables as a run."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+from dlt.extract import DltResource
+
+from extract.clickhouse.client import shared_client
+from extract.clickhouse.settings import clickhouse_settings
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import deribit_config
+from extract.deribit.record import to_table
+from extract.deribit.repair import Repaired, repair
+from extract.deribit.source import (
+    ABSENT_COLUMNS,
+    REJECTED_COLUMNS,
+    absent_rows,
+    odd_rows,
+    refuse_another_exchange,
+    rejected_rows,
+)
+from extract.deribit.sweep import Absent, WindowReport
+from extract.gaps import EVERYTHING, Gap, Scope, find_gaps
+from extract.pipeline import finish_pending, load, open_pipeline, run_lock
+from extract.tally import Tally
+
+
+@dataclass
+class RepairReport:
+    """What a repair came to, in seqs: `wanted` were missing, `remaining` still are and are not known absent."""
+
+    ranges: int = 0
+    wanted: int = 0
+    fetched: int = 0
+    absent: int = 0
+    rejected: int = 0
+    packages: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    remaining: list[Gap] = field(default_factory=list)
+
+    def add(self, package: WindowReport) -> None:
+        self.packages += 1
+        self.fetched += package.trades
+        self.absent += sum(len(each.range) for each in package.absent)
+        self.rejected += len(package.rejected)
+
+
+def repair_gaps(
+    scope: Scope = EVERYTHING, *, again: bool = False, tally: Tally | None = None
+) -> RepairReport:
+    """Fetches the gaps of `scope`; with `again` also what the exchange had not, or sent untypable, the last time.
+
+    Raises CannotTellError where nothing is covered, OutsideError when a part outside failed: the packages loaded
+    until then stay.
+    """
+    started_s = time.monotonic()
+    settings, config = clickhouse_settings(), deribit_config()
+    clickhouse = shared_client(settings)
+    report = RepairReport()
+    with run_lock(), DeribitClient(config) as client, tally or Tally() as tally:
+        pipeline = open_pipeline(settings)
+        finish_pending(pipeline)
+        gaps = find_gaps(clickhouse, scope)
+        wanted = [gap for gap in gaps if again or not (gap.known_absent or gap.rejected)]
+        if wanted:
+            client.now_ms()  # an exchange that is not there is told at once
+        report.ranges, report.wanted = len(wanted), sum(map(len, wanted))
+        tally.start(report.wanted, "trades")
+        queue = RepairQueue(client, wanted, config.requests_in_flight)
+        while not queue.is_empty:
+            package = WindowReport()
+            load(pipeline, repaired(client, queue, config.window_trades, package, tally))
+            report.add(package)
+        if wanted:
+            gaps = find_gaps(clickhouse, scope)
+        report.remaining = [gap for gap in gaps if not gap.known_absent]
+        report.requests = client.traffic.requests
+    report.seconds = time.monotonic() - started_s
+    return report
+
+
+class RepairQueue:
+    """Gaps still to be fetched, several under way at once; a package takes from it until its budget is spent."""
+
+    def __init__(self, client: DeribitClient, gaps: Iterable[Gap], in_flight: int) -> None:
+        self._client = client
+        self._in_flight = in_flight
+        self._waiting = deque((gap, repair(client, [gap.range])) for gap in gaps)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
+
+    def take(self, budget: int) -> Iterator[tuple[Gap, Repaired]]:
+        """What comes of the gaps, piece by piece, until there are `budget` trades or no gaps."""
+        under_way: dict[Future[Repaired | None], tuple[Gap, Iterator[Repaired]]] = {}
+        taken = 0
+        with ThreadPoolExecutor(self._in_flight, thread_name_prefix="deribit") as pool:
+            try:
+                while True:
+                    while self._waiting and len(under_way) < self._in_flight and taken < budget:
+                        gap, pieces = self._waiting.popleft()
+                        under_way[pool.submit(next, pieces, None)] = (gap, pieces)
+                    if not under_way:
+                        return
+                    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        gap, pieces = under_way.pop(future)
+                        piece = future.result()
+                        if piece is not None:
+                            self._waiting.appendleft((gap, pieces))
+                            taken += len(piece.trades)
+                            yield gap, piece
+            except BaseException:
+                self._client.abandon()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@dlt.source(name="deribit", max_table_nesting=0)
+def repaired(
+    client: DeribitClient, queue: RepairQueue, budget: int, report: WindowReport, tally: Tally
+) -> tuple[DltResource, ...]:
+    """One package of a repair, in the tables of a run; fills `report`. The state of a run is not touched."""
+
+    @dlt.resource(name="trades", write_disposition="append")
+    def trades() -> Iterator[Any]:
+        refuse_another_exchange(dlt.current.source_state(), client.exchange)
+        for gap, piece in queue.take(budget):
+            report.trades += len(piece.trades)
+            report.absent += [Absent(gap.stream, missing) for missing in piece.absent]
+            report.rejected += [(gap.stream, rejected) for rejected in piece.rejected]
+            tally.add(len(piece.trades) + sum(map(len, piece.absent)))
+            if piece.trades:
+                yield to_table(piece.trades, gap.stream.currency, gap.stream.kind)
+        report.is_swept = True
+
+    return (
+        trades(),
+        odd_rows(report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+    )

@@ -1,0 +1,108 @@
+"""A live table that is not what its yml declares fails a test that says so.
+
+It names the model, the thing, what is declared and what is there.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.dbt.project import Project, failures
+
+NONE = "none"
+CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"
+# table → the drift planted in its DDL (text, replaced by) → what the test must say (thing, declared, there)
+DRIFTS: dict[str, list[tuple[str, str, list[tuple[str, str, str]]]]] = {
+    "ohlcv_1m_versions": [
+        ("`iv_close` Nullable(Float64) CODEC(ZSTD(3)),", "", [("column iv_close", "17", NONE)]),
+    ],
+    "ohlcv_15m_versions": [
+        ("\n)\nENGINE", ",\n `more` UInt8\n)\nENGINE", [("column more", NONE, "19")]),
+    ],
+    "ohlcv_1h_versions": [
+        ("`iv_low`", "`iv_least`", [("column iv_low", "16", NONE), ("column iv_least", NONE, "16")]),
+    ],
+    "ohlcv_4h_versions": [
+        ("`open` Float64", "`open` Float32", [("type of open", "Float64", "Float32")]),
+        ("`low` Float64", "`low` Nullable(Float64)", [("type of low", "Float64", "Nullable(Float64)")]),
+    ],
+    "trade_versions": [
+        (
+            "`kind` LowCardinality(String)",
+            "`kind` String",
+            [("type of kind", "LowCardinality(String)", "String")],
+        ),
+        ("TYPE minmax", "TYPE set(9)", [("index by_time", "minmax", "set(9)")]),
+    ],
+    "ohlcv_1d_versions": [
+        (
+            "`close` Float64 CODEC(ZSTD(3))",
+            "`close` Float64 CODEC(LZ4)",
+            [("codec of close", "ZSTD(3)", "LZ4")],
+        ),
+        (
+            "(toYYYYMM(bucket_at))",
+            "toYear(bucket_at)",
+            [("partition key", "toYYYYMM(bucket_at)", "toYear(bucket_at)")],
+        ),
+    ],
+    "ohlcv_1w_versions": [
+        (
+            "ReplacingMergeTree(built_at)",
+            "MergeTree",
+            [("engine", "ReplacingMergeTree", "MergeTree"), ("version column", "built_at", NONE)],
+        ),
+        (CANDLE_KEY, "ORDER BY bucket_at", [("sort key", "instrument_name, bucket_at", "bucket_at")]),
+    ],
+    "ohlcv_1mo_versions": [
+        (
+            "ReplacingMergeTree(built_at)",
+            "ReplacingMergeTree(trade_count)",
+            [("version column", "built_at", "trade_count")],
+        ),
+        (
+            CANDLE_KEY,
+            f"{CANDLE_KEY} TTL bucket_at + toIntervalYear(9)",
+            [("TTL", NONE, "bucket_at + toIntervalYear(9)")],
+        ),
+    ],
+}
+
+
+def plant(dbt: Project, table: str) -> None:
+    """Rebuild `table`, empty, with its drift."""
+    ddl: str = dbt.client.command(f"SHOW CREATE TABLE deribit.{table} FORMAT TSVRaw")
+    for old, new, _ in DRIFTS[table]:
+        ddl = ddl.replace(old, new)
+    dbt.client.command(f"DROP TABLE deribit.{table} SYNC")
+    dbt.client.command(ddl)
+
+
+@pytest.fixture(scope="module")
+def drifted(dbt: Project) -> tuple[dict[str, str], list[str]]:
+    """Failed tests and all that was said, once with every drift planted; nothing of it before."""
+    dbt.fresh()
+    dbt.run()
+    dbt.must("test", "--select", "test_name:matches_declared_schema")
+    for table in DRIFTS:
+        plant(dbt, table)
+    dbt.said.clear()
+    return failures(dbt.invoke("test", "--select", "test_name:matches_declared_schema")), dbt.said[:]
+
+
+@pytest.mark.parametrize("table", DRIFTS)
+def test_each_kind_of_drift_is_named(drifted: tuple[dict[str, str], list[str]], table: str) -> None:
+    """Columns, types, Nullable, LowCardinality; codec, engine, version column, keys, TTL, index."""
+    failed, said = drifted
+    assert f"matches_declared_schema_{table}_" in failed
+    about_table = [line for line in said if line.startswith(f"{table}: ")]
+    for _, _, differences in DRIFTS[table]:
+        for thing, declared, there in differences:
+            line = next(line for line in about_table if line.startswith(f"{table}: {thing}: "))
+            assert declared in line.split("there is")[0]
+            assert there in line.split("there is")[1]
+
+
+def test_nothing_else_is_called_drift(drifted: tuple[dict[str, str], list[str]]) -> None:
+    """The tables that were left alone pass."""
+    assert set(drifted[0]) == {f"matches_declared_schema_{table}_" for table in DRIFTS}

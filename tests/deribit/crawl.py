@@ -1,0 +1,89 @@
+"""Runs of the extractor against a loopback exchange, without dlt: what dlt would keep is carried as JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig
+from extract.deribit.proof import SeqRange
+from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.state import Stream, StreamState
+from extract.deribit.stream import StreamSweep
+from extract.deribit.sweep import WindowReport, sweep_window
+from extract.sandbox.server import SandboxExchange
+
+Row = tuple[str, int, int, float, float]
+QUICK = RetryPolicy(attempts=60, total_s=60.0, first_s=0.0005, longest_s=0.002)
+
+
+def row_of(record: dict[str, Any]) -> Row:
+    """What of a trade is compared: its key and enough of its content to tell a re-statement."""
+    return tuple(record[name] for name in ("instrument_name", "trade_seq", "timestamp", "price", "amount"))
+
+
+def quick_client(exchange: SandboxExchange, **settings: Any) -> DeribitClient:
+    """A client of `exchange` that waits next to nothing."""
+    config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, **settings)
+    return DeribitClient(config, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
+
+
+@dataclass
+class Crawl:
+    """Every row that ever came, and the state as JSON text, over any number of runs."""
+
+    exchange: SandboxExchange
+    streams: Sequence[Stream]
+    page_size: int = 10_000
+    in_flight: int = 4
+    budget: int = 500_000
+    rows: Counter[Row] = field(default_factory=Counter)
+    absent: Counter[SeqRange] = field(default_factory=Counter)
+    rejected: list[str] = field(default_factory=list)
+    reports: list[WindowReport] = field(default_factory=list)
+    requests: int = 0
+    state: str = "{}"
+    between_windows: Callable[[], None] = lambda: None
+
+    def run(self, since_ms: int | None = None, until_ms: int | None = None, most_windows: int = 500) -> int:
+        """One run, or its first windows; how many rows came."""
+        before = self.rows.total()
+        with quick_client(self.exchange, page_size=self.page_size) as client:
+            for _ in range(most_windows):
+                report = self._window(client, since_ms, until_ms)
+                self.between_windows()
+                if report.is_last:
+                    break
+            self.requests += client.traffic.requests
+        return self.rows.total() - before
+
+    def _window(self, client: DeribitClient, since_ms: int | None, until_ms: int | None) -> WindowReport:
+        now_ms = self.exchange.now_ms
+        kept = json.loads(self.state)
+        sweeps = []
+        for stream in self.streams:
+            state = StreamState.from_json(kept.get(str(stream), {}))
+            if wanted := state.wanted(since_ms, until_ms or now_ms):
+                sweeps.append(StreamSweep(client, stream, state, wanted[0], now_ms, len(wanted) > 1))
+        report = WindowReport()
+        rows: list[Row] = []
+        for table in sweep_window(
+            client, sweeps, in_flight=self.in_flight, budget=self.budget, report=report
+        ):
+            columns = [
+                table.column("timestamp").cast("int64") if name == "timestamp" else table.column(name)
+                for name in ("instrument_name", "trade_seq", "timestamp", "price", "amount")
+            ]
+            rows += zip(*(column.to_pylist() for column in columns), strict=True)
+        kept |= {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}
+        # All of it at once, as a load package does it.
+        self.state = json.dumps(kept)
+        self.rows.update(rows)
+        self.absent.update(absent.range for absent in report.absent)
+        self.rejected += [bad.raw for _, bad in report.rejected]
+        self.reports.append(report)
+        return report

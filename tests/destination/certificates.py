@@ -1,0 +1,69 @@
+"""Throw-away certificates made with the `openssl` command: an authority, a server, a client."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Certificate:
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A CA of its own in `directory`; what it signs is signed once and kept."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+
+    @cached_property
+    def ca(self) -> Certificate:
+        made = self._files("ca")
+        self._openssl(
+            "req",
+            "-x509",
+            *_NEW_KEY,
+            "-keyout",
+            made.key,
+            "-out",
+            made.cert,
+            "-subj",
+            "/CN=test CA",
+            "-days",
+            "2",
+        )
+        return made
+
+    def signed(self, name: str, *, host: str = "127.0.0.1", days: int = 2) -> Certificate:
+        """A certificate for `host`; with `days` < 0 it has expired."""
+        made, request, extensions = (
+            self._files(name),
+            self.directory / f"{name}.csr",
+            self.directory / f"{name}.ext",
+        )
+        kind = "IP" if host[0].isdigit() else "DNS"
+        extensions.write_text(f"subjectAltName={kind}:{host}\nbasicConstraints=CA:FALSE\n")
+        self._openssl("req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={name}")
+        self._openssl(
+            "x509", "-req", "-in", request, "-CA", self.ca.cert, "-CAkey", self.ca.key, "-CAcreateserial",
+            "-out", made.cert, "-days", str(days), "-extfile", extensions,
+        )  # fmt: skip
+        return made
+
+    def _files(self, name: str) -> Certificate:
+        return Certificate(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+
+    @staticmethod
+    def _openssl(*arguments: object) -> None:
+        done = subprocess.run(
+            ["openssl", *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")

@@ -1,0 +1,142 @@
+"""The tasks of `.mise.toml` and the targets of the Makefile do what they say, from a shell with nothing exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from extract.paths import ROOT
+from tests.fixtures.commands import UserShell
+
+
+@pytest.fixture(scope="module")
+def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """mise's own program, as npm ships it."""
+    if found := shutil.which("mise"):
+        return Path(found)
+    if not shutil.which("npm"):
+        pytest.skip("neither mise nor npm is here")
+    home = tmp_path_factory.mktemp("mise")
+    command = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(home),
+        "@jdxcode/mise",
+    ]
+    if subprocess.run(command, capture_output=True, timeout=120).returncode:
+        pytest.skip("npm cannot fetch mise")
+    return home / "node_modules/.bin/mise"
+
+
+def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str) -> str:
+    """What `mise WORDS` prints, with mise's own files in the test's directory."""
+    own = {
+        "MISE_TRUSTED_CONFIG_PATHS": str(ROOT),
+        "MISE_DATA_DIR": str(tmp_path / "mise"),
+        "MISE_CACHE_DIR": str(tmp_path / "mise-cache"),
+        "MISE_STATE_DIR": str(tmp_path / "mise-state"),
+        "MISE_CONFIG_DIR": str(tmp_path / "mise-config"),
+        "MISE_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [str(mise), *words], cwd=ROOT, env=shell.env | own | env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_mise_parses_every_task_and_each_is_described(mise: Path, shell: UserShell, tmp_path: Path) -> None:
+    """`mise tasks` knows the tasks, each with a description."""
+    tasks = json.loads(mise_ok(mise, shell, tmp_path, "tasks", "ls", "--json"))
+    assert {"install", "up", "down", "demo", "run", "test", "local-init"} <= {task["name"] for task in tasks}
+    assert all(task["description"] for task in tasks)
+
+
+def test_a_mise_task_runs_and_what_is_exported_wins(mise: Path, shell: UserShell, tmp_path: Path) -> None:
+    """`mise run local-init` finds the ClickHouse at the port that the user exported, not at the default one."""
+    said = mise_ok(mise, shell, tmp_path, "run", "local-init")
+    assert f":{shell.env['CLICKHOUSE_LOCAL_PORT']} " in said
+    assert "answers" in said
+
+
+def test_dbt_finds_its_project_from_the_root_in_mise_s_environment(
+    mise: Path, shell: UserShell, tmp_path: Path
+) -> None:
+    """With `.mise.toml` active, `dbt` typed at the root knows project and profile."""
+    said = mise_ok(mise, shell, tmp_path, "run", "dbt", "ls", "--target", "local", "--select", "trades")
+    assert "deribit_tape.marts.trades" in said
+
+
+def test_make_alone_prints_help(shell: UserShell) -> None:
+    """`make` lists its targets and does nothing."""
+    done = subprocess.run(["make"], cwd=ROOT, env=shell.env, capture_output=True, text=True)
+    assert done.returncode == 0
+    for target in ("demo", "test", "up", "down", "run", "dbt"):
+        assert f"make {target} " in done.stdout
+
+
+def test_commands_write_nothing_outside_of_the_checkout(shell: UserShell, tmp_path: Path) -> None:
+    """In a plain shell, dlt and dbt leave the home directory as it was: no telemetry ids, no pipelines, no profiles."""
+    home = tmp_path / "home"
+    home.mkdir()
+    plain = {"HOME": str(home)}
+    shell.run("dlt", "pipeline", "--list-pipelines", **plain)
+    shell.run("dlt", "pipeline", "run", "--currency", "BTC", **plain)
+    shell.ok("dbt", "ls", "--target", "local", cwd=ROOT / "dbt_project", **plain)
+    shell.run("tape", "down", **plain)
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["up", "down", "sandbox", "demo", "reset"])
+def test_every_tape_command_has_help_with_an_example(command: str, shell: UserShell) -> None:
+    """`tape COMMAND --help` says what it does and shows it typed."""
+    said = shell.ok("tape", command, "--help").out
+    assert f"tape {command}" in said.split("\n\n", 1)[1]
+
+
+def test_the_readme_s_commands_exist() -> None:
+    """Each `make` target and `tape` command that the README names is there."""
+    from extract.cli import COMMANDS
+
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {word.split()[1] for word in _typed(readme, "make ")}
+    assert targets
+    assert all(f"\n{target}:" in makefile for target in targets), targets
+    commands = {word.split()[1] for word in _typed(readme, "tape ")}
+    assert commands
+    assert commands <= set(COMMANDS)
+
+
+def _typed(readme: str, start: str) -> list[str]:
+    """Lines of code blocks that begin with `start`."""
+    lines = [
+        line.strip().removeprefix(".venv/bin/") for line in readme.splitlines() if line.startswith("    ")
+    ]
+    return [line for line in lines if line.startswith(start)]
+
+
+def test_nothing_names_a_package_registry() -> None:
+    """No host of a registry stands in any file that git keeps."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    hosts = ("pypi" + ".org", "python" + "hosted", "registry.npm" + "js", "deb.debian" + ".org")
+    found = [
+        (name, host)
+        for name in files
+        for host in hosts
+        if os.path.isfile(ROOT / name) and host in (ROOT / name).read_text(errors="replace")
+    ]
+    assert found == []
