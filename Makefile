@@ -44,6 +44,10 @@ dbt: $(STAMP) ## Run dbt: make dbt ARGS="build --target local"
 test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: $(STAMP) ## Time extraction against ClickHouse itself and plain dlt: make bench BENCH="--trades 500000"
+	@$(BIN)/python -m bench.extract $(BENCH)
+
 .PHONY: lint
 lint: $(STAMP) ## Lint the Python and the SQL
 	$(BIN)/ruff check .

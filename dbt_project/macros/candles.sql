@@ -15,15 +15,15 @@
     toDateTime({{ starts[level].format(time) }}, 'UTC')
 {%- endmacro %}
 
-{# Buckets with a trade in a claimed load, and those that a re-stated trade left. #}
-{% macro touched_buckets(level) %}
+{# Buckets with a trade in a load package that `is_chosen` chooses by load_id, and those that a re-stated trade left. #}
+{% macro touched_buckets(level, is_chosen) %}
     select distinct instrument_name, {{ bucket_start(level, 'timestamp') }} as bucket_at
     from (
         select instrument_name, timestamp from {{ ref('stg_deribit__trades') }}
-        where {{ is_claimed('load_id', candle_table(level)) }}
+        where {{ is_chosen }}
         union all
         select instrument_name, timestamp from {{ ref('trade_moves') }}
-        where {{ is_claimed('load_id', candle_table(level)) }}
+        where {{ is_chosen }}
     )
 {% endmacro %}
 
@@ -43,7 +43,7 @@ with
 
 {% if is_incremental() %}
 touched as (
-    {{ touched_buckets(level) }}
+    {{ touched_buckets(level, is_claimed('load_id', candle_table(level))) }}
 ),
 
 {% endif %}
@@ -51,6 +51,8 @@ candles as (
     select
         trades.instrument_name as instrument_name,
         {{ bucket_start(level, 'trades.timestamp') }} as bucket_at,
+        toLowCardinality(max(trades.kind)) as kind,
+        toLowCardinality(max(trades.underlying)) as underlying,
         argMin(trades.price, (trades.timestamp, trades.trade_seq)) as open,
         max(trades.price) as high,
         min(trades.price) as low,
@@ -83,7 +85,7 @@ with
 
 {% if is_incremental() %}
 touched as (
-    {{ touched_buckets(level) }}
+    {{ touched_buckets(level, is_claimed('load_id', candle_table(level))) }}
 ),
 
 {% endif %}
@@ -91,6 +93,8 @@ candles as (
     select
         finer.instrument_name as instrument_name,
         {{ bucket_start(level, 'finer.bucket_at') }} as bucket_at,
+        toLowCardinality(max(finer.kind)) as kind,
+        toLowCardinality(max(finer.underlying)) as underlying,
         argMin(finer.open, finer.bucket_at) as open,
         max(finer.high) as high,
         min(finer.low) as low,
@@ -127,6 +131,8 @@ final as (
         candles.instrument_name as instrument_name,
         candles.bucket_at as bucket_at,
         {% endif %}
+        candles.kind as kind,
+        candles.underlying as underlying,
         candles.open as open,
         candles.high as high,
         candles.low as low,
@@ -162,6 +168,8 @@ final as (
     select
         instrument_name,
         bucket_at,
+        kind,
+        underlying,
         open,
         high,
         low,

@@ -22,6 +22,7 @@ from extract.deribit.envelope import (
 from extract.deribit.page import decode_page
 from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.transport import pooled_transport
 from extract.errors import FinalError, RetriableError, UsageError
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class DeribitClient:
         self._was_answered = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
-            transport=transport,
+            transport=transport or pooled_transport(config.requests_in_flight + 2),
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),

@@ -14,13 +14,13 @@ CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"
 # table → the drift planted in its DDL (text, replaced by) → what the test must say (thing, declared, there)
 DRIFTS: dict[str, list[tuple[str, str, list[tuple[str, str, str]]]]] = {
     "ohlcv_1m_versions": [
-        ("`iv_close` Nullable(Float64) CODEC(ZSTD(3)),", "", [("column iv_close", "17", NONE)]),
+        ("`iv_close` Nullable(Float64) CODEC(ZSTD(3)),", "", [("column iv_close", "19", NONE)]),
     ],
     "ohlcv_15m_versions": [
-        ("\n)\nENGINE", ",\n `more` UInt8\n)\nENGINE", [("column more", NONE, "19")]),
+        ("\n)\nENGINE", ",\n `more` UInt8\n)\nENGINE", [("column more", NONE, "21")]),
     ],
     "ohlcv_1h_versions": [
-        ("`iv_low`", "`iv_least`", [("column iv_low", "16", NONE), ("column iv_least", NONE, "16")]),
+        ("`iv_low`", "`iv_least`", [("column iv_low", "18", NONE), ("column iv_least", NONE, "18")]),
     ],
     "ohlcv_4h_versions": [
         ("`open` Float64", "`open` Float32", [("type of open", "Float64", "Float32")]),

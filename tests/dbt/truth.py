@@ -79,6 +79,7 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
         )
 
     return {
+        "kind": trades[0]["kind"],
         "open": prices[0],
         "high": max(prices),
         "low": min(prices),
@@ -98,7 +99,7 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
 
 
 def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
-    """Every trade once, in its newest version, field by field; every candle of every level, to the last digit."""
+    """Every trade once, in its newest version, field by field; every candle, to the last digit."""
     truth = newest_trades(loads)
     rows = dbt.rows("SELECT * REPLACE (toUnixTimestamp64Milli(timestamp) AS timestamp) FROM deribit.trades")
     shown = {(row["instrument_name"], row["trade_seq"]): row for row in rows}
@@ -115,7 +116,7 @@ def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
     expected, shown = candles(truth, level), dbt.candles(level)
     assert shown.keys() == expected.keys(), level
     for key, candle in expected.items():
-        vwap = shown[key].pop("vwap")
+        vwap, _ = shown[key].pop("vwap"), shown[key].pop("underlying")
         assert shown[key] == candle, (level, key)
         if candle["volume"]:
             assert math.isclose(vwap, candle["notional"] / candle["volume"], rel_tol=1e-12)

@@ -1,0 +1,21 @@
+{#
+  What a data test looks at. `dbt build` checks what the model's newest run touched, so that its cost follows the new;
+  `dbt test` checks everything there is. Tests read the views, so unmerged duplicates are no rows to them.
+#}
+{% macro checks_everything() -%}
+    {{ return(flags.WHICH != 'build') }}
+{%- endmacro %}
+
+{# Predicate: a load package that `table` has consumed, in its newest run or ever. #}
+{% macro is_checked(column, table) -%}
+    {%- if checks_everything() -%}
+    {{ column }} in ({{ consumed_loads(table) }})
+    {%- else -%}
+    {{ column }} in (
+        select load_id from {{ ref('load_ledger') }}
+        where model = '{{ table }}' and is_consumed and claimed_at = (
+            select max(claimed_at) from {{ ref('load_ledger') }} where model = '{{ table }}' and is_consumed
+        )
+    )
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,64 @@
+-- One row per instrument that the exchange named or that has trades, expired ones too.
+-- What the exchange says goes before what the name says.
+with
+
+listed as (
+    select * from {{ source('deribit_raw', 'instruments') }}
+    order by toDecimal128(coalesce(toString(_dlt_load_id), '0'), 6) desc
+    limit 1 by instrument_name
+),
+
+traded as (
+    select
+        candles.instrument_name as instrument_name,
+        max(candles.kind) as kind,
+        sum(candles.trade_count) as trade_count,
+        min(candles.bucket_at) as first_traded_on,
+        max(candles.bucket_at) as last_traded_on
+    from {{ ref('ohlcv_1d') }} as candles
+    group by instrument_name
+),
+
+named as (
+    select instrument_name from listed
+    union distinct
+    select instrument_name from traded
+),
+
+parsed as (
+    select
+        instrument_name,
+        {{ instrument_parts() }}
+    from named
+),
+
+final as (
+    select
+        parsed.instrument_name as instrument_name,
+        toLowCardinality(coalesce(listed.kind, nullIf(traded.kind, ''))) as kind,
+        toLowCardinality(coalesce(listed.base_currency, parsed.underlying)) as underlying,
+        toLowCardinality(coalesce(listed.quote_currency, parsed.quote_currency)) as quote_currency,
+        toLowCardinality(coalesce(listed.settlement_currency, parsed.settlement_currency)) as settlement_currency,
+        -- A perpetual's expiry is the year 3000 to the exchange, and none to us.
+        if(
+            listed.expiration_timestamp is null or listed.settlement_period = 'perpetual',
+            toDateTime64(parsed.expiry, 3, 'UTC'),
+            toDateTime64(listed.expiration_timestamp, 3, 'UTC')
+        ) as expires_at,
+        coalesce(listed.strike, parsed.strike) as strike,
+        toLowCardinality(coalesce(listed.option_type, parsed.option_type)) as option_type,
+        toLowCardinality(listed.instrument_type) as instrument_type,
+        toDateTime64(listed.creation_timestamp, 3, 'UTC') as created_at,
+        listed.contract_size as contract_size,
+        listed.tick_size as tick_size,
+        listed.is_active as is_active,
+        cast(listed.instrument_name != '' as Bool) as is_listed,
+        traded.trade_count as trade_count,
+        if(traded.trade_count = 0, null, traded.first_traded_on) as first_traded_on,
+        if(traded.trade_count = 0, null, traded.last_traded_on) as last_traded_on
+    from parsed
+    left join listed on parsed.instrument_name = listed.instrument_name
+    left join traded on parsed.instrument_name = traded.instrument_name
+)
+
+select * from final

@@ -1,0 +1,57 @@
+{#
+  As a reader sees them, per instrument and month: one candle a bucket, at the bucket's start, with low ≤ open, close ≤ high and
+  sides that add up; and together they are what the level below says: trades, volume, notional, high and low.
+  `finer` is that level, or none for the trades themselves.
+#}
+{% test candles_are_sound(model, level, finer=none) %}
+with
+
+{% if not checks_everything() -%}
+touched as (
+    {{ touched_buckets(level, is_checked('load_id', candle_table(level))) }}
+),
+
+{% endif -%}
+below as (
+    select
+        instrument_name,
+        toStartOfMonth({{ bucket_start(level, 'bucket_at' if finer else 'timestamp') }}) as month,
+        {% if finer -%}
+        sum(trade_count) as trades, max(high) as highest, min(low) as lowest, sum(finer.volume) as volumes,
+        sum(finer.notional) as notionals
+        {%- else -%}
+        count() as trades, max(price) as highest, min(price) as lowest, sum(finer.volume) as volumes,
+        sum(finer.notional) as notionals
+        {%- endif %}
+    from {{ ref('ohlcv_' ~ finer if finer else 'trades') }} as finer
+    {% if not checks_everything() %}where {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
+    group by instrument_name, month
+),
+
+shown as (
+    select
+        instrument_name,
+        toStartOfMonth(candles.bucket_at) as month,
+        sum(trade_count) as trades,
+        max(high) as highest,
+        min(low) as lowest,
+        sum(candles.volume) as volumes,
+        sum(candles.notional) as notionals,
+        count() - groupBitmap(toUInt64(toUnixTimestamp(candles.bucket_at))) as repeated_buckets,
+        countIf(candles.bucket_at != {{ bucket_start(level, 'candles.bucket_at') }}) as odd_bucket_starts,
+        countIf(not (low <= open and low <= close and open <= high and close <= high)) as odd_prices,
+        countIf(iv_low > iv_open or iv_low > iv_close or iv_high < iv_open or iv_high < iv_close) as odd_ivs,
+        countIf(buy_volume + sell_volume != candles.volume) as odd_sides,
+        countIf(block_volume > candles.volume or liquidation_volume > candles.volume) as odd_parts
+    from {{ model }} as candles
+    {% if not checks_everything() %}where {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
+    group by instrument_name, month
+)
+
+select *
+from below
+full outer join shown on below.instrument_name = shown.instrument_name and below.month = shown.month
+where (below.trades, below.highest, below.lowest, below.volumes, below.notionals)
+    != (shown.trades, shown.highest, shown.lowest, shown.volumes, shown.notionals)
+    or repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0
+{% endtest %}

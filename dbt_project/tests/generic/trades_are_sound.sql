@@ -1,0 +1,42 @@
+{#
+  As a reader sees them, per instrument: every trade of the raw rows once and no other; sides and kinds that exist; no trade after
+  its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
+#}
+{% test trades_are_sound(model) %}
+with
+
+raw_rows as (
+    select instrument_name, trade_seq from {{ ref('stg_deribit__trades') }}
+    where {{ is_checked('load_id', 'trade_versions') }}
+),
+
+raw as (
+    select instrument_name, groupBitmap(toUInt64(trade_seq)) as raw_trades
+    from raw_rows
+    group by instrument_name
+),
+
+shown as (
+    select
+        instrument_name,
+        count() as trades,
+        groupBitmap(toUInt64(trade_seq)) as distinct_trades,
+        countIf(direction not in ('buy', 'sell')) as unknown_directions,
+        countIf(kind not in ('future', 'option', 'spot', 'future_combo', 'option_combo')) as unknown_kinds,
+        countIf(timestamp > expiry) as trades_after_expiry,
+        countIf(is_combo and is_combo_leg) as combos_that_are_legs
+    from {{ model }}
+    {% if not checks_everything() %}
+    where instrument_name in (select raw_rows.instrument_name from raw_rows)
+        and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
+    {% endif %}
+    group by instrument_name
+)
+
+select *
+from raw
+full outer join shown on raw.instrument_name = shown.instrument_name
+where raw_trades != trades
+    or trades != distinct_trades
+    or unknown_directions + unknown_kinds + trades_after_expiry + combos_that_are_legs > 0
+{% endtest %}
