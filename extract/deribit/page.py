@@ -19,6 +19,7 @@ from extract.deribit.record import (
     Rejected,
     Trade,
     TradePage,
+    has_field,
     learn,
 )
 
@@ -50,6 +51,7 @@ class _Decoders:
         self.trade = self._struct() if learned else Trade
         page = msgspec.defstruct("Page", [("trades", list[self.trade]), ("has_more", bool, False)])
         self.page = msgspec.json.Decoder(Envelope[page])
+        self.lenient_page = msgspec.json.Decoder(Envelope[page], strict=False)
         self.record = msgspec.json.Decoder(self.trade)
 
     def _struct(self) -> type[Trade]:
@@ -67,11 +69,7 @@ class _Decoders:
         return trade
 
     def unknown_in(self, trades: list[Trade]) -> frozenset[str]:
-        return frozenset(
-            name
-            for attribute, name in self.attributes.items()
-            if any(getattr(trade, attribute) is not msgspec.UNSET for trade in trades)
-        )
+        return frozenset(name for attribute, name in self.attributes.items() if has_field(attribute, trades))
 
 
 _decoders = _Decoders()
@@ -87,9 +85,9 @@ def decode_page(body: bytes) -> TradePage:
     """
     if not _is_text(body):  # raw pieces would carry what is no text into the table
         return _decode_record_by_record(body)
-    for decoders in _candidates(body):
+    for decoders, decoder in _candidates(body):
         try:
-            answer = decoders.page.decode(body)
+            answer = decoder.decode(body)
         except NO_JSON:
             continue
         page = answer.unwrap()
@@ -194,12 +192,14 @@ def _is_int64(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _candidates(body: bytes) -> Iterator[_Decoders]:
-    """What is known so far, then what this page teaches."""
+def _candidates(body: bytes) -> Iterator[tuple[_Decoders, msgspec.json.Decoder[Any]]]:
+    """What is known so far, then what this page teaches, then numbers in quotes."""
     known = _decoders
-    yield known
-    if (taught := _relearned(body)) is not known:
-        yield taught
+    yield known, known.page
+    taught = _relearned(body)
+    if taught is not known:
+        yield taught, taught.page
+    yield taught, taught.lenient_page
 
 
 def _relearned(body: bytes) -> _Decoders:
