@@ -4,6 +4,7 @@
   `finer` is that level, or none for the trades themselves.
 #}
 {% test candles_are_sound(model, level, finer=none) %}
+-- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
 {% if not checks_everything() -%}
