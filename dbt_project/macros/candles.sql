@@ -29,6 +29,7 @@
         select instrument_name, timestamp from {{ ref('trade_moves') }}
         where {{ is_chosen }}
     )
+    where {{ is_open(level, 'bucket_at') }}
 {% endmacro %}
 
 {# Predicate: a row's bucket was touched. The two single sets let ClickHouse skip by instrument and by time. #}
@@ -42,6 +43,7 @@
 {%- endmacro %}
 
 {% macro candles_from_trades(level) %}
+{{ require_whole(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
@@ -84,6 +86,7 @@ candles as (
 
 {# Candles of a level from those of the level below, `finer`. #}
 {% macro candles_from_candles(level, finer) %}
+{{ require_whole(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
