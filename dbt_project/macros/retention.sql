@@ -5,16 +5,20 @@
   A table is known by its uuid: one that was rebuilt has all its months again.
 #}
 
-{# Months (YYYYMM) that were dropped from any of `tables`, each named with its database. #}
+{# Months (YYYYMM) that were dropped from any of `tables`; one of another database is named with it. #}
 {% macro dropped_months(tables) %}
     {%- set drops = adapter.get_relation(none, target.schema, 'retention_drops') if execute -%}
     {%- if not drops or model.resource_type == 'unit_test' -%}
         {{ return([]) }}
     {%- endif -%}
+    {%- set names = [] -%}
+    {%- for table in tables -%}
+        {%- do names.append(table if '.' in table else target.schema ~ '.' ~ table) -%}
+    {%- endfor -%}
     {%- set query -%}
         select distinct month from {{ drops }}
         where table_id in (
-            select uuid from system.tables where concat(database, '.', name) in ('{{ tables | join("', '") }}')
+            select uuid from system.tables where concat(database, '.', name) in ('{{ names | join("', '") }}')
         )
         order by month
     {%- endset -%}
@@ -30,12 +34,12 @@
 {# The table that candles of `level` are computed from. #}
 {% macro finer_table(level) -%}
     {%- set finer = {'15m': '1m', '1h': '15m', '4h': '1h', '1d': '4h', '1w': '1d', '1mo': '1d'} -%}
-    {{ return(target.schema ~ '.' ~ (candle_table(finer[level]) if level in finer else 'trade_versions')) }}
+    {{ return(candle_table(finer[level]) if level in finer else 'trade_versions') }}
 {%- endmacro %}
 
 {# Predicate: no month that the bucket reaches into was dropped. Only weeks reach into two. #}
 {% macro is_open(level, bucket_at) -%}
-    {%- set tables = [target.schema ~ '.' ~ candle_table(level), finer_table(level)] -%}
+    {%- set tables = [candle_table(level), finer_table(level)] -%}
     {{ is_kept(tables, bucket_at) }}
     {%- if level == '1w' %} and {{ is_kept(tables, bucket_at ~ ' + toIntervalDay(6)') }} {%- endif -%}
 {%- endmacro %}

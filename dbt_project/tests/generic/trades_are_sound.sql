@@ -3,7 +3,7 @@
   its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
 #}
 {% test trades_are_sound(model) %}
-{%- set tables = [target.schema ~ '.trade_versions', 'deribit_raw.trades'] -%}
+{%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
@@ -37,11 +37,11 @@ shown as (
         countIf(is_combo and is_combo_leg) as combos_that_are_legs
     from {{ model }}
     where {{ is_kept(tables, 'timestamp') }}
-        {% if not checks_everything() %}
+    {% if not checks_everything() %}
         and toStartOfDay(timestamp) in (select days.day from days)
         and instrument_name in (select raw_rows.instrument_name from raw_rows)
         and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
-        {% endif %}
+    {% endif %}
     group by instrument_name
 )
 
