@@ -40,6 +40,11 @@ run: $(STAMP) ## Fetch what is new, then build the models of $CLICKHOUSE_MODE
 dbt: $(STAMP) ## Run dbt: make dbt ARGS="build --target local"
 	@$(BIN)/dbt $(ARGS)
 
+.PHONY: docs
+docs: $(STAMP) ## Build the models' documentation: .tape/docs/static_index.html
+	@$(BIN)/dbt --quiet docs generate --static --target $(CLICKHOUSE_MODE) --target-path $(CURDIR)/.tape/docs
+	@echo "The models' documentation: .tape/docs/static_index.html"
+
 .PHONY: test
 test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)

@@ -20,6 +20,8 @@ COMMANDS = {
     "gaps": "extract.gaps_command",
     "repair": "extract.gaps_command",
     "status": "extract.status_command",
+    "schema-align": "extract.schema_align_command",
+    "retention": "extract.retention_command",
     "reset": "extract.reset",
 }
 

@@ -20,7 +20,6 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         for stream, trades in sorted(loaded.items()):
             table.add_row(stream.currency, stream.kind, f"{trades:,}")
         console.print(table)
-    rate = (summary.total + summary.repaired) / max(summary.seconds, 0.001)
     new = summary.total + summary.repaired
     rate = f" ({new / max(summary.seconds, 0.001):,.0f}/s)" if new else ""
     console.print(

@@ -6,13 +6,17 @@
 
 {% macro candle_table(level) -%} {{ return('ohlcv_' ~ level ~ '_versions') }} {%- endmacro %}
 
-{# Start of the bucket of `level` that a time lies in: UTC, weeks from Monday. #}
-{% macro bucket_start(level, time) -%}
+{# Start of the bucket of `level` that a time lies in: UTC, weeks from Monday. A Date for weeks and months. #}
+{% macro bucket_of(level, time) -%}
     {%- set starts = {
         '1m': 'toStartOfMinute({})', '15m': 'toStartOfFifteenMinutes({})', '1h': 'toStartOfHour({})',
         '4h': 'toStartOfInterval({}, interval 4 hour)', '1d': 'toStartOfDay({})', '1w': 'toMonday({})', '1mo': 'toStartOfMonth({})',
     } -%}
-    toDateTime({{ starts[level].format(time) }}, 'UTC')
+    {{ starts[level].format(time) }}
+{%- endmacro %}
+
+{% macro bucket_start(level, time) -%}
+    toDateTime({{ bucket_of(level, time) }}, 'UTC')
 {%- endmacro %}
 
 {# Buckets with a trade in a load package that `is_chosen` chooses by load_id, and those that a re-stated trade left. #}
@@ -25,19 +29,21 @@
         select instrument_name, timestamp from {{ ref('trade_moves') }}
         where {{ is_chosen }}
     )
+    where {{ is_open(level, 'bucket_at') }}
 {% endmacro %}
 
 {# Predicate: a row's bucket was touched. The two single sets let ClickHouse skip by instrument and by time. #}
 {% macro is_touched(level, rows, time_column) -%}
-    {%- set bucket_at = bucket_start(level, rows ~ '.' ~ time_column) -%}
+    {%- set time = rows ~ '.' ~ time_column -%}
     {{ rows }}.instrument_name in (select touched.instrument_name from touched)
-    and {{ bucket_at }} in (select touched.bucket_at from touched)
-    and ({{ rows }}.instrument_name, {{ bucket_at }}) in (
+    and {{ bucket_of(level, time) }} in (select {{ bucket_of(level, 'touched.bucket_at') }} from touched)
+    and ({{ rows }}.instrument_name, {{ bucket_start(level, time) }}) in (
         select touched.instrument_name, touched.bucket_at from touched
     )
 {%- endmacro %}
 
 {% macro candles_from_trades(level) %}
+{{ require_whole(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
@@ -80,6 +86,7 @@ candles as (
 
 {# Candles of a level from those of the level below, `finer`. #}
 {% macro candles_from_candles(level, finer) %}
+{{ require_whole(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 

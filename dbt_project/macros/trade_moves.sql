@@ -1,10 +1,12 @@
 {#
-  Pre-hook of `trade_versions`: note every place in time of a trade that has more than one among the claimed rows and the
-  rows that are there. The old place must be known before its row is replaced, for its candle has to lose the trade.
+  A re-stated trade may bear another time. Its old place must be known before its row is replaced, for its candle has to lose
+  the trade; and in another month, where ClickHouse never merges the two, the old row must be marked as moved.
 #}
+
+{# Pre-hook of `trade_versions`: note every place of a trade that has several among the claimed rows and those there are. #}
 {% macro note_trade_moves() %}
-{%- if execute and not flags.EMPTY and is_incremental() -%}
-insert into {{ ref('trade_moves').render() }} (load_id, instrument_name, timestamp)
+{%- if execute and not flags.EMPTY -%}
+insert into {{ ref('trade_moves').render() }} (load_id, instrument_name, trade_seq, timestamp)
 with
 
 claimed as (
@@ -15,9 +17,14 @@ claimed as (
 
 places as (
     select instrument_name, trade_seq, timestamp from claimed
+    {% if is_incremental() -%}
     union all
     select instrument_name, trade_seq, timestamp from {{ this }}
-    where (instrument_name, trade_seq) in (select instrument_name, trade_seq from claimed)
+    -- The first two are for the skip indexes.
+    where instrument_name in (select instrument_name from claimed)
+        and trade_seq in (select trade_seq from claimed)
+        and (instrument_name, trade_seq) in (select instrument_name, trade_seq from claimed)
+    {%- endif %}
 ),
 
 moved as (
@@ -27,8 +34,37 @@ moved as (
     having min(timestamp) != max(timestamp)
 )
 
-select distinct claimed.load_id, claimed.instrument_name, arrayJoin(moved.timestamps) as timestamp
+select distinct claimed.load_id, claimed.instrument_name, claimed.trade_seq, arrayJoin(moved.timestamps) as timestamp
 from claimed
 inner join moved on claimed.instrument_name = moved.instrument_name and claimed.trade_seq = moved.trade_seq
+{%- endif -%}
+{% endmacro %}
+
+{# Post-hook of `trade_versions`: mark the rows that a trade left behind in another month. FINAL leaves marked rows out. #}
+{% macro mark_moved_trades() %}
+{%- if execute and not flags.EMPTY -%}
+insert into {{ this }} (instrument_name, trade_seq, timestamp, is_moved, version)
+with
+
+moved as (
+    select distinct instrument_name, trade_seq, timestamp
+    from {{ ref('trade_moves').render() }}
+    where {{ is_claimed('load_id', 'trade_versions') }}
+),
+
+newest as (
+    select instrument_name, trade_seq, argMax(toYYYYMM(timestamp), version) as month, max(version) as newest_version
+    from {{ this }}
+    where is_moved = 0
+        and instrument_name in (select instrument_name from moved)
+        and trade_seq in (select trade_seq from moved)
+        and (instrument_name, trade_seq) in (select instrument_name, trade_seq from moved)
+    group by instrument_name, trade_seq
+)
+
+select moved.instrument_name, moved.trade_seq, moved.timestamp, 1, newest.newest_version
+from moved
+inner join newest on moved.instrument_name = newest.instrument_name and moved.trade_seq = newest.trade_seq
+where toYYYYMM(moved.timestamp) != newest.month
 {%- endif -%}
 {% endmacro %}

@@ -2,10 +2,14 @@
 -- that the answer depends on the data alone; an instrument is live until it expires.
 with
 
+newest_day as (
+    select max(days.bucket_at) as day from {{ ref('ohlcv_1d') }} as days
+),
+
 now_is as (
     select max(todays.timestamp) as as_of
     from {{ ref('trades') }} as todays
-    where toStartOfDay(todays.timestamp) = (select max(newest.bucket_at) from {{ ref('ohlcv_1d') }} as newest)
+    where toStartOfDay(todays.timestamp) in (select newest_day.day from newest_day)
 ),
 
 last_days as (
@@ -43,7 +47,12 @@ recent as (
         sum(recent_trades.notional) as notional_24h,
         count() as trades_24h
     from {{ ref('trades') }} as recent_trades
-    where recent_trades.timestamp > (select now_is.as_of from now_is) - toIntervalHour(24)
+    cross join now_is
+    -- The days are for the index: the newest and the one before it hold the 24 hours.
+    where toStartOfDay(recent_trades.timestamp) in (
+        select arrayJoin([newest_day.day, newest_day.day - toIntervalDay(1)]) from newest_day
+    )
+        and recent_trades.timestamp > now_is.as_of - toIntervalHour(24)
     group by instrument_name
 ),
 
@@ -61,14 +70,15 @@ final as (
         last_trades.iv as iv,
         if(recent.trades_24h = 0, null, recent.high_24h) as high_24h,
         if(recent.trades_24h = 0, null, recent.low_24h) as low_24h,
-        if(recent.trades_24h = 0 or recent.open_24h = 0, null, last_trades.price / recent.open_24h - 1) as change_24h,
+        if(recent.trades_24h = 0 or recent.open_24h = 0, null, last_trades.price / recent.open_24h) - 1 as change_24h,
         recent.volume_24h as volume_24h,
         recent.notional_24h as notional_24h,
         recent.trades_24h as trades_24h,
-        assumeNotNull((select now_is.as_of from now_is)) as as_of
+        now_is.as_of as as_of
     from last_trades
+    cross join now_is
     left join recent on last_trades.instrument_name = recent.instrument_name
-    where last_trades.expiry is null or last_trades.expiry > as_of
+    where last_trades.expiry is null or last_trades.expiry > now_is.as_of
 )
 
 select * from final

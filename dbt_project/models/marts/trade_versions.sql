@@ -5,7 +5,7 @@
         materialized='incremental',
         incremental_strategy='append',
         pre_hook=["{{ claim_loads() }}", "{{ note_trade_moves() }}"],
-        post_hook="{{ record_loads() }}"
+        post_hook=["{{ mark_moved_trades() }}", "{{ record_loads() }}"]
     )
 }}
 -- The hooks write these:
@@ -56,6 +56,7 @@ final as (
         expiry,
         strike,
         option_type,
+        toUInt8(0) as is_moved,
         load_us * 4096 + if(
             cityHash64(load_id, instrument_name, trade_seq) in (select repeated.digest from repeated),
             cityHash64(tuple(

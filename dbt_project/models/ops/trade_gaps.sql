@@ -1,5 +1,5 @@
 -- One row per range of trade_seq that is missing: before the first trade of an instrument that is there (head),
--- or between two (inner). Numbers run from 1 without holes, so nothing else is missing up to the newest trade that is there.
+-- or between two (inner). Numbers run from 1 without holes, so nothing else is missing up to the newest trade.
 with
 
 numbered as (

@@ -4,6 +4,7 @@
   `finer` is that level, or none for the trades themselves.
 #}
 {% test candles_are_sound(model, level, finer=none) %}
+-- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
 {% if not checks_everything() -%}
@@ -24,7 +25,8 @@ below as (
         sum(finer.notional) as notionals
         {%- endif %}
     from {{ ref('ohlcv_' ~ finer if finer else 'trades') }} as finer
-    {% if not checks_everything() %}where {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
+    where {{ is_open(level, bucket_start(level, 'finer.bucket_at' if finer else 'finer.timestamp')) }}
+    {% if not checks_everything() %}and {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
     group by instrument_name, month
 ),
 
@@ -44,7 +46,8 @@ shown as (
         countIf(buy_volume + sell_volume != candles.volume) as odd_sides,
         countIf(block_volume > candles.volume or liquidation_volume > candles.volume) as odd_parts
     from {{ model }} as candles
-    {% if not checks_everything() %}where {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
+    where {{ is_open(level, 'candles.bucket_at') }}
+    {% if not checks_everything() %}and {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
     group by instrument_name, month
 )
 

@@ -3,10 +3,20 @@
   its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
 #}
 {% test trades_are_sound(model) %}
+{%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
+-- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
 raw_rows as (
-    select instrument_name, trade_seq from {{ ref('stg_deribit__trades') }}
+    select instrument_name, trade_seq, timestamp from {{ ref('stg_deribit__trades') }}
+    where {{ is_checked('load_id', 'trade_versions') }}
+        and {{ is_kept(tables, 'timestamp') }}
+),
+
+days as (
+    select toStartOfDay(timestamp) as day from raw_rows
+    union distinct
+    select toStartOfDay(timestamp) as day from {{ ref('trade_moves') }}
     where {{ is_checked('load_id', 'trade_versions') }}
 ),
 
@@ -26,8 +36,10 @@ shown as (
         countIf(timestamp > expiry) as trades_after_expiry,
         countIf(is_combo and is_combo_leg) as combos_that_are_legs
     from {{ model }}
+    where {{ is_kept(tables, 'timestamp') }}
     {% if not checks_everything() %}
-    where instrument_name in (select raw_rows.instrument_name from raw_rows)
+        and toStartOfDay(timestamp) in (select days.day from days)
+        and instrument_name in (select raw_rows.instrument_name from raw_rows)
         and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
     {% endif %}
     group by instrument_name

@@ -1,0 +1,17 @@
+-- One row per hour with liquidations: their number and volume in base coin, by what the taker did, for one underlying.
+with
+
+final as (
+    select
+        toStartOfHour(timestamp) as hour,
+        count() as liquidations,
+        sumIf(volume, direction = 'buy') as bought_volume,
+        sumIf(volume, direction = 'sell') as sold_volume,
+        max(toFloat64(volume)) as largest
+    from {{ ref('trades') }}
+    where is_liquidation and underlying = {{ asked_underlying() }}
+    group by hour
+    order by hour
+)
+
+select * from final

@@ -1,0 +1,16 @@
+-- One row per expiry: volume of puts and calls of a day, in base coin, and how many puts there were for one call.
+with
+
+final as (
+    select
+        expiry,
+        sumIf(volume, option_type = 'put') as put_volume,
+        sumIf(volume, option_type = 'call') as call_volume,
+        toFloat64(put_volume) / nullIf(toFloat64(call_volume), 0) as put_call_ratio
+    from {{ ref('trades') }}
+    where kind = 'option' and underlying = {{ asked_underlying() }} and {{ is_on_day('timestamp') }}
+    group by expiry
+    order by expiry
+)
+
+select * from final

@@ -1,0 +1,21 @@
+-- One row per strike of one expiry: volume of calls and puts of a day, in base coin, and what of it were block trades.
+with
+
+final as (
+    select
+        strike,
+        sumIf(volume, option_type = 'call') as call_volume,
+        sumIf(volume, option_type = 'put') as put_volume,
+        sumIf(volume, is_block) as block_volume,
+        count() as trade_count
+    from {{ ref('trades') }}
+    where
+        kind = 'option'
+        and underlying = {{ asked_underlying() }}
+        and expiry = {{ asked_expiry() }}
+        and {{ is_on_day('timestamp') }}
+    group by strike
+    order by strike
+)
+
+select * from final

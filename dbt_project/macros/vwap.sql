@@ -1,0 +1,79 @@
+{# Read time: the volume-weighted price of whatever rows of trades or candles are grouped; null where nothing has volume. #}
+{% macro vwap(notional='notional', volume='volume') -%}
+    toFloat64(sum({{ notional }})) / nullIf(toFloat64(sum({{ volume }})), 0)
+{%- endmacro %}
+
+{#
+  Per underlying, quote currency and bucket of `candles`: the volume-weighted price of its futures, perpetuals and spot pairs,
+  whose prices are all of one unit of the coin in that currency. Options are not (their prices are of a right, by strike), nor are
+  combos (differences of prices, and their legs are counted as trades of their own).
+
+  1. Instruments with fewer trades than `vwap_min_trades` are thin: left out, unless all are.
+  2. The median of the others is the price at half of their volume.
+  3. Who is farther from it than `vwap_max_deviation`, a share of it, is an outlier and left out.
+
+  At read time, for any level: `{{ underlying_vwap(ref('ohlcv_1d')) }}`.
+#}
+{% macro underlying_vwap(candles) %}
+with
+
+candles as (
+    select
+        instrument_name,
+        bucket_at,
+        toFloat64(notional) / toFloat64(volume) as price,
+        volume,
+        notional,
+        trade_count
+    from {{ candles }}
+    where kind in ('future', 'spot') and volume > 0
+),
+
+parsed as (
+    select
+        *,
+        {{ instrument_parts() }}
+    from candles
+),
+
+-- Each instrument is (price, name, volume, notional, trades).
+grouped as (
+    select
+        name_base as coin,
+        assumeNotNull(quote_currency) as quote,
+        bucket_at,
+        arraySort(groupArray((price, instrument_name, volume, notional, trade_count))) as listed
+    from parsed
+    where is_parsed
+    group by coin, quote, bucket_at
+),
+
+weighed as (
+    select
+        *,
+        arrayFilter(one -> one.5 >= {{ var('vwap_min_trades') }}, listed) as thick,
+        if(empty(thick), listed, thick) as candidates,
+        arrayCumSum(one -> one.3, candidates) as volumes,
+        candidates[arrayFirstIndex(below -> below * 2 >= volumes[-1], volumes)].1 as median,
+        arrayFilter(one -> abs(one.1 - median) <= abs(median) * {{ var('vwap_max_deviation') }}, candidates) as counted
+    from grouped
+),
+
+final as (
+    select
+        toLowCardinality(coin) as underlying,
+        toLowCardinality(quote) as quote_currency,
+        bucket_at,
+        toFloat64(notional) / toFloat64(volume) as vwap,
+        median as median_price,
+        toDecimal128(arraySum(one -> one.3, counted), 12) as volume,
+        toDecimal128(arraySum(one -> one.4, counted), 12) as notional,
+        arraySum(one -> one.5, counted) as trade_count,
+        length(counted) as instruments,
+        toUInt64(length(candidates) - length(counted)) as outliers,
+        toUInt64(length(listed) - length(candidates)) as thin_instruments
+    from weighed
+)
+
+select * from final
+{% endmacro %}
