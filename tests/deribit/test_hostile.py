@@ -13,7 +13,7 @@ from extract.deribit.paging import CursorStuckError, OutsideRangeError, Unreadab
 from extract.deribit.proof import SeqRange
 from extract.deribit.repair import repair
 from extract.deribit.slices import Slice
-from extract.deribit.state import Stream, StreamState
+from extract.deribit.state import Span, Stream, StreamState
 from extract.deribit.stream import StreamSweep
 from extract.deribit.sweep import WindowReport, sweep_window
 from extract.errors import ProofError
@@ -183,3 +183,43 @@ def test_a_dense_slice_is_left_early_and_its_rest_fetched() -> None:
         assert 2 * SIZE < len(done.trades) <= 3 * SIZE
         _, _, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
     assert rows == len(trades)
+
+
+def test_a_window_ends_when_its_budget_is_spent() -> None:
+    """What a kill can cost is bounded: the budget, and the slices that were under way."""
+    trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 10_000) for n in range(1, 300)]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        found = honest(trades)(method, params)
+        found["result"]["trades"] = found["result"]["trades"][: int(params["count"])]
+        return found
+
+    now_ms = BEGIN_MS + 10 * HOUR_MS
+    with client_of(answer, page_size=SIZE) as client:
+        state, report = StreamState(), WindowReport()
+        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, False)
+        tables = list(sweep_window(client, [sweep], in_flight=2, budget=50, report=report))
+    rows = sum(table.num_rows for table in tables)
+    assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
+    assert not report.is_last
+    [covered] = state.covered
+    assert rows == sum(covered.start_ms <= each["timestamp"] <= covered.end_ms for each in trades)
+
+
+def test_the_join_of_two_covered_times_is_proven() -> None:
+    """A trade that no page by time shows, between an earlier window's last and a later one's first, is fetched."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        shown = FULL if "start_seq" in params else [each for each in FULL if each["trade_seq"] != 10]
+        return honest(shown)(method, params)
+
+    now_ms, middle_ms = BEGIN_MS + HOUR_MS, FULL[10]["timestamp"]
+    with client_of(answer) as client:
+        _, state, rows = window(client, now_ms, middle_ms)
+        assert rows == 10
+        [span] = state.wanted(BEGIN_MS, middle_ms)
+        report = WindowReport()
+        sweep = StreamSweep(client, FUTURES, state, span, now_ms, False)
+        tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
+    assert (report.trades, report.repaired) == (10, 1)
+    assert tables[-1].column("trade_seq").to_pylist() == [10]

@@ -72,3 +72,14 @@ def test_recent_trades_are_forgotten_once_their_time_is_covered() -> None:
     state.cover(Span(0, 100), {}, {})
     state.remember({("A", 1): Seen(50, 1), ("A", 2): Seen(99, 2), ("A", 3): Seen(150, 3)}, 10)
     assert set(state.recent) == {("A", 2), ("A", 3)}
+
+
+def test_who_began_within_the_covered_time_has_no_seq_before_it() -> None:
+    """Only instruments older than the span bound an earlier one: what later windows see of the others does not."""
+    begin = EPOCH_MS + 1_000
+    state = StreamState()
+    state.cover(Span(begin, begin + 9), {"NEW": 1, "OLD": 5}, {"NEW": 3, "OLD": 6})
+    state.cover(
+        Span(begin + 10, begin + 19), {"NEW": 4, "OLD": 7, "ASLEEP": 9}, {"NEW": 4, "OLD": 7, "ASLEEP": 9}
+    )
+    assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}
