@@ -37,6 +37,8 @@ def notes(summary: RunSummary) -> list[str]:
     found = []
     if summary.repaired:
         found.append(f"{summary.repaired:,} of them were missing from the pages and fetched by trade_seq.")
+    if summary.restated:
+        found.append(f"{summary.restated:,} of them were known and re-stated by the exchange: new versions.")
     if summary.absent:
         found.append(f"{summary.absent:,} trade_seq the exchange does not have: deribit_raw.absent_trades.")
     if summary.rejected:
