@@ -49,6 +49,14 @@ docs: $(STAMP) ## Build the models' documentation: .tape/docs/static_index.html
 test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
+.PHONY: test-slow
+test-slow: $(STAMP) ## The proofs that take minutes, for example 30 kills of a backfill
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Time extraction against ClickHouse itself and plain dlt: make bench BENCH="--trades 500000"
+	@$(BIN)/python -m bench.extract $(BENCH)
+
 .PHONY: lint
 lint: $(STAMP) ## Lint the Python and the SQL
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ All three read the same pages from the same server and write to the same ClickHo
 `dlt pipeline run` as a user types it, from the start of the process to its end, into an empty database; ClickHouse
 reads with `INSERT … SELECT … FROM url()` into a table of the very same definition. Each row counts what came out.
 
-Run `python -m bench.extract [--trades N] [--plain-trades N] [--repeat N]`, or `make bench`.
+Run `python -m bench.extract [--trades N] [--plain-trades N] [--rounds N]`, or `make bench`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.pages import CURRENCY, KIND, PAGE
+from bench.pages import CURRENCY, FIRST_MS, KIND, PAGE, STEP_MS
 from extract.clickhouse import server_config
 from extract.clickhouse.client import open_client
 from extract.clickhouse.server import embedded_server
@@ -33,6 +35,9 @@ from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import ROOT, tape_dir
 
 BIN = Path(sys.executable).parent
+OURS = "deribit-tape"
+CLICKHOUSE = "ClickHouse, url()"
+PLAIN_DLT = "plain dlt, rest_api"
 MEBIBYTE = 1 << 20
 AT_LEAST_OF_CLICKHOUSE = 0.5
 AT_LEAST_OF_PLAIN_DLT = 15.0
@@ -90,10 +95,11 @@ class Bench:
             "SOURCES__DERIBIT__HISTORY_URL": self.url,
             "SOURCES__DERIBIT__REQUESTS_PER_SECOND": "100000",
         }
-        command = [BIN / "dlt", "pipeline", "run", "--currency", CURRENCY, "--kind", KIND]
-        return self._measure("deribit-tape", trades, f"{RAW_DATABASE}.trades", lambda: _run(command, env))
+        last = datetime.fromtimestamp((FIRST_MS + (trades - 1) * STEP_MS) / 1000, UTC).isoformat()
+        command = [BIN / "dlt", "pipeline", "run", "--currency", CURRENCY, "--kind", KIND, "--until", last]
+        return self._measure(OURS, trades, f"{RAW_DATABASE}.trades", lambda: _run(command, env))
 
-    def clickhouse(self, trades: int, threads: int) -> Result:
+    def clickhouse(self, trades: int) -> Result:
         """ClickHouse parses and inserts the same pages by itself, into a table like ours."""
         self._client.command("CREATE DATABASE IF NOT EXISTS bench")
         self._client.command("DROP TABLE IF EXISTS bench.by_url SYNC")
@@ -107,16 +113,15 @@ class Bench:
             "glob_expansion_max_elements": 1_000_000,
             "input_format_json_defaults_for_missing_elements_in_named_tuple": 1,
             "input_format_skip_unknown_fields": 1,
-            "max_insert_threads": threads,
+            "max_insert_threads": 2,  # a little faster than the default
             "send_progress_in_http_headers": 1,
         }
         sql = INSERT.format(url=url, currency=CURRENCY, kind=KIND)
-        name = f"ClickHouse, url(), {threads or 'default'} insert threads"
 
         def insert() -> None:
             self._client.command(sql, settings=settings)
 
-        return self._measure(name, trades, "bench.by_url", insert)
+        return self._measure(CLICKHOUSE, trades, "bench.by_url", insert)
 
     def plain_dlt(self, trades: int) -> Result:
         """dlt's rest_api source as it comes."""
@@ -124,9 +129,7 @@ class Bench:
         directory = tempfile.mkdtemp(dir=self.directory, prefix="plain")
         where = [self.url, str(trades), self.settings.host, str(self.settings.port), "plain", directory]
         command = [sys.executable, "-m", "bench.plain_dlt", *where]
-        return self._measure(
-            "plain dlt, rest_api", trades, "plain.trades", lambda: _run(command, dict(os.environ))
-        )
+        return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, dict(os.environ)))
 
     def _measure(
         self, name: str, trades: int, table: str, work: Callable[[], resource.struct_rusage | None]
@@ -228,20 +231,50 @@ def show(results: list[Result]) -> None:
     Console(width=120).print(table)
 
 
+def verdicts(results: list[Result]) -> Iterator[str]:
+    """What is promised beside what was measured; rates are compared by their medians over the rounds."""
+    peaks = {r.trades: r.peak_bytes for r in results if r.name == OURS}
+    ours, whole = median_rate(results, OURS, max(peaks)), max(peaks)
+    for name, least in ((CLICKHOUSE, AT_LEAST_OF_CLICKHOUSE), (PLAIN_DLT, AT_LEAST_OF_PLAIN_DLT)):
+        if any(r.name == name for r in results):
+            ratio = ours / median_rate(results, name)
+            yield f"{_kept(ratio >= least)} {ratio:.2f} times the trades/s of {name}; promised: at least {least:g}"
+    if len(peaks) > 1:
+        growth = peaks[whole] / peaks[min(peaks)]
+        yield (
+            f"{_kept(growth <= AT_MOST_PEAK_GROWTH)} {growth:.2f} times the peak memory for "
+            f"{whole / min(peaks):g} times the trades; promised: at most {AT_MOST_PEAK_GROWTH:g}"
+        )
+
+
+def median_rate(results: list[Result], name: str, trades: int | None = None) -> float:
+    return statistics.median(r.per_second for r in results if r.name == name and trades in (None, r.trades))
+
+
+def _kept(kept: bool) -> str:
+    return "kept  " if kept else "BROKEN"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trades", type=int, default=5_000_000)
-    parser.add_argument("--plain-trades", type=int, default=300_000)
-    parser.add_argument("--only-us", action="store_true", help="leave the others out")
+    parser.add_argument("--trades", type=int, default=5_000_000, help="default: 5,000,000")
+    parser.add_argument(
+        "--plain-trades", type=int, default=300_000, help="plain dlt gets a sample; default: 300,000"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="us and ClickHouse in turns, for a machine that others use too"
+    )
     options = parser.parse_args()
     with started(options.trades) as bench:
-        results = [bench.us(options.trades)]
-        if not options.only_us:
-            results += [bench.clickhouse(options.trades, threads) for threads in (0, 2)]
-            results.append(bench.plain_dlt(min(options.plain_trades, options.trades)))
+        results = [bench.us(max(1, options.trades // 10))]
+        for _ in range(options.rounds):
+            results += [bench.us(options.trades), bench.clickhouse(options.trades)]
+        results.append(bench.plain_dlt(min(options.plain_trades, options.trades)))
         show(results)
+    for line in verdicts(results):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
 
-from extract.clickhouse.settings import RAW_DATABASE
+from extract.clickhouse.failures import explain
+from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.deribit.config import KINDS
 from extract.deribit.proof import SeqRange
 from extract.deribit.state import EPOCH_MS, Stream
@@ -77,22 +80,22 @@ class Gap:
 def find_gaps(client: Client, scope: Scope = EVERYTHING) -> list[Gap]:
     """What is missing of `scope`, by instrument and seq. Raises CannotTellError where nothing is covered."""
     tables = require_covered(client, scope)
-    rows = client.query(gaps_sql(tables), parameters=scope.parameters).result_rows
     return [
         Gap(Stream(currency, kind), SeqRange(name, first, last), where, bool(absent), bool(rejected))
-        for name, currency, kind, first, last, where, absent, rejected in rows
+        for name, currency, kind, first, last, where, absent, rejected in ask(client, gaps_sql(tables), scope)
     ]
 
 
 def covered(client: Client, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
     """(currency, kind, covered_from, covered_to) of each span of covered time, ascending."""
-    return list(client.query(coverage_sql(), parameters=scope.parameters).result_rows)
+    return ask(client, coverage_sql(), scope)
 
 
 def raw_tables(client: Client) -> set[str]:
     """Names of the tables that the runs so far have made."""
-    sql = "select name from system.tables where database = {database:String}"
-    return {name for (name,) in client.query(sql, parameters={"database": RAW_DATABASE}).result_rows}
+    return {
+        name for (name,) in ask(client, f"select name from system.tables where database = '{RAW_DATABASE}'")
+    }
 
 
 def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
@@ -109,3 +112,11 @@ def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
             f"No time is covered of {what}, so nothing can be proven; run `{scope.command}`."
         )
     return tables
+
+
+def ask(client: Client, sql: str, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
+    """Rows of a statement with the parameters of `scope`. Raises OutsideError or UsageError where it fails."""
+    try:
+        return list(client.query(sql, parameters=scope.parameters).result_rows)
+    except (ClickHouseError, HTTPError, OSError) as error:
+        raise explain(error, clickhouse_settings()) from error

@@ -3,7 +3,8 @@
 Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64). The names in braces are tables,
 or for one that no run has made yet the empty relation of OPTIONAL_TABLES.
 
-The server holds two bits for each trade and one row for each gap, the client one row for each gap.
+The server holds two bitmaps of the seqs of each instrument (a bit for each trade of a busy one, two bytes of a quiet
+one) and a row for each gap, the client a row for each gap.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ OPTIONAL_TABLES = {
 _ASKED = """(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
         and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})"""
 
-_COVERED = """
+COVERED = """
 covered_rows as (
     -- A later row with the same beginning is the newer word; spans may overlap.
     select currency, kind, covered_from, max(covered_to) as covered_to
@@ -107,14 +108,15 @@ bounded as (
 
 holes as (
     -- One row per range that is missing: from the follower of one run of seqs to the next run's beginning.
+    -- Bitmaps of up to 32 numbers come out in the order they went in.
     select
         instrument_name,
         currency,
         kind,
         arrayJoin(
             arrayZip(
-                arrayPopBack(bitmapToArray(bitmapAndnot(followers, present))),
-                arrayPopFront(bitmapToArray(bitmapAndnot(present, followers)))
+                arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(followers, present)))),
+                arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(present, followers))))
             )
         ) as hole,
         toInt64(hole.1) as first_seq,
@@ -256,61 +258,14 @@ final as (
 select * from final"""
 
 
-_TAILS_TO_ASK = """
-expired as (
-    select
-        instrument_name,
-        any(currency) as currency,
-        ifNull(any(kind), '') as kind,
-        assumeNotNull(max(expiration_timestamp)) as expired_at,
-        min(creation_timestamp) as created_at
-    from <instruments>
-    where <asked>
-    group by instrument_name
-    having max(expiration_timestamp) is not null
-),
-
-last_seen as (
-    select instrument_name, max(timestamp) as last_at
-    from <trades>
-    where <asked>
-    group by instrument_name
-),
-
-final as (
-    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
-    from expired
-    asof inner join covered
-        on expired.currency = covered.currency and expired.kind = covered.kind
-        and expired.expired_at >= covered.covered_from
-    left join last_seen on expired.instrument_name = last_seen.instrument_name
-    where
-        expired.expired_at <= covered.covered_to
-        and (
-            last_seen.last_at >= covered.covered_from
-            or ifNull(expired.created_at >= covered.covered_from, 0)
-            or toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
-        )
-        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
-    order by instrument_name
-)
-
-select * from final"""
-
-
 def gaps_sql(tables: Collection[str]) -> str:
     """The statement for a raw database that has `tables`. One row per range, ordered, with whose it is and why."""
-    return rendered(f"with {_COVERED},\n{_GAPS}", tables)
+    return rendered(f"with {COVERED},\n{_GAPS}", tables)
 
 
 def coverage_sql() -> str:
     """The spans of time that are covered, of the same parameters: currency, kind, covered_from, covered_to."""
-    return rendered(f"with {_COVERED}\n\nselect * from covered order by all", ())
-
-
-def tails_to_ask_sql(tables: Collection[str]) -> str:
-    """Of the same parameters: instrument_name, currency, kind of whose last trade is to be asked for."""
-    return rendered(f"with {_COVERED},\n{_TAILS_TO_ASK}", tables)
+    return rendered(f"with {COVERED}\n\nselect * from covered order by all", ())
 
 
 def rendered(sql: str, tables: Collection[str]) -> str:

@@ -46,6 +46,7 @@ class RunSummary:
     windows: int = 0
     repaired: int = 0
     known: int = 0
+    restated: int = 0
     rejected: int = 0
     absent: int = 0
     unknown_fields: set[str] = field(default_factory=set)
@@ -63,6 +64,7 @@ class RunSummary:
         self.windows += 1
         self.repaired += report.repaired
         self.known += report.known
+        self.restated += report.restated
         self.rejected += len(report.rejected)
         self.absent += sum(len(absent.range) for absent in report.absent)
         self.unknown_fields |= report.unknown_fields

@@ -16,9 +16,8 @@ from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
-from extract.deribit.proof import SeqRange
 from extract.deribit.record import to_table
-from extract.deribit.repair import Repaired, repair
+from extract.deribit.repair import Repair, Repaired, repairs
 from extract.deribit.source import (
     ABSENT_COLUMNS,
     REJECTED_COLUMNS,
@@ -27,9 +26,11 @@ from extract.deribit.source import (
     refuse_another_exchange,
     rejected_rows,
 )
+from extract.deribit.state import Stream
 from extract.deribit.sweep import Absent, WindowReport
 from extract.gaps import EVERYTHING, Gap, Scope, find_gaps
-from extract.pipeline import finish_pending, load, open_pipeline, run_lock
+from extract.packages import open_pipeline, recover, told
+from extract.pipeline import run_lock
 from extract.tally import Tally
 
 
@@ -68,7 +69,7 @@ def repair_gaps(
     report = RepairReport()
     with run_lock(), DeribitClient(config) as client, tally or Tally() as tally:
         pipeline = open_pipeline(settings)
-        finish_pending(pipeline)
+        recover(pipeline)
         gaps = find_gaps(clickhouse, scope)
         wanted = [gap for gap in gaps if again or not (gap.known_absent or gap.rejected)]
         if wanted:
@@ -78,7 +79,8 @@ def repair_gaps(
         queue = RepairQueue(client, wanted, config.requests_in_flight)
         while not queue.is_empty:
             package = WindowReport()
-            load(pipeline, repaired(client, queue, config.window_trades, package, tally))
+            with told():
+                pipeline.run(repaired(client, queue, config.window_trades, package, tally))
             report.add(package)
         if wanted:
             gaps = find_gaps(clickhouse, scope)
@@ -89,54 +91,43 @@ def repair_gaps(
 
 
 class RepairQueue:
-    """Gaps still to be fetched, several under way at once; a package takes from it until its budget is spent."""
+    """Gaps still to be fetched, several instruments at once; a package takes from it until its budget is spent."""
 
     def __init__(self, client: DeribitClient, gaps: Iterable[Gap], in_flight: int) -> None:
+        self._client = client
         self._in_flight = in_flight
-        self._waiting = deque((gap, fetch(client, gap.range)) for gap in gaps)
+        gaps = list(gaps)
+        self._stream_of = {gap.range.instrument_name: gap.stream for gap in gaps}
+        self._waiting = deque(repairs(client, [gap.range for gap in gaps]))
 
     @property
     def is_empty(self) -> bool:
         return not self._waiting
 
-    def take(self, budget: int) -> Iterator[tuple[Gap, Repaired]]:
-        """What comes of the gaps, piece by piece, until there are `budget` trades or no gaps."""
-        under_way: dict[Future[Repaired | None], tuple[Gap, Iterator[Repaired]]] = {}
+    def take(self, budget: int) -> Iterator[tuple[Stream, Repaired]]:
+        """What comes of the gaps, a few pages at a time, until there are `budget` trades or no gaps."""
+        under_way: dict[Future[Repaired], Repair] = {}
         taken = 0
         with ThreadPoolExecutor(self._in_flight, thread_name_prefix="deribit") as pool:
             try:
                 while True:
                     while self._waiting and len(under_way) < self._in_flight and taken < budget:
-                        gap, pieces = self._waiting.popleft()
-                        under_way[pool.submit(next, pieces, None)] = (gap, pieces)
+                        each = self._waiting.popleft()
+                        under_way[pool.submit(each.step)] = each
                     if not under_way:
                         return
                     done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                     for future in done:
-                        gap, pieces = under_way.pop(future)
-                        piece = future.result()
-                        if piece is not None:
-                            self._waiting.appendleft((gap, pieces))
-                            taken += len(piece.trades)
-                            yield gap, piece
+                        each = under_way.pop(future)
+                        result = future.result()
+                        if not each.is_done:
+                            self._waiting.appendleft(each)
+                        taken += len(result.trades)
+                        yield self._stream_of[each.instrument_name], result
             except BaseException:
+                self._client.abandon()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def fetch(client: DeribitClient, missing: SeqRange) -> Iterator[Repaired]:
-    """What comes of `missing`, a page or so at a time: from history, then from the live host what that lacks."""
-    width = client.page_size(client.history)
-    for first in range(missing.first, missing.last + 1, width):
-        piece = SeqRange(missing.instrument_name, first, min(first + width - 1, missing.last))
-        result = repair(client, client.history, piece)
-        for lacking in list(result.absent):
-            late = repair(client, client.live, lacking)
-            result.absent.remove(lacking)
-            result.absent += late.absent
-            result.trades += late.trades
-            result.rejected += late.rejected
-        yield result
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
@@ -148,13 +139,13 @@ def repaired(
     @dlt.resource(name="trades", write_disposition="append")
     def trades() -> Iterator[Any]:
         refuse_another_exchange(dlt.current.source_state(), client.exchange)
-        for gap, piece in queue.take(budget):
+        for stream, piece in queue.take(budget):
             report.trades += len(piece.trades)
-            report.absent += [Absent(gap.stream, missing) for missing in piece.absent]
-            report.rejected += [(gap.stream, rejected) for rejected in piece.rejected]
+            report.absent += [Absent(stream, missing) for missing in piece.absent]
+            report.rejected += [(stream, rejected) for rejected in piece.rejected]
             tally.add(len(piece.trades) + sum(map(len, piece.absent)))
             if piece.trades:
-                yield to_table(piece.trades, gap.stream.currency, gap.stream.kind)
+                yield to_table(piece.trades, stream.currency, stream.kind)
         report.is_swept = True
 
     return (

@@ -20,7 +20,6 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         for stream, trades in sorted(loaded.items()):
             table.add_row(stream.currency, stream.kind, f"{trades:,}")
         console.print(table)
-    rate = (summary.total + summary.repaired) / max(summary.seconds, 0.001)
     new = summary.total + summary.repaired
     rate = f" ({new / max(summary.seconds, 0.001):,.0f}/s)" if new else ""
     console.print(
@@ -38,6 +37,8 @@ def notes(summary: RunSummary) -> list[str]:
     found = []
     if summary.repaired:
         found.append(f"{summary.repaired:,} of them were missing from the pages and fetched by trade_seq.")
+    if summary.restated:
+        found.append(f"{summary.restated:,} of them were known and re-stated by the exchange: new versions.")
     if summary.absent:
         found.append(f"{summary.absent:,} trade_seq the exchange does not have: deribit_raw.absent_trades.")
     if summary.rejected:

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.deribit.state import Stream
-from extract.gaps import Gap, Scope, covered, find_gaps, require_covered
+from extract.gaps import Gap, Scope, ask, covered, find_gaps, require_covered
 
 _TRADES = f"""
 with
@@ -31,9 +31,9 @@ final as (
     select
         currency,
         kind,
-        sum(trades) as trades,
+        sum(instruments.trades) as trades,
         count() as instruments,
-        sum(last_seq) > sum(trades) as is_lacking
+        sum(instruments.last_seq) > sum(instruments.trades) as is_lacking
     from instruments
     group by currency, kind
 )
@@ -106,7 +106,7 @@ def status(client: Client) -> list[StreamStatus]:
         spans[Stream(currency, kind)].append((covered_from, covered_to))
     found = {stream: StreamStatus(stream, each) for stream, each in spans.items()}
     lacking: list[Stream] = []
-    for currency, kind, trades, instruments, is_lacking in client.query(_TRADES).result_rows:
+    for currency, kind, trades, instruments, is_lacking in ask(client, _TRADES):
         stream = Stream(currency, kind)
         if stream in found:
             found[stream].trades, found[stream].instruments = trades, instruments
@@ -117,7 +117,7 @@ def status(client: Client) -> list[StreamStatus]:
             found[gap.stream].absent += len(gap)
         else:
             found[gap.stream].missing += len(gap)
-    for currency, kind, last_load_at in client.query(_LOADS).result_rows:
+    for currency, kind, last_load_at in ask(client, _LOADS):
         found[Stream(currency, kind)].last_load_at = last_load_at
     return [found[stream] for stream in sorted(found)]
 

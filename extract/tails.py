@@ -23,9 +23,10 @@ from extract.deribit.config import deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream
-from extract.gaps import EVERYTHING, Scope, require_covered
-from extract.gaps_sql import tails_to_ask_sql
-from extract.pipeline import finish_pending, load, open_pipeline, run_lock
+from extract.gaps import EVERYTHING, Scope, ask, require_covered
+from extract.gaps_sql import COVERED, rendered
+from extract.packages import open_pipeline, recover, told
+from extract.pipeline import run_lock
 from extract.tally import Tally
 
 PROBES_A_PACKAGE = 5_000
@@ -39,6 +40,53 @@ COLUMNS: dict[str, Any] = {
     "found_at": {"data_type": "timestamp", "precision": 3, "nullable": False},
 }
 """Columns of `deribit_raw.instrument_tails`; `last_seq` is 0 for an instrument that never traded."""
+
+_TO_ASK = f"""
+with {COVERED},
+
+asked_instruments as (
+    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
+    from <instruments>
+    where expiration_timestamp is not null and <asked>
+),
+
+expired as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        assumeNotNull(max(expiration_timestamp)) as expired_at,
+        min(creation_timestamp) as created_at
+    from asked_instruments
+    group by instrument_name
+),
+
+last_seen as (
+    select instrument_name, max(timestamp) as last_at
+    from <trades>
+    where <asked>
+    group by instrument_name
+),
+
+final as (
+    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
+    from expired
+    asof inner join covered
+        on expired.currency = covered.currency and expired.kind = covered.kind
+        and expired.expired_at >= covered.covered_from
+    left join last_seen on expired.instrument_name = last_seen.instrument_name
+    where
+        expired.expired_at <= covered.covered_to
+        and (
+            last_seen.last_at >= covered.covered_from
+            or ifNull(expired.created_at >= covered.covered_from, 0)
+            or toUnixTimestamp64Milli(covered.covered_from) <= {{epoch_ms:Int64}}
+        )
+        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
+    order by instrument_name
+)
+
+select * from final"""
 
 
 @dataclass
@@ -68,21 +116,22 @@ def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsR
     report = TailsReport()
     with run_lock(), DeribitClient(config) as client, tally or Tally() as tally:
         pipeline = open_pipeline(settings)
-        finish_pending(pipeline)
+        recover(pipeline)
         to_ask = instruments_to_ask(clickhouse, scope)
         if to_ask:
             client.now_ms()  # an exchange that is not there is told at once
         tally.start(len(to_ask), "last trades")
         for first in range(0, len(to_ask), PROBES_A_PACKAGE):
             part = to_ask[first : first + PROBES_A_PACKAGE]
-            load(pipeline, tails(client, part, config.requests_in_flight, report, tally))
+            with told():
+                pipeline.run(tails(client, part, config.requests_in_flight, report, tally))
     return report
 
 
 def instruments_to_ask(clickhouse: Client, scope: Scope = EVERYTHING) -> list[tuple[str, Stream]]:
     """Instruments that expired in covered time, and began in it or were seen in it, and were not asked for yet."""
     tables = require_covered(clickhouse, scope)
-    rows = clickhouse.query(tails_to_ask_sql(tables), parameters=scope.parameters).result_rows
+    rows = ask(clickhouse, rendered(_TO_ASK, tables), scope)
     return [(name, Stream(currency, kind)) for name, currency, kind in rows]
 
 
@@ -96,7 +145,7 @@ def tails(
 ) -> DltResource:
     """One row for each of `instruments`: the seq of its last trade."""
 
-    def ask(instrument: tuple[str, Stream]) -> dict[str, Any] | None:
+    def last_seq(instrument: tuple[str, Stream]) -> dict[str, Any] | None:
         name, stream = instrument
         params = {"instrument_name": name, "count": 1, "sorting": "desc"}
         try:
@@ -117,13 +166,14 @@ def tails(
         refuse_another_exchange(dlt.current.source_state(), client.exchange)
         with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
             try:
-                for row in pool.map(ask, instruments):
+                for row in pool.map(last_seq, instruments):
                     report.asked += 1
                     report.unknown += row is None
                     tally.add(1)
                     if row:
                         yield row
             except BaseException:
+                client.abandon()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

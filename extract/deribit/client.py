@@ -11,10 +11,18 @@ import httpx
 import msgspec
 
 from extract.deribit.config import DeribitConfig
-from extract.deribit.envelope import INVALID_PARAMS, Envelope, ExchangeRefusedError, NoResultError, error_of
+from extract.deribit.envelope import (
+    INVALID_PARAMS,
+    NO_JSON,
+    Envelope,
+    ExchangeRefusedError,
+    NoResultError,
+    error_of,
+)
 from extract.deribit.page import decode_page
 from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.transport import pooled_transport
 from extract.errors import FinalError, RetriableError, UsageError
 
 T = TypeVar("T")
@@ -80,7 +88,7 @@ class DeribitClient:
         self._was_answered = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
-            transport=transport,
+            transport=transport or pooled_transport(config.requests_in_flight + 2),
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),
@@ -143,7 +151,7 @@ class DeribitClient:
         if response.status_code == 200:
             try:
                 result = decode(response.content)
-            except (NoResultError, msgspec.DecodeError):
+            except (NoResultError, *NO_JSON):
                 pass
             else:
                 self._was_answered = True

@@ -63,8 +63,8 @@ class DeribitConfig(BaseConfiguration):
 
 def deribit_config(**explicit: object) -> DeribitConfig:
     """The configuration as dlt resolves it; `explicit` values win. Raises UsageError for one of the wrong type."""
-    config = DeribitConfig(**{name: value for name, value in explicit.items() if value is not None})
+    given = {name: value for name, value in explicit.items() if value is not None}
     try:
-        return resolve_configuration(config, sections=("sources", "deribit"))
+        return resolve_configuration(DeribitConfig(), sections=("sources", "deribit"), explicit_value=given)
     except ConfigurationException as error:
         raise UsageError(f"[sources.deribit] cannot be read: {' '.join(str(error).split())}") from error

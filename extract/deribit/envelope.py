@@ -23,6 +23,10 @@ MOST_SAID = 300
 """Characters of the exchange's own words in a message."""
 
 
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding raises for a body that is no JSON, or not of the expected shape."""
+
+
 class NoResultError(ValueError):
     """The body is JSON and holds no result of the expected shape."""
 
@@ -72,7 +76,7 @@ def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) 
     retry_after_s = _retry_after_s(headers)
     try:
         rpc = _error_decoder.decode(body).error
-    except msgspec.DecodeError:
+    except NO_JSON:
         rpc = None
     if rpc is None:
         what = f"HTTP {status}" if status != 200 else f"{len(body)} bytes that are no result"

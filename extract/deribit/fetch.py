@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extract.deribit.client import DeribitClient, Host
@@ -9,7 +10,7 @@ from extract.deribit.names import contradicts
 from extract.deribit.paging import ById, ByTime, OutsideRangeError, PageFacts, SlicePager
 from extract.deribit.record import Rejected, Trade, TradePage
 from extract.deribit.slices import Slice
-from extract.deribit.state import Key, Stream
+from extract.deribit.state import Stream
 from extract.errors import ProofError
 
 MOST_PAGES = 3
@@ -35,14 +36,14 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     """
     pager = SlicePager(part.start_ms, part.end_ms)
     most_pages = 1 if part.is_probe else MOST_PAGES
-    trades: dict[Key, Trade] = {}
+    parts: list[Sequence[Trade]] = []
     rejected: dict[str, Rejected] = {}
     unknown: frozenset[str] = frozenset()
     end_ms, pages = part.end_ms, 0
     while (asked := pager.request) is not None:
         page = _ask(client, host, stream, asked)
         _refuse_live_hole(client, host, page, part.start_ms)
-        trades.update(((t.instrument_name, t.trade_seq), t) for t in page.trades)
+        parts.append(page.trades)
         rejected.update((bad.raw, bad) for bad in page.rejected)
         unknown |= page.unknown_fields
         pager.feed(page_facts(page, asked))
@@ -50,9 +51,10 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         if pager.request and pages >= most_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
             break
+    trades = each_once(parts)
     _refuse_other_currency(stream, trades)
     return SliceResult(
-        [t for t in trades.values() if part.start_ms <= t.timestamp <= end_ms],
+        [t for t in trades if part.start_ms <= t.timestamp <= end_ms],
         end_ms,
         [
             bad
@@ -61,6 +63,14 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         ],
         unknown,
     )
+
+
+def each_once(pages: Sequence[Sequence[Trade]]) -> Sequence[Trade]:
+    """The trades of overlapping pages, each key once, in its latest version."""
+    if len(pages) == 1 and len({t.trade_id for t in pages[0]}) == len(pages[0]):
+        return pages[0]
+    latest = {(t.instrument_name, t.trade_seq): t for page in pages for t in page}
+    return list(latest.values())
 
 
 def page_facts(page: TradePage, asked: ByTime | ById) -> PageFacts:
@@ -100,8 +110,8 @@ def _refuse_live_hole(client: DeribitClient, host: Host, page: TradePage, start_
         )
 
 
-def _refuse_other_currency(stream: Stream, trades: dict[Key, Trade]) -> None:
-    for name in {name for name, _ in trades}:
+def _refuse_other_currency(stream: Stream, trades: Sequence[Trade]) -> None:
+    for name in {t.instrument_name for t in trades}:
         if contradicts(name, stream.currency):
             raise OutsideRangeError(
                 f"Asked for trades of {stream.currency}, the exchange answers with one of {name}."

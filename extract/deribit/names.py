@@ -12,7 +12,7 @@ _BY_RULE = re.compile(r"([A-Z0-9]+(?:_[A-Z0-9]+)?)(?:-(?:PERPETUAL|\d{1,2}[A-Z]{
 
 
 def last_trading_day_over(instrument_name: str, at: datetime) -> bool:
-    """Whether every date in the name is more than a day before `at`; False for a name without a date."""
+    """Whether every date in the name is more than two days before `at`; False for a name without a date."""
     dates = [date for parts in _DATE.findall(instrument_name) if (date := _date("".join(parts)))]
     return bool(dates) and max(dates) + timedelta(days=2) < at
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extract.deribit.envelope import Envelope, NoResultError
+from extract.deribit.envelope import NO_JSON, Envelope, NoResultError
 from extract.deribit.record import (
     ARROW_TYPES,
     FIELDS,
@@ -19,6 +19,7 @@ from extract.deribit.record import (
     Rejected,
     Trade,
     TradePage,
+    has_field,
     learn,
 )
 
@@ -50,6 +51,7 @@ class _Decoders:
         self.trade = self._struct() if learned else Trade
         page = msgspec.defstruct("Page", [("trades", list[self.trade]), ("has_more", bool, False)])
         self.page = msgspec.json.Decoder(Envelope[page])
+        self.lenient_page = msgspec.json.Decoder(Envelope[page], strict=False)
         self.record = msgspec.json.Decoder(self.trade)
 
     def _struct(self) -> type[Trade]:
@@ -67,11 +69,7 @@ class _Decoders:
         return trade
 
     def unknown_in(self, trades: list[Trade]) -> frozenset[str]:
-        return frozenset(
-            name
-            for attribute, name in self.attributes.items()
-            if any(getattr(trade, attribute) is not msgspec.UNSET for trade in trades)
-        )
+        return frozenset(name for attribute, name in self.attributes.items() if has_field(attribute, trades))
 
 
 _decoders = _Decoders()
@@ -83,12 +81,14 @@ _identity_decoder = msgspec.json.Decoder(_Identity)
 def decode_page(body: bytes) -> TradePage:
     """A page of trades from the body of an answer.
 
-    Raises NoResultError where the body holds no result, msgspec.DecodeError where it is no JSON.
+    Raises NoResultError where the body holds no result, one of NO_JSON where it is no JSON.
     """
-    for decoders in _candidates(body):
+    if not _is_text(body):  # raw pieces would carry what is no text into the table
+        return _decode_record_by_record(body)
+    for decoders, decoder in _candidates(body):
         try:
-            answer = decoders.page.decode(body)
-        except msgspec.DecodeError:
+            answer = decoder.decode(body)
+        except NO_JSON:
             continue
         page = answer.unwrap()
         return TradePage(
@@ -109,16 +109,28 @@ def _decode_record_by_record(body: bytes) -> TradePage:
     unknown: set[str] = set()
     for raw in raw_page.trades:
         try:
-            trades.append(decoders.record.decode(raw))
-        except msgspec.DecodeError:
-            try:
-                trades.append(_decode_loosely(raw, unknown))
-            except (msgspec.DecodeError, TypeError) as error:
-                page.rejected.append(_rejected(raw, str(error)))
+            trades.append(_decode_record(raw, decoders, unknown))
+        except (*NO_JSON, TypeError) as error:
+            page.rejected.append(_rejected(raw, str(error)))
     page.trades = trades
     typed = [trade for trade in trades if type(trade) is not LooseTrade]
     page.unknown_fields = decoders.unknown_in(typed) | unknown
     return page
+
+
+def _decode_record(raw: msgspec.Raw, decoders: _Decoders, unknown: set[str]) -> Trade:
+    bytes(raw).decode()
+    try:
+        return decoders.record.decode(raw)
+    except msgspec.DecodeError:
+        return _decode_loosely(raw, unknown)
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return body.isascii() or bool(body.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _decode_loosely(raw: msgspec.Raw, unknown: set[str]) -> Trade:
@@ -165,7 +177,7 @@ def _as_typed(name: str, value: object) -> object:
 def _rejected(raw: msgspec.Raw, reason: str) -> Rejected:
     try:
         known = _identity_decoder.decode(raw)
-    except msgspec.DecodeError:
+    except NO_JSON:
         known = _Identity()
     named = type(known.instrument_name) is str and _is_int64(known.trade_seq)
     return Rejected(
@@ -180,12 +192,14 @@ def _is_int64(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _candidates(body: bytes) -> Iterator[_Decoders]:
-    """What is known so far, then what this page teaches."""
+def _candidates(body: bytes) -> Iterator[tuple[_Decoders, msgspec.json.Decoder[Any]]]:
+    """What is known so far, then what this page teaches, then numbers in quotes."""
     known = _decoders
-    yield known
-    if (taught := _relearned(body)) is not known:
-        yield taught
+    yield known, known.page
+    taught = _relearned(body)
+    if taught is not known:
+        yield taught, taught.page
+    yield taught, taught.lenient_page
 
 
 def _relearned(body: bytes) -> _Decoders:
@@ -193,7 +207,7 @@ def _relearned(body: bytes) -> _Decoders:
     global _decoders
     try:
         page = _fields_decoder.decode(body).unwrap()
-    except (msgspec.DecodeError, NoResultError):
+    except (*NO_JSON, NoResultError):
         return _decoders
     names = dict.fromkeys(name for record in page.trades for name in record if name not in FIELDS)
     learned = tuple(dict.fromkeys([*_decoders.learned, *names]))

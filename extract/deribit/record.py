@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import pyarrow as pa
@@ -106,6 +106,8 @@ ARROW_SCHEMA = pa.schema(
 """One row per trade as the exchange stated it; times in ms UTC, prices and amounts as the API's units."""
 
 _row = attrgetter(*FIELDS)
+# A list comprehension over a plain attribute is four times as fast as attrgetter, and what most of the time goes to.
+_values = {name: eval(f"lambda trades: [trade.{name} for trade in trades]") for name in FIELDS}
 _learned: dict[type[Trade], tuple[tuple[str, str], ...]] = {}
 
 
@@ -149,10 +151,9 @@ def _in_order(text: str | None) -> bytes | None:
 def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
     """Arrow table in ARROW_SCHEMA, one row per trade, in the order given."""
     count = len(trades)
-    columns = list(zip(*map(_row, trades), strict=True)) if count else [()] * len(FIELDS)
-    arrays = [_column(name, values, count) for name, values in zip(FIELDS, columns, strict=True)]
-    extra = [extra_of(trade) for trade in trades] if set(map(type, trades)) - {Trade} else None
-    arrays += [
+    extra = _extras(trades)
+    arrays = [
+        *(_column(name, trades, count) for name in FIELDS),
         pa.repeat(pa.scalar(currency), count),
         pa.repeat(pa.scalar(kind), count),
         pa.array(extra, pa.string()) if extra else pa.nulls(count, pa.string()),
@@ -160,14 +161,30 @@ def to_table(trades: Sequence[Trade], currency: str, kind: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ARROW_SCHEMA)
 
 
-def _column(name: str, values: Sequence[Any], count: int) -> pa.Array:
+def _column(name: str, trades: Sequence[Trade], count: int) -> pa.Array:
     kind = ARROW_SCHEMA.field(name).type
-    if name == "legs":
-        values = (
-            [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else [None] * count
-        )
-    if values.count(None) == count:
-        return pa.nulls(count, kind)
+    values = _values[name](trades)
     if name == "timestamp":
         return pa.array(values, pa.int64()).view(kind)
-    return pa.array(values, kind)
+    if name == "legs":
+        values = [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else ()
+    return pa.array(values, kind) if values else pa.nulls(count, kind)
+
+
+def _extras(trades: Sequence[Trade]) -> list[str | None] | None:
+    """`extra_of` each trade; None where that would be nothing but None."""
+    kinds = set(map(type, trades))
+    if not any(kind is LooseTrade or has_any(kind, trades) for kind in kinds):
+        return None
+    return [extra_of(trade) for trade in trades]
+
+
+def has_any(kind: type[Trade], trades: Sequence[Trade]) -> bool:
+    """Whether any of the trades bears a field that `kind` learned."""
+    return any(has_field(attribute, trades) for attribute, _ in _learned.get(kind, ()))
+
+
+def has_field(attribute: str, trades: Sequence[Trade]) -> bool:
+    """Whether any of the trades bears a learned field."""
+    values = [getattr(trade, attribute, msgspec.UNSET) for trade in trades]
+    return values.count(msgspec.UNSET) < len(values)

@@ -38,7 +38,7 @@ class Repair:
     def __init__(self, client: DeribitClient, instrument_name: str, holes: Iterable[Hole]) -> None:
         self._client = client
         self._host = client.history
-        self._name = instrument_name
+        self.instrument_name = instrument_name
         self._pager = SeqPager(instrument_name, holes, client.page_size(client.history))
         self._unknown_to: list[str] = []
         self._is_sure = True
@@ -70,11 +70,13 @@ class Repair:
         asked = self._pager.request
         assert asked is not None
         for trade in page.trades:
-            if trade.instrument_name != self._name:
+            if trade.instrument_name != self.instrument_name:
                 raise OutsideRangeError(
-                    f"Asked for trades of {self._name}, the exchange answers with one of {trade.instrument_name}."
+                    f"Asked for trades of {self.instrument_name}, the exchange answers with one of {trade.instrument_name}."
                 )
-        rejected = {bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self._name}
+        rejected = {
+            bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name
+        }
         by_seq = {trade.trade_seq: trade for trade in page.trades}
         seqs = np.fromiter([*by_seq, *rejected], dtype=np.int64)
         found = self._pager.feed(seqs, is_full=page.rows >= page.count)
@@ -91,14 +93,14 @@ class Repair:
     def _turn_to_live(self) -> None:
         holes = [(each.first, each.last) for each in self._pager.absent]
         self._host = self._client.live
-        self._pager = SeqPager(self._name, holes, self._client.page_size(self._host))
+        self._pager = SeqPager(self.instrument_name, holes, self._client.page_size(self._host))
 
     def _conclude(self, result: Repaired) -> None:
         # The live host keeps a day: only history can say that there is no such trade.
         if self._client.history.name in self._unknown_to:
             first = self._pager.absent[0]
             raise ProofError(
-                f"The exchange shows trades of {self._name} and says that there is no such instrument: "
+                f"The exchange shows trades of {self.instrument_name} and says that there is no such instrument: "
                 f"its trades {first.first}–{first.last} cannot be fetched."
             )
         if self._is_sure:

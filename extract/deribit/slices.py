@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 AIM = 0.75
 """Share of a page that a slice should fill: a second page costs more than the quarter left empty."""
-MAX_GROWTH = 8.0
+MAX_GROWTH = 8
 """A slice is at most this much longer than the one before: trading wakes up faster than it falls asleep."""
 
 
@@ -78,5 +79,5 @@ class SlicePlanner:
         # A probe may begin with years of silence: its density counts from the first trade on.
         start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
         span_ms = max(1, end_ms - start_ms + 1)
-        wanted_ms = span_ms * self.page_size * AIM / max(rows, 1)
-        self._length_ms = max(1, int(min(wanted_ms, span_ms * MAX_GROWTH)))
+        growth = min(MAX_GROWTH, self.page_size * AIM / rows) if rows else MAX_GROWTH
+        self._length_ms = math.ceil(span_ms * growth)

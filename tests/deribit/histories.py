@@ -25,10 +25,10 @@ Record = dict[str, Any]
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, span_ms: int = 3 * 86_400_000, most_moments: int = 40) -> list[Record]:
+def histories(draw: st.DrawFn, *, span_ms: int = 3 * 86_400_000, most_moments: int = 20) -> list[Record]:
     """Trades of one currency: moments of one to many trades, ids up to 18 ms out of the order of time."""
     gaps = st.one_of(st.integers(0, 3), st.integers(10, 2_000), st.integers(60_000, span_ms // 40))
-    sizes = st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(20, 60))
+    sizes = st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(10, 30))
     moments = draw(st.lists(st.tuples(gaps, sizes, st.integers(0, 2**16)), min_size=1, max_size=most_moments))
     records: list[Record] = []
     seqs = dict.fromkeys(NAMES, 0)

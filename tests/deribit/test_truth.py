@@ -21,13 +21,13 @@ LATER_MS = 120_000
 """Long enough for every trade to be settled."""
 
 several = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 ways = st.fixed_dictionaries(
     {
-        "page_size": st.integers(2, 60),
+        "page_size": st.sampled_from([2, 5, 13, 20, 40, 10_000]),
         "in_flight": st.integers(1, 6),
-        "budget": st.one_of(st.integers(1, 50), st.just(500_000)),
+        "budget": st.one_of(st.integers(10, 60), st.just(500_000)),
     }
 )
 since = st.one_of(st.none(), st.integers(-5_000, 3 * 86_400_000).map(lambda offset: BEGIN_MS + offset))
@@ -77,7 +77,7 @@ def test_growth_restatements_and_late_trades_while_fetching(
                 exchange.add([record])
                 pending.remove(record)
             fresh = [r for r in exchange.records() if now_ms - 50_000 < r["timestamp"] <= now_ms]
-            if fresh:
+            if fresh and len(versions) < len(records) + 10:
                 old = fresh[next(ticks) % len(fresh)]
                 new = exchange.restate(old["instrument_name"], old["trade_seq"], price=old["price"] + 0.5)
                 versions[row_of(new)] = 1

@@ -51,7 +51,7 @@ MISTAKES = [
         RunOptions(),
         {"SOURCES__DERIBIT__API_URL": "deribit"},
         UsageError,
-        "The exchange's address 'deribit' is none",
+        "should read like https://www.deribit.com/api/v2",
         id="no address",
     ),
     pytest.param(

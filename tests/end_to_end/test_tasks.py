@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from extract.cli import COMMANDS
 from extract.paths import ROOT
 from tests.fixtures.commands import UserShell
 
@@ -96,7 +97,7 @@ def test_commands_write_nothing_outside_of_the_checkout(shell: UserShell, tmp_pa
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["up", "down", "sandbox", "demo", "reset"])
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_tape_command_has_help_with_an_example(command: str, shell: UserShell) -> None:
     """`tape COMMAND --help` says what it does and shows it typed."""
     said = shell.ok("tape", command, "--help").out
@@ -105,8 +106,6 @@ def test_every_tape_command_has_help_with_an_example(command: str, shell: UserSh
 
 def test_the_readme_s_commands_exist() -> None:
     """Each `make` target and `tape` command that the README names is there."""
-    from extract.cli import COMMANDS
-
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
     targets = {word.split()[1] for word in _typed(readme, "make ")}

@@ -1,9 +1,10 @@
--- One row per live instrument: its last trade, and its last 24 hours. "Now" is the newest trade there is, column as_of, so
--- that the answer depends on the data alone; an instrument is live until it expires.
+-- One row per live instrument: its last trade, and its last 24 hours. "Now" is the newest trade there is, column as_of,
+-- so that the answer depends on the data alone; an instrument is live until it expires.
 with
 
 newest_day as (
-    select max(days.bucket_at) as day from {{ ref('ohlcv_1d') }} as days
+    select max(days.bucket_at) as day
+    from {{ ref('ohlcv_1d') }} as days
 ),
 
 now_is as (
@@ -13,7 +14,9 @@ now_is as (
 ),
 
 last_days as (
-    select days.instrument_name as instrument_name, max(days.bucket_at) as day
+    select
+        days.instrument_name as instrument_name,
+        max(days.bucket_at) as day
     from {{ ref('ohlcv_1d') }} as days
     group by instrument_name
 ),
@@ -26,13 +29,16 @@ last_trades as (
         any(trades.expiry) as expiry,
         max(trades.trade_seq) as trade_seq,
         argMax(trades.price, (trades.timestamp, trades.trade_seq)) as price,
-        argMax(tuple(trades.mark_price), (trades.timestamp, trades.trade_seq)).1 as mark_price,
-        argMax(tuple(trades.index_price), (trades.timestamp, trades.trade_seq)).1 as index_price,
-        argMax(tuple(trades.iv), (trades.timestamp, trades.trade_seq)).1 as iv,
+        tupleElement(argMax(tuple(trades.mark_price), (trades.timestamp, trades.trade_seq)), 1) as mark_price,
+        tupleElement(argMax(tuple(trades.index_price), (trades.timestamp, trades.trade_seq)), 1) as index_price,
+        tupleElement(argMax(tuple(trades.iv), (trades.timestamp, trades.trade_seq)), 1) as iv,
         max(trades.timestamp) as traded_at
     from {{ ref('trades') }} as trades
     where (trades.instrument_name, toStartOfDay(trades.timestamp)) in (
-        select last_days.instrument_name, last_days.day from last_days
+        select
+            last_days.instrument_name,
+            last_days.day
+        from last_days
     )
     group by instrument_name
 ),
@@ -48,11 +54,12 @@ recent as (
         count() as trades_24h
     from {{ ref('trades') }} as recent_trades
     cross join now_is
-    -- The days are for the index: the newest and the one before it hold the 24 hours.
-    where toStartOfDay(recent_trades.timestamp) in (
-        select arrayJoin([newest_day.day, newest_day.day - toIntervalDay(1)]) from newest_day
-    )
-        and recent_trades.timestamp > now_is.as_of - toIntervalHour(24)
+    where
+        recent_trades.timestamp > now_is.as_of - toIntervalHour(24)
+        -- For the index: the newest day and the one before it hold the 24 hours.
+        and toStartOfDay(recent_trades.timestamp) in (
+            select arrayJoin([newest_day.day, newest_day.day - toIntervalDay(1)]) from newest_day
+        )
     group by instrument_name
 ),
 

@@ -36,12 +36,13 @@ shown as (
         countIf(timestamp > expiry) as trades_after_expiry,
         countIf(is_combo and is_combo_leg) as combos_that_are_legs
     from {{ model }}
-    where {{ is_kept(tables, 'timestamp') }}
-    {% if not checks_everything() %}
-        and toStartOfDay(timestamp) in (select days.day from days)
-        and instrument_name in (select raw_rows.instrument_name from raw_rows)
-        and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
-    {% endif %}
+    where
+        {{ is_kept(tables, 'timestamp') }}
+        {% if not checks_everything() %}
+            and toStartOfDay(timestamp) in (select days.day from days)
+            and instrument_name in (select raw_rows.instrument_name from raw_rows)
+            and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)
+        {% endif %}
     group by instrument_name
 )
 

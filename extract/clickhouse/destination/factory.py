@@ -58,6 +58,10 @@ class tape_clickhouse(clickhouse):
         caps.supports_multiple_statements = False
         return caps
 
+    def capabilities(self, config: Any = None, naming: Any = None) -> DestinationCapabilitiesContext:
+        # Without a config dlt resolves one, dozens of times for each package; for ClickHouse it decides nothing.
+        return super().capabilities(config or self.spec(credentials=TapeClickHouseCredentials()), naming)
+
     @property
     def client_class(self) -> Any:
         from extract.clickhouse.destination.job_client import TapeClickHouseClient

@@ -1,0 +1,94 @@
+"""Trades a second on one core, without a network: an answer's body → trades → ledger and Arrow table.
+
+    .venv/bin/python -m bench.decode [--pages 40] [--profile]
+
+The stretch between the socket and dlt: decode_page, sweep_slice, StreamSweep.take. Time is CPU time of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import time
+from collections.abc import Callable
+
+import httpx
+import msgspec
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig
+from extract.deribit.fetch import sweep_slice
+from extract.deribit.page import decode_page
+from extract.deribit.record import to_table
+from extract.deribit.retry import RateLimiter
+from extract.deribit.slices import Slice
+from extract.deribit.state import Span, Stream, StreamState
+from extract.deribit.stream import StreamSweep
+from extract.sandbox.tape import Tape
+
+ROWS = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pages", type=int, default=40)
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    trades = Tape.generate(seed=1, trades=ROWS, days=30).trades
+    pages = {
+        "as the exchange sends it": trades,
+        "one unknown field in each": [each | {"new_field": {"a": 1}} for each in trades],
+        "prices in quotes": [each | {"price": str(each["price"])} for each in trades],
+    }
+    print(
+        f"{'page of 10,000 trades':<28}{'decode':>12}{'to_table':>12}{'whole way':>12}   trades/s, one core"
+    )
+    for name, records in pages.items():
+        body = b'{"result":{"trades":%b,"has_more":false}}' % msgspec.json.encode(records)
+        decoded = decode_page(body).trades
+        speeds = [
+            speed(options.pages, lambda body=body: decode_page(body)),
+            speed(options.pages, lambda decoded=decoded: to_table(decoded, "BTC", "future")),
+            speed(options.pages, whole_way(body, records)),
+        ]
+        print(f"{name:<28}" + "".join(f"{each:>12,.0f}" for each in speeds))
+    if options.profile:
+        profiled(whole_way(b'{"result":{"trades":%b}}' % msgspec.json.encode(trades), trades), options.pages)
+
+
+def whole_way(body: bytes, records: list[dict]) -> Callable[[], None]:
+    """One slice of one page, from the answer to the table, each time in a stream of its own."""
+    span = Span(min(r["timestamp"] for r in records), max(r["timestamp"] for r in records))
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
+    config = DeribitConfig(page_size=ROWS + 1)
+    client = DeribitClient(config, transport=answer, limiter=RateLimiter(1e9))
+    # A currency that every generated name bears, so that the page passes for one stream's.
+    stream = Stream("", "future")
+
+    def run() -> None:
+        sweep = StreamSweep(client, stream, StreamState(), span, span.end_ms + 10**9, False)
+        host, planner, _ = sweep.next()
+        part = Slice(span.start_ms, span.end_ms)
+        sweep.take(planner, part, sweep_slice(client, host, stream, part))
+
+    return run
+
+
+def speed(pages: int, run: Callable[[], object]) -> float:
+    """Trades a second over `pages` runs, after one to warm up."""
+    run()
+    began_s = time.process_time()
+    for _ in range(pages):
+        run()
+    return pages * ROWS / (time.process_time() - began_s)
+
+
+def profiled(run: Callable[[], object], pages: int) -> None:
+    profile = cProfile.Profile()
+    profile.runcall(lambda: [run() for _ in range(pages)])
+    pstats.Stats(profile).sort_stats("tottime").print_stats(12)
+
+
+if __name__ == "__main__":
+    main()

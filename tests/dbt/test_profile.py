@@ -1,0 +1,56 @@
+"""The profile: nothing to export for local; a missing cloud variable is named where it is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dbt.project import PROJECT_DIR
+
+CLOUD = {"CLICKHOUSE_CLOUD_HOST": "cloud.example", "CLICKHOUSE_CLOUD_PASSWORD": "a-secret-of-cloud"}
+
+
+def dbt_parse(tmp_path: Path, target: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`dbt parse --target …` in a shell that exports nothing of ours but `env`."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("CLICKHOUSE_")}
+    dbt = Path(sys.executable).parent / "dbt"
+    command = [
+        dbt,
+        "parse",
+        "--target",
+        target,
+        "--target-path",
+        tmp_path / "target",
+        "--log-path",
+        tmp_path / "logs",
+    ]
+    return subprocess.run(
+        command, cwd=PROJECT_DIR, env={**bare, **env}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_local_needs_nothing(tmp_path: Path) -> None:
+    """From dbt_project/ in a plain shell, cloud variables unset."""
+    result = dbt_parse(tmp_path, "local")
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("missing", CLOUD)
+def test_a_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
+    """And no traceback."""
+    result = dbt_parse(tmp_path, "cloud", **{name: value for name, value in CLOUD.items() if name != missing})
+    assert result.returncode != 0
+    assert missing in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_no_secret_is_written_down(tmp_path: Path) -> None:
+    """Neither password is in what dbt leaves behind."""
+    assert dbt_parse(tmp_path, "cloud", **CLOUD).returncode == 0
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if CLOUD["CLICKHOUSE_CLOUD_PASSWORD"].encode() in path.read_bytes()]

@@ -1,0 +1,124 @@
+"""Instruments: each new or changed one once, and what is read off a name."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from extract.deribit.instruments import COLUMNS, changed_instruments, to_row
+from extract.deribit.names import contradicts, last_trading_day_over
+from extract.deribit.state import Stream
+from tests.deribit.hostile import client_of
+
+FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
+
+
+class Listing:
+    """get_instruments over what is live and what has expired; counts what is asked."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, dict[str, Any]] = {}
+        self.expired: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.known: dict[str, Any] = {}
+
+    def list(self, name: str, kind: str = "future", created_ms: int = 0, **more: Any) -> None:
+        self.live[name] = {"instrument_name": name, "kind": kind, "creation_timestamp": created_ms} | more
+
+    def __call__(self, method: str, params: dict[str, str]) -> Any:
+        self.asked.append(params["expired"])
+        return {"result": list((self.expired if params["expired"] == "true" else self.live).values())}
+
+    def changed(self, *streams: Stream, now_ms: int = 1_000) -> list[str]:
+        with client_of(self) as client:
+            rows = list(changed_instruments(client, streams, self.known, now_ms))
+        self.known = json.loads(json.dumps(self.known))
+        return sorted(row["instrument_name"] for row in rows)
+
+
+def test_new_changed_and_gone_instruments_come_once() -> None:
+    """All the first time, then only what changed; expired ones are asked for only when one has gone."""
+    listing = Listing()
+    listing.list("A")
+    listing.list("B")
+    listing.expired["OLD"] = {"instrument_name": "OLD", "kind": "future"}
+    assert listing.changed(FUTURES) == ["A", "B", "OLD"]
+    assert listing.changed(FUTURES) == []
+    listing.list("B", tick_size=0.5)
+    assert listing.changed(FUTURES) == ["B"]
+    assert listing.asked.count("true") == 1
+    listing.expired["A"] = listing.live.pop("A")
+    assert listing.changed(FUTURES) == ["A"]
+    assert listing.changed(FUTURES) == []
+
+
+def test_an_instrument_that_lived_between_two_runs_is_found() -> None:
+    listing = Listing()
+    listing.list("A")
+    listing.changed(FUTURES, now_ms=1_000)
+    listing.expired["A"] = listing.live.pop("A")
+    listing.expired["SHORT"] = {"instrument_name": "SHORT", "kind": "future", "creation_timestamp": 1_500}
+    assert listing.changed(FUTURES, now_ms=2_000) == ["A", "SHORT"]
+
+
+def test_a_kind_asked_for_later_is_new_then() -> None:
+    """What was listed but not wanted is not taken for known."""
+    listing = Listing()
+    listing.list("F")
+    listing.list("O", kind="option")
+    assert listing.changed(FUTURES) == ["F"]
+    assert listing.changed(FUTURES, OPTIONS) == ["O"]
+
+
+def test_what_is_known_does_not_grow_with_the_expired() -> None:
+    listing = Listing()
+    listing.expired = {f"OLD{n}": {"instrument_name": f"OLD{n}", "kind": "future"} for n in range(500)}
+    assert len(listing.changed(FUTURES)) == 500
+    assert len(json.dumps(listing.known)) < 200
+
+
+def test_a_row_has_typed_columns_and_the_rest_as_json() -> None:
+    row = to_row({"instrument_name": "A", "strike": 5, "creation_timestamp": 1_500, "odd": [1]}, "BTC")
+    assert set(row) == set(COLUMNS)
+    assert (row["strike"], row["currency"], json.loads(row["extra"])) == (5.0, "BTC", {"odd": [1]})
+    assert row["creation_timestamp"] == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "over"),
+    [
+        ("BTC-27JUN25", (2025, 6, 28), False),
+        ("BTC-27JUN25-100000-C", (2025, 6, 28), False),
+        ("BTC-27JUN25-100000-C", (2025, 6, 30), True),
+        ("BTC-5APR24", (2024, 4, 8), True),
+        ("BTC-FS-27JUN25_26SEP25", (2025, 9, 1), False),
+        ("BTC-FS-27JUN25_PERP", (2025, 7, 1), True),
+        ("BTC-PERPETUAL", (2099, 1, 1), False),
+        ("BTC_USDC", (2099, 1, 1), False),
+        ("ODD-31FEB25", (2099, 1, 1), False),
+        ("ODD-99JAN25-X", (2099, 1, 1), False),
+    ],
+)
+def test_a_name_tells_when_trading_is_over(name: str, day: tuple[int, int, int], over: bool) -> None:
+    """Two midnights after the last date in it, to be sure; never for a name without a real date."""
+    assert last_trading_day_over(name, datetime(*day, 1, tzinfo=UTC)) is over
+
+
+@pytest.mark.parametrize(
+    ("name", "currency", "wrong"),
+    [
+        ("BTC-PERPETUAL", "BTC", False),
+        ("BTC-PERPETUAL", "ETH", True),
+        ("BTC_USDC-PERPETUAL", "USDC", False),
+        ("BTC_USDC-27JUN25-100000-C", "ETH", True),
+        ("BTCDVOL_USDC-27JUN25", "USDC", False),
+        ("BTC_USDT", "BTC", False),
+        ("BTC-CS-19MAY26-70000_75000", "ETH", False),
+        ("whatever it is", "ETH", False),
+    ],
+)
+def test_a_name_by_rule_tells_its_currency(name: str, currency: str, wrong: bool) -> None:
+    assert contradicts(name, currency) is wrong

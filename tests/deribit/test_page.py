@@ -1,0 +1,197 @@
+"""Decoding: nothing the exchange sent is lost for being odd, and the quick way says what the slow one says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from extract.deribit import page as page_module
+from extract.deribit.envelope import NoResultError
+from extract.deribit.page import decode_page
+from extract.deribit.record import ARROW_SCHEMA, LooseTrade, Trade, content_digest, to_table
+from extract.sandbox.tape import Tape
+from tests.deribit.histories import trade
+
+SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3] / "shared")
+RECORDED = sorted(SHARED.glob("data/deribit/recorded/*trades*.json"))
+
+ODD_LEGS = json.dumps(trade("X", 1, 1, 1)).encode()[:-1] + b', "legs": ["\xff"]}'
+ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "_decoders", page_module._Decoders())
+
+
+def body(records: list[Any], **envelope: Any) -> bytes:
+    return json.dumps({"result": {"trades": records, "has_more": True}} | envelope).encode()
+
+
+def rows(records: list[Any]) -> list[dict[str, Any]]:
+    return to_table(decode_page(body(records)).trades, "BTC", "future").to_pylist()
+
+
+def one(**changes: Any) -> Any:
+    return decode_page(body([ODD | changes]))
+
+
+def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of record: the same table and the same digests, typed at once or one by one."""
+    records = small_tape.trades
+    quick = decode_page(body(records))
+    assert {type(each) for each in quick.trades} == {Trade}
+    slow = page_module._decode_record_by_record(body(records))
+    raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
+    loose = [page_module._decode_loosely(raw, set()) for raw in raws]
+    assert {type(each) for each in loose} == {LooseTrade}
+    table = to_table(quick.trades, "BTC", "future")
+    assert table.schema == ARROW_SCHEMA
+    assert table.equals(to_table(slow.trades, "BTC", "future"))
+    digests = list(map(content_digest, quick.trades))
+    assert digests == list(map(content_digest, loose))
+    assert len(set(digests)) == len(records)
+
+
+def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
+    """Row by row and column by column, legs as JSON text."""
+    for record, row in zip(small_tape.trades, rows(small_tape.trades), strict=True):
+        for name, value in record.items():
+            got = row[name]
+            if name == "timestamp":
+                got = int(got.timestamp() * 1000 + 0.5)
+            assert (json.loads(got) if name == "legs" else got) == value
+
+
+def test_an_unknown_field_is_kept_counted_and_learned() -> None:
+    """In `extra`, told once a page; the next page that bears it is typed at once."""
+    records = [ODD | {"odd field": [1, {"a": None}]}, ODD]
+    found = decode_page(body(records))
+    assert found.unknown_fields == {"odd field"}
+    extra = [row["extra"] for row in rows(records)]
+    assert json.loads(extra[0]) == {"odd field": [1, {"a": None}]}
+    assert extra[1] is None
+    assert LooseTrade not in {type(each) for each in decode_page(body(records)).trades}
+    assert decode_page(body([ODD])).unknown_fields == frozenset()
+    assert one(other="x").unknown_fields == {"other"}
+
+
+def test_made_up_names_do_not_fill_the_memory() -> None:
+    """A new field in each record: all kept, not learned."""
+    records = [ODD | {f"field_{n}": n} for n in range(200)]
+    assert [json.loads(row["extra"]) for row in rows(records)] == [{f"field_{n}": n} for n in range(200)]
+    assert page_module._decoders.learned == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "value"),
+    [
+        ({"price": "30000.5"}, "price", 30_000.5),
+        ({"trade_id": 42}, "trade_id", "42"),
+        ({"trade_seq": "7"}, "trade_seq", 7),
+        ({"block_trade_id": 9}, "block_trade_id", "9"),
+        ({"mark_price": None}, "mark_price", None),
+        ({"legs": None}, "legs", None),
+    ],
+)
+def test_a_field_that_changes_type_is_read_all_the_same(
+    changes: dict[str, Any], column: str, value: object
+) -> None:
+    table = to_table(one(**changes).trades, "BTC", "future")
+    assert table.column(column).to_pylist() == [value]
+
+
+@pytest.mark.parametrize("changes", [{"iv": "high"}, {"tick_direction": [1]}, {"contracts": True}])
+def test_an_optional_field_of_another_type_goes_to_extra(changes: dict[str, Any]) -> None:
+    [row] = rows([ODD | changes])
+    [name] = changes
+    assert row[name] is None
+    assert json.loads(row["extra"]) == changes
+    assert one(**changes).unknown_fields == {name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"price": {}}, "price"),
+        ({"price": None}, "price: Expected"),
+        ({"trade_seq": 0}, "trade_seq"),
+        ({"trade_seq": 2**70}, ""),
+        ({"direction": True}, "direction: text was expected"),
+        ({"timestamp": -1}, "timestamp"),
+        ({"direction": None}, "direction: Expected"),
+    ],
+)
+def test_what_cannot_be_typed_is_rejected_with_reason_and_raw_text(
+    changes: dict[str, Any], reason: str
+) -> None:
+    """The others of its page are not."""
+    found = decode_page(body([ODD, ODD | changes, ODD]))
+    assert len(found.trades) == 2
+    [bad] = found.rejected
+    assert reason in bad.reason
+    assert json.loads(bad.raw) == ODD | changes
+    if "price" in changes:
+        assert bad.key == ("BTC-29DEC23", 7)
+        assert bad.timestamp == 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    "piece", [b"[1]", b'"text"', b"null", b'{"a": 1e999}', b'{"trade_id": "\xff"}', ODD_LEGS]
+)
+def test_bad_pieces_of_a_page(piece: bytes) -> None:
+    """No object, a number out of range, bytes that are no text: rejected, and the rest is read."""
+    good = json.dumps(ODD).encode()
+    found = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
+    assert len(found.trades) == 2
+    assert len(found.rejected) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b"<html>", msgspec.DecodeError),
+        (b"", msgspec.DecodeError),
+        (body([ODD])[:-40], msgspec.DecodeError),
+        (b'{"error": {"code": 1}}', NoResultError),
+        (b"{}", NoResultError),
+        (b'{"result": []}', NoResultError),
+        (b'{"result": {"trades": 5}}', NoResultError),
+    ],
+)
+def test_what_is_no_page_is_an_error(text: bytes, error: type[Exception]) -> None:
+    """Never an empty page."""
+    with pytest.raises(error):
+        decode_page(text)
+
+
+def test_the_exchanges_clock_is_kept() -> None:
+    assert decode_page(body([ODD], usIn=1_700_000_000_123_456)).at_ms == 1_700_000_000_123
+    assert decode_page(body([ODD])).at_ms is None
+
+
+def test_a_digest_is_of_the_content_alone() -> None:
+    """Spelling and order do not count; content does."""
+    plain = one(legs=[{"a": 1, "b": 2}], new=[1, 2]).trades[0]
+    spaced = decode_page(json.dumps(
+        {"result": {"trades": [{"new": [1, 2]} | ODD | {"legs": [{"b": 2, "a": 1}]}]}}, indent=3
+    ).encode()).trades[0]  # fmt: skip
+    assert content_digest(plain) == content_digest(spaced)
+    assert content_digest(plain) != content_digest(one(legs=[{"a": 1, "b": 2}], new=[1, 3]).trades[0])
+    assert content_digest(one().trades[0]) != content_digest(one(price=1.5).trades[0])
+
+
+@pytest.mark.skipif(not RECORDED, reason="the recorded answers are not beside the checkout")
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_recorded_answers_decode_whole(path: Path) -> None:
+    """Answers of the real exchange: no record rejected, no field unknown."""
+    text = path.read_bytes()
+    found = decode_page(text)
+    assert len(found.trades) == len(json.loads(text)["result"]["trades"]) > 0
+    assert not found.rejected
+    assert not found.unknown_fields

@@ -1,0 +1,85 @@
+"""What is remembered: spans of time as sets, and the seqs at their edges."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.deribit.state import EPOCH_MS, Seen, Span, StreamState, merge, subtract
+
+spans = st.tuples(st.integers(0, 60), st.integers(0, 15)).map(lambda each: Span(each[0], sum(each)))
+
+
+def times(parts: list[Span]) -> set[int]:
+    return {at for part in parts for at in range(part.start_ms, part.end_ms + 1)}
+
+
+@given(st.lists(spans))
+def test_merged_spans_are_the_same_time_in_the_fewest_pieces(parts: list[Span]) -> None:
+    merged = merge(parts)
+    assert times(merged) == times(parts)
+    assert all(a.end_ms + 1 < b.start_ms for a, b in pairwise(merged))
+
+
+@given(spans, st.lists(spans))
+def test_what_is_left_is_the_set_difference(whole: Span, parts: list[Span]) -> None:
+    rest = subtract(whole, parts)
+    assert times(rest) == times([whole]) - times(parts)
+    assert merge(rest) == rest
+
+
+@given(st.lists(st.tuples(spans, st.dictionaries(st.sampled_from("ABC"), st.integers(1, 9))), max_size=6))
+def test_json_keeps_everything(covers: list[tuple[Span, dict[str, int]]]) -> None:
+    """JSON text and back: the same state; edges stand only at the edges of covered spans."""
+    state = StreamState()
+    for span, seqs in covers:
+        for part in subtract(span, state.covered):
+            state.cover(part, seqs, seqs)
+    state.remember({("A", 1): Seen(1_000, 7)}, 0)
+    again = StreamState.from_json(json.loads(json.dumps(state.to_json())))
+    assert again == state
+    assert set(state.last_seq) == {span.end_ms for span in state.covered}
+    assert set(state.first_seq) <= {span.start_ms for span in state.covered}
+
+
+def test_wanted_without_since_goes_on_from_the_newest() -> None:
+    state = StreamState(covered=[Span(10, 20), Span(40, 50)])
+    assert state.wanted(None, 60) == [Span(51, 60)]
+    assert state.wanted(0, 60) == [Span(0, 9), Span(21, 39), Span(51, 60)]
+    assert state.wanted(None, 45) == []
+    assert StreamState().wanted(None, EPOCH_MS + 5) == [Span(EPOCH_MS, EPOCH_MS + 5)]
+
+
+def test_an_earlier_span_grows_up_to_a_later_one() -> None:
+    """The later one's first seqs bound the proof until they meet; then its last seqs alone go on."""
+    begin = EPOCH_MS + 1_000
+    state = StreamState()
+    state.cover(Span(begin + 100, begin + 199), {"OLD": 8, "NEW": 1}, {"OLD": 9, "NEW": 3})
+    assert state.first_after(begin + 99) == {"OLD": 8}
+    state.cover(Span(begin, begin + 49), {"OLD": 2}, {"OLD": 4})
+    assert state.last_before(begin + 50) == {"OLD": 4}
+    state.cover(Span(begin + 50, begin + 99), {"OLD": 5}, {"OLD": 7})
+    assert state.covered == [Span(begin, begin + 199)]
+    assert state.last_seq == {begin + 199: {"OLD": 9, "NEW": 3}}
+    assert state.first_seq == {begin: {"OLD": 2}}
+
+
+def test_recent_trades_are_forgotten_once_their_time_is_covered() -> None:
+    state = StreamState()
+    state.cover(Span(0, 100), {}, {})
+    state.remember({("A", 1): Seen(50, 1), ("A", 2): Seen(99, 2), ("A", 3): Seen(150, 3)}, 10)
+    assert set(state.recent) == {("A", 2), ("A", 3)}
+
+
+def test_who_began_within_the_covered_time_has_no_seq_before_it() -> None:
+    """Only instruments older than the span bound an earlier one: what later windows see of the others does not."""
+    begin = EPOCH_MS + 1_000
+    state = StreamState()
+    state.cover(Span(begin, begin + 9), {"NEW": 1, "OLD": 5}, {"NEW": 3, "OLD": 6})
+    state.cover(
+        Span(begin + 10, begin + 19), {"NEW": 4, "OLD": 7, "ASLEEP": 9}, {"NEW": 4, "OLD": 7, "ASLEEP": 9}
+    )
+    assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}

@@ -1,0 +1,70 @@
+"""kill -9 at any moment of a backfill costs at most the window at work, and never a trade or a duplicate."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.destination.proxy import proxy_to
+from tests.pipeline.conftest import Runner, keys_in, keys_of, packages_in, tape_files
+
+Listed = Callable[[Tape], SandboxExchange]
+
+
+def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
+    """Kills at random moments until `kills` runs were killed or a run came to its end; how many were killed."""
+    rng = random.Random(seed)
+    killed = 0
+    while killed < kills and runner.run(rng.uniform(0.2, 2.5)) == -signal.SIGKILL:
+        killed += 1
+    assert runner.run() == 0
+    return killed
+
+
+@pytest.mark.parametrize(("trades", "kills"), [(3_000, 5), pytest.param(30_000, 30, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_and_then_run_to_the_end_every_trade_is_there_once(
+    listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, trades: int, kills: int
+) -> None:
+    """The same set as without a kill, nothing twice in the raw table, and no remains on the disk."""
+    tape = Tape.generate(seed=7, trades=trades, days=5)
+    listed(tape)
+    killed = kill_and_finish(runner(), kills, seed=trades)
+    assert killed >= kills * 2 // 3, "the backfill was over before it was killed often enough"
+    assert keys_in(clickhouse_client) == keys_of(tape)
+    assert packages_in(clickhouse_client) > kills
+    assert not [path for path in tape_files() if path.endswith((".parquet", ".jsonl", ".gz"))]
+
+
+def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
+    listed: Listed,
+    runner: Callable[[], Runner],
+    clickhouse: ClickHouseSettings,
+    clickhouse_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server has the rows, the run never heard of it: the next one inserts the same file again, in vain."""
+    tape = Tape.generate(seed=3, trades=600, days=2)
+    listed(tape)
+    with proxy_to(clickhouse.port) as proxy:
+        monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
+        made = runner()
+        proxy.marker, proxy.lose_answers = b"%60trades%60+FORMAT", 1
+        proxy.on_lost = lambda: os.kill(child_of(made.pid), signal.SIGKILL)
+        assert made.run() == -signal.SIGKILL
+        assert keys_in(clickhouse_client), "the insert was done when the run was killed"
+        assert made.run() == 0
+    assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+def child_of(pid: int) -> int:
+    """The only child of a process."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return int(file.read())
