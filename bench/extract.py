@@ -26,8 +26,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import open_server
 from bench.pages import CURRENCY, FIRST_MS, KIND, PAGE, STEP_MS
-from extract.clickhouse import server_config
+from extract.clickhouse import server_config, server_launch
 from extract.clickhouse.client import open_client
 from extract.clickhouse.server import embedded_server
 from extract.clickhouse.server_home import ServerHome
@@ -195,8 +196,9 @@ def started(trades: int) -> Iterator[Bench]:
     """Pages (kept for the next time), a page server and a ClickHouse with the right to read URLs."""
     kept = tape_dir() / "bench"
     kept.mkdir(parents=True, exist_ok=True)
-    # The user of the embedded server has no right to read from other hosts; ClickHouse's own row needs it.
+    # The embedded server may not read from other hosts, nor may its user ask for it; ClickHouse's own row must.
     server_config.TAPE_PRIVILEGES += ", URL"
+    server_launch.server_process = open_server
     pages = subprocess.Popen(
         [sys.executable, "-m", "bench.pages", str(kept / f"{trades}.json"), str(trades)],
         cwd=ROOT,

@@ -98,6 +98,7 @@ class PageServer(ThreadingHTTPServer):
     """Answers what our client asks; `page=N` besides, for readers that can only count."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, trades: TradeFile) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

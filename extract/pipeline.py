@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from extract.times import parse_time_ms
 
 if TYPE_CHECKING:
     from dlt import Pipeline
+
+TURN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     config = deribit_config()
     progress = progress or Progress()
     shared_client(settings)  # a server that is not up is told before anything is fetched
-    with run_lock(), DeribitClient(config) as client:
+    with run_lock(), long_turns(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
         recover(pipeline)
         with progress:
@@ -169,6 +172,21 @@ def _has_instruments(client: DeribitClient, currency: str) -> bool:
         )
     except ExchangeRefusedError:
         return False
+
+
+@contextmanager
+def long_turns() -> Iterator[None]:
+    """Threads work on a page for 50 ms at a time instead of Python's 5.
+
+    Those that decode and the one that writes would else take turns within a page, each time with cold caches and
+    with every page half done in memory: measured, a tenth of the processor time and a fifth of the peak memory.
+    """
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 @contextmanager
