@@ -107,12 +107,13 @@ class StreamState:
             # Who began within the span has no seq before it; who was known has given its first already.
             if seq > 1 and name not in before:
                 firsts.setdefault(name, seq)
-        meets_next = any(each.start_ms == span.end_ms + 1 for each in self.covered)
+        end_ms = next((each.end_ms for each in self.covered if each.start_ms == span.end_ms + 1), span.end_ms)
         for name, seq in self.first_seq.pop(span.end_ms + 1, {}).items():
             if begin_ms > EPOCH_MS and name not in before and name not in last_seq:
                 firsts.setdefault(name, seq)
-        if not meets_next:
-            self.last_seq[span.end_ms] = alive({**before, **last_seq}, span.end_ms)
+        # Covered time that the span grew into goes on knowing what traded before it and not within it.
+        after = self.last_seq.get(end_ms, {})
+        self.last_seq[end_ms] = alive({**before, **last_seq, **after}, end_ms)
         self.covered = merge([*self.covered, span])
 
     def remember(self, seen: Mapping[Key, Seen], overlap_ms: int) -> None:

@@ -83,3 +83,12 @@ def test_who_began_within_the_covered_time_has_no_seq_before_it() -> None:
         Span(begin + 10, begin + 19), {"NEW": 4, "OLD": 7, "ASLEEP": 9}, {"NEW": 4, "OLD": 7, "ASLEEP": 9}
     )
     assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}
+
+
+def test_time_that_grows_into_covered_time_hands_its_last_seqs_on() -> None:
+    """An instrument that did not trade within the later span is proven from what the earlier one saw of it."""
+    state = StreamState()
+    state.cover(Span(1_000, 2_000), {}, {"BTC-29DEC23": 7})
+    state.cover(Span(0, 999), {"BTC-PERPETUAL": 1, "BTC-29DEC23": 1}, {"BTC-PERPETUAL": 5, "BTC-29DEC23": 3})
+    assert state.covered == [Span(0, 2_000)]
+    assert state.last_before(2_001) == {"BTC-PERPETUAL": 5, "BTC-29DEC23": 7}
