@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extract.clickhouse.client import shared_client
+from extract.clickhouse.disk import disk_use
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
@@ -22,6 +23,7 @@ from extract.deribit.sweep import WindowReport
 from extract.errors import UsageError
 from extract.packages import BackgroundLoader, open_pipeline, recover, told
 from extract.paths import tape_dir
+from extract.planning import Plan, forget, kept_plan, plan_key
 from extract.progress import Progress
 from extract.times import parse_time_ms
 
@@ -40,10 +42,14 @@ class RunOptions:
     currencies: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
+    @property
+    def plan_key(self) -> str:
+        return plan_key(self.since, self.until, self.currencies, self.kinds)
+
 
 @dataclass
 class RunSummary:
-    """What a run came to. `trades` counts rows loaded, by stream."""
+    """What a run came to. `trades` counts rows loaded, by stream; `disk_bytes` is told where there was a `plan`."""
 
     trades: dict[Stream, int] = field(default_factory=dict)
     windows: int = 0
@@ -57,6 +63,8 @@ class RunSummary:
     retries: int = 0
     wire_bytes: int = 0
     seconds: float = 0.0
+    plan: Plan | None = None
+    disk_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -86,8 +94,15 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     with run_lock(), long_turns(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
         recover(pipeline)
+        plan = kept_plan(options.plan_key)
+        before = disk_use(settings).bytes if plan else 0
         with progress:
-            return _run_windows(pipeline, client, config, options, progress)
+            summary = _run_windows(pipeline, client, config, options, progress)
+        if plan:
+            summary.plan = plan
+            summary.disk_bytes = max(0, disk_use(settings).bytes - before)
+            forget(options.plan_key)
+        return summary
 
 
 def _run_windows(
