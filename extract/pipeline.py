@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from extract.clickhouse.client import shared_client
@@ -23,7 +23,7 @@ from extract.deribit.sweep import WindowReport
 from extract.errors import UsageError
 from extract.packages import BackgroundLoader, open_pipeline, recover, told
 from extract.paths import tape_dir
-from extract.planning import Plan, forget, kept_plan, plan_key
+from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
 from extract.times import parse_time_ms
 
@@ -96,6 +96,8 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
         recover(pipeline)
         plan = kept_plan(options.plan_key)
         before = disk_use(settings).bytes if plan else 0
+        if plan:
+            keep(replace(plan, begun=True), options.plan_key)
         with progress:
             summary = _run_windows(pipeline, client, config, options, progress)
         if plan:

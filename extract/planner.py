@@ -86,7 +86,8 @@ class _Planner:
             planned_at=iso(now_ms // 1000 * 1000),
             inputs=[
                 f"Asked at {iso(now_ms // 1000 * 1000)} in {asked:,} requests and "
-                f"{time.monotonic() - started_s:.1f} s; counted where a page holds all, reckoned by trade_seq elsewhere.",
+                f"{time.monotonic() - started_s:.1f} s.",
+                "Counted where a page holds all, else reckoned by trade_seq; where that is rough, by density.",
                 *self._inputs(probed, disk),
             ],
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.page import decode_page
+from extract.deribit.paging import UnreadablePageError, id_parts
 from extract.deribit.record import TradePage
 from extract.deribit.state import EPOCH_MS, Span, Stream
 from extract.deribit.stream import LIVE_SPAN_MS
@@ -53,16 +54,17 @@ class StreamProbes:
         """A page from the beginning of each span; where that is not all, its end and points between."""
         trades = requests = 0
         most = max(1, MOST_PROBES // max(1, len(self.spans)))
-        is_exact = True
+        is_exact, is_rough = True, False
         for span in self.spans:
             pages, is_whole = self._pages(span, most)
             is_exact &= is_whole
             from_the_beginning = span.start_ms <= EPOCH_MS
-            found = count_trades(pages, from_the_beginning=from_the_beginning)
+            found, rough = count_trades(pages, from_the_beginning=from_the_beginning)
+            is_rough |= rough
             heads = absent_heads(pages[0]) if from_the_beginning else 0
             trades += found
             requests += self._requests(span, found, pages[-1]) + heads * REQUESTS_AN_ABSENT_HEAD
-        how = "counted" if is_exact else f"{self.probes} probes"
+        how = "counted" if is_exact else f"{self.probes} probes{', rough' * is_rough}"
         bytes_ = round(trades * self.bytes / self.rows) if self.rows else 0
         return Probed(StreamPlan(self.stream, trades, requests, bytes_, how), self.rows, self.bytes)
 
@@ -111,10 +113,11 @@ class StreamProbes:
         self.probes += 1
         self.rows += page.rows
         self.bytes += self.client.traffic.bytes - bytes_before
+        trades = [t for t in page.trades if span.start_ms <= t.timestamp <= span.end_ms]
+        numbers = _numbers([t.trade_id for t in trades])
         return sorted(
-            Mark(t.timestamp, t.instrument_name, t.trade_seq)
-            for t in page.trades
-            if span.start_ms <= t.timestamp <= span.end_ms
+            Mark(t.timestamp, t.instrument_name, t.trade_seq, number)
+            for t, number in zip(trades, numbers, strict=True)
         )
 
 
@@ -122,3 +125,14 @@ def _between(start_ms: int, end_ms: int, count: int) -> Iterator[int]:
     """`count` points that cut the time into equal parts, each in the middle of its part."""
     for number in range(count):
         yield start_ms + round((end_ms - start_ms) * (number + 0.5) / count)
+
+
+def _numbers(trade_ids: Sequence[str]) -> list[int]:
+    """The number of each id; zeros where not all are counted by one counter."""
+    try:
+        parts = [id_parts(trade_id) for trade_id in trade_ids]
+    except UnreadablePageError:
+        parts = []
+    if len({prefix for prefix, _ in parts}) != 1:
+        return [0] * len(trade_ids)
+    return [number for _, number in parts]

@@ -55,7 +55,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 
 def _beside_plan(summary: RunSummary, plan: Plan) -> Table:
-    table = _table(f"planned {plan.planned_at}", plan="right", fact="right")
+    fact = "fact, of this run alone" if plan.begun else "fact"
+    table = _table(f"planned {plan.planned_at}", **{"plan": "right", fact: "right"})
     new = summary.total + summary.repaired
     table.add_row("trades", f"{plan.trades:,}", f"{new:,}")
     table.add_row("requests", f"{plan.requests:,}", f"{summary.requests:,}")
