@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -58,7 +59,7 @@ class RunSummary:
     restated: int = 0
     rejected: int = 0
     absent: int = 0
-    unknown_fields: set[str] = field(default_factory=set)
+    unknown_fields: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     retries: int = 0
     wire_bytes: int = 0
@@ -78,7 +79,7 @@ class RunSummary:
         self.restated += report.restated
         self.rejected += len(report.rejected)
         self.absent += sum(len(absent.range) for absent in report.absent)
-        self.unknown_fields |= report.unknown_fields
+        self.unknown_fields += report.unknown_fields
 
 
 def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:

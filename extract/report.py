@@ -10,6 +10,9 @@ from rich.table import Table
 from extract.pipeline import RunSummary
 from extract.planning import Plan
 
+MOST_NAMED = 10
+"""Unknown fields named at the end of a run; an exchange that makes up names must not fill the screen."""
+
 
 def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     """Trades by currency and kind, then what it took; on standard output."""
@@ -92,7 +95,9 @@ def notes(summary: RunSummary) -> list[str]:
     if summary.rejected:
         found.append(f"{summary.rejected:,} records could not be typed: deribit_raw.rejected_trades.")
     if summary.unknown_fields:
-        found.append(
-            f"Fields that no column knows are kept in `extra`: {', '.join(sorted(summary.unknown_fields))}."
-        )
+        named = summary.unknown_fields.most_common(MOST_NAMED)
+        fields = [f"{name} ({count:,} record{'s' * (count != 1)})" for name, count in named]
+        if more := len(summary.unknown_fields) - len(named):
+            fields.append(f"and {more:,} more")
+        found.append(f"Fields that no column knows are kept in `extra`: {', '.join(fields)}.")
     return found
