@@ -21,6 +21,7 @@ Fetches Deribit's public trades into ClickHouse, from where the state stands to 
     dlt pipeline run                                        what is new
     dlt pipeline run --since 2025-01-01 --currency BTC      BTC since new year
     dlt pipeline run --since 7d --kind option --kind future
+    dlt pipeline run --plan --currency BTC                  what that would take; loads nothing
 """
 """Markdown, as dlt renders descriptions: indented lines keep their shape."""
 
@@ -65,17 +66,25 @@ class RunCommand(SupportsCliCommand):
         parser.add_argument(
             "--kind", metavar="K", action="append", nargs="+", help="option, future, spot, ...; default: all"
         )
+        parser.add_argument(
+            "--plan", action="store_true", help="load nothing: tell from a few probes what the run would take"
+        )
 
     def execute(self, args: argparse.Namespace) -> None:
         from extract.errors import TapeError, UsageError
         from extract.packages import PIPELINE_NAME
         from extract.pipeline import RunOptions, run
-        from extract.report import print_summary
+        from extract.planner import make_plan
+        from extract.report import print_plan, print_summary
 
         try:
             if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
                 raise UsageError(f"There is no pipeline {args.pipeline_name!r}; ours is {PIPELINE_NAME}.")
-            print_summary(run(RunOptions(args.since, args.until, _flat(args.currency), _flat(args.kind))))
+            options = RunOptions(args.since, args.until, _flat(args.currency), _flat(args.kind))
+            if args.plan:
+                print_plan(make_plan(options))
+            else:
+                print_summary(run(options))
         except TapeError as error:
             # dlt's own handling would add a link to its documentation, which says nothing of ours.
             print(error, file=sys.stderr)

@@ -6,12 +6,14 @@ import fcntl
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from extract.clickhouse.client import shared_client
+from extract.clickhouse.disk import disk_use
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
@@ -22,6 +24,7 @@ from extract.deribit.sweep import WindowReport
 from extract.errors import UsageError
 from extract.packages import BackgroundLoader, open_pipeline, recover, told
 from extract.paths import tape_dir
+from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
 from extract.times import parse_time_ms
 
@@ -40,10 +43,14 @@ class RunOptions:
     currencies: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
+    @property
+    def plan_key(self) -> str:
+        return plan_key(self.since, self.until, self.currencies, self.kinds)
+
 
 @dataclass
 class RunSummary:
-    """What a run came to. `trades` counts rows loaded, by stream."""
+    """What a run came to. `trades` counts rows loaded, by stream; `disk_bytes` is told where there was a `plan`."""
 
     trades: dict[Stream, int] = field(default_factory=dict)
     windows: int = 0
@@ -52,11 +59,13 @@ class RunSummary:
     restated: int = 0
     rejected: int = 0
     absent: int = 0
-    unknown_fields: set[str] = field(default_factory=set)
+    unknown_fields: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     retries: int = 0
     wire_bytes: int = 0
     seconds: float = 0.0
+    plan: Plan | None = None
+    disk_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -70,7 +79,7 @@ class RunSummary:
         self.restated += report.restated
         self.rejected += len(report.rejected)
         self.absent += sum(len(absent.range) for absent in report.absent)
-        self.unknown_fields |= report.unknown_fields
+        self.unknown_fields += report.unknown_fields
 
 
 def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
@@ -86,8 +95,17 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
     with run_lock(), long_turns(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
         recover(pipeline)
+        plan = kept_plan(options.plan_key)
+        before = disk_use(settings).bytes if plan else 0
+        if plan:
+            keep(replace(plan, begun=True), options.plan_key)
         with progress:
-            return _run_windows(pipeline, client, config, options, progress)
+            summary = _run_windows(pipeline, client, config, options, progress)
+        if plan:
+            summary.plan = plan
+            summary.disk_bytes = max(0, disk_use(settings).bytes - before)
+            forget(options.plan_key)
+        return summary
 
 
 def _run_windows(

@@ -26,7 +26,6 @@ class SliceResult:
     trades: list[Trade]
     end_ms: int
     rejected: list[Rejected]
-    unknown_fields: frozenset[str]
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
@@ -38,14 +37,12 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     most_pages = 1 if part.is_probe else MOST_PAGES
     parts: list[Sequence[Trade]] = []
     rejected: dict[str, Rejected] = {}
-    unknown: frozenset[str] = frozenset()
     end_ms, pages = part.end_ms, 0
     while (asked := pager.request) is not None:
         page = _ask(client, host, stream, asked)
         _refuse_live_hole(client, host, page, part.start_ms)
         parts.append(page.trades)
         rejected.update((bad.raw, bad) for bad in page.rejected)
-        unknown |= page.unknown_fields
         pager.feed(page_facts(page, asked))
         pages += 1
         if pager.request and pages >= most_pages and pager.done_ms >= part.start_ms:
@@ -61,7 +58,6 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
             for bad in rejected.values()
             if bad.timestamp is None or part.start_ms <= bad.timestamp <= end_ms
         ],
-        unknown,
     )
 
 

@@ -19,7 +19,6 @@ from extract.deribit.record import (
     Rejected,
     Trade,
     TradePage,
-    has_field,
     learn,
 )
 
@@ -68,9 +67,6 @@ class _Decoders:
         learn(trade, self.attributes)
         return trade
 
-    def unknown_in(self, trades: list[Trade]) -> frozenset[str]:
-        return frozenset(name for attribute, name in self.attributes.items() if has_field(attribute, trades))
-
 
 _decoders = _Decoders()
 _raw_page_decoder = msgspec.json.Decoder(Envelope[_RawPage])
@@ -85,15 +81,13 @@ def decode_page(body: bytes) -> TradePage:
     """
     if not _is_text(body):  # raw pieces would carry what is no text into the table
         return _decode_record_by_record(body)
-    for decoders, decoder in _candidates(body):
+    for decoder in _candidates(body):
         try:
             answer = decoder.decode(body)
         except NO_JSON:
             continue
         page = answer.unwrap()
-        return TradePage(
-            page.trades, page.has_more, unknown_fields=decoders.unknown_in(page.trades), at_ms=answer.at_ms
-        )
+        return TradePage(page.trades, page.has_more, at_ms=answer.at_ms)
     return _decode_record_by_record(body)
 
 
@@ -106,24 +100,21 @@ def _decode_record_by_record(body: bytes) -> TradePage:
     raw_page, decoders = answer.unwrap(), _decoders
     page = TradePage([], raw_page.has_more, at_ms=answer.at_ms)
     trades: list[Trade] = []
-    unknown: set[str] = set()
     for raw in raw_page.trades:
         try:
-            trades.append(_decode_record(raw, decoders, unknown))
+            trades.append(_decode_record(raw, decoders))
         except (*NO_JSON, TypeError) as error:
             page.rejected.append(_rejected(raw, str(error)))
     page.trades = trades
-    typed = [trade for trade in trades if type(trade) is not LooseTrade]
-    page.unknown_fields = decoders.unknown_in(typed) | unknown
     return page
 
 
-def _decode_record(raw: msgspec.Raw, decoders: _Decoders, unknown: set[str]) -> Trade:
+def _decode_record(raw: msgspec.Raw, decoders: _Decoders) -> Trade:
     bytes(raw).decode()
     try:
         return decoders.record.decode(raw)
     except msgspec.DecodeError:
-        return _decode_loosely(raw, unknown)
+        return _decode_loosely(raw)
 
 
 def _is_text(body: bytes) -> bool:
@@ -133,7 +124,7 @@ def _is_text(body: bytes) -> bool:
         return False
 
 
-def _decode_loosely(raw: msgspec.Raw, unknown: set[str]) -> Trade:
+def _decode_loosely(raw: msgspec.Raw) -> Trade:
     record = msgspec.json.decode(raw)
     if not isinstance(record, dict):
         raise TypeError(f"a trade is an object, not {type(record).__name__}")
@@ -155,7 +146,6 @@ def _decode_loosely(raw: msgspec.Raw, unknown: set[str]) -> Trade:
         raise msgspec.ValidationError(f"{missing[0]} is missing")
     if legs is not None:
         values["legs"] = msgspec.Raw(msgspec.json.encode(legs))
-    unknown.update(extra)
     return LooseTrade(**values, extra=msgspec.json.encode(extra).decode() if extra else None)
 
 
@@ -192,14 +182,14 @@ def _is_int64(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _candidates(body: bytes) -> Iterator[tuple[_Decoders, msgspec.json.Decoder[Any]]]:
+def _candidates(body: bytes) -> Iterator[msgspec.json.Decoder[Any]]:
     """What is known so far, then what this page teaches, then numbers in quotes."""
     known = _decoders
-    yield known, known.page
+    yield known.page
     taught = _relearned(body)
     if taught is not known:
-        yield taught, taught.page
-    yield taught, taught.lenient_page
+        yield taught.page
+    yield taught.lenient_page
 
 
 def _relearned(body: bytes) -> _Decoders:

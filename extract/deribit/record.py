@@ -8,6 +8,7 @@ it comes back as `Rejected` with the reason and its raw text (`loose`).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -71,7 +72,6 @@ class TradePage:
     trades: Sequence[Trade]
     has_more: bool
     rejected: list[Rejected] = field(default_factory=list)
-    unknown_fields: frozenset[str] = frozenset()
     count: int = 0
     at_ms: int | None = None
 
@@ -182,6 +182,13 @@ def _extras(trades: Sequence[Trade]) -> list[str | None] | None:
 def has_any(kind: type[Trade], trades: Sequence[Trade]) -> bool:
     """Whether any of the trades bears a field that `kind` learned."""
     return any(has_field(attribute, trades) for attribute, _ in _learned.get(kind, ()))
+
+
+def count_unknown(table: pa.Table) -> Counter[str]:
+    """Rows that bear each field kept in `extra`, by the field's name."""
+    extras = table.column("extra").drop_null().to_pylist()
+    records = msgspec.json.decode(f"[{','.join(extras)}]", type=list[dict[str, msgspec.Raw]])
+    return Counter(name for record in records for name in record)
 
 
 def has_field(attribute: str, trades: Sequence[Trade]) -> bool:

@@ -6,6 +6,7 @@ the proof found missing (`repair`). Only then does the state say that the time i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import pyarrow as pa
 from extract.deribit.client import DeribitClient
 from extract.deribit.fetch import SliceResult, sweep_slice
 from extract.deribit.proof import SeqRange
-from extract.deribit.record import Rejected
+from extract.deribit.record import Rejected, count_unknown
 from extract.deribit.repair import Repair, Repaired, repairs
 from extract.deribit.slices import Slice, SlicePlanner
 from extract.deribit.state import Span, Stream
@@ -32,7 +33,10 @@ class Absent:
 
 @dataclass
 class WindowReport:
-    """What one window came to. `trades` counts rows handed out, `restated` and `repaired` ones included."""
+    """What one window came to. `trades` counts rows handed out, `restated` and `repaired` ones included.
+
+    `unknown_fields` counts those of them that bear a field that no column knows.
+    """
 
     trades: int = 0
     repaired: int = 0
@@ -40,7 +44,7 @@ class WindowReport:
     restated: int = 0
     rejected: list[tuple[Stream, Rejected]] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
-    unknown_fields: set[str] = field(default_factory=set)
+    unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
     is_swept: bool = False
     is_last: bool = False
@@ -113,7 +117,7 @@ class _Slices:
         result = future.result()
         table, rejected = sweep.take(planner, part, result)
         self.report.trades += table.num_rows
-        self.report.unknown_fields |= result.unknown_fields
+        self.report.unknown_fields += count_unknown(table)
         self.report.rejected += [(sweep.stream, bad) for bad in rejected]
         self.on_slice(sweep.stream, table.num_rows, result.end_ms)
         return table
@@ -146,5 +150,6 @@ def _repairs(
             report.absent += [Absent(sweep.stream, missing) for missing in absent]
             report.trades += table.num_rows
             report.repaired += table.num_rows
+            report.unknown_fields += count_unknown(table)
             if table.num_rows:
                 yield table

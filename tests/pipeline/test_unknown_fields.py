@@ -1,0 +1,40 @@
+"""Fields that no column knows: counted by record over a whole run, and shown at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clickhouse_connect.driver.client import Client
+
+from extract.pipeline import RunOptions, RunSummary, run
+from extract.report import MOST_NAMED, notes
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+
+
+def test_each_record_with_an_unknown_field_counts_once(
+    listed: Callable[[Tape], SandboxExchange], clickhouse_client: Client
+) -> None:
+    """However often overlapping pages bring it; a run that loads nothing tells of none."""
+    made = Tape.generate(seed=5, trades=400, days=3)
+    extra = {0: {"new_field": 1}, 9: {"new_field": 2, "odd": [3]}}
+    trades = [trade | extra.get(n if n == 9 else n % 3, {}) for n, trade in enumerate(made.trades)]
+    listed(Tape(trades, made.instruments))
+    summary = run(RunOptions())
+    count = sum("new_field" in trade for trade in trades)
+    [(held,)] = clickhouse_client.query(
+        "SELECT countIf(extra LIKE '%new_field%') FROM deribit_raw.trades"
+    ).result_rows
+    assert summary.unknown_fields["new_field"] == held == count
+    assert f"`extra`: new_field ({count:,} records), odd (1 record)." in "\n".join(notes(summary))
+    assert not run(RunOptions()).unknown_fields
+
+
+def test_made_up_names_do_not_fill_the_screen() -> None:
+    """The commonest are named, the others counted."""
+    summary = RunSummary()
+    summary.unknown_fields.update({f"field_{n}": n for n in range(1, 31)})
+    [note] = notes(summary)
+    assert note.count("field_") == MOST_NAMED
+    assert "field_30 (30 records), " in note
+    assert note.endswith("and 20 more.")
