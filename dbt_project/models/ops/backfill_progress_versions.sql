@@ -1,9 +1,7 @@
--- One row per currency and kind, and load package after which its figures were others. The table behind `backfill_progress`.
+-- One row per currency and kind, and load package after which its figures were others. Behind `backfill_progress`.
 -- The figures are of the finished load packages alone: a run without a new one finds them as they are and adds no row.
 -- What counts as missing is what `tape gaps` counts, see extract/gaps_sql.py.
 {{ config(materialized='incremental', incremental_strategy='append') }}
-{%- set figures = 'toString(tuple(started_from, target, current, percent, last_load_at, earliest_at, newest_at, '
-    ~ 'trades, missing, absent, updated_at))' %}
 with
 
 loads as (
@@ -18,18 +16,6 @@ newest as (
     select max(loads.inserted_at) as loaded_at from loads
 ),
 
--- A later row with the same beginning is the newer word; spans may overlap.
-said as (
-    select
-        toString(coverage.currency) as currency,
-        toString(coverage.kind) as kind,
-        toDateTime64(coverage.covered_from, 3, 'UTC') as covered_from,
-        max(toDateTime64(coverage.covered_to, 3, 'UTC')) as covered_to
-    from {{ source('deribit_raw', 'coverage') }} as coverage
-    where toString(coverage._dlt_load_id) in (select loads.load_id from loads)
-    group by currency, kind, covered_from
-),
-
 moved as (
     select
         toString(coverage.currency) as currency,
@@ -40,37 +26,19 @@ moved as (
     group by currency, kind
 ),
 
-said_apart as (
-    select
-        *,
-        covered_from > toIntervalMillisecond(1) + max(covered_to) over (
-            partition by currency, kind order by covered_from
-            rows between unbounded preceding and 1 preceding
-        ) as is_apart
-    from said
-),
-
-said_numbered as (
-    select
-        *,
-        sum(is_apart) over (partition by currency, kind order by covered_from) as span
-    from said_apart
-),
-
 covered as (
     select
-        currency,
-        kind,
-        min(covered_from) as covered_from,
-        max(covered_to) as covered_to
-    from said_numbered
-    group by currency, kind, span
+        toString(spans.currency) as currency,
+        toString(spans.kind) as kind,
+        spans.covered_from as covered_from,
+        spans.covered_to as covered_to
+    from {{ ref('covered_spans') }} as spans
 ),
 
 streams as (
     select
-        currency,
-        kind,
+        covered.currency as currency,
+        covered.kind as kind,
         min(covered.covered_from) as started_from,
         argMin(covered.covered_to, covered.covered_from) as current,
         sum(dateDiff('millisecond', covered.covered_from, covered.covered_to)) as covered_ms
@@ -86,41 +54,18 @@ listed as (
     group by instrument_name
 ),
 
--- The last number of expired instruments, which `tape repair` asks for; there is no such table before that.
 tails as (
-    {% set tails = adapter.get_relation(none, source('deribit_raw', 'trades').schema, 'instrument_tails') if execute -%}
-    {% if tails and model.resource_type != 'unit_test' -%}
     select
-        toString(instrument_name) as instrument_name,
-        any(toString(currency)) as currency,
-        any(toString(kind)) as kind,
-        max(toInt64(last_seq)) as last_seq
-    from {{ tails }}
+        toString(known_ends.instrument_name) as instrument_name,
+        any(toString(known_ends.currency)) as currency,
+        any(toString(known_ends.kind)) as kind,
+        max(toInt64(known_ends.last_seq)) as last_seq
+    from {{ instrument_tails() }} as known_ends
     group by instrument_name
-    {%- else -%}
-    select
-        '' as instrument_name,
-        '' as currency,
-        '' as kind,
-        toInt64(0) as last_seq
-    where false
-    {%- endif %}
 ),
 
 tallies as (
     select * from {{ latest(ref('instrument_tallies')) }}
-),
-
-counted as (
-    select
-        instrument_name,
-        toString(tallies.currency) as currency,
-        toString(tallies.kind) as kind,
-        tallies.first_at as first_at,
-        tallies.last_at as last_at,
-        bitmapCardinality(tallies.seqs) as trades,
-        toInt64(bitmapMax(tallies.seqs)) as last_seen
-    from tallies
 ),
 
 -- An instrument of which nothing but its last number is known has no tally, that is an empty bitmap.
@@ -181,7 +126,8 @@ edge_times as (
         trades.trade_seq as trade_seq,
         trades.timestamp as at
     from {{ ref('trades') }} as trades
-    where trades.instrument_name in (select edges.instrument_name from edges)
+    where
+        trades.instrument_name in (select edges.instrument_name from edges)
         and trades.trade_seq in (select edges.trade_seq from edges)
         and (trades.instrument_name, trades.trade_seq) in (
             select
@@ -218,8 +164,9 @@ gaps as (
         timed.last_seq as last_seq
     from timed
     asof left join covered
-        on timed.currency = covered.currency and timed.kind = covered.kind
-        and timed.after_at >= covered.covered_from
+        on
+            timed.currency = covered.currency and timed.kind = covered.kind
+            and timed.after_at >= covered.covered_from
     left join listed on timed.instrument_name = listed.instrument_name
     where
         multiIf(
@@ -227,7 +174,7 @@ gaps as (
             timed.after_at > covered.covered_to, false,
             timed.place = 'inner', timed.before_at between covered.covered_from and covered.covered_to,
             covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
-            or ifNull(covered.covered_from <= listed.created_at, false)
+            or coalesce(covered.covered_from <= listed.created_at, false)
         )
 ),
 
@@ -289,12 +236,12 @@ lacked as (
 
 held as (
     select
-        currency,
-        kind,
-        sum(counted.trades) as trades,
-        min(counted.first_at) as earliest_at,
-        max(counted.last_at) as newest_at
-    from counted
+        toString(tallies.currency) as currency,
+        toString(tallies.kind) as kind,
+        sum(bitmapCardinality(tallies.seqs)) as trades,
+        min(tallies.first_at) as earliest_at,
+        max(tallies.last_at) as newest_at
+    from tallies
     group by currency, kind
 ),
 
@@ -315,8 +262,7 @@ found as (
         toUInt64(held.trades) as trades,
         toUInt64(lacked.missing) as missing,
         toUInt64(lacked.absent) as absent,
-        newest.loaded_at as updated_at,
-        {{ figures }} as figures
+        newest.loaded_at as updated_at
     from streams
     inner join moved on streams.currency = moved.currency and streams.kind = moved.kind
     cross join newest
@@ -324,22 +270,14 @@ found as (
     left join lacked on streams.currency = lacked.currency and streams.kind = lacked.kind
 ),
 
-{% if is_incremental() %}
 known as (
-    select
-        currency,
-        kind,
-        {{ figures }} as figures
-    from {{ this }} final
+    select * from {{ this ~ ' final' if is_incremental() else 'found where false' }}
 ),
 
-{% endif %}
 final as (
-    select found.* except (figures) from found
-    {% if is_incremental() -%}
+    select found.* from found
     left join known on found.currency = known.currency and found.kind = known.kind
-    where known.figures != found.figures
-    {%- endif %}
+    where toString(tuple(found.*)) != toString(tuple(known.*))
 )
 
 select * from final

@@ -43,12 +43,13 @@ end_days as (
         days.instrument_name as instrument_name,
         arrayJoin([min(days.bucket_at), max(days.bucket_at)]) as day
     from {{ ref('ohlcv_1d') }} as days
-    where days.instrument_name in (select touched.instrument_name from touched)
+    where
+        days.instrument_name in (select touched.instrument_name from touched)
         and toStartOfMonth(days.bucket_at) in (select toDate(end_months.month) from end_months)
         and (days.instrument_name, toStartOfMonth(days.bucket_at)) in (
             select
                 end_months.instrument_name,
-                toDate(end_months.month)
+                toDate(end_months.month) as month_date
             from end_months
         )
     group by instrument_name
@@ -68,7 +69,8 @@ ends as (
             (trades.timestamp, trades.trade_seq)
         ) as last_trade
     from {{ ref('trades') }} as trades
-    where trades.instrument_name in (select touched.instrument_name from touched)
+    where
+        trades.instrument_name in (select touched.instrument_name from touched)
         and toStartOfDay(trades.timestamp) in (select end_days.day from end_days)
         and (trades.instrument_name, toStartOfDay(trades.timestamp)) in (
             select
@@ -79,6 +81,14 @@ ends as (
     group by instrument_name
 ),
 
+known as (
+    select
+        instrument_name,
+        seqs,
+        followers
+    from {{ this ~ ' final' if is_incremental() else 'claimed' }}
+),
+
 final as (
     select
         claimed.instrument_name as instrument_name,
@@ -86,13 +96,8 @@ final as (
         toLowCardinality(ends.kind) as kind,
         toLowCardinality(ends.underlying) as underlying,
         ends.expiry as expiry,
-        {% if is_incremental() -%}
         bitmapOr(claimed.seqs, known.seqs) as seqs,
         bitmapOr(claimed.followers, known.followers) as followers,
-        {%- else -%}
-        claimed.seqs as seqs,
-        claimed.followers as followers,
-        {%- endif %}
         ends.first_at as first_at,
         ends.last_at as last_at,
         ends.last_trade.1 as trade_seq,
@@ -103,9 +108,7 @@ final as (
         {{ claimed_at('instrument_tallies') }} as built_at
     from claimed
     inner join ends on claimed.instrument_name = ends.instrument_name
-    {% if is_incremental() -%}
-    left join {{ this }} as known final on claimed.instrument_name = known.instrument_name
-    {%- endif %}
+    left join known on claimed.instrument_name = known.instrument_name
 )
 
 select * from final
