@@ -57,7 +57,7 @@ tables as (
             argument -> not startsWith(argument, '\''),
             arrayMap(argument -> trim(argument), splitByChar(',', extract(engine_full, '^\\w+\\(([^()]*)\\)')))
         ), ', ') as version_column,
-        sorting_key,
+        replaceRegexpOne(sorting_key, '^\\((.*)\\)$', '\\1') as sort_key,
         replaceRegexpOne(partition_key, '^\\((.*)\\)$', '\\1') as partition_key,
         extract(engine_full, ' TTL (.*?)(?: SETTINGS |$)') as ttl
     from system.tables
@@ -67,7 +67,7 @@ tables as (
 actual as (
     select
         arrayJoin([
-            ('engine', engine), ('version column', version_column), ('sort key', sorting_key),
+            ('engine', engine), ('version column', version_column), ('sort key', sort_key),
             ('partition key', partition_key), ('TTL', ttl)
         ]) as fact,
         fact.1 as thing,

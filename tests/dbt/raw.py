@@ -28,6 +28,13 @@ RAW_TABLES = {
         price_index Nullable(String), currency Nullable(String), extra Nullable(String),
         _dlt_load_id Nullable(String)
     """,
+    "coverage": """
+        currency String, kind String, covered_from DateTime64(3, 'UTC'), covered_to DateTime64(3, 'UTC'),
+        _dlt_load_id String
+    """,
+    "absent_trades": """
+        instrument_name String, first_seq Int64, last_seq Int64, currency String, kind String, _dlt_load_id String
+    """,
     "_dlt_loads": """
         load_id String, schema_name Nullable(String), status Int64, inserted_at DateTime64(6, 'UTC'),
         schema_version_hash Nullable(String)
@@ -36,6 +43,8 @@ RAW_TABLES = {
 KEYS = {
     "trades": "PARTITION BY toYYYYMM(timestamp) ORDER BY (_dlt_load_id, instrument_name, trade_seq)",
     "instruments": "ORDER BY instrument_name",
+    "coverage": "ORDER BY tuple()",
+    "absent_trades": "ORDER BY tuple()",
     "_dlt_loads": "ORDER BY tuple()",
 }
 

@@ -1,0 +1,35 @@
+-- One row per currency and kind: how far its history is loaded, and how much of that is proven.
+with
+
+latest as (
+    select * from {{ latest(ref('backfill_progress_versions')) }}
+),
+
+final as (
+    select
+        currency,
+        kind,
+        started_from,
+        target,
+        current,
+        percent,
+        -- The clock is the reader's: whether a load is under way shows at the moment of asking, and writes nothing.
+        toLowCardinality(multiIf(
+            missing > 0, 'error',
+            current >= target - toIntervalHour(1), 'completed',
+            last_load_at >= now64(6, 'UTC') - toIntervalMinute(10), 'running',
+            'paused'
+        )) as status,
+        last_push_at,
+        last_load_at,
+        earliest_at,
+        newest_at,
+        trades,
+        missing,
+        absent,
+        if(trades + missing + absent = 0, 1, 1 - missing / (trades + missing + absent)) as proven_share,
+        updated_at
+    from latest
+)
+
+select * from final

@@ -1,0 +1,283 @@
+-- One row per currency and kind, and load package after which its figures were others. Behind `backfill_progress`.
+-- The figures are of the finished load packages alone: a run without a new one finds them as they are and adds no row.
+-- What counts as missing is what `tape gaps` counts, see extract/gaps_sql.py.
+{{ config(materialized='incremental', incremental_strategy='append') }}
+with
+
+loads as (
+    select
+        toString(load_id) as load_id,
+        toDateTime64(inserted_at, 6, 'UTC') as inserted_at
+    from {{ source('deribit_raw', '_dlt_loads') }}
+    where status = 0
+),
+
+newest as (
+    select max(loads.inserted_at) as loaded_at from loads
+),
+
+moved as (
+    select
+        toString(coverage.currency) as currency,
+        toString(coverage.kind) as kind,
+        max(loads.inserted_at) as last_load_at
+    from {{ source('deribit_raw', 'coverage') }} as coverage
+    inner join loads on toString(coverage._dlt_load_id) = loads.load_id
+    group by currency, kind
+),
+
+covered as (
+    select
+        toString(spans.currency) as currency,
+        toString(spans.kind) as kind,
+        spans.covered_from as covered_from,
+        spans.covered_to as covered_to
+    from {{ ref('covered_spans') }} as spans
+),
+
+streams as (
+    select
+        covered.currency as currency,
+        covered.kind as kind,
+        min(covered.covered_from) as started_from,
+        argMin(covered.covered_to, covered.covered_from) as current,
+        sum(dateDiff('millisecond', covered.covered_from, covered.covered_to)) as covered_ms
+    from covered
+    group by currency, kind
+),
+
+listed as (
+    select
+        toString(instruments.instrument_name) as instrument_name,
+        min(toDateTime64(instruments.creation_timestamp, 3, 'UTC')) as created_at
+    from {{ source('deribit_raw', 'instruments') }} as instruments
+    group by instrument_name
+),
+
+tails as (
+    select
+        toString(known_ends.instrument_name) as instrument_name,
+        any(toString(known_ends.currency)) as currency,
+        any(toString(known_ends.kind)) as kind,
+        max(toInt64(known_ends.last_seq)) as last_seq
+    from {{ instrument_tails() }} as known_ends
+    group by instrument_name
+),
+
+tallies as (
+    select * from {{ latest(ref('instrument_tallies')) }}
+),
+
+-- An instrument of which nothing but its last number is known has no tally, that is an empty bitmap.
+numbered as (
+    select
+        if(tallies.instrument_name = '', tails.instrument_name, tallies.instrument_name) as instrument_name,
+        if(tallies.instrument_name = '', tails.currency, toString(tallies.currency)) as currency,
+        if(tallies.instrument_name = '', tails.kind, toString(tallies.kind)) as kind,
+        tallies.seqs as seqs,
+        tallies.followers as followers,
+        toInt64(bitmapMax(tallies.seqs)) as last_seen,
+        tails.last_seq as last_known
+    from tallies
+    full outer join tails on tallies.instrument_name = tails.instrument_name
+),
+
+-- Only these have gaps at all; bitmaps of the others are not looked into.
+lacking as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        last_seen,
+        if(last_known > last_seen, [toUInt64(last_known) + 1], []) as behind_tail,
+        -- Number 0 and the one behind the known end count as seen: what is missing then always lies between two.
+        bitmapOr(seqs, bitmapBuild(arrayPushBack(behind_tail, toUInt64(0)))) as present,
+        bitmapOr(followers, bitmapBuild(arrayPushBack(arrayMap(seq -> seq + 1, behind_tail), toUInt64(1)))) as next_ones
+    from numbered
+    where greatest(last_seen, last_known) > toInt64(bitmapCardinality(seqs))
+),
+
+-- One row per range that is missing.
+holes as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        arrayJoin(arrayZip(
+            arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_ones, present)))),
+            arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(present, next_ones))))
+        )) as hole,
+        toInt64(hole.1) as first_seq,
+        toInt64(hole.2) - 1 as last_seq,
+        multiIf(first_seq > last_seen, 'tail', first_seq = 1, 'head', 'inner') as place
+    from lacking
+),
+
+edges as (
+    select
+        holes.instrument_name as instrument_name,
+        arrayJoin([holes.first_seq - 1, holes.last_seq + 1]) as trade_seq
+    from holes
+),
+
+edge_times as (
+    select
+        trades.instrument_name as instrument_name,
+        trades.trade_seq as trade_seq,
+        trades.timestamp as at
+    from {{ ref('trades') }} as trades
+    where
+        trades.instrument_name in (select edges.instrument_name from edges)
+        and trades.trade_seq in (select edges.trade_seq from edges)
+        and (trades.instrument_name, trades.trade_seq) in (
+            select
+                edges.instrument_name,
+                edges.trade_seq
+            from edges
+        )
+),
+
+timed as (
+    select
+        holes.instrument_name as instrument_name,
+        holes.currency as currency,
+        holes.kind as kind,
+        holes.first_seq as first_seq,
+        holes.last_seq as last_seq,
+        holes.place as place,
+        before.at as before_at,
+        after.at as after_at
+    from holes
+    left join edge_times as before
+        on holes.instrument_name = before.instrument_name and holes.first_seq - 1 = before.trade_seq
+    left join edge_times as after
+        on holes.instrument_name = after.instrument_name and holes.last_seq + 1 = after.trade_seq
+),
+
+-- What lies before the time asked for, or in time that is not covered, is no gap.
+gaps as (
+    select
+        timed.instrument_name as instrument_name,
+        timed.currency as currency,
+        timed.kind as kind,
+        timed.first_seq as first_seq,
+        timed.last_seq as last_seq
+    from timed
+    asof left join covered
+        on
+            timed.currency = covered.currency and timed.kind = covered.kind
+            and timed.after_at >= covered.covered_from
+    left join listed on timed.instrument_name = listed.instrument_name
+    where
+        multiIf(
+            timed.place = 'tail', true,
+            timed.after_at > covered.covered_to, false,
+            timed.place = 'inner', timed.before_at between covered.covered_from and covered.covered_to,
+            covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
+            or coalesce(covered.covered_from <= listed.created_at, false)
+        )
+),
+
+ranges as (
+    select
+        *,
+        1 as asked,
+        0 as absent
+    from gaps
+    union all
+    select
+        toString(instrument_name) as instrument_name,
+        toString(currency) as currency,
+        toString(kind) as kind,
+        toInt64(first_seq) as first_seq,
+        toInt64(last_seq) as last_seq,
+        0 as asked,
+        1 as absent
+    from {{ source('deribit_raw', 'absent_trades') }}
+),
+
+-- Where a range begins (+) and ends (-): running sums then tell what holds from each number to the next mark.
+marks as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        mark.1 as seq,
+        sum(mark.2 * asked) as asked_step,
+        sum(mark.2 * absent) as absent_step
+    from ranges
+    array join [(first_seq, 1), (last_seq + 1, -1)] as mark
+    group by instrument_name, currency, kind, seq
+),
+
+levels as (
+    select
+        currency,
+        kind,
+        sum(asked_step) over by_seq > 0 as is_asked,
+        sum(absent_step) over by_seq > 0 as is_absent,
+        leadInFrame(seq, 1, seq) over (
+            partition by instrument_name order by seq rows between current row and 1 following
+        ) - seq as numbers
+    from marks
+    window by_seq as (partition by instrument_name order by seq)
+),
+
+lacked as (
+    select
+        currency,
+        kind,
+        sumIf(numbers, not is_absent) as missing,
+        sumIf(numbers, is_absent) as absent
+    from levels
+    where is_asked
+    group by currency, kind
+),
+
+held as (
+    select
+        toString(tallies.currency) as currency,
+        toString(tallies.kind) as kind,
+        sum(bitmapCardinality(tallies.seqs)) as trades,
+        min(tallies.first_at) as earliest_at,
+        max(tallies.last_at) as newest_at
+    from tallies
+    group by currency, kind
+),
+
+found as (
+    select
+        toLowCardinality(streams.currency) as currency,
+        toLowCardinality(streams.kind) as kind,
+        streams.started_from as started_from,
+        toDateTime64(newest.loaded_at, 3, 'UTC') as target,
+        streams.current as current,
+        least(100, 100 * streams.covered_ms / greatest(
+            1, dateDiff('millisecond', streams.started_from, target)
+        )) as percent,
+        cast(null as Nullable(DateTime64(3, 'UTC'))) as last_push_at,
+        moved.last_load_at as last_load_at,
+        if(held.trades = 0, null, held.earliest_at) as earliest_at,
+        if(held.trades = 0, null, held.newest_at) as newest_at,
+        toUInt64(held.trades) as trades,
+        toUInt64(lacked.missing) as missing,
+        toUInt64(lacked.absent) as absent,
+        newest.loaded_at as updated_at
+    from streams
+    inner join moved on streams.currency = moved.currency and streams.kind = moved.kind
+    cross join newest
+    left join held on streams.currency = held.currency and streams.kind = held.kind
+    left join lacked on streams.currency = lacked.currency and streams.kind = lacked.kind
+),
+
+known as (
+    select * from {{ this ~ ' final' if is_incremental() else 'found where false' }}
+),
+
+final as (
+    select found.* from found
+    left join known on found.currency = known.currency and found.kind = known.kind
+    where toString(tuple(found.*)) != toString(tuple(known.*))
+)
+
+select * from final
