@@ -32,7 +32,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         soft_wrap=True,
     )
     for note in notes(summary):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     if summary.plan:
         console.print(_beside_plan(summary, summary.plan))
 
@@ -54,7 +54,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         "Nothing was loaded; the same command without --plan runs it and shows plan beside fact.",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _beside_plan(summary: RunSummary, plan: Plan) -> Table:
