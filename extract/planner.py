@@ -94,8 +94,12 @@ class _Planner:
 
     def _probe(self, stream: Stream, since_ms: int | None, until_ms: int, now_ms: int) -> Probed:
         kept = self._resources.get("trades", {}).get(str(stream), {})
-        spans = StreamState.from_json(kept).wanted(since_ms, until_ms)
-        return StreamProbes(self._client, stream, spans, now_ms).run()
+        state = StreamState.from_json(kept)
+        spans = state.wanted(since_ms, until_ms)
+        known = sum(
+            span.start_ms <= seen.at_ms <= span.end_ms for seen in state.recent.values() for span in spans
+        )
+        return StreamProbes(self._client, stream, spans, now_ms, known).run()
 
     def _listed_bytes(self, streams: Sequence[Stream]) -> int:
         """Bytes of the lists of live instruments, which each window reads."""

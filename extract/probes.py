@@ -40,12 +40,16 @@ class Probed:
 
 @dataclass
 class StreamProbes:
-    """Asks about `spans` of one stream, ascending and apart: what no run has covered yet."""
+    """Asks about `spans` of one stream, ascending and apart: what no run has covered yet.
+
+    `known`: trades of them that are loaded already, because the newest minute is read twice.
+    """
 
     client: DeribitClient
     stream: Stream
     spans: Sequence[Span]
     now_ms: int
+    known: int = 0
     rows: int = field(default=0, init=False)
     bytes: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
@@ -66,7 +70,8 @@ class StreamProbes:
             requests += self._requests(span, found, pages[-1]) + heads * REQUESTS_AN_ABSENT_HEAD
         how = "counted" if is_exact else f"{self.probes} probes{', rough' * is_rough}"
         bytes_ = round(trades * self.bytes / self.rows) if self.rows else 0
-        return Probed(StreamPlan(self.stream, trades, requests, bytes_, how), self.rows, self.bytes)
+        fresh = max(0, trades - self.known)
+        return Probed(StreamPlan(self.stream, fresh, requests, bytes_, how), self.rows, self.bytes)
 
     def _requests(self, span: Span, trades: int, newest: Page) -> int:
         """By host: history up to the newest minutes, live from there on."""

@@ -210,7 +210,8 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
     """A trade that no page by time shows, between an earlier window's last and a later one's first, is fetched."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
-        shown = FULL if "start_seq" in params else [each for each in FULL if each["trade_seq"] != 10]
+        whole = [each | {"new_field": 1} if each["trade_seq"] == 10 else each for each in FULL]
+        shown = whole if "start_seq" in params else [each for each in FULL if each["trade_seq"] != 10]
         return honest(shown)(method, params)
 
     now_ms, middle_ms = BEGIN_MS + HOUR_MS, FULL[10]["timestamp"]
@@ -221,5 +222,5 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
         report = WindowReport()
         sweep = StreamSweep(client, FUTURES, state, span, now_ms, False)
         tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
-    assert (report.trades, report.repaired) == (10, 1)
+    assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]

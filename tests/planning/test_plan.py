@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from rich.console import Console
 
+from extract.errors import TapeError
 from extract.paths import ROOT
 from extract.pipeline import RunOptions, run
 from extract.planner import make_plan
@@ -89,6 +91,7 @@ def test_a_plan_loads_nothing_and_asks_for_what_is_not_covered(
         assert any("in deribit_raw.trades" in line for line in rest.inputs)
         run(RunOptions())
         assert make_plan(RunOptions(since="2016-01-01", until=middle)).trades == 0
+        assert make_plan(RunOptions()).trades == 0  # what is read again counts as loaded
 
 
 def test_a_plan_is_shown_beside_the_fact_once(user: pytest.MonkeyPatch, small_tape: Tape) -> None:
@@ -112,11 +115,29 @@ def test_a_plan_is_shown_beside_the_fact_once(user: pytest.MonkeyPatch, small_ta
     assert kept_plan(asked.plan_key) is None
 
 
+def test_a_run_that_was_cut_off_leaves_the_plan_to_the_next_one(
+    user: pytest.MonkeyPatch, small_tape: Tape
+) -> None:
+    """Which then says that its figures are not those of the whole."""
+    with SandboxExchange(small_tape) as exchange:
+        point_at(exchange, user)
+        plan = make_plan(RunOptions(kinds=("spot",)))
+        user.setenv("SOURCES__DERIBIT__API_URL", f"{exchange.url}/nowhere")
+        with pytest.raises(TapeError):
+            run(RunOptions(kinds=("spot",)))
+        point_at(exchange, user)
+        summary = run(RunOptions(kinds=("spot",)))
+        said = StringIO()
+        print_summary(summary, Console(file=said, width=100))
+    assert summary.plan == replace(plan, begun=True)
+    assert "fact, of this run alone" in said.getvalue()
+
+
 def test_the_command_prints_each_figure_with_what_it_rests_on(shell: UserShell, small_tape: Tape) -> None:
     """`dlt pipeline run --plan` tells streams, the whole and the inputs, and ends with 0."""
     with SandboxExchange(small_tape) as exchange:
         said = shell.at(exchange).ok("dlt", "pipeline", "run", "--plan", "--currency", "BTC").out
-    assert "1000 requests a second" in said
+    assert "1000 requests a second, of [sources.deribit]." in said
     assert "at the rate limit" in said
     assert "a default: none are loaded" in said
     assert "Nothing was loaded" in said
