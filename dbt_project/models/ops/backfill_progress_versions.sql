@@ -68,114 +68,40 @@ tallies as (
     select * from {{ latest(ref('instrument_tallies')) }}
 ),
 
--- An instrument of which nothing but its last number is known has no tally, that is an empty bitmap.
-numbered as (
-    select
-        if(tallies.instrument_name = '', tails.instrument_name, tallies.instrument_name) as instrument_name,
-        if(tallies.instrument_name = '', tails.currency, toString(tallies.currency)) as currency,
-        if(tallies.instrument_name = '', tails.kind, toString(tallies.kind)) as kind,
-        tallies.seqs as seqs,
-        tallies.followers as followers,
-        toInt64(bitmapMax(tallies.seqs)) as last_seen,
-        tails.last_seq as last_known
-    from tallies
-    full outer join tails on tallies.instrument_name = tails.instrument_name
-),
-
--- Only these have gaps at all; bitmaps of the others are not looked into.
-lacking as (
-    select
-        instrument_name,
-        currency,
-        kind,
-        last_seen,
-        if(last_known > last_seen, [toUInt64(last_known) + 1], []) as behind_tail,
-        -- Number 0 and the one behind the known end count as seen: what is missing then always lies between two.
-        bitmapOr(seqs, bitmapBuild(arrayPushBack(behind_tail, toUInt64(0)))) as present,
-        bitmapOr(followers, bitmapBuild(arrayPushBack(arrayMap(seq -> seq + 1, behind_tail), toUInt64(1)))) as next_ones
-    from numbered
-    where greatest(last_seen, last_known) > toInt64(bitmapCardinality(seqs))
-),
-
--- One row per range that is missing.
-holes as (
-    select
-        instrument_name,
-        currency,
-        kind,
-        arrayJoin(arrayZip(
-            arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_ones, present)))),
-            arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(present, next_ones))))
-        )) as hole,
-        toInt64(hole.1) as first_seq,
-        toInt64(hole.2) - 1 as last_seq,
-        multiIf(first_seq > last_seen, 'tail', first_seq = 1, 'head', 'inner') as place
-    from lacking
-),
-
-edges as (
-    select
-        holes.instrument_name as instrument_name,
-        arrayJoin([holes.first_seq - 1, holes.last_seq + 1]) as trade_seq
-    from holes
-),
-
-edge_times as (
-    select
-        trades.instrument_name as instrument_name,
-        trades.trade_seq as trade_seq,
-        trades.timestamp as at
-    from {{ ref('trades') }} as trades
-    where
-        trades.instrument_name in (select edges.instrument_name from edges)
-        and trades.trade_seq in (select edges.trade_seq from edges)
-        and (trades.instrument_name, trades.trade_seq) in (
-            select
-                edges.instrument_name,
-                edges.trade_seq
-            from edges
-        )
-),
-
-timed as (
-    select
-        holes.instrument_name as instrument_name,
-        holes.currency as currency,
-        holes.kind as kind,
-        holes.first_seq as first_seq,
-        holes.last_seq as last_seq,
-        holes.place as place,
-        before.at as before_at,
-        after.at as after_at
-    from holes
-    left join edge_times as before
-        on holes.instrument_name = before.instrument_name and holes.first_seq - 1 = before.trade_seq
-    left join edge_times as after
-        on holes.instrument_name = after.instrument_name and holes.last_seq + 1 = after.trade_seq
-),
-
 -- What lies before the time asked for, or in time that is not covered, is no gap.
 gaps as (
     select
-        timed.instrument_name as instrument_name,
-        timed.currency as currency,
-        timed.kind as kind,
-        timed.first_seq as first_seq,
-        timed.last_seq as last_seq
-    from timed
+        holes.instrument_name as instrument_name,
+        toString(holes.currency) as currency,
+        toString(holes.kind) as kind,
+        holes.first_missing_seq as first_seq,
+        holes.last_missing_seq as last_seq
+    from {{ ref('trade_gaps') }} as holes
     asof left join covered
         on
-            timed.currency = covered.currency and timed.kind = covered.kind
-            and timed.after_at >= covered.covered_from
-    left join listed on timed.instrument_name = listed.instrument_name
+            holes.currency = covered.currency and holes.kind = covered.kind
+            and holes.before_at >= covered.covered_from
+    left join listed on holes.instrument_name = listed.instrument_name
     where
         multiIf(
-            timed.place = 'tail', true,
-            timed.after_at > covered.covered_to, false,
-            timed.place = 'inner', timed.before_at between covered.covered_from and covered.covered_to,
+            holes.before_at > covered.covered_to, false,
+            holes.place = 'inner', holes.after_at between covered.covered_from and covered.covered_to,
             covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
             or coalesce(covered.covered_from <= listed.created_at, false)
         )
+),
+
+-- From the last trade that is there to the last one there was.
+missing_tails as (
+    select
+        tails.instrument_name as instrument_name,
+        tails.currency as currency,
+        tails.kind as kind,
+        toInt64(bitmapMax(tallies.seqs)) + 1 as first_seq,
+        tails.last_seq as last_seq
+    from tails
+    left join tallies on tails.instrument_name = tallies.instrument_name
+    where last_seq >= first_seq
 ),
 
 ranges as (
@@ -184,6 +110,12 @@ ranges as (
         1 as asked,
         0 as absent
     from gaps
+    union all
+    select
+        *,
+        1 as asked,
+        0 as absent
+    from missing_tails
     union all
     select
         toString(instrument_name) as instrument_name,

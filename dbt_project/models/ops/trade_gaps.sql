@@ -2,36 +2,77 @@
 -- or between two (inner). Numbers run from 1 without holes, so nothing else is missing up to the newest trade.
 with
 
-numbered as (
-    select
-        versions.instrument_name as instrument_name,
-        versions.currency as currency,
-        versions.kind as kind,
-        versions.trade_seq as trade_seq,
-        versions.timestamp as timestamp,
-        lagInFrame(versions.trade_seq, 1, 0) over by_seq as previous_seq,
-        lagInFrame(versions.timestamp) over by_seq as previous_at
-    -- Versions will do: they have the same numbers, and a number that comes twice makes no gap.
-    from {{ ref('trade_versions') }} as versions
-    window by_seq as (
-        partition by versions.instrument_name order by versions.trade_seq
-        rows between 1 preceding and current row
-    )
+tallies as (
+    select * from {{ latest(ref('instrument_tallies')) }}
 ),
 
-final as (
+-- Only these have gaps at all; bitmaps of the others are not looked into. Number 0 counts as seen.
+lacking as (
+    select
+        tallies.instrument_name as instrument_name,
+        tallies.currency as currency,
+        tallies.kind as kind,
+        bitmapOr(tallies.seqs, bitmapBuild([toUInt64(0)])) as present,
+        bitmapOr(tallies.followers, bitmapBuild([toUInt64(1)])) as next_ones
+    from tallies
+    where bitmapMax(tallies.seqs) > bitmapCardinality(tallies.seqs)
+),
+
+-- From the follower of one run of numbers to the next run's beginning.
+holes as (
     select
         instrument_name,
         currency,
         kind,
-        toLowCardinality(if(previous_seq = 0, 'head', 'inner')) as place,
-        previous_seq + 1 as first_missing_seq,
-        trade_seq - 1 as last_missing_seq,
-        trade_seq - previous_seq - 1 as missing,
-        if(previous_seq = 0, null, previous_at) as after_at,
-        timestamp as before_at
-    from numbered
-    where trade_seq > previous_seq + 1
+        arrayJoin(arrayZip(
+            arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_ones, present)))),
+            arraySort(bitmapToArray(bitmapAndnot(bitmapAndnot(present, next_ones), bitmapBuild([toUInt64(0)]))))
+        )) as hole,
+        toInt64(hole.1) as first_seq,
+        toInt64(hole.2) - 1 as last_seq
+    from lacking
+),
+
+edges as (
+    select
+        holes.instrument_name as instrument_name,
+        arrayJoin([holes.first_seq - 1, holes.last_seq + 1]) as trade_seq
+    from holes
+),
+
+edge_times as (
+    select
+        trades.instrument_name as instrument_name,
+        trades.trade_seq as trade_seq,
+        trades.timestamp as traded_at
+    from {{ ref('trades') }} as trades
+    where
+        trades.instrument_name in (select edges.instrument_name from edges)
+        and trades.trade_seq in (select edges.trade_seq from edges)
+        and (trades.instrument_name, trades.trade_seq) in (
+            select
+                edges.instrument_name,
+                edges.trade_seq
+            from edges
+        )
+),
+
+final as (
+    select
+        holes.instrument_name as instrument_name,
+        holes.currency as currency,
+        holes.kind as kind,
+        toLowCardinality(if(holes.first_seq = 1, 'head', 'inner')) as place,
+        holes.first_seq as first_missing_seq,
+        holes.last_seq as last_missing_seq,
+        holes.last_seq - holes.first_seq + 1 as missing,
+        if(holes.first_seq = 1, null, earlier.traded_at) as after_at,
+        later.traded_at as before_at
+    from holes
+    left join edge_times as earlier
+        on holes.instrument_name = earlier.instrument_name and holes.first_seq - 1 = earlier.trade_seq
+    left join edge_times as later
+        on holes.instrument_name = later.instrument_name and holes.last_seq + 1 = later.trade_seq
 )
 
 select * from final
