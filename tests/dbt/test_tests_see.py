@@ -11,6 +11,7 @@ from tests.dbt.test_truth_of_models import DAY_MS, NOON_MS, trade
 SOUND = "test_name:*_are_sound"
 # What breaks, by which statement, and the model whose test must see it.
 DAMAGES = {
+    "instrument lost": ("DELETE FROM deribit.instrument_tallies WHERE true", "instruments"),
     "trade lost": ("DELETE FROM deribit.trade_versions WHERE trade_seq = 3", "trades"),
     "trade invented": (
         "INSERT INTO deribit.trade_versions "

@@ -8,15 +8,18 @@ listed as (
     limit 1 by instrument_name
 ),
 
+tallies as (
+    select * from {{ latest(ref('instrument_tallies')) }}
+),
+
 traded as (
     select
-        candles.instrument_name as instrument_name,
-        max(candles.kind) as kind,
-        sum(candles.trade_count) as trade_count,
-        min(candles.bucket_at) as first_traded_on,
-        max(candles.bucket_at) as last_traded_on
-    from {{ ref('ohlcv_1d') }} as candles
-    group by instrument_name
+        tallies.instrument_name as instrument_name,
+        tallies.kind as kind,
+        bitmapCardinality(tallies.seqs) as trade_count,
+        toStartOfDay(tallies.first_at) as first_traded_on,
+        toStartOfDay(tallies.last_at) as last_traded_on
+    from tallies
 ),
 
 named as (
