@@ -21,8 +21,8 @@ TARGETS = ("local", "cloud")
 COLUMN = "column "
 TABLE = "table"
 THERE = "there"
-# Made with their first row: that one database has not got them says nothing.
-MADE_WITH_FIRST_ROW = {f"{RAW_DATABASE}.{table}" for table in ("absent_trades", "rejected_trades")}
+# Made when tails are first asked for: that one database has not got it says nothing.
+MADE_WITH_FIRST_ROW = {f"{RAW_DATABASE}.instrument_tails"}
 
 Row = Sequence[str | None]
 """One thing as declared, local and cloud have it."""
