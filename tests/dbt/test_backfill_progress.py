@@ -168,6 +168,34 @@ def test_an_unchanged_database_gets_no_row(loaded: Project) -> None:
     loaded.client.command("SYSTEM START MERGES deribit.backfill_progress_versions")
 
 
+def test_the_last_push_is_told(loaded: Project) -> None:
+    """The newest proof, of every stream; without another load, and a run without another push adds no row."""
+    before = by_stream(loaded)
+    assert {row["last_push_at"] for row in before.values()} == {None}
+    loaded.client.command(
+        "CREATE TABLE deribit_raw.pushes (target String, partition_month String, trades UInt64, "
+        "proven_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY tuple()"
+    )
+    try:
+        loaded.run("--select", "backfill_progress_versions")
+        assert by_stream(loaded) == before
+        proofs = [NOON + timedelta(hours=hour, milliseconds=1) for hour in (2, 5, 3)]
+        loaded.client.insert("deribit_raw.pushes", [["cloud", "202501", 9, at] for at in proofs])
+        for _ in range(2):
+            loaded.run("--select", "backfill_progress_versions")
+            last = proofs[1].replace(tzinfo=None)
+            expected = {
+                stream: row | {"last_push_at": last, "updated_at": last} for stream, row in before.items()
+            }
+            assert by_stream(loaded) == expected
+        [newest] = loaded.rows(
+            "SELECT count() AS n FROM deribit.backfill_progress_versions WHERE last_push_at IS NOT NULL"
+        )
+        assert newest["n"] == len(before)
+    finally:
+        loaded.client.command("DROP TABLE deribit_raw.pushes SYNC")
+
+
 def test_status_says_how_it_stands(fresh_dbt: Project) -> None:
     """A hole that may be filled is an error; the newest time is complete; what still comes in runs, else it is paused."""
     dbt, now = fresh_dbt, datetime.now(UTC)

@@ -85,6 +85,7 @@ def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str
     both.command("ALTER TABLE deribit.trade_moves ADD COLUMN planted UInt8 FIRST")
     both.command("ALTER TABLE deribit_raw.trades MODIFY COLUMN price Float32")
     both.command("CREATE TABLE deribit_raw.instrument_tails (x UInt8) ENGINE = MergeTree ORDER BY x")
+    dbt.client.command("CREATE TABLE deribit_raw.pushes (x UInt8) ENGINE = MergeTree ORDER BY x")
     dbt.client.command("ALTER TABLE deribit.load_ledger MODIFY COLUMN claim_id String CODEC(ZSTD(7))")
     with redirect_stdout(io.StringIO()) as said:
         assert tape.main(["schema-align", "--json"], standalone_mode=False) == 1

@@ -1,5 +1,6 @@
--- One row per currency and kind, and load package after which its figures were others. Behind `backfill_progress`.
--- The figures are of the finished load packages alone: a run without a new one finds them as they are and adds no row.
+-- One row per currency and kind, and load package or push after which its figures were others.
+-- Behind `backfill_progress`. The figures are of finished load packages and pushes alone: a run without a new one
+-- finds them as they are and adds no row.
 -- What counts as missing is what `tape gaps` counts, see extract/gaps_sql.py.
 {{ config(materialized='incremental', incremental_strategy='append') }}
 with
@@ -14,6 +15,12 @@ loads as (
 
 newest as (
     select max(loads.inserted_at) as loaded_at from loads
+),
+
+-- A push proves whole months, of every currency and kind.
+pushed as (
+    select if(count() = 0, null, max(toDateTime64(pushes.proven_at, 3, 'UTC'))) as last_push_at
+    from {{ pushes() }} as pushes
 ),
 
 moved as (
@@ -187,17 +194,18 @@ found as (
         least(100, 100 * streams.covered_ms / greatest(
             1, dateDiff('millisecond', streams.started_from, target)
         )) as percent,
-        cast(null as Nullable(DateTime64(3, 'UTC'))) as last_push_at,
+        pushed.last_push_at as last_push_at,
         moved.last_load_at as last_load_at,
         if(held.trades = 0, null, held.earliest_at) as earliest_at,
         if(held.trades = 0, null, held.newest_at) as newest_at,
         toUInt64(held.trades) as trades,
         toUInt64(lacked.missing) as missing,
         toUInt64(lacked.absent) as absent,
-        newest.loaded_at as updated_at
+        greatest(newest.loaded_at, coalesce(pushed.last_push_at, newest.loaded_at)) as updated_at
     from streams
     inner join moved on streams.currency = moved.currency and streams.kind = moved.kind
     cross join newest
+    cross join pushed
     left join held on streams.currency = held.currency and streams.kind = held.kind
     left join lacked on streams.currency = lacked.currency and streams.kind = lacked.kind
 ),
