@@ -21,6 +21,7 @@ Fetches Deribit's public trades into ClickHouse, from where the state stands to 
     dlt pipeline run                                        what is new
     dlt pipeline run --since 2025-01-01 --currency BTC      BTC since new year
     dlt pipeline run --since 7d --kind option --kind future
+    dlt pipeline run --max-minutes 50                       what can be done in 50 minutes; the next run goes on
     dlt pipeline run --plan --currency BTC                  what that would take; loads nothing
 """
 """Markdown, as dlt renders descriptions: indented lines keep their shape."""
@@ -67,6 +68,12 @@ class RunCommand(SupportsCliCommand):
             "--kind", metavar="K", action="append", nargs="+", help="option, future, spot, ...; default: all"
         )
         parser.add_argument(
+            "--max-minutes",
+            metavar="N",
+            type=float,
+            help="begin nothing new after N minutes: finish the window at work and end; so does SIGTERM",
+        )
+        parser.add_argument(
             "--plan", action="store_true", help="load nothing: tell from a few probes what the run would take"
         )
 
@@ -76,6 +83,7 @@ class RunCommand(SupportsCliCommand):
         from extract.pipeline import RunOptions, run
         from extract.planner import make_plan
         from extract.report import print_plan, print_summary
+        from extract.stopping import Stop, asked_by_sigterm
 
         try:
             if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
@@ -84,11 +92,23 @@ class RunCommand(SupportsCliCommand):
             if args.plan:
                 print_plan(make_plan(options))
             else:
-                print_summary(run(options))
+                stop = Stop(_seconds(args.max_minutes))
+                with asked_by_sigterm(stop):
+                    print_summary(run(options, stop=stop))
         except TapeError as error:
             # dlt's own handling would add a link to its documentation, which says nothing of ours.
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
+
+
+def _seconds(minutes: float | None) -> float | None:
+    from extract.errors import UsageError
+
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(
+            f"--max-minutes {minutes:g} is no time to work in; name minutes above 0, for example 50."
+        )
+    return None if minutes is None else minutes * 60
 
 
 def _flat(values: list[list[str]] | None) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from extract.packages import BackgroundLoader, open_pipeline, recover, told
 from extract.paths import tape_dir
 from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
+from extract.stopping import Stop
 from extract.times import parse_time_ms
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class RunOptions:
 
 @dataclass
 class RunSummary:
-    """What a run came to. `trades` counts rows loaded, by stream; `disk_bytes` is told where there was a `plan`."""
+    """What a run came to. `trades` counts rows loaded, by stream; `disk_bytes` is told where there was a `plan`.
+
+    `stopped`: why it ended with more to do; None where all is done.
+    """
 
     trades: dict[Stream, int] = field(default_factory=dict)
     windows: int = 0
@@ -66,6 +70,11 @@ class RunSummary:
     seconds: float = 0.0
     plan: Plan | None = None
     disk_bytes: int = 0
+    stopped: str | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.stopped is None
 
     @property
     def total(self) -> int:
@@ -82,8 +91,8 @@ class RunSummary:
         self.unknown_fields += report.unknown_fields
 
 
-def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
-    """Runs windows until the streams are covered up to now, or the window asked for.
+def run(options: RunOptions, progress: Progress | None = None, stop: Stop | None = None) -> RunSummary:
+    """Runs windows until the streams are covered up to now, or the window asked for, or until `stop` is due.
 
     Raises UsageError for what cannot be asked for, OutsideError when a part outside failed, ProofError when data
     contradicts a proof. What was loaded until then stays, with its state; the next run goes on from there.
@@ -100,8 +109,8 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
         if plan:
             keep(replace(plan, begun=True), options.plan_key)
         with progress:
-            summary = _run_windows(pipeline, client, config, options, progress)
-        if plan:
+            summary = _run_windows(pipeline, client, config, options, progress, stop or Stop())
+        if plan and summary.is_complete:
             summary.plan = plan
             summary.disk_bytes = max(0, disk_use(settings).bytes - before)
             forget(options.plan_key)
@@ -109,7 +118,12 @@ def run(options: RunOptions, progress: Progress | None = None) -> RunSummary:
 
 
 def _run_windows(
-    pipeline: Pipeline, client: DeribitClient, config: DeribitConfig, options: RunOptions, progress: Progress
+    pipeline: Pipeline,
+    client: DeribitClient,
+    config: DeribitConfig,
+    options: RunOptions,
+    progress: Progress,
+    stop: Stop,
 ) -> RunSummary:
     started = time.monotonic()
     summary = RunSummary()
@@ -135,6 +149,7 @@ def _run_windows(
                 in_flight=config.requests_in_flight,
                 budget=config.window_trades,
                 on_slice=on_slice,
+                is_over=lambda: stop.is_due,
             )
             with told():
                 pipeline.extract(deribit(client, window))
@@ -143,8 +158,9 @@ def _run_windows(
             loader.wait()
             with told():
                 pipeline.normalize()
-                if window.report.is_last:
+                if window.report.is_last or stop.is_due:
                     pipeline.load()
+                    summary.stopped = None if window.report.is_last else stop.reason
                     break
             loader.start()
     summary.requests = client.traffic.requests

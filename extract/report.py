@@ -86,6 +86,8 @@ def duration(seconds: float) -> str:
 def notes(summary: RunSummary) -> list[str]:
     """Whatever was out of the ordinary, a sentence each."""
     found = []
+    if not summary.is_complete:
+        found.append(f"Stopped {summary.stopped} with more to do; the same command goes on from there.")
     if summary.repaired:
         found.append(f"{summary.repaired:,} of them were missing from the pages and fetched by trade_seq.")
     if summary.restated:

@@ -26,7 +26,10 @@ TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 
 @dataclass
 class Window:
-    """What one load package is to hold: streams, time, and a budget of trades. `report` is filled while it runs."""
+    """What one load package is to hold: streams, time, and a budget of trades. `report` is filled while it runs.
+
+    Once `is_over`, nothing new is begun: the package closes early.
+    """
 
     streams: Sequence[Stream]
     now_ms: int
@@ -36,6 +39,7 @@ class Window:
     budget: int = 500_000
     report: WindowReport = field(default_factory=WindowReport)
     on_slice: Callable[[Stream, int, int], None] = lambda stream, rows, end_ms: None
+    is_over: Callable[[], bool] = lambda: False
 
 
 REJECTED_COLUMNS: dict[str, Any] = {
@@ -102,6 +106,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             budget=window.budget,
             report=window.report,
             on_slice=window.on_slice,
+            is_over=window.is_over,
         )
         for sweep in sweeps:
             state[str(sweep.stream)] = sweep.state.to_json()

@@ -51,6 +51,7 @@ class WindowReport:
 
 
 OnSlice = Callable[[Stream, int, int], None]
+IsOver = Callable[[], bool]
 
 
 def sweep_window(
@@ -61,11 +62,15 @@ def sweep_window(
     budget: int,
     report: WindowReport,
     on_slice: OnSlice = lambda stream, rows, end_ms: None,
+    is_over: IsOver = lambda: False,
 ) -> Iterator[pa.Table]:
-    """Tables of new trades; fills `report`, and moves the streams' states when the last table has been taken."""
+    """Tables of new trades; fills `report`, and moves the streams' states when the last table has been taken.
+
+    The window closes once it holds `budget` trades or `is_over`: what is under way is finished, nothing newer begun.
+    """
     with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
         try:
-            yield from _Slices(client, sweeps, pool, in_flight, budget, report, on_slice).tables()
+            yield from _Slices(client, sweeps, pool, in_flight, budget, report, on_slice, is_over).tables()
             yield from _repairs(client, sweeps, pool, in_flight, report)
         except BaseException:
             client.abandon()
@@ -92,6 +97,7 @@ class _Slices:
     budget: int
     report: WindowReport
     on_slice: OnSlice
+    is_over: IsOver
     under_way: dict[Future[SliceResult], tuple[StreamSweep, SlicePlanner, Slice]] = field(
         default_factory=dict
     )
@@ -105,7 +111,7 @@ class _Slices:
             yield from tables
 
     def _hand_out(self) -> None:
-        rests_only = self.report.trades >= self.budget
+        rests_only = self.report.trades >= self.budget or self.is_over()
         for sweep in self.sweeps:
             while len(self.under_way) < self.in_flight and (step := sweep.next(rests_only=rests_only)):
                 host, planner, part = step
