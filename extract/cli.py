@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "extract.status_command",
     "schema-align": "extract.schema_align_command",
     "retention": "extract.retention_command",
+    "certs": "extract.certs.command",
     "reset": "extract.reset",
 }
 

@@ -16,14 +16,16 @@ from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
 from extract.clickhouse.failures import causes, explain
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, refusal
+from extract.clickhouse.waking import wait_until_awake
 
 CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
 SEND_RECEIVE_TIMEOUT_S = 300
 POOL_CONNECTIONS = 32
 
-# It reports each failure on a logger of its own, beside the exception that we turn into a sentence.
+# Both report each failure on a logger of their own, beside the exception that we turn into a sentence.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
 
 _clients: dict[tuple[int, ClickHouseSettings], Client] = {}
 _clients_lock = threading.Lock()
@@ -42,7 +44,7 @@ def shared_client(settings: ClickHouseSettings) -> Client:
 def open_client(
     settings: ClickHouseSettings, *, compress: bool | str | None = None, **options: Any
 ) -> Client:
-    """A client of its own, connected and greeted.
+    """A client of its own, connected and greeted; a service that sleeps is waited for.
 
     `compress` names what the wire carries (lz4, zstd, gzip, True for the best, False); by default nothing on
     loopback and the best elsewhere. Files that are inserted go as they are: parquet is compressed already.
@@ -51,7 +53,9 @@ def open_client(
     Raises UsageError, RetriableError or FinalError, each one sentence without secrets.
     """
     check_certificate_files(settings)
+    pool = _pool(settings)
     try:
+        wait_until_awake(settings, pool)
         return clickhouse_connect.get_client(
             host=settings.host,
             port=settings.port,
@@ -62,7 +66,7 @@ def open_client(
             client_cert=settings.client_cert,
             client_cert_key=settings.client_key,
             compress=not settings.is_loopback if compress is None else compress,
-            pool_mgr=_pool(settings),
+            pool_mgr=pool,
             connect_timeout=CONNECT_TIMEOUT_S,
             send_receive_timeout=SEND_RECEIVE_TIMEOUT_S,
             autogenerate_session_id=False,

@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as HttpTimeout
 
 from extract.clickhouse.settings import ClickHouseSettings
+from extract.clickhouse.tls import why_refused
 from extract.errors import FinalError, OutsideError, RetriableError, TapeError, UsageError
 
 UNDEFINED_RELATION_CODES = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
@@ -84,9 +85,6 @@ _VERIFY_SENTENCES = {
 _UNKNOWN_AUTHORITY = (
     "the certificate of {host} is signed by an unknown authority; name its CA in {prefix}_CA_CERT."
 )
-_CLIENT_CERTIFICATE = (
-    "{host} wants a client certificate that it knows; set {prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY."
-)
 _NO_TLS = "port {port} of {host} does not speak TLS; check {prefix}_PORT."
 
 
@@ -136,7 +134,7 @@ def _tls(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError 
     if isinstance(failure, ssl.SSLCertVerificationError):
         sentence = _VERIFY_SENTENCES.get(failure.verify_code, _UNKNOWN_AUTHORITY)
     elif "ALERT" in str(failure.reason):
-        sentence = _CLIENT_CERTIFICATE
+        return UsageError(why_refused(settings))
     elif failure.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         sentence = _NO_TLS
     else:
@@ -156,6 +154,10 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
     if code is not None:
         kind: type[OutsideError] = RetriableError if code in TRANSIENT_CODES else FinalError
         return kind(f"ClickHouse at {settings.url} answered: {_tidy(text)}")
+    if status == 413:
+        return FinalError(
+            f"{settings.url} takes no request of this size; raise its limit, at our edge TAPE_EDGE_MAX_BODY."
+        )
     if status in TRANSIENT_HTTP_STATUSES:
         return RetriableError(
             f"{settings.url} answered with HTTP status {status} instead of ClickHouse's result."
@@ -172,7 +174,10 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
 def _refused(settings: ClickHouseSettings) -> TapeError:
     prefix = _prefix(settings)
     if settings.client_cert:
-        return UsageError(f"{settings.url} refuses the client certificate in {prefix}_CLIENT_CERT.")
+        return UsageError(
+            f"{settings.url} knows no user by the name of the client certificate in {prefix}_CLIENT_CERT; "
+            "take that of a role, from `tape certs`."
+        )
     return UsageError(
         f"ClickHouse at {settings.url} refuses user {settings.user!r} with this password; "
         f"check {prefix}_USER and {prefix}_PASSWORD."

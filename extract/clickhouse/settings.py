@@ -17,6 +17,7 @@ MART_DATABASE = "deribit"
 LOCAL_USER = "tape"
 # Documented and no secret: the embedded server accepts it on loopback only.
 LOCAL_DEVELOPMENT_PASSWORD = "tape-development"
+WAKE_S = 90  # a service of ClickHouse Cloud that sleeps takes up to a minute to wake
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -33,6 +34,8 @@ class ClickHouseSettings:
     ca_cert: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    wake_s: int = 0
+    """For so long a service that sleeps is waited for."""
 
     @property
     def url(self) -> str:
@@ -69,24 +72,31 @@ def _local(env: Mapping[str, str]) -> ClickHouseSettings:
 
 
 def _cloud(env: Mapping[str, str]) -> ClickHouseSettings:
+    host, port = cloud_address(env)
     client_cert = env.get("CLICKHOUSE_CLOUD_CLIENT_CERT") or None
-    # With a client certificate the certificate is the credential.
-    password = (
-        env.get("CLICKHOUSE_CLOUD_PASSWORD") or ""
-        if client_cert
-        else _required(env, "CLICKHOUSE_CLOUD_PASSWORD")
-    )
+    password = env.get("CLICKHOUSE_CLOUD_PASSWORD") or ""
+    if not password and not client_cert:
+        raise UsageError(
+            "CLICKHOUSE_CLOUD_PASSWORD is not set; CLICKHOUSE_MODE=cloud needs it, or a client certificate: "
+            "CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY."
+        )
     return ClickHouseSettings(
         mode="cloud",
-        host=_required(env, "CLICKHOUSE_CLOUD_HOST"),
-        port=_port(env, "CLICKHOUSE_CLOUD_PORT", 8443),
+        host=host,
+        port=port,
         user=env.get("CLICKHOUSE_CLOUD_USER") or "default",
         password=password,
         secure=True,
         ca_cert=env.get("CLICKHOUSE_CLOUD_CA_CERT") or None,
         client_cert=client_cert,
         client_key=env.get("CLICKHOUSE_CLOUD_CLIENT_KEY") or None,
+        wake_s=_wake_s(env),
     )
+
+
+def cloud_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port of the target cloud. Raises UsageError that names a missing or wrong variable."""
+    return _required(env, "CLICKHOUSE_CLOUD_HOST"), _port(env, "CLICKHOUSE_CLOUD_PORT", 8443)
 
 
 def _required(env: Mapping[str, str], name: str) -> str:
@@ -94,6 +104,15 @@ def _required(env: Mapping[str, str], name: str) -> str:
     if not value:
         raise UsageError(f"{name} is not set; CLICKHOUSE_MODE=cloud needs it.")
     return value
+
+
+def _wake_s(env: Mapping[str, str]) -> int:
+    text = env.get("CLICKHOUSE_CLOUD_WAKE_S") or str(WAKE_S)
+    if not text.isdecimal():
+        raise UsageError(
+            f"CLICKHOUSE_CLOUD_WAKE_S is {text!r}; set it to a number of seconds, 0 not to wait."
+        )
+    return int(text)
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:

@@ -1,10 +1,15 @@
-"""Certificates: wrong files are named before a connection is tried, a refusal in the handshake is found out after."""
+"""Certificates: wrong files are named before a connection is tried, a refusal in the handshake is found out after.
+
+A server says of a client certificate no more than that it refuses it; what is wrong with it, it shows itself.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import ssl
+from datetime import UTC, datetime
+from pathlib import Path
 
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
@@ -58,6 +63,45 @@ def refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
     except OSError:
         return None
     return None
+
+
+def why_refused(settings: ClickHouseSettings) -> str:
+    """Which is wrong with our client certificate that the server refuses, in one sentence."""
+    prefix = f"CLICKHOUSE_{settings.mode.upper()}"
+    if not settings.client_cert:
+        return (
+            f"{settings.host} wants a client certificate; set {prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY."
+        )
+    ours = f"The client certificate in {prefix}_CLIENT_CERT"
+    return f"{ours} {_what_is_wrong(settings, settings.client_cert)}"
+
+
+def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
+    # Loaded where something went wrong, and not by each command that starts.
+    from cryptography import x509
+
+    from extract.certs.authority import same_environment, signed_by
+    from extract.certs.store import load_certificates
+
+    certificate = load_certificates(Path(path))[0]
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if end < datetime.now(UTC):
+        return f"has expired on {end:%Y-%m-%d}; get a new one: tape certs issue ROLE"
+    if begin > datetime.now(UTC):
+        return f"is not valid before {begin:%Y-%m-%d %H:%M} UTC; check the clocks of both machines."
+    purposes = [
+        each.value for each in certificate.extensions if isinstance(each.value, x509.ExtendedKeyUsage)
+    ]
+    if purposes and x509.ExtendedKeyUsageOID.CLIENT_AUTH not in purposes[0]:
+        return "is not one for clients; take that of a role."
+    trusted = load_certificates(Path(settings.ca_cert)) if settings.ca_cert else []
+    known = [each for each in trusted if signed_by(certificate, each)]
+    if known or any(same_environment(certificate.issuer, each.subject) for each in trusted):
+        return f"was revoked: {settings.host} has changed its authority since; get a new one: tape certs issue ROLE"
+    foreign = "is foreign" if trusted else "is foreign or was revoked"
+    return (
+        f"{foreign}: {settings.host} does not trust {certificate.issuer.rfc4514_string()}, which signed it."
+    )
 
 
 def _load_client_certificate(context: ssl.SSLContext, settings: ClickHouseSettings) -> None:

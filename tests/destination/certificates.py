@@ -39,8 +39,10 @@ class Authority:
         )
         return made
 
-    def signed(self, name: str, *, host: str = "127.0.0.1", days: int = 2) -> Certificate:
-        """A certificate for `host`; with `days` < 0 it has expired."""
+    def signed(
+        self, name: str, *, host: str = "127.0.0.1", days: int = 2, subject: str | None = None
+    ) -> Certificate:
+        """A certificate for `host` that names `subject`, by default `name`; with `days` < 0 it has expired."""
         made, request, extensions = (
             self._files(name),
             self.directory / f"{name}.csr",
@@ -48,7 +50,9 @@ class Authority:
         )
         kind = "IP" if host[0].isdigit() else "DNS"
         extensions.write_text(f"subjectAltName={kind}:{host}\nbasicConstraints=CA:FALSE\n")
-        self._openssl("req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={name}")
+        self._openssl(
+            "req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={subject or name}"
+        )
         self._openssl(
             "x509", "-req", "-in", request, "-CA", self.ca.cert, "-CAkey", self.ca.key, "-CAcreateserial",
             "-out", made.cert, "-days", str(days), "-extfile", extensions,

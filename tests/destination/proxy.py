@@ -25,6 +25,8 @@ class Proxy:
         self.cut_after_bytes: int | None = None
         """Once: the request is cut after so many bytes."""
         self.rewrite: tuple[bytes, bytes] | None = None
+        self.asleep: bytes | None = None
+        """The answer to every connection until this is None again, as a service gives that sleeps; b"" is none at all."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -53,6 +55,14 @@ class Proxy:
         with suppress(OSError, ssl.SSLError):
             if self.tls:
                 client = self.tls.wrap_socket(client, server_side=True)
+            if self.asleep is not None:
+                client.recv(1 << 16)
+                client.sendall(self.asleep)
+                # Without an answer the other side waits for one until it gives up and closes.
+                if not self.asleep:
+                    client.recv(1)
+                client.close()
+                return
             server = socket.create_connection(("127.0.0.1", self.target_port))
             with self._lock:
                 self.connections += 1

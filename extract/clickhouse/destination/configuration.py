@@ -28,6 +28,8 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
     """File with a client certificate, which is then the credential instead of the password."""
     client_key: str | None = None
     """File with the key of the client certificate."""
+    wake_s: int = 0
+    """Seconds for which a service that sleeps is waited for."""
 
     @classmethod
     def from_settings(cls, settings: ClickHouseSettings) -> TapeClickHouseCredentials:
@@ -45,6 +47,7 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
         self.ca_cert = settings.ca_cert
         self.client_cert = settings.client_cert
         self.client_key = settings.client_key
+        self.wake_s = settings.wake_s
 
     def settings(self) -> ClickHouseSettings:
         return ClickHouseSettings(
@@ -57,6 +60,7 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
             ca_cert=self.ca_cert,
             client_cert=self.client_cert,
             client_key=self.client_key,
+            wake_s=self.wake_s,
         )
 
     def on_partial(self) -> None:
