@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.page import decode_page
 from extract.deribit.paging import UnreadablePageError, id_parts
-from extract.deribit.record import TradePage
+from extract.deribit.record import TradePage, times_ms
 from extract.deribit.state import EPOCH_MS, Span, Stream
 from extract.deribit.stream import LIVE_SPAN_MS
 from extract.planning import (
@@ -118,12 +118,12 @@ class StreamProbes:
         self.probes += 1
         self.rows += page.rows
         self.bytes += self.client.traffic.bytes - bytes_before
-        trades = [t for t in page.trades if span.start_ms <= t.timestamp <= span.end_ms]
-        numbers = _numbers([t.trade_id for t in trades])
-        return sorted(
-            Mark(t.timestamp, t.instrument_name, t.trade_seq, number)
-            for t, number in zip(trades, numbers, strict=True)
+        table = page.table
+        names, seqs, ids = (
+            table.column(name).to_pylist() for name in ("instrument_name", "trade_seq", "trade_id")
         )
+        marks = map(Mark, times_ms(table).tolist(), names, seqs, _numbers(ids))
+        return sorted(mark for mark in marks if span.start_ms <= mark.at_ms <= span.end_ms)
 
 
 def _between(start_ms: int, end_ms: int, count: int) -> Iterator[int]:

@@ -16,7 +16,7 @@ from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
-from extract.deribit.record import to_table
+from extract.deribit.record import stamped
 from extract.deribit.repair import Repair, Repaired, repairs
 from extract.deribit.source import (
     ABSENT_COLUMNS,
@@ -122,7 +122,7 @@ class RepairQueue:
                         result = future.result()
                         if not each.is_done:
                             self._waiting.appendleft(each)
-                        taken += len(result.trades)
+                        taken += result.table.num_rows
                         yield self._stream_of[each.instrument_name], result
             except BaseException:
                 self._client.abandon()
@@ -140,12 +140,12 @@ def repaired(
     def trades() -> Iterator[Any]:
         refuse_another_exchange(dlt.current.source_state(), client.exchange)
         for stream, piece in queue.take(budget):
-            report.trades += len(piece.trades)
+            report.trades += piece.table.num_rows
             report.absent += [Absent(stream, missing) for missing in piece.absent]
             report.rejected += [(stream, rejected) for rejected in piece.rejected]
-            tally.add(len(piece.trades) + sum(map(len, piece.absent)))
-            if piece.trades:
-                yield to_table(piece.trades, stream.currency, stream.kind)
+            tally.add(piece.table.num_rows + sum(map(len, piece.absent)))
+            if piece.table.num_rows:
+                yield stamped(piece.table, stream.currency, stream.kind)
         report.is_swept = True
 
     return (

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.names import contradicts
 from extract.deribit.paging import ById, ByTime, OutsideRangeError, PageFacts, SlicePager
-from extract.deribit.record import Rejected, Trade, TradePage
+from extract.deribit.record import Rejected, TradePage, times_ms
 from extract.deribit.slices import Slice
 from extract.deribit.state import Stream
 from extract.errors import ProofError
@@ -21,9 +24,9 @@ LIVE_KEEPS_MS = 24 * 3_600_000
 
 @dataclass
 class SliceResult:
-    """The trades of one slice, each key once, and how far the slice got."""
+    """The trades of one slice in PAGE_SCHEMA, each key once, and how far the slice got."""
 
-    trades: list[Trade]
+    table: pa.Table
     end_ms: int
     rejected: list[Rejected]
 
@@ -35,23 +38,23 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     """
     pager = SlicePager(part.start_ms, part.end_ms)
     most_pages = 1 if part.is_probe else MOST_PAGES
-    parts: list[Sequence[Trade]] = []
+    parts: list[pa.Table] = []
     rejected: dict[str, Rejected] = {}
     end_ms, pages = part.end_ms, 0
     while (asked := pager.request) is not None:
         page = _ask(client, host, stream, asked)
         _refuse_live_hole(client, host, page, part.start_ms)
-        parts.append(page.trades)
+        parts.append(page.table)
         rejected.update((bad.raw, bad) for bad in page.rejected)
         pager.feed(page_facts(page, asked))
         pages += 1
         if pager.request and pages >= most_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
             break
-    trades = each_once(parts)
-    _refuse_other_currency(stream, trades)
+    table = each_once(parts)
+    _refuse_other_currency(stream, table)
     return SliceResult(
-        [t for t in trades if part.start_ms <= t.timestamp <= end_ms],
+        _between(table, part.start_ms, end_ms),
         end_ms,
         [
             bad
@@ -61,28 +64,38 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     )
 
 
-def each_once(pages: Sequence[Sequence[Trade]]) -> Sequence[Trade]:
+def each_once(pages: Sequence[pa.Table]) -> pa.Table:
     """The trades of overlapping pages, each key once, in its latest version."""
-    if len(pages) == 1 and len({t.trade_id for t in pages[0]}) == len(pages[0]):
+    if len(pages) == 1:
         return pages[0]
-    latest = {(t.instrument_name, t.trade_seq): t for page in pages for t in page}
-    return list(latest.values())
+    table = pa.concat_tables(pages)
+    keys = zip(table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist(), strict=True)
+    latest = {key: row for row, key in enumerate(keys)}
+    return table if len(latest) == table.num_rows else table.take(pa.array(list(latest.values()), pa.int64()))
+
+
+def _between(table: pa.Table, start_ms: int, end_ms: int) -> pa.Table:
+    times = times_ms(table)
+    inside = (start_ms <= times) & (times <= end_ms)
+    return table if inside.all() else table.filter(pa.array(inside))
 
 
 def page_facts(page: TradePage, asked: ByTime | ById) -> PageFacts:
     """What the pager needs to know; a page's last trade is the last by time or id, not by place."""
-    times = [t.timestamp for t in page.trades]
-    times += [bad.timestamp for bad in page.rejected if bad.timestamp is not None]
+    times = times_ms(page.table)
+    odd = [bad.timestamp for bad in page.rejected if bad.timestamp is not None]
+    if odd:
+        times = np.concatenate((times, odd))
     outside = False
-    if isinstance(asked, ByTime) and times:
-        outside = min(times) < asked.start_ms or max(times) > asked.end_ms
+    if isinstance(asked, ByTime) and len(times):
+        outside = bool(times.min() < asked.start_ms or times.max() > asked.end_ms)
     return PageFacts(
         page.rows,
         page.has_more,
         page.count,
-        last_ms=max(times, default=None),
+        last_ms=int(times.max()) if len(times) else None,
         outside=outside,
-        trade_ids=(t.trade_id for t in page.trades),
+        trade_ids=(id.as_py() for id in page.table.column("trade_id")),
     )
 
 
@@ -106,8 +119,8 @@ def _refuse_live_hole(client: DeribitClient, host: Host, page: TradePage, start_
         )
 
 
-def _refuse_other_currency(stream: Stream, trades: Sequence[Trade]) -> None:
-    for name in {t.instrument_name for t in trades}:
+def _refuse_other_currency(stream: Stream, table: pa.Table) -> None:
+    for name in table.column("instrument_name").unique().to_pylist():
         if contradicts(name, stream.currency):
             raise OutsideRangeError(
                 f"Asked for trades of {stream.currency}, the exchange answers with one of {name}."

@@ -5,7 +5,7 @@ A field that nothing knows is learned: the next pages that bear it are typed at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from extract.deribit.record import (
     Trade,
     TradePage,
     learn,
+    to_table,
 )
 
 MOST_LEARNED = 64
@@ -79,34 +80,50 @@ def decode_page(body: bytes) -> TradePage:
 
     Raises NoResultError where the body holds no result, one of NO_JSON where it is no JSON.
     """
+    trades, rejected, has_more, at_ms = decode_trades(body)
+    return TradePage(
+        to_table(_each_once(trades)), len(trades) + len(rejected), has_more, rejected, at_ms=at_ms
+    )
+
+
+Decoded = tuple[Sequence[Trade], list[Rejected], bool, int | None]
+
+
+def decode_trades(body: bytes) -> Decoded:
+    """(trades, what could not be typed, has_more, time of the answer in ms). Raises as `decode_page`."""
     if not _is_text(body):  # raw pieces would carry what is no text into the table
-        return _decode_record_by_record(body)
+        return decode_record_by_record(body)
     for decoder in _candidates(body):
         try:
             answer = decoder.decode(body)
         except NO_JSON:
             continue
         page = answer.unwrap()
-        return TradePage(page.trades, page.has_more, at_ms=answer.at_ms)
-    return _decode_record_by_record(body)
+        return page.trades, [], page.has_more, answer.at_ms
+    return decode_record_by_record(body)
 
 
-def _decode_record_by_record(body: bytes) -> TradePage:
+def decode_record_by_record(body: bytes) -> Decoded:
     """The slow way, for a page with a record that does not fit."""
     try:
         answer = _raw_page_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise NoResultError(f"the answer is no page of trades: {error}") from error
     raw_page, decoders = answer.unwrap(), _decoders
-    page = TradePage([], raw_page.has_more, at_ms=answer.at_ms)
     trades: list[Trade] = []
+    rejected: list[Rejected] = []
     for raw in raw_page.trades:
         try:
             trades.append(_decode_record(raw, decoders))
         except (*NO_JSON, TypeError) as error:
-            page.rejected.append(_rejected(raw, str(error)))
-    page.trades = trades
-    return page
+            rejected.append(_rejected(raw, str(error)))
+    return trades, rejected, raw_page.has_more, answer.at_ms
+
+
+def _each_once(trades: Sequence[Trade]) -> Sequence[Trade]:
+    if len({trade.trade_id for trade in trades}) == len(trades):
+        return trades
+    return list({(trade.instrument_name, trade.trade_seq): trade for trade in trades}.values())
 
 
 def _decode_record(raw: msgspec.Raw, decoders: _Decoders) -> Trade:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
+import pyarrow as pa
 
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.paging import OutsideRangeError
 from extract.deribit.proof import SeqRange
-from extract.deribit.record import Rejected, Trade, TradePage
+from extract.deribit.record import PAGE_SCHEMA, Rejected, TradePage
 from extract.deribit.seqpaging import Hole, SeqPager
 from extract.errors import ProofError
 
@@ -24,7 +25,7 @@ PAGES_AT_ONCE = 3
 class Repaired:
     """What came of missing trades: those that are there, what the exchange does not have, what could not be typed."""
 
-    trades: list[Trade] = field(default_factory=list)
+    table: pa.Table = field(default_factory=PAGE_SCHEMA.empty_table)
     absent: list[SeqRange] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
@@ -69,18 +70,20 @@ class Repair:
     def _take(self, page: TradePage, result: Repaired) -> None:
         asked = self._pager.request
         assert asked is not None
-        for trade in page.trades:
-            if trade.instrument_name != self.instrument_name:
+        for name in page.table.column("instrument_name").unique().to_pylist():
+            if name != self.instrument_name:
                 raise OutsideRangeError(
-                    f"Asked for trades of {self.instrument_name}, the exchange answers with one of {trade.instrument_name}."
+                    f"Asked for trades of {self.instrument_name}, the exchange answers with one of {name}."
                 )
-        rejected = {
-            bad.key[1]: bad for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name
-        }
-        by_seq = {trade.trade_seq: trade for trade in page.trades}
-        seqs = np.fromiter([*by_seq, *rejected], dtype=np.int64)
-        found = self._pager.feed(seqs, is_full=page.rows >= page.count)
-        result.trades += [trade for seq, trade in by_seq.items() if seq in found]
+        rejected = [
+            bad.key[1] for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name
+        ]
+        seqs = page.table.column("trade_seq").to_numpy()
+        found = self._pager.feed(
+            np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count
+        )
+        missing = page.table.filter(pa.array(np.isin(seqs, list(found))))
+        result.table = pa.concat_tables([result.table, missing])
         result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in found]
         # A record that names no seq may be the one that is missing.
         self._is_sure &= all(bad.key for bad in page.rejected)

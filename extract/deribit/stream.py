@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.fetch import SliceResult
 from extract.deribit.paging import ID_LAG_MS
 from extract.deribit.proof import SeqLedger, SeqRange
-from extract.deribit.record import Rejected, Trade, content_digest, to_table
+from extract.deribit.record import Rejected, content_digests, stamped, times_ms
 from extract.deribit.repair import Repaired
 from extract.deribit.slices import Slice, SlicePlanner
 from extract.deribit.state import EPOCH_MS, Key, Seen, Span, Stream, StreamState
@@ -85,54 +86,49 @@ class StreamSweep:
         self, planner: SlicePlanner, part: Slice, result: SliceResult
     ) -> tuple[pa.Table, list[Rejected]]:
         """Takes note of a slice that arrived; of its trades and odd records those that are not loaded yet."""
-        first_ms = min((t.timestamp for t in result.trades), default=None)
+        times = times_ms(result.table)
         for host, each in self._planners:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
-        planner.observe(part, first_ms, result.end_ms, len(result.trades) + len(result.rejected))
-        table = to_table(result.trades, self.stream.currency, self.stream.kind)
-        self.ledger.add(table)
-        fresh = self._fresh_rows(result)
-        if fresh is not None:
-            table = table.take(pa.array(fresh, pa.int64()))
-        return table, self._fresh_rejected(result.rejected)
+        first_ms = int(times.min()) if len(times) else None
+        planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
+        self.ledger.add(result.table)
+        table = self._fresh(result.table, self._may_be_known(times))
+        return self._stamped(table), self._fresh_rejected(result.rejected)
 
     def take_repaired(self, repaired: Repaired) -> tuple[pa.Table, list[Rejected], list[SeqRange]]:
         """Trades, odd records and absent ranges of a repair, without what is loaded or may still show up."""
-        table = to_table(repaired.trades, self.stream.currency, self.stream.kind)
-        self.ledger.add(table)
-        fresh = [
-            row
-            for row, trade in enumerate(repaired.trades)
-            if not self._is_read_twice((trade.instrument_name, trade.trade_seq), trade.timestamp)
-            or self._is_fresh(trade)
-        ]
+        self.ledger.add(repaired.table)
+        read_twice = [self._is_read_twice(key, at_ms) for key, at_ms in _keys(repaired.table)]
+        table = self._fresh(repaired.table, np.array(read_twice, dtype=bool))
         absent = [each for each in repaired.absent if not self._may_show_up(each)]
-        return table.take(pa.array(fresh, pa.int64())), self._fresh_rejected(repaired.rejected), absent
+        return self._stamped(table), self._fresh_rejected(repaired.rejected), absent
 
-    def _fresh_rows(self, result: SliceResult) -> list[int] | None:
-        """Places of the trades that are not loaded yet; None for all of them, the usual case."""
-        times = [t.timestamp for t in result.trades]
-        recent = self.state.recent.values()
-        known_ms = max((seen.at_ms for seen in recent), default=-1) if times else -1
-        if not times or (min(times) > known_ms and max(times) <= self._kept_from_ms):
-            return None
-        first_known_ms = min((seen.at_ms for seen in recent), default=0)
-        return [
-            row
-            for row, trade in enumerate(result.trades)
-            if not (first_known_ms <= trade.timestamp <= known_ms or trade.timestamp > self._kept_from_ms)
-            or self._is_fresh(trade)
-        ]
+    def _stamped(self, table: pa.Table) -> pa.Table:
+        return stamped(table, self.stream.currency, self.stream.kind)
+
+    def _may_be_known(self, times: np.ndarray) -> np.ndarray:
+        """Which trades of these times are loaded already, perhaps, or will be read again: few, as a rule none."""
+        recent = [seen.at_ms for seen in self.state.recent.values()]
+        known = (min(recent) <= times) & (times <= max(recent)) if recent else False
+        return known | (times > self._kept_from_ms)
+
+    def _fresh(self, table: pa.Table, in_question: np.ndarray) -> pa.Table:
+        """`table` without those of the trades in question that are loaded already."""
+        if not in_question.any():
+            return table
+        rows = np.flatnonzero(in_question)
+        asked = table.take(pa.array(rows))
+        seen = zip(_keys(asked), content_digests(asked), strict=True)
+        fresh = [self._note(key, Seen(at_ms, digest)) for (key, at_ms), digest in seen]
+        keep = ~in_question
+        keep[rows] = fresh
+        return table if keep.all() else table.filter(pa.array(keep))
 
     @property
     def _kept_from_ms(self) -> int:
         """Later trades are remembered: they are read again, or near enough to a hole that may fill."""
         return self._settled_ms - ID_LAG_MS
-
-    def _is_fresh(self, trade: Trade) -> bool:
-        key = (trade.instrument_name, trade.trade_seq)
-        return self._note(key, Seen(trade.timestamp, content_digest(trade)))
 
     def _note(self, key: Key, seen: Seen) -> bool:
         before = self._seen.get(key) or self.state.recent.get(key)
@@ -199,3 +195,9 @@ class StreamSweep:
             last_seq = self.ledger.last_seqs() | self._unproven
             self.state.cover(Span(self._span.start_ms, end_ms), self.ledger.first_seqs(), last_seq)
         self.state.remember(self._seen, ID_LAG_MS)
+
+
+def _keys(table: pa.Table) -> Iterator[tuple[Key, int]]:
+    """Each trade's key and time."""
+    names, seqs = table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist()
+    return zip(zip(names, seqs, strict=True), times_ms(table).tolist(), strict=True)

@@ -53,7 +53,7 @@ def test_another_refused_parameter_is_not_taken_for_the_count() -> None:
 def test_a_count_is_always_stated() -> None:
     """Leaving it out would cut the answer to ten trades."""
     with client_of(lambda method, params: page([]) if params["count"] == "1000" else {}) as client:
-        assert client.trades(client.live, METHOD, {}).trades == []
+        assert client.trades(client.live, METHOD, {}).rows == 0
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_no_failure_reads_as_no_trades(bad: httpx.Response) -> None:
     """Tried again, and an answer that comes then is taken; if none comes, an error."""
     answers = iter([bad, bad, page([])])
     with client_of(lambda method, params: next(answers)) as client:
-        assert client.trades(client.history, METHOD, {}).trades == []
+        assert client.trades(client.history, METHOD, {}).rows == 0
         assert (client.traffic.requests, client.traffic.retries) == (3, 2)
     with (
         client_of(lambda method, params: bad) as client,
@@ -96,7 +96,7 @@ def test_bytes_that_do_not_unpack_are_tried_again() -> None:
     bad = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
     answers = iter([bad, page([])])
     with client_of(lambda method, params: next(answers)) as client:
-        assert client.trades(client.history, METHOD, {}).trades == []
+        assert client.trades(client.history, METHOD, {}).rows == 0
 
 
 def test_no_message_shows_a_password() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from extract.deribit import page as page_module
 from extract.deribit.envelope import NoResultError
-from extract.deribit.page import decode_page
-from extract.deribit.record import ARROW_SCHEMA, LooseTrade, Trade, content_digest, count_unknown, to_table
+from extract.deribit.page import decode_page, decode_record_by_record, decode_trades
+from extract.deribit.record import PAGE_SCHEMA, LooseTrade, Trade, content_digests, count_unknown, to_table
 from extract.sandbox.tape import Tape
 from tests.deribit.histories import trade
 
@@ -34,11 +34,16 @@ def body(records: list[Any], **envelope: Any) -> bytes:
 
 
 def rows(records: list[Any]) -> list[dict[str, Any]]:
-    return to_table(decode_page(body(records)).trades, "BTC", "future").to_pylist()
+    return to_table(decode_trades(body(records))[0]).to_pylist()
 
 
 def unknown_in(page: Any) -> dict[str, int]:
-    return count_unknown(to_table(page.trades, "BTC", "future"))
+    return count_unknown(page.table)
+
+
+def digest(page: Any) -> int:
+    [only] = content_digests(page.table)
+    return only
 
 
 def one(**changes: Any) -> Any:
@@ -48,18 +53,31 @@ def one(**changes: Any) -> Any:
 def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of record: the same table and the same digests, typed at once or one by one."""
     records = small_tape.trades
-    quick = decode_page(body(records))
-    assert {type(each) for each in quick.trades} == {Trade}
-    slow = page_module._decode_record_by_record(body(records))
+    quick, *_ = decode_trades(body(records))
+    assert {type(each) for each in quick} == {Trade}
+    slow, *_ = decode_record_by_record(body(records))
     raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
     loose = [page_module._decode_loosely(raw) for raw in raws]
     assert {type(each) for each in loose} == {LooseTrade}
-    table = to_table(quick.trades, "BTC", "future")
-    assert table.schema == ARROW_SCHEMA
-    assert table.equals(to_table(slow.trades, "BTC", "future"))
-    digests = list(map(content_digest, quick.trades))
-    assert digests == list(map(content_digest, loose))
+    table = decode_page(body(records)).table
+    assert table.schema == PAGE_SCHEMA
+    assert table.equals(to_table(quick))
+    assert table.equals(to_table(slow))
+    digests = content_digests(table)
+    assert digests == content_digests(to_table(loose))
     assert len(set(digests)) == len(records)
+
+
+def test_a_page_holds_each_trade_once_in_its_latest_version() -> None:
+    """And counts the records of the answer: a page full of the same is a full page."""
+    again = ODD | {"price": 2.5}
+    other = trade("BTC-29DEC23", 8, 8, 1_700_000_000_000)
+    page = decode_page(body([ODD, other, again]))
+    assert (page.rows, page.table.num_rows) == (3, 2)
+    assert {(row["trade_seq"], row["price"]) for row in page.table.to_pylist()} == {
+        (7, 2.5),
+        (8, other["price"]),
+    }
 
 
 def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
@@ -74,12 +92,14 @@ def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
 
 def test_an_unknown_field_is_kept_counted_and_learned() -> None:
     """In `extra`, counted by record; the next page that bears it is typed at once."""
-    records = [ODD | {"odd field": [1, {"a": None}]}, ODD]
-    assert unknown_in(decode_page(body([*records, records[0]]))) == {"odd field": 2}
+    records = [ODD | {"odd field": [1, {"a": None}]}, ODD | {"trade_seq": 8, "trade_id": "8"}]
+    assert unknown_in(decode_page(body([*records, records[0] | {"trade_seq": 9, "trade_id": "9"}]))) == {
+        "odd field": 2
+    }
     extra = [row["extra"] for row in rows(records)]
     assert json.loads(extra[0]) == {"odd field": [1, {"a": None}]}
     assert extra[1] is None
-    assert LooseTrade not in {type(each) for each in decode_page(body(records)).trades}
+    assert LooseTrade not in {type(each) for each in decode_trades(body(records))[0]}
     assert unknown_in(decode_page(body([ODD]))) == {}
     assert unknown_in(one(other="x")) == {"other": 1}
 
@@ -105,8 +125,7 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
 def test_a_field_that_changes_type_is_read_all_the_same(
     changes: dict[str, Any], column: str, value: object
 ) -> None:
-    table = to_table(one(**changes).trades, "BTC", "future")
-    assert table.column(column).to_pylist() == [value]
+    assert one(**changes).table.column(column).to_pylist() == [value]
 
 
 @pytest.mark.parametrize("changes", [{"iv": "high"}, {"tick_direction": [1]}, {"contracts": True}])
@@ -135,7 +154,7 @@ def test_what_cannot_be_typed_is_rejected_with_reason_and_raw_text(
 ) -> None:
     """The others of its page are not."""
     found = decode_page(body([ODD, ODD | changes, ODD]))
-    assert len(found.trades) == 2
+    assert found.rows - len(found.rejected) == 2
     [bad] = found.rejected
     assert reason in bad.reason
     assert json.loads(bad.raw) == ODD | changes
@@ -151,7 +170,7 @@ def test_bad_pieces_of_a_page(piece: bytes) -> None:
     """No object, a number out of range, bytes that are no text: rejected, and the rest is read."""
     good = json.dumps(ODD).encode()
     found = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
-    assert len(found.trades) == 2
+    assert found.rows - len(found.rejected) == 2
     assert len(found.rejected) == 1
 
 
@@ -180,13 +199,13 @@ def test_the_exchanges_clock_is_kept() -> None:
 
 def test_a_digest_is_of_the_content_alone() -> None:
     """Spelling and order do not count; content does."""
-    plain = one(legs=[{"a": 1, "b": 2}], new=[1, 2]).trades[0]
+    plain = one(legs=[{"a": 1, "b": 2}], new=[1, 2])
     spaced = decode_page(json.dumps(
         {"result": {"trades": [{"new": [1, 2]} | ODD | {"legs": [{"b": 2, "a": 1}]}]}}, indent=3
-    ).encode()).trades[0]  # fmt: skip
-    assert content_digest(plain) == content_digest(spaced)
-    assert content_digest(plain) != content_digest(one(legs=[{"a": 1, "b": 2}], new=[1, 3]).trades[0])
-    assert content_digest(one().trades[0]) != content_digest(one(price=1.5).trades[0])
+    ).encode())  # fmt: skip
+    assert digest(plain) == digest(spaced)
+    assert digest(plain) != digest(one(legs=[{"a": 1, "b": 2}], new=[1, 3]))
+    assert digest(one()) != digest(one(price=1.5))
 
 
 @pytest.mark.skipif(not RECORDED, reason="the recorded answers are not beside the checkout")
@@ -195,6 +214,6 @@ def test_recorded_answers_decode_whole(path: Path) -> None:
     """Answers of the real exchange: no record rejected, no field unknown."""
     text = path.read_bytes()
     found = decode_page(text)
-    assert len(found.trades) == len(json.loads(text)["result"]["trades"]) > 0
+    assert found.table.num_rows == len(json.loads(text)["result"]["trades"]) > 0
     assert not found.rejected
     assert not unknown_in(found)
