@@ -10,8 +10,8 @@ Run `python -m bench.extract [--trades N] [--plain-trades N] [--rounds N]`, or `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -43,31 +43,39 @@ MEBIBYTE = 1 << 20
 AT_LEAST_OF_CLICKHOUSE = 0.5
 AT_LEAST_OF_PLAIN_DLT = 15.0
 AT_MOST_PEAK_GROWTH = 1.2
+WATCH_S = 0.05
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Processor time and peak of the resident memory of a command and the processes that it started, all together."""
+
+    cpu_s: float
+    peak_bytes: int
 
 
 @dataclass(frozen=True)
 class Result:
     """One measurement: what came out, in what time, at the cost of which processor time and resident memory.
 
-    `usage` is of the client's process, None where the server works alone.
+    `usage` is of the client's processes, None where the server works alone.
     """
 
     name: str
     trades: int
     seconds: float
-    usage: resource.struct_rusage | None
+    usage: Usage | None
     server_cpu_s: float
     server_peak_bytes: int
 
     @property
     def cpu_s(self) -> float:
         """Processor time of both sides: what remains comparable when others use the machine too."""
-        own = self.usage.ru_utime + self.usage.ru_stime if self.usage else 0.0
-        return own + self.server_cpu_s
+        return (self.usage.cpu_s if self.usage else 0.0) + self.server_cpu_s
 
     @property
     def peak_bytes(self) -> int:
-        return self.usage.ru_maxrss * 1024 if self.usage else 0
+        return self.usage.peak_bytes if self.usage else 0
 
     @property
     def per_second(self) -> float:
@@ -132,9 +140,7 @@ class Bench:
         command = [sys.executable, "-m", "bench.plain_dlt", *where]
         return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, dict(os.environ)))
 
-    def _measure(
-        self, name: str, trades: int, table: str, work: Callable[[], resource.struct_rusage | None]
-    ) -> Result:
+    def _measure(self, name: str, trades: int, table: str, work: Callable[[], Usage | None]) -> Result:
         peak_file = Path(f"/proc/{self._server_pid}/clear_refs")
         peak_file.write_text("5")  # the kernel forgets the peak so far
         server_cpu_s = _cpu_s(self._server_pid)
@@ -169,14 +175,34 @@ FROM (
 )"""
 
 
-def _run(command: list[object], env: dict[str, str]) -> resource.struct_rusage:
-    """What a command used, with the processes that it waited for; of memory, the largest one's."""
+def _run(command: list[object], env: dict[str, str]) -> Usage:
+    """What a command used, with the processes that it started and waited for."""
     process = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        peak = max(peak, sum(map(_resident_bytes, _family(process.pid))))
+        time.sleep(WATCH_S)
+    _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with exit code {process.returncode}; its message is above.")
-    return usage
+    return Usage(usage.ru_utime + usage.ru_stime, peak)
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and those that it started, and they."""
+    yield pid
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _peak_bytes(pid: int) -> int:

@@ -20,13 +20,16 @@ from extract.deribit.envelope import (
     error_of,
 )
 from extract.deribit.page import decode_page
+from extract.deribit.page_pool import PAGE, WIRE_BYTES, page_transport
 from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
-from extract.deribit.transport import pooled_transport
 from extract.errors import FinalError, RetriableError, UsageError
 
 T = TypeVar("T")
 Params = Mapping[str, "str | int"]
+Decode = Callable[[httpx.Response], T]
+Extensions = Mapping[str, Any]
+_NONE: Extensions = {}
 
 LIVE_PAGE_SIZE = 1_000
 """The live host refuses a larger count."""
@@ -88,7 +91,7 @@ class DeribitClient:
         self._was_answered = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
-            transport=transport or pooled_transport(config.requests_in_flight + 2),
+            transport=transport or page_transport(config.requests_in_flight),
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),
@@ -113,7 +116,7 @@ class DeribitClient:
         while True:
             count = self._page_sizes[host]
             try:
-                page = self.call(host, method, {**params, "count": count}, decode_page)
+                page = self._retried(host, method, {**params, "count": count}, _page_of, {PAGE: True})
             except ExchangeRefusedError as error:
                 may_be_count = error.code == INVALID_PARAMS and error.param in (None, "count")
                 if not may_be_count or count <= LIVE_PAGE_SIZE:
@@ -135,22 +138,33 @@ class DeribitClient:
         if not self._was_answered:
             retrier = replace(retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
         return retrier.run(
-            lambda: self._once(self.live, "get_time", {}, lambda body: decoder.decode(body).unwrap()),
+            lambda: self._once(
+                self.live, "get_time", {}, lambda answer: decoder.decode(answer.content).unwrap()
+            ),
             self._note_retry,
         )
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
         """`decode` of the answer's body, tried again as long as that may help."""
-        return self._retrier.run(lambda: self._once(host, method, params, decode), self._note_retry)
+        return self._retried(host, method, params, lambda answer: decode(answer.content))
 
-    def _once(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
+    def _retried(
+        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _NONE
+    ) -> T:
+        return self._retrier.run(
+            lambda: self._once(host, method, params, decode, extensions), self._note_retry
+        )
+
+    def _once(
+        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _NONE
+    ) -> T:
         self._limiter.acquire()
         if self._abandoned.is_set():
             raise FinalError(f"{method} was given up: the run has ended.")
-        response = self._get(host, method, params)
+        response = self._get(host, method, params, extensions)
         if response.status_code == 200:
             try:
-                result = decode(response.content)
+                result = decode(response)
             except (NoResultError, *NO_JSON):
                 pass
             else:
@@ -162,21 +176,30 @@ class DeribitClient:
             self._limiter.pause(min(error.retry_after_s, self._retrier.policy.total_s))
         raise error
 
-    def _get(self, host: Host, method: str, params: Params) -> httpx.Response:
+    def _get(self, host: Host, method: str, params: Params, extensions: Extensions) -> httpx.Response:
         with self._lock:
             self.traffic.requests += 1
         try:
-            response = self._http.get(f"{host.url}/public/{method}", params=dict(params), auth=host.auth)
+            response = self._http.get(
+                f"{host.url}/public/{method}",
+                params=dict(params),
+                auth=host.auth,
+                extensions=dict(extensions),
+            )
         except httpx.RequestError as error:
             fault = str(error) or type(error).__name__
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error
         with self._lock:
-            self.traffic.bytes += response.num_bytes_downloaded
+            self.traffic.bytes += response.extensions.get(WIRE_BYTES, response.num_bytes_downloaded)
         return response
 
     def _note_retry(self, wait_s: float) -> None:
         with self._lock:
             self.traffic.retries += 1
+
+
+def _page_of(answer: httpx.Response) -> TradePage:
+    return answer.extensions.get(PAGE) or decode_page(answer.content)
 
 
 def _exchange_name(url: str) -> str:

@@ -69,7 +69,9 @@ def each_once(pages: Sequence[pa.Table]) -> pa.Table:
     if len(pages) == 1:
         return pages[0]
     table = pa.concat_tables(pages)
-    keys = zip(table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist(), strict=True)
+    keys = zip(
+        table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist(), strict=True
+    )
     latest = {key: row for row, key in enumerate(keys)}
     return table if len(latest) == table.num_rows else table.take(pa.array(list(latest.values()), pa.int64()))
 

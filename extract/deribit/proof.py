@@ -25,7 +25,7 @@ def missing_in(seqs: np.ndarray, first: int, last: int) -> list[tuple[int, int]]
     """Ranges of first..last that `seqs` lacks, ascending."""
     if last < first:
         return []
-    inside = np.unique(seqs[(seqs >= first) & (seqs <= last)])
+    inside = np.sort(seqs[(seqs >= first) & (seqs <= last)], kind="stable")  # in order already, but for a few
     edges = np.concatenate(([first - 1], inside, [last + 1]))
     before = np.flatnonzero(np.diff(edges) > 1)
     return [(int(edges[i]) + 1, int(edges[i + 1]) - 1) for i in before]
@@ -37,6 +37,7 @@ class SeqLedger:
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._seqs: dict[str, np.ndarray] | None = None
 
     def add(self, table: pa.Table) -> None:
         """Takes note of a table with `instrument_name` and `trade_seq`."""
@@ -45,18 +46,25 @@ class SeqLedger:
         names = table.column("instrument_name").combine_chunks().dictionary_encode()
         codes = [self._codes.setdefault(name, len(self._codes)) for name in names.dictionary.to_pylist()]
         code_of_row = np.asarray(codes, dtype=np.int32)[names.indices.to_numpy()]
-        self._parts.append((code_of_row, table.column("trade_seq").to_numpy()))
+        # A copy: a table that came in one piece would stay in memory for the sake of one column.
+        self._parts.append((code_of_row, table.column("trade_seq").to_numpy().copy()))
+        self._seqs = None
 
-    def by_instrument(self) -> Iterable[tuple[str, np.ndarray]]:
-        """(instrument_name, its seqs in any order) of all that was added."""
-        if not self._parts:
-            return
-        codes = np.concatenate([part[0] for part in self._parts])
+    def by_instrument(self) -> dict[str, np.ndarray]:
+        """Of each instrument its seqs, in any order, of all that was added."""
+        if self._seqs is None:
+            self._seqs = dict(self._grouped()) if self._parts else {}
+        return self._seqs
+
+    def _grouped(self) -> Iterable[tuple[str, np.ndarray]]:
+        # Few names take narrow codes, which numpy sorts in one pass.
+        narrow = np.min_scalar_type(len(self._codes))
+        codes = np.concatenate([part[0] for part in self._parts]).astype(narrow)
         seqs = np.concatenate([part[1] for part in self._parts])
         order = np.argsort(codes, kind="stable")
         codes, seqs = codes[order], seqs[order]
         names = list(self._codes)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
         for start, chunk in zip(starts, np.split(seqs, starts[1:]), strict=True):
             yield names[codes[start]], chunk
 
@@ -64,6 +72,7 @@ class SeqLedger:
         """Takes note of a record that is there although it could not be typed."""
         code = self._codes.setdefault(instrument_name, len(self._codes))
         self._parts.append((np.array([code], dtype=np.int32), np.array([trade_seq], dtype=np.int64)))
+        self._seqs = None
 
     def missing(
         self, last_before: Mapping[str, int], first_after: Mapping[str, int], from_the_beginning: bool
@@ -76,7 +85,7 @@ class SeqLedger:
         """
         found: list[SeqRange] = []
         nothing = np.empty(0, dtype=np.int64)
-        seen = dict(self.by_instrument())
+        seen = self.by_instrument()
         for name in dict.fromkeys([*seen, *first_after]):
             seqs = seen.get(name, nothing)
             first = last_before.get(name, 0) + 1
@@ -90,8 +99,8 @@ class SeqLedger:
 
     def last_seqs(self) -> dict[str, int]:
         """The greatest seq seen of each instrument."""
-        return {name: int(seqs.max()) for name, seqs in self.by_instrument()}
+        return {name: int(seqs.max()) for name, seqs in self.by_instrument().items()}
 
     def first_seqs(self) -> dict[str, int]:
         """The least seq seen of each instrument."""
-        return {name: int(seqs.min()) for name, seqs in self.by_instrument()}
+        return {name: int(seqs.min()) for name, seqs in self.by_instrument().items()}

@@ -75,9 +75,7 @@ class Repair:
                 raise OutsideRangeError(
                     f"Asked for trades of {self.instrument_name}, the exchange answers with one of {name}."
                 )
-        rejected = [
-            bad.key[1] for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name
-        ]
+        rejected = [bad.key[1] for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name]
         seqs = page.table.column("trade_seq").to_numpy()
         found = self._pager.feed(
             np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count

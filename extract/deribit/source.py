@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import dlt
+import pyarrow as pa
 from dlt.destinations.adapters import clickhouse_adapter
 from dlt.extract import DltResource
 
@@ -22,6 +23,10 @@ from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
+
+
+BATCH_ROWS = 50_000
+"""Trades handed to dlt at once."""
 
 
 @dataclass
@@ -99,7 +104,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
         sweeps = _plan(client, window, state)
-        yield from sweep_window(
+        swept = sweep_window(
             client,
             sweeps,
             in_flight=window.in_flight,
@@ -108,6 +113,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             on_slice=window.on_slice,
             is_over=window.is_over,
         )
+        yield from in_batches(swept)
         for sweep in sweeps:
             state[str(sweep.stream)] = sweep.state.to_json()
 
@@ -117,6 +123,18 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         partition="toYYYYMM(timestamp)",
         codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
     )
+
+
+def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    """The same rows in tables of at least `rows`, but for the last: what dlt does for each table is dear."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(each.num_rows for each in waiting) >= rows:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:

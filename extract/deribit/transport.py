@@ -5,8 +5,6 @@ httpx reads in steps of 64 KiB through several generators; urllib3 reads a body 
 
 from __future__ import annotations
 
-import urllib.request
-
 import httpx
 import urllib3
 from urllib3.exceptions import (
@@ -16,13 +14,6 @@ from urllib3.exceptions import (
     ProtocolError,
     ReadTimeoutError,
 )
-
-
-def pooled_transport(connections: int) -> httpx.BaseTransport | None:
-    """A transport that keeps up to `connections` connections warm; None, for httpx's own, where a proxy is set."""
-    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
-        return None
-    return PooledTransport(connections)
 
 
 class PooledTransport(httpx.BaseTransport):

@@ -1,0 +1,135 @@
+"""A transport that has large pages fetched and decoded in processes of their own, once there are so many that it pays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import httpx
+import msgspec
+import pyarrow as pa
+
+from extract.deribit import lanes
+from extract.deribit.page_worker import Head, Question, page_of
+from extract.deribit.transport import PooledTransport
+
+BULK_BYTES = 500_000
+"""Smaller answers are decoded sooner than they are handed over."""
+BULK_PAGES = 4
+"""Large answers after which processes are started, each for a third of a second's work."""
+
+PAGE = "page"
+"""Extension of a request: its answer is a page of trades. Of a response: the page, decoded already."""
+WIRE_BYTES = "wire_bytes"
+"""Extension of a response whose body is not there any more: how many bytes came."""
+
+
+def page_transport(connections: int) -> httpx.BaseTransport | None:
+    """A transport that keeps up to `connections` connections warm; None, for httpx's own, where a proxy is set."""
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        return None
+    return PageTransport(PooledTransport(connections), connections)
+
+
+class PageTransport(httpx.BaseTransport):
+    """Requests with the extension PAGE go to worker processes where one is free, all others to `inner`.
+
+    Safe to use from several threads. Without processes (none needed yet, none to be had, lost) it is `inner`, and the
+    caller decodes.
+    """
+
+    def __init__(self, inner: PooledTransport, lanes: int, *, bulk_pages: int = BULK_PAGES) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._inner = inner
+        self._lanes = lanes
+        self._until_bulk = bulk_pages
+        self._lock = threading.Lock()
+        self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._open: list[socket.socket] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if PAGE not in request.extensions:
+            return self._inner.handle_request(request)
+        if answer := self._ask_worker(request):
+            return _response(*answer, request)
+        response = self._inner.handle_request(request)
+        if len(response.read()) >= BULK_BYTES:
+            self._count_bulk()
+        return response
+
+    def close(self) -> None:
+        """Ends the processes, whatever they are at."""
+        with self._lock:
+            self._until_bulk = 0
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+        for connection in self._open:
+            connection.close()
+        self._inner.close()
+
+    def _ask_worker(self, request: httpx.Request) -> tuple[Head, pa.Buffer] | None:
+        """What a worker answers; None where no lane is free, or its process has died."""
+        try:
+            lane = self._free.get_nowait()
+        except queue.Empty:
+            return None
+        question = Question(str(request.url), dict(request.headers), request.extensions.get("timeout", {}))
+        try:
+            lanes.send(lane, msgspec.msgpack.encode(question))
+            head = msgspec.msgpack.decode(lanes.receive(lane), type=Head)
+            body = lanes.receive(lane)
+        except (EOFError, OSError):
+            return None
+        self._free.put(lane)
+        return head, body
+
+    def _count_bulk(self) -> None:
+        with self._lock:
+            self._until_bulk -= 1
+            if self._until_bulk == 0:
+                with contextlib.suppress(OSError):
+                    self._start()
+
+    def _start(self) -> None:
+        count = min(self._lanes, os.cpu_count() or 1)
+        for number in range(count):
+            pairs = [socket.socketpair() for _ in range(number, self._lanes, count)]
+            theirs = [pair[1] for pair in pairs]
+            words = [str(end.fileno()) for end in theirs]
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "extract.deribit.page_worker", *words],
+                    pass_fds=[end.fileno() for end in theirs],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+            for lane, end in pairs:
+                end.close()
+                self._open.append(lane)
+                threading.Thread(target=self._welcome, args=(lane,), daemon=True).start()
+
+    def _welcome(self, lane: socket.socket) -> None:
+        """A lane counts when its process has said that it is ready; until then the caller goes on by itself."""
+        with contextlib.suppress(EOFError, OSError):
+            lanes.receive(lane)
+            self._free.put(lane)
+
+
+def _response(head: Head, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
+    """Raises the httpx.TransportError that the worker met."""
+    if head.fault:
+        name, message = head.fault
+        raise getattr(httpx, name)(message, request=request)
+    if not head.is_page:
+        return httpx.Response(head.status, headers=head.headers, stream=httpx.ByteStream(body.to_pybytes()))
+    return httpx.Response(head.status, extensions={PAGE: page_of(head, body), WIRE_BYTES: head.bytes})

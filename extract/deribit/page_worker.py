@@ -1,0 +1,114 @@
+"""A process that fetches pages and decodes them, several side by side, for a `PageTransport`.
+
+Decoding holds Python's one lock; in processes of their own pages are decoded beside the loading of those before.
+Imports no dlt: it is ready in a third of a second. Ends when its pool closes the lanes, or dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import socket
+import sys
+import threading
+
+import httpx
+import msgspec
+import pyarrow as pa
+
+from extract.deribit import lanes
+from extract.deribit.envelope import NO_JSON, NoResultError
+from extract.deribit.page import decode_page
+from extract.deribit.record import Rejected, TradePage
+from extract.deribit.transport import PooledTransport
+
+READY = b"ready"
+
+
+class Question(msgspec.Struct):
+    """What is to be fetched; timeouts in seconds."""
+
+    url: str
+    headers: dict[str, str]
+    timeout: dict[str, float | None]
+
+
+class Head(msgspec.Struct):
+    """What an answer says beside its page, or its body where it is none; `bytes` as they came over the wire.
+
+    `fault` names the httpx.TransportError and its message where nothing came.
+    """
+
+    status: int = 0
+    headers: list[tuple[str, str]] = []
+    bytes: int = 0
+    is_page: bool = False
+    rows: int = 0
+    has_more: bool = False
+    rejected: list[Rejected] = []
+    at_ms: int | None = None
+    fault: tuple[str, str] | None = None
+
+
+def page_of(head: Head, body: pa.Buffer) -> TradePage:
+    """The page whose parts `_as_parts` made."""
+    table = pa.ipc.open_stream(body).read_all()
+    return TradePage(table, head.rows, head.has_more, head.rejected, at_ms=head.at_ms)
+
+
+def answer(transport: httpx.BaseTransport, question: Question) -> tuple[Head, bytes | pa.Buffer]:
+    """The page as an Arrow stream, or the body of whatever else came."""
+    request = httpx.Request(
+        "GET", question.url, headers=question.headers, extensions={"timeout": question.timeout}
+    )
+    try:
+        response = transport.handle_request(request)
+        body = response.read()
+    except httpx.TransportError as error:
+        return Head(fault=(type(error).__name__, str(error))), b""
+    # The body is decoded by now, and only its headers would say otherwise.
+    headers = [each for each in response.headers.multi_items() if each[0].lower() != "content-encoding"]
+    head = Head(response.status_code, headers, response.num_bytes_downloaded)
+    if head.status == 200:
+        with contextlib.suppress(NoResultError, *NO_JSON):
+            return _as_parts(head, decode_page(body))
+    return head, body
+
+
+def _as_parts(head: Head, page: TradePage) -> tuple[Head, pa.Buffer]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, page.table.schema) as writer:
+        writer.write_table(page.table)
+    head.is_page, head.rows, head.has_more = True, page.rows, page.has_more
+    head.rejected, head.at_ms = page.rejected, page.at_ms
+    return head, sink.getvalue()
+
+
+def serve(lane: socket.socket, transport: httpx.BaseTransport) -> None:
+    """Says that it is ready, then answers one question after another until the other end is closed."""
+    decoder, encoder = msgspec.msgpack.Decoder(Question), msgspec.msgpack.Encoder()
+    with contextlib.suppress(EOFError, OSError):
+        lanes.send(lane, READY)
+        while True:
+            head, body = answer(transport, decoder.decode(lanes.receive(lane)))
+            lanes.send(lane, encoder.encode(head), body)
+
+
+def main(descriptors: list[int]) -> None:
+    """One thread a lane."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool's process decides about the end
+    gc.disable()  # decoding makes no cycles, and looking for some takes a fiftieth of the time
+    transport = PooledTransport(len(descriptors))
+    threads = [
+        threading.Thread(target=serve, args=(socket.socket(fileno=descriptor), transport))
+        for descriptor in descriptors
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]])
