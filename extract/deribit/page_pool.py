@@ -44,14 +44,27 @@ class PageTransport(httpx.BaseTransport):
     caller decodes.
     """
 
-    def __init__(self, inner: PooledTransport, lanes: int, *, bulk_pages: int = BULK_PAGES) -> None:
+    def __init__(
+        self,
+        inner: PooledTransport,
+        lanes: int,
+        *,
+        bulk_pages: int = BULK_PAGES,
+        bulk_bytes: int = BULK_BYTES,
+    ) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._inner = inner
         self._lanes = lanes
         self._until_bulk = bulk_pages
+        self._bulk_bytes = bulk_bytes
         self._lock = threading.Lock()
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._open: list[socket.socket] = []
+
+    @property
+    def idle_lanes(self) -> int:
+        """Lanes whose worker is ready and has nothing to do."""
+        return self._free.qsize()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if PAGE not in request.extensions:
@@ -59,7 +72,7 @@ class PageTransport(httpx.BaseTransport):
         if answer := self._ask_worker(request):
             return _response(*answer, request)
         response = self._inner.handle_request(request)
-        if len(response.read()) >= BULK_BYTES:
+        if len(response.read()) >= self._bulk_bytes:
             self._count_bulk()
         return response
 

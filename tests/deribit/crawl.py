@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.proof import SeqRange
@@ -26,10 +28,12 @@ def row_of(record: dict[str, Any]) -> Row:
     return tuple(record[name] for name in ("instrument_name", "trade_seq", "timestamp", "price", "amount"))
 
 
-def quick_client(exchange: SandboxExchange, **settings: Any) -> DeribitClient:
+def quick_client(
+    exchange: SandboxExchange, transport: httpx.BaseTransport | None = None, **settings: Any
+) -> DeribitClient:
     """A client of `exchange` that waits next to nothing."""
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, **settings)
-    return DeribitClient(config, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
+    return DeribitClient(config, transport=transport, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
 
 
 @dataclass
@@ -48,11 +52,12 @@ class Crawl:
     requests: int = 0
     state: str = "{}"
     between_windows: Callable[[], None] = lambda: None
+    transport: httpx.BaseTransport | None = None
 
     def run(self, since_ms: int | None = None, until_ms: int | None = None, most_windows: int = 500) -> int:
         """One run, or its first windows; how many rows came."""
         before = self.rows.total()
-        with quick_client(self.exchange, page_size=self.page_size) as client:
+        with quick_client(self.exchange, self.transport, page_size=self.page_size) as client:
             for _ in range(most_windows):
                 report = self._window(client, since_ms, until_ms)
                 self.between_windows()
