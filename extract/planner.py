@@ -14,8 +14,9 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream, StreamState
+from extract.exclusive import run_lock
 from extract.packages import open_pipeline, told
-from extract.pipeline import RunOptions, run_lock, wanted_streams, wanted_time
+from extract.pipeline import RunOptions, wanted_streams, wanted_time
 from extract.planning import DISK_BYTES_PER_TRADE, Plan, keep
 from extract.probes import Probed, StreamProbes
 from extract.times import iso
