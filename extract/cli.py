@@ -23,6 +23,9 @@ COMMANDS = {
     "schema-align": "extract.schema_align_command",
     "retention": "extract.retention_command",
     "certs": "extract.certs.command",
+    "cost": "extract.cost.command",
+    "measure-volume": "extract.cost.volume_command",
+    "poc-backfill": "extract.cost.poc_command",
     "reset": "extract.reset",
 }
 
