@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.page import decode_page
 from extract.deribit.paging import UnreadablePageError, id_parts
-from extract.deribit.record import TradePage
+from extract.deribit.record import Trade, TradePage
 from extract.deribit.state import EPOCH_MS, Span, Stream
 from extract.deribit.stream import LIVE_SPAN_MS
 from extract.planning import (
@@ -25,6 +25,8 @@ from extract.planning import (
 MOST_PROBES = 12
 """Requests that a stream may cost."""
 PROBE_ROWS = 1_000
+
+OnPage = Callable[[Stream, Sequence[Trade]], None]
 
 _BY_TIME = "get_last_trades_by_currency_and_time"
 
@@ -43,6 +45,7 @@ class StreamProbes:
     """Asks about `spans` of one stream, ascending and apart: what no run has covered yet.
 
     `known`: trades of them that are loaded already, because the newest minute is read twice.
+    `on_page` is shown the trades of each probe.
     """
 
     client: DeribitClient
@@ -50,6 +53,7 @@ class StreamProbes:
     spans: Sequence[Span]
     now_ms: int
     known: int = 0
+    on_page: OnPage = lambda stream, trades: None
     rows: int = field(default=0, init=False)
     bytes: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
@@ -118,6 +122,7 @@ class StreamProbes:
         self.probes += 1
         self.rows += page.rows
         self.bytes += self.client.traffic.bytes - bytes_before
+        self.on_page(self.stream, page.trades)
         trades = [t for t in page.trades if span.start_ms <= t.timestamp <= span.end_ms]
         numbers = _numbers([t.trade_id for t in trades])
         return sorted(

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from extract.clickhouse.settings import MART_DATABASE
 from extract.cost.figures import assumptions, prices
 from extract.errors import UsageError
 
 BYTES = "bytes."
+MODELS = f"{MART_DATABASE}."
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,15 @@ class Inputs:
                 self.put(name, figure.amount, figure.unit, f"assumed: {figure.said}")
 
     def put_bytes(self, measured: dict[str, float], source: str) -> None:
-        """Bytes a trade at rest, by table, instead of all that were assumed."""
+        """Bytes a trade at rest, by table, instead of what was assumed; of models only where there are any."""
         if any(name.startswith(BYTES) for name in self._fixed):
             return
-        self._by_name = {name: each for name, each in self._by_name.items() if not name.startswith(BYTES)}
+        has_models = any(table.startswith(MODELS) for table in measured)
+        self._by_name = {
+            name: each
+            for name, each in self._by_name.items()
+            if not name.startswith(BYTES) or (name.startswith(f"{BYTES}{MODELS}") and not has_models)
+        }
         for table, each in measured.items():
             self.put(f"{BYTES}{table}", round(each, 2), "bytes a trade at rest", source)
 

@@ -39,6 +39,10 @@ class Measured:
     trades: int
     bytes_per_trade: dict[str, float]
 
+    @property
+    def has_models(self) -> bool:
+        return any(table.startswith(f"{MART_DATABASE}.") for table in self.bytes_per_trade)
+
 
 @dataclass(frozen=True)
 class Work:

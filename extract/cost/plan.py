@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.cost.estimate import Estimate, estimate
-from extract.cost.inputs import Inputs
+from extract.cost.inputs import BYTES, Inputs
 from extract.cost.measured import LEAST_TRADES, measured, work
+from extract.cost.weigh import scale
 from extract.deribit.config import deribit_config
+from extract.deribit.record import Trade
+from extract.deribit.state import Stream
 from extract.errors import TapeError
 from extract.paths import tape_dir
 from extract.pipeline import RunOptions
 from extract.planner import make_plan
-from extract.planning import Plan
 
 SCOPES = ("btc-options", "everything")
 DEFAULT_SCOPE = SCOPES[0]
+RAW_BYTES = f"{BYTES}{RAW_DATABASE}.trades"
 
 
 @dataclass
@@ -37,8 +40,11 @@ def cost_plan(
     scope: str | None = None,
     trades: int | None = None,
     given: Sequence[str] = (),
+    assume: bool = False,
 ) -> CostPlan:
     """Asks the exchange where `options` says what for; else reckons with `scope` or so many `trades`.
+
+    `assume`: takes nothing from this database or from earlier measurements.
 
     Raises UsageError for what cannot be, and what `planner.make_plan` raises where the exchange is asked.
     """
@@ -52,20 +58,31 @@ def cost_plan(
     inputs.set(given)
     if trades is not None:
         inputs.put("trades", trades, "trades", "asked for")
+    if assume:
+        return CostPlan(inputs, estimate(inputs), ["Nothing was measured here: --assume."])
     if scope is None:
         _put_volume(inputs)
     _put_backfill(inputs)
-    notes += _put_database(inputs)
     if options is not None:
-        notes += _put_probes(inputs, make_plan(options))
+        notes += _put_probes(inputs, options)
+    notes += _put_database(inputs)
     return CostPlan(inputs, estimate(inputs), notes)
 
 
-def _put_probes(inputs: Inputs, plan: Plan) -> list[str]:
+def _put_probes(inputs: Inputs, options: RunOptions) -> list[str]:
+    """What the exchange told, and what the trades of the probes weigh at rest."""
+    pages: dict[Stream, list[Trade]] = {}
+    plan = make_plan(options, lambda stream, trades: pages.setdefault(stream, []).extend(trades))
     source = f"measured: probes of the exchange at {plan.planned_at}"
     inputs.put("trades", plan.trades, "trades", source)
     inputs.put("requests", plan.requests, "requests", source)
     inputs.put("wire_bytes", plan.wire_bytes, "bytes over the wire", source)
+    count = sum(map(len, pages.values()))
+    if count >= LEAST_TRADES:
+        with scale(clickhouse_settings()) as weights:
+            size = sum(weights.weigh(trades, stream) for stream, trades in pages.items())
+        weighed = f"measured: {count:,} trades of the probes, weighed in a table of their own"
+        inputs.put(RAW_BYTES, round(size / count, 2), "bytes a trade at rest", weighed)
     return [line for line in plan.inputs if not line.startswith(("On disk", "Rate limit"))]
 
 
@@ -104,7 +121,9 @@ def _put_database(inputs: Inputs) -> list[str]:
 def _put_bytes(inputs: Inputs, settings: ClickHouseSettings) -> list[str]:
     found = measured(settings)
     if found is None:
-        return [f"Fewer than {LEAST_TRADES:,} trades are loaded: bytes at rest are assumed, not measured."]
+        return [
+            f"Fewer than {LEAST_TRADES:,} trades are loaded: no bytes at rest were measured in this database."
+        ]
     inputs.put_bytes(
         found.bytes_per_trade, f"measured: system.parts, {found.trades:,} trades of this database"
     )

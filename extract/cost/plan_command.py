@@ -33,6 +33,9 @@ SETTINGS = ("local", "own host", "cloud, on demand", "cloud, always on")
     "--trades", type=click.IntRange(1), metavar="N", help="So many trades; the exchange is not asked."
 )
 @click.option(
+    "--assume", is_flag=True, help="With --scope or --trades: go by assumptions alone, not by this database."
+)
+@click.option(
     "--set",
     "given",
     metavar="NAME=VALUE",
@@ -47,6 +50,7 @@ def plan(
     kinds: tuple[str, ...],
     scope: str | None,
     trades: int | None,
+    assume: bool,
     given: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -64,8 +68,10 @@ def plan(
         raise UsageError(
             "--scope and --trades ask nobody: leave out --since, --until, --currency and --kind."
         )
+    if assume and not (scope or trades):
+        raise UsageError("--assume asks nobody: name the volume with --scope or --trades.")
     asked = None if scope or trades else RunOptions(since, until, currencies, kinds)
-    found = cost_plan(asked, scope=scope, trades=trades, given=given)
+    found = cost_plan(asked, scope=scope, trades=trades, given=given, assume=assume)
     if as_json:
         click.echo(json.dumps(plan_json(found), indent=1))
     else:
