@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from extract.errors import CannotTellError, UsageError
+from extract.times import parse_day
 
 if TYPE_CHECKING:
     from extract.cost.baseline import Baseline
@@ -134,12 +135,7 @@ def _today() -> date:
 def _days(days: int, until: str | None, today: date) -> Days:
     from extract.cost.charges import Days
 
-    last = today - timedelta(1)
-    if until:
-        try:
-            last = date.fromisoformat(until)
-        except ValueError:
-            raise UsageError(f"--until {until!r} is no day; write it like 2026-10-31.") from None
+    last = parse_day(until, "--until") if until else today - timedelta(1)
     if last > today:
         raise UsageError(f"--until {last} is still to come; today is {today} in UTC.")
     return Days(last - timedelta(days - 1), last)

@@ -22,6 +22,8 @@ from extract.planner import make_plan
 
 SCOPES = ("btc-options", "everything")
 DEFAULT_SCOPE = SCOPES[0]
+HELD_BACK = 0.8
+"""A run that spent this share of its time waiting for the next request tells nothing of its own speed."""
 RAW_BYTES = f"{BYTES}{RAW_DATABASE}.trades"
 
 
@@ -101,10 +103,13 @@ def _put_volume(inputs: Inputs) -> None:
 
 
 def _put_backfill(inputs: Inputs) -> None:
-    """The speed of a month that `tape poc-backfill` has run, where it was the run's own and not the rate limit's."""
+    """The speed of a month that `tape poc-backfill` has run, unless the rate limit was what held it back."""
     kept = recall("backfill")
-    if kept and kept.get("trades", 0) >= LEAST_TRADES:
-        rate = round(kept["trades"] / max(kept["seconds"], 0.001))
+    if not kept or kept.get("trades", 0) < LEAST_TRADES:
+        return
+    held_back_s = kept["requests"] / kept["requests_per_second"]
+    if held_back_s < HELD_BACK * kept["seconds"]:
+        rate = round(kept["trades"] / kept["seconds"])
         source = f"measured: tape poc-backfill, {kept['month']}"
         inputs.put("fetch_trades_per_second", rate, "trades a second that a run took in", source)
 

@@ -34,6 +34,8 @@ class Used:
     cpu_seconds: float
     wire_bytes: int
     rest_bytes: int
+    requests_per_second: float
+    """What was allowed."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,11 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
         round(_cpu_seconds() - before, 3),
         summary.wire_bytes,
         summary.disk_bytes,
+        config.requests_per_second,
     )
     if used.trades:
         remember("backfill", vars(used))
-    return Poc(
-        used, summary, extrapolate(used, config.requests_per_second, config.page_size) if used.trades else {}
-    )
+    return Poc(used, summary, extrapolate(used, config.page_size) if used.trades else {})
 
 
 def _month(text: str, now_ms: int) -> tuple[date, date]:
@@ -95,7 +96,7 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def extrapolate(used: Used, requests_per_second: float, page_size: int) -> dict[str, Backfill]:
+def extrapolate(used: Used, page_size: int) -> dict[str, Backfill]:
     """A year of such months, and the volumes that are known of the exchange, at this month's figures for each trade."""
     found = {}
     for name, scope in {"a year of such months": None, **{scope: scope for scope in SCOPES}}.items():
@@ -106,7 +107,7 @@ def extrapolate(used: Used, requests_per_second: float, page_size: int) -> dict[
             inputs.put("trades", used.trades * MONTHS_A_YEAR, "trades", source)
         per_trade = Decimal(used.requests) / used.trades
         inputs.put("requests", round(inputs["trades"] * per_trade), "requests", source)
-        inputs.put("requests_per_second", requests_per_second, "requests a second", "[sources.deribit]")
+        inputs.put("requests_per_second", used.requests_per_second, "requests a second", "[sources.deribit]")
         inputs.put("page_size", page_size, "trades a page", "[sources.deribit]")
         inputs.put("wire_bytes", round(inputs["trades"] * used.wire_bytes / used.trades), "bytes", source)
         if used.rest_bytes:

@@ -19,6 +19,7 @@ from extract.deribit.state import Stream
 from extract.errors import UsageError
 from extract.pipeline import RunOptions, wanted_streams
 from extract.tally import Tally
+from extract.times import parse_day
 
 DAY_MS = 86_400_000
 SETTLED_MS = 15 * 60_000
@@ -84,12 +85,7 @@ def measure_volume(
 def _day(text: str | None, now_ms: int) -> date:
     """By the exchange's clock."""
     last = datetime.fromtimestamp((now_ms - SETTLED_MS) / 1000, UTC).date() - timedelta(1)
-    if text is None:
-        return last
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--day {text!r} is no day; write it like 2026-10-31.") from None
+    day = parse_day(text, "--day") if text else last
     if day > last:
         raise UsageError(f"--day {day} is not over yet; the last whole day is {last}.")
     return day
