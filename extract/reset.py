@@ -6,7 +6,7 @@ import shutil
 
 import click
 
-from extract.paths import tape_dir
+from extract.paths import dlt_dir
 
 
 @click.command()
@@ -29,5 +29,5 @@ def reset(yes: bool) -> None:
     with run_lock():
         for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
             client.command(f"drop database if exists {database} sync")
-        shutil.rmtree(tape_dir() / "dlt", ignore_errors=True)
+        shutil.rmtree(dlt_dir("local"), ignore_errors=True)
     click.echo(f"Dropped {databases}; the next `dlt pipeline run` starts from the beginning.")
