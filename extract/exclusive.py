@@ -57,7 +57,7 @@ def exclusive_pipeline(settings: ClickHouseSettings, holder: str | None = None) 
     machine's TAPE_DIR. Raises UsageError where a run of another machine is at work.
     """
     client = shared_client(settings)
-    with Lease(client, holder or _this_directory()) as lease:
+    with Lease(client, holder or this_directory()) as lease:
         pipeline = open_pipeline(settings)
         if not lease.follows_own:
             # Another machine went on from the state in ClickHouse: what lies here was loaded by it, or will be.
@@ -88,8 +88,8 @@ def run_lock() -> Iterator[None]:
         yield
 
 
-def _this_directory() -> str:
-    """The name of this machine and of its TAPE_DIR, which is known by a number of its own."""
+def this_directory() -> str:
+    """Who holds a lease by default: the name of this machine and of its TAPE_DIR, which is known by a number of its own."""
     path = tape_dir() / "holder"
     if not path.exists():
         path.write_text(uuid.uuid4().hex[:12])

@@ -24,11 +24,11 @@ SMALL = {
 
 
 class Runner:
-    """Runs of the pipeline from one process that has imported everything already."""
+    """Runs of the pipeline, or of `what`, from one process that has imported everything already."""
 
-    def __init__(self) -> None:
+    def __init__(self, *what: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.killable"],
+            [sys.executable, "-m", "tests.pipeline.killable", *what],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
