@@ -19,7 +19,7 @@ import msgspec
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.fetch import sweep_slice
-from extract.deribit.page import decode_page
+from extract.deribit.page import decode_page, decode_trades
 from extract.deribit.record import to_table
 from extract.deribit.retry import RateLimiter
 from extract.deribit.slices import Slice
@@ -46,10 +46,10 @@ def main() -> None:
     )
     for name, records in pages.items():
         body = b'{"result":{"trades":%b,"has_more":false}}' % msgspec.json.encode(records)
-        decoded = decode_page(body).trades
+        decoded = decode_trades(body)[0]
         speeds = [
             speed(options.pages, lambda body=body: decode_page(body)),
-            speed(options.pages, lambda decoded=decoded: to_table(decoded, "BTC", "future")),
+            speed(options.pages, lambda decoded=decoded: to_table(decoded)),
             speed(options.pages, whole_way(body, records)),
         ]
         print(f"{name:<28}" + "".join(f"{each:>12,.0f}" for each in speeds))

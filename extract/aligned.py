@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+
+_NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> Iterator[str]:
-    """Lines of the table; whole numbers to the right with thousands set apart, None as `-`."""
+    """Lines of the table; columns of numbers to the right, whole ones with thousands set apart, None as `-`."""
     table = [list(header), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in table) for at in range(len(header))]
     is_number = [
-        len(table) > 1 and all(line[at].replace(",", "").isdigit() or line[at] == "-" for line in table[1:])
-        for at in range(len(header))
+        len(table) > 1 and all(_NUMBER.fullmatch(line[at]) for line in table[1:]) for at in range(len(header))
     ]
     for line in table:
         cells = zip(line, widths, is_number, strict=True)

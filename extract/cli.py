@@ -21,8 +21,14 @@ COMMANDS = {
     "repair": "extract.gaps_command",
     "status": "extract.status_command",
     "schema-align": "extract.schema_align_command",
+    "push": "extract.push.command",
+    "grants": "extract.clickhouse.grants_command",
+    "health": "extract.health_command",
     "retention": "extract.retention_command",
     "certs": "extract.certs.command",
+    "cost": "extract.cost.command",
+    "measure-volume": "extract.cost.volume_command",
+    "poc-backfill": "extract.cost.poc_command",
     "reset": "extract.reset",
 }
 

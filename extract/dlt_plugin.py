@@ -13,7 +13,7 @@ from typing import Any
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
 from dlt.common.runtime.run_context import RunContext
 
-from extract.paths import ROOT, tape_dir
+from extract.paths import ROOT, dlt_dir
 
 _DESCRIPTION = """\
 Fetches Deribit's public trades into ClickHouse, from where the state stands to now.
@@ -32,7 +32,7 @@ class TapeRunContext(RunContext):
 
     @property
     def global_dir(self) -> str:
-        return str(tape_dir() / "dlt")
+        return str(dlt_dir(os.environ.get("CLICKHOUSE_MODE") or "local"))
 
     @property
     def run_dir(self) -> str:

@@ -33,7 +33,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, TapeError
-from extract.paths import tape_dir
+from extract.paths import dlt_dir
 
 if TYPE_CHECKING:
     from dlt import Pipeline
@@ -52,7 +52,7 @@ def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
         PIPELINE_NAME,
         destination=tape_clickhouse(settings),
         dataset_name=RAW_DATABASE,
-        pipelines_dir=str(tape_dir() / "dlt" / "pipelines"),
+        pipelines_dir=str(dlt_dir(settings.mode) / "pipelines"),
     )
 
 

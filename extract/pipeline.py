@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.disk import disk_use
-from extract.clickhouse.settings import clickhouse_settings
+from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
@@ -23,15 +20,12 @@ from extract.deribit.source import Window, deribit
 from extract.deribit.state import Stream
 from extract.deribit.sweep import WindowReport
 from extract.errors import UsageError
-from extract.packages import BackgroundLoader, open_pipeline, recover, told
-from extract.paths import tape_dir
+from extract.exclusive import Exclusive, exclusive_pipeline, run_lock
+from extract.packages import BackgroundLoader, told
 from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
 from extract.stopping import Stop
 from extract.times import parse_time_ms
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 TURN_S = 0.05
 
@@ -92,46 +86,69 @@ class RunSummary:
         self.unknown_fields += report.unknown_fields
 
 
-def run(options: RunOptions, progress: Progress | None = None, stop: Stop | None = None) -> RunSummary:
+def run(
+    options: RunOptions,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    *,
+    settings: ClickHouseSettings | None = None,
+    holder: str | None = None,
+) -> RunSummary:
     """Runs windows until the streams are covered up to now, or the window asked for, or until `stop` is due.
+
+    `settings` are by default the environment's; `holder` as `exclusive_pipeline` has it.
 
     Raises UsageError for what cannot be asked for, OutsideError when a part outside failed, ProofError when data
     contradicts a proof. What was loaded until then stays, with its state; the next run goes on from there.
     """
-    settings = clickhouse_settings()
+    settings = settings or clickhouse_settings()
     config = deribit_config()
     progress = progress or Progress()
     shared_client(settings)  # a server that is not up is told before anything is fetched
     with run_lock(), undisturbed(), DeribitClient(config) as client:
-        pipeline = open_pipeline(settings)
-        recover(pipeline)
-        plan = kept_plan(options.plan_key)
-        before = disk_use(settings).bytes if plan else 0
-        if plan:
-            keep(replace(plan, begun=True), options.plan_key)
-        with progress:
-            summary = _run_windows(pipeline, client, config, options, progress, stop or Stop())
-        if plan and summary.is_complete:
-            summary.plan = plan
-            summary.disk_bytes = max(0, disk_use(settings).bytes - before)
-            forget(options.plan_key)
-        return summary
+        asked = _Asked.of(client, config, options)
+        with exclusive_pipeline(settings, holder) as exclusive:
+            plan = kept_plan(options.plan_key)
+            before = disk_use(settings).bytes if plan else 0
+            if plan:
+                keep(replace(plan, begun=True), options.plan_key)
+            with progress:
+                summary = _run_windows(exclusive, client, config, asked, progress, stop or Stop())
+            if plan and summary.is_complete:
+                summary.plan = plan
+                summary.disk_bytes = max(0, disk_use(settings).bytes - before)
+                forget(options.plan_key)
+            return summary
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options come to at this exchange and time."""
+
+    streams: list[Stream]
+    since_ms: int | None
+    until_ms: int | None
+    now_ms: int
+
+    @classmethod
+    def of(cls, client: DeribitClient, config: DeribitConfig, options: RunOptions) -> _Asked:
+        now_ms = client.now_ms()
+        streams = wanted_streams(client, config, options)
+        return cls(streams, *wanted_time(options, now_ms), now_ms)
 
 
 def _run_windows(
-    pipeline: Pipeline,
+    exclusive: Exclusive,
     client: DeribitClient,
     config: DeribitConfig,
-    options: RunOptions,
+    asked: _Asked,
     progress: Progress,
     stop: Stop,
 ) -> RunSummary:
     started = time.monotonic()
     summary = RunSummary()
-    first_now_ms = client.now_ms()
-    streams = wanted_streams(client, config, options)
-    since_ms, until_ms = wanted_time(options, first_now_ms)
-    progress.start(streams, since_ms, until_ms or first_now_ms)
+    pipeline = exclusive.pipeline
+    progress.start(asked.streams, asked.since_ms, asked.until_ms or asked.now_ms)
 
     with BackgroundLoader(pipeline) as loader:
 
@@ -143,10 +160,10 @@ def _run_windows(
         while True:
             now_ms = client.now_ms()
             window = Window(
-                streams,
+                asked.streams,
                 now_ms,
-                until_ms=until_ms or now_ms,
-                since_ms=since_ms,
+                until_ms=asked.until_ms or now_ms,
+                since_ms=asked.since_ms,
                 in_flight=config.requests_in_flight,
                 budget=config.window_trades,
                 on_slice=on_slice,
@@ -160,9 +177,10 @@ def _run_windows(
             with told():
                 pipeline.normalize()
                 if window.report.is_last or stop.is_due:
-                    pipeline.load()
+                    exclusive.load()
                     summary.stopped = None if window.report.is_last else stop.reason
                     break
+            exclusive.announce()
             loader.start()
     summary.requests = client.traffic.requests
     summary.retries = client.traffic.retries
@@ -224,21 +242,3 @@ def undisturbed() -> Iterator[None]:
     finally:
         gc.unfreeze()
         sys.setswitchinterval(before_s)
-
-
-@contextmanager
-def run_lock() -> Iterator[None]:
-    """One run at a time: the state of two would overtake each other. Raises UsageError that names the holder."""
-    path = tape_dir() / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise UsageError(f"Another run is at work (process {holder}); wait for it or stop it.") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -14,18 +14,22 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream, StreamState
+from extract.exclusive import run_lock
 from extract.packages import open_pipeline, told
-from extract.pipeline import RunOptions, run_lock, wanted_streams, wanted_time
+from extract.pipeline import RunOptions, wanted_streams, wanted_time
 from extract.planning import DISK_BYTES_PER_TRADE, Plan, keep
-from extract.probes import Probed, StreamProbes
+from extract.probes import OnPage, Probed, StreamProbes
 from extract.times import iso
 
 if TYPE_CHECKING:
     from dlt import Pipeline
 
 
-def make_plan(options: RunOptions) -> Plan:
-    """Asks the exchange and keeps the plan until a run of the same question. Raises what `pipeline.run` raises."""
+def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None) -> Plan:
+    """Asks the exchange and keeps the plan until a run of the same question. Raises what `pipeline.run` raises.
+
+    `on_page` is shown the trades of each probe, in PAGE_SCHEMA.
+    """
     settings = clickhouse_settings()
     config = deribit_config()
     shared_client(settings)  # a server that is not up is told before anything is asked
@@ -33,7 +37,7 @@ def make_plan(options: RunOptions) -> Plan:
         pipeline = open_pipeline(settings)
         with told():
             pipeline.sync_destination()
-        plan = _Planner(client, config, options, settings, _state(pipeline)).plan()
+        plan = _Planner(client, config, options, settings, _state(pipeline), on_page).plan()
     keep(plan, options.plan_key)
     return plan
 
@@ -53,12 +57,14 @@ class _Planner:
         options: RunOptions,
         settings: ClickHouseSettings,
         state: dict[str, Any],
+        on_page: OnPage,
     ) -> None:
         refuse_another_exchange(dict(state), client.exchange)
         self._client = client
         self._config = config
         self._options = options
         self._settings = settings
+        self._on_page = on_page
         self._resources = state.get("resources", {})
 
     def plan(self) -> Plan:
@@ -89,6 +95,7 @@ class _Planner:
                 f"{time.monotonic() - started_s:.1f} s.",
                 "Counted where a page holds all, else reckoned by trade_seq; where that is rough, by density.",
                 *self._inputs(probed, disk),
+                *self._left_out(streams),
             ],
         )
 
@@ -99,7 +106,7 @@ class _Planner:
         known = sum(
             span.start_ms <= seen.at_ms <= span.end_ms for seen in state.recent.values() for span in spans
         )
-        return StreamProbes(self._client, stream, spans, now_ms, known).run()
+        return StreamProbes(self._client, stream, spans, now_ms, known, self._on_page).run()
 
     def _listed_bytes(self, streams: Sequence[Stream]) -> int:
         """Bytes of the lists of live instruments, which each window reads."""
@@ -110,11 +117,25 @@ class _Planner:
 
     def _overhead(self, streams: Sequence[Stream], windows: int, *, is_open: bool) -> int:
         """Requests beside those for trades: clock, currencies, instruments, and what each further window reads again."""
-        known = self._resources.get("instruments", {}).get("known", {})
         currencies = {stream.currency for stream in streams}
-        expired = {stream.currency for stream in streams if str(stream) not in known}
+        expired = self._unlisted(streams)
         again = 1 + (len(streams) / 2 if is_open else 0)  # a probe, and the newest minute of what is done
         return 2 + len(expired) + windows * (1 + len(currencies)) + round((windows - 1) * again)
+
+    def _unlisted(self, streams: Sequence[Stream]) -> set[str]:
+        """Currencies whose expired instruments the run will read."""
+        known = self._resources.get("instruments", {}).get("known", {})
+        return {stream.currency for stream in streams if str(stream) not in known}
+
+    def _left_out(self, streams: Sequence[Stream]) -> list[str]:
+        """Known only once they have been read, which is too much for a plan."""
+        unlisted = sorted(self._unlisted(streams))
+        names = ", ".join(unlisted)
+        return (
+            [f"The lists of expired instruments of {names}, read once, come on top of the wire."]
+            if unlisted
+            else []
+        )
 
     def _inputs(self, probed: Sequence[Probed], disk: DiskUse) -> list[str]:
         rows, size = sum(each.rows for each in probed), sum(each.bytes for each in probed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.page import decode_page
@@ -26,6 +28,8 @@ MOST_PROBES = 12
 """Requests that a stream may cost."""
 PROBE_ROWS = 1_000
 
+OnPage = Callable[[Stream, pa.Table], None]
+
 _BY_TIME = "get_last_trades_by_currency_and_time"
 
 
@@ -43,6 +47,7 @@ class StreamProbes:
     """Asks about `spans` of one stream, ascending and apart: what no run has covered yet.
 
     `known`: trades of them that are loaded already, because the newest minute is read twice.
+    `on_page` is shown the trades of each probe, in PAGE_SCHEMA.
     """
 
     client: DeribitClient
@@ -50,6 +55,7 @@ class StreamProbes:
     spans: Sequence[Span]
     now_ms: int
     known: int = 0
+    on_page: OnPage = lambda stream, table: None
     rows: int = field(default=0, init=False)
     bytes: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
@@ -118,6 +124,7 @@ class StreamProbes:
         self.probes += 1
         self.rows += page.rows
         self.bytes += self.client.traffic.bytes - bytes_before
+        self.on_page(self.stream, page.table)
         table = page.table
         names, seqs, ids = (
             table.column(name).to_pylist() for name in ("instrument_name", "trade_seq", "trade_id")

@@ -28,9 +28,8 @@ from extract.deribit.source import (
 )
 from extract.deribit.state import Stream
 from extract.deribit.sweep import Absent, WindowReport
+from extract.exclusive import exclusive_pipeline, run_lock
 from extract.gaps import EVERYTHING, Gap, Scope, find_gaps
-from extract.packages import open_pipeline, recover, told
-from extract.pipeline import run_lock
 from extract.tally import Tally
 
 
@@ -67,9 +66,12 @@ def repair_gaps(
     settings, config = clickhouse_settings(), deribit_config()
     clickhouse = shared_client(settings)
     report = RepairReport()
-    with run_lock(), DeribitClient(config) as client, tally or Tally() as tally:
-        pipeline = open_pipeline(settings)
-        recover(pipeline)
+    with (
+        run_lock(),
+        DeribitClient(config) as client,
+        exclusive_pipeline(settings) as exclusive,
+        tally or Tally() as tally,
+    ):
         gaps = find_gaps(clickhouse, scope)
         wanted = [gap for gap in gaps if again or not (gap.known_absent or gap.rejected)]
         if wanted:
@@ -79,8 +81,7 @@ def repair_gaps(
         queue = RepairQueue(client, wanted, config.requests_in_flight)
         while not queue.is_empty:
             package = WindowReport()
-            with told():
-                pipeline.run(repaired(client, queue, config.window_trades, package, tally))
+            exclusive.run(repaired(client, queue, config.window_trades, package, tally))
             report.add(package)
         if wanted:
             gaps = find_gaps(clickhouse, scope)

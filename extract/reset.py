@@ -6,7 +6,7 @@ import shutil
 
 import click
 
-from extract.paths import tape_dir
+from extract.paths import dlt_dir
 
 
 @click.command()
@@ -17,8 +17,9 @@ def reset(yes: bool) -> None:
     For example after the demo, before the first real run: tape reset --yes
     """
     from extract.clickhouse.client import shared_client
+    from extract.clickhouse.lease import RUNS_DATABASE
     from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, clickhouse_settings
-    from extract.pipeline import run_lock
+    from extract.exclusive import run_lock
 
     settings = clickhouse_settings("local")
     client = shared_client(settings)
@@ -26,7 +27,7 @@ def reset(yes: bool) -> None:
     if not yes:
         click.confirm(f"Drop the databases {databases}, with all that was loaded?", abort=True)
     with run_lock():
-        for database in (RAW_DATABASE, MART_DATABASE):
+        for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
             client.command(f"drop database if exists {database} sync")
-        shutil.rmtree(tape_dir() / "dlt", ignore_errors=True)
+        shutil.rmtree(dlt_dir("local"), ignore_errors=True)
     click.echo(f"Dropped {databases}; the next `dlt pipeline run` starts from the beginning.")

@@ -23,10 +23,9 @@ from extract.deribit.config import deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream
+from extract.exclusive import exclusive_pipeline, run_lock
 from extract.gaps import EVERYTHING, Scope, ask, require_covered
 from extract.gaps_sql import COVERED, rendered
-from extract.packages import open_pipeline, recover, told
-from extract.pipeline import run_lock
 from extract.tally import Tally
 
 PROBES_A_PACKAGE = 5_000
@@ -114,17 +113,19 @@ def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsR
     settings, config = clickhouse_settings(), deribit_config()
     clickhouse = shared_client(settings)
     report = TailsReport()
-    with run_lock(), DeribitClient(config) as client, tally or Tally() as tally:
-        pipeline = open_pipeline(settings)
-        recover(pipeline)
+    with (
+        run_lock(),
+        DeribitClient(config) as client,
+        exclusive_pipeline(settings) as exclusive,
+        tally or Tally() as tally,
+    ):
         to_ask = instruments_to_ask(clickhouse, scope)
         if to_ask:
             client.now_ms()  # an exchange that is not there is told at once
         tally.start(len(to_ask), "last trades")
         for first in range(0, len(to_ask), PROBES_A_PACKAGE):
             part = to_ask[first : first + PROBES_A_PACKAGE]
-            with told():
-                pipeline.run(tails(client, part, config.requests_in_flight, report, tally))
+            exclusive.run(tails(client, part, config.requests_in_flight, report, tally))
     return report
 
 

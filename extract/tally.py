@@ -34,7 +34,8 @@ class Tally:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._columns.stop()
+        if self._console.is_terminal:
+            self._columns.stop()
 
     def start(self, total: int, what: str) -> None:
         """`what` is counted, in the plural: `trades`."""

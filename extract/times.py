@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from extract.errors import UsageError
 
@@ -26,6 +26,14 @@ def parse_time_ms(text: str, option: str, now_ms: int) -> int:
         ) from None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
     return int(at.timestamp() * 1000)
+
+
+def parse_day(text: str, option: str) -> date:
+    """`2026-10-31`. Raises UsageError that names `option`."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is no day; write it like 2026-10-31.") from None
 
 
 def iso(at_ms: int | float) -> str:

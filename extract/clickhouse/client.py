@@ -79,6 +79,12 @@ def open_client(
         raise explain((refusal(settings) if broken else None) or error, settings) from error
 
 
+def known_settings(client: Client, settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what this server's version does not know or does not let this user change."""
+    known = client.server_settings
+    return {name: value for name, value in settings.items() if name in known and not known[name].readonly}
+
+
 def _pool(settings: ClickHouseSettings) -> Any:
     scheme = "https" if settings.secure else "http"
     # A proxy for the outside world cannot reach this machine's own loopback.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from extract.clickhouse.roles import role_passwords, users_xml_entries
 from extract.clickhouse.server_home import ServerHome
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
@@ -55,7 +57,7 @@ def require_renderable(settings: ClickHouseSettings) -> None:
 def write(home: ServerHome, settings: ClickHouseSettings, *, tcp_port: int | None) -> None:
     """Both files, readable by their owner alone."""
     config = config_xml(settings, tcp_port=tcp_port, log_dir=home.log_dir)
-    for name, text in (("config.xml", config), ("users.xml", users_xml(settings))):
+    for name, text in (("config.xml", config), ("users.xml", users_xml(settings, role_passwords()))):
         path = home.path / name
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -92,8 +94,8 @@ def config_xml(settings: ClickHouseSettings, *, tcp_port: int | None, log_dir: P
 """
 
 
-def users_xml(settings: ClickHouseSettings) -> str:
-    """The user of `settings` and the locked `default`; of the password only its SHA-256."""
+def users_xml(settings: ClickHouseSettings, passwords: Mapping[str, str]) -> str:
+    """The user of `settings`, the locked `default`, and roles by their `passwords`; of each only its SHA-256."""
     sha256 = hashlib.sha256(settings.password.encode()).hexdigest()
     grants = [
         f"GRANT {TAPE_PRIVILEGES} ON *.*",
@@ -126,7 +128,7 @@ def users_xml(settings: ClickHouseSettings) -> str:
             <profile>tape</profile>
             <quota>default</quota>
             <grants>{"".join(f"<query>{grant}</query>" for grant in grants)}</grants>
-        </{settings.user}>
+        </{settings.user}>{users_xml_entries(passwords, but=settings.user)}
     </users>
 </clickhouse>
 """

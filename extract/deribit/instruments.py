@@ -86,6 +86,20 @@ def changed_instruments(
             yield from (to_row(r, currency) for r in changed)
 
 
+def united_known(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`known` of two loaders together, once one database has the rows of both.
+
+    Of an instrument that they read otherwise, the one that asked later has the word.
+    """
+    both: dict[str, Any] = {}
+    for stream in one.keys() | other.keys():
+        sides = [each[stream] for each in (one, other) if stream in each]
+        sides.sort(key=lambda side: side["asked_ms"])
+        live = {name: checksum for side in sides for name, checksum in side["live"].items()}
+        both[stream] = {"live": live, "asked_ms": sides[-1]["asked_ms"]}
+    return both
+
+
 def _kinds_of(streams: Iterable[Stream]) -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {}
     for stream in streams:

@@ -116,6 +116,34 @@ class StreamState:
         self.last_seq[end_ms] = alive({**before, **last_seq, **after}, end_ms)
         self.covered = merge([*self.covered, span])
 
+    def united(self, other: StreamState) -> StreamState:
+        """What two loaders know together, once one database has the trades of both.
+
+        Covered time that overlaps or touches becomes one span, with the seqs at whose edges it begins and ends.
+        """
+        both = StreamState(merge([*self.covered, *other.covered]), {**self.recent, **other.recent})
+        born: dict[int, set[str]] = {}
+        for side in (self, other):
+            for part in side.covered:
+                whole = next(each for each in both.covered if each.start_ms <= part.start_ms <= each.end_ms)
+                lasts, firsts = (
+                    side.last_seq.get(part.end_ms, {}),
+                    side.first_seq.get(part.start_ms, {}),
+                )
+                known = both.last_seq.setdefault(whole.end_ms, {})
+                known.update({name: max(seq, known.get(name, 0)) for name, seq in lasts.items()})
+                oldest = both.first_seq.setdefault(whole.start_ms, {})
+                oldest.update({name: min(seq, oldest.get(name, seq)) for name, seq in firsts.items()})
+                # Who traded in a part, and has no seq before it, began there.
+                born.setdefault(whole.start_ms, set()).update(lasts.keys() - firsts.keys())
+        both.last_seq = {end_ms: alive(seqs, end_ms) for end_ms, seqs in both.last_seq.items()}
+        both.first_seq = {
+            start_ms: {name: seq for name, seq in seqs.items() if name not in born[start_ms]}
+            for start_ms, seqs in both.first_seq.items()
+            if start_ms > EPOCH_MS
+        }
+        return both
+
     def remember(self, seen: Mapping[Key, Seen], overlap_ms: int) -> None:
         """Keeps what was loaded of time that is not covered yet, and of the last `overlap_ms` that are."""
         from_ms = self.covered[-1].end_ms - overlap_ms if self.covered else 0

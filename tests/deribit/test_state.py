@@ -92,3 +92,42 @@ def test_time_that_grows_into_covered_time_hands_its_last_seqs_on() -> None:
     state.cover(Span(0, 999), {"BTC-PERPETUAL": 1, "BTC-29DEC23": 1}, {"BTC-PERPETUAL": 5, "BTC-29DEC23": 3})
     assert state.covered == [Span(0, 2_000)]
     assert state.last_before(2_001) == {"BTC-PERPETUAL": 5, "BTC-29DEC23": 7}
+
+
+TRADED = {name: [EPOCH_MS + at for at in times] for name, times in {
+    "A": range(3, 60, 4), "B": (30, 31, 45), "C": (2, 58), "D": (10, 12, 14)
+}.items()}  # fmt: skip
+
+
+def seqs_in(span: Span) -> tuple[dict[str, int], dict[str, int]]:
+    """The first and the last seq of each instrument within a span, by `TRADED`."""
+    within = {
+        name: [seq for seq, at in enumerate(ats, 1) if span.start_ms <= at <= span.end_ms]
+        for name, ats in TRADED.items()
+    }
+    return {name: s[0] for name, s in within.items() if s}, {name: s[-1] for name, s in within.items() if s}
+
+
+def loader(parts: list[Span]) -> StreamState:
+    """The state of a loader that has loaded these spans, in this order."""
+    state = StreamState()
+    for span in parts:
+        for part in subtract(Span(EPOCH_MS + 1 + span.start_ms, EPOCH_MS + 1 + span.end_ms), state.covered):
+            state.cover(part, *seqs_in(part))
+    return state
+
+
+@given(st.lists(spans, max_size=5), st.lists(spans, max_size=5))
+def test_two_loaders_together_know_what_one_would_that_had_loaded_both(
+    mine: list[Span], theirs: list[Span]
+) -> None:
+    """Covered time, and at its edges the seqs, told from the trades themselves."""
+    both = loader(mine).united(loader(theirs))
+    assert both.covered == merge([*loader(mine).covered, *loader(theirs).covered])
+    for span in both.covered:
+        firsts, lasts = seqs_in(span)
+        assert {n: s for n, s in both.last_seq[span.end_ms].items() if n in lasts} == lasts
+        assert {n: s for n, s in both.first_seq[span.start_ms].items() if n in firsts} == {
+            name: seq for name, seq in firsts.items() if seq > 1
+        }
+    assert StreamState.from_json(json.loads(json.dumps(both.to_json()))) == both

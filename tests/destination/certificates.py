@@ -17,9 +17,10 @@ class Certificate:
 class Authority:
     """A CA of its own in `directory`; what it signs is signed once and kept."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, subject: str = "/CN=test CA") -> None:
         directory.mkdir()
         self.directory = directory
+        self.subject = subject
 
     @cached_property
     def ca(self) -> Certificate:
@@ -33,7 +34,7 @@ class Authority:
             "-out",
             made.cert,
             "-subj",
-            "/CN=test CA",
+            self.subject,
             "-days",
             "2",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,10 @@ class Run:
     shell: UserShell
     client: Client
     first: Done
+    plan: dict[str, Any]
+    """Of `tape cost plan`, made before anything was extracted."""
+    requests: int
+    """That the first run made, by the exchange's count."""
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return list(self.client.query(sql).result_rows)
@@ -62,10 +67,13 @@ def run(
     drop_databases()
     with SandboxExchange(tape) as exchange:
         shell = UserShell(environment(clickhouse, tmp_path_factory.mktemp("user"))).at(exchange)
+        plan = json.loads(shell.ok("tape", "cost", "plan", "--json").out)
+        exchange.requests.clear()
         first = shell.ok("dlt", "pipeline", "run")
+        requests = len(exchange.requests)
         shell.ok("dbt", "build", "--target", "local", cwd=ROOT / "dbt_project")
         client = open_client(clickhouse)
-        yield Run(tape, exchange, shell, client, first)
+        yield Run(tape, exchange, shell, client, first, plan, requests)
         client.close()
 
 
@@ -107,6 +115,28 @@ def test_raw_holds_what_deribit_trades_holds(run: Run) -> None:
     """No trade was loaded twice on the way."""
     [(rows, keys)] = run.ask("select count(), uniqExact(instrument_name, trade_seq) from deribit_raw.trades")
     assert rows == keys == len(run.tape.trades)
+
+
+def test_a_plan_made_before_was_within_a_fifth(run: Run) -> None:
+    """Requests by the exchange's count, bytes on the wire, and at rest by system.parts, models included.
+
+    A few thousand trades at rest are mostly what each part takes by itself, which no plan goes by.
+    """
+    planned = run.plan["backfill"]
+    wire = float(re.search(r"([\d.,]+) MB over the wire", run.first.out)[1].replace(",", "")) * 1e6
+    assert float(planned["requests"]) == pytest.approx(run.requests, rel=0.2)
+    assert float(planned["wire_bytes"]) == pytest.approx(wire, rel=0.2)
+    if len(run.tape.trades) < 10_000:
+        return
+    sizes = dict(
+        run.ask(
+            "select database, sum(bytes_on_disk) from system.parts "
+            "where active and database in ('deribit_raw', 'deribit') group by database"
+        )
+    )
+    raw = float(planned["rest_bytes"]["deribit_raw.trades"])
+    assert raw == pytest.approx(sizes["deribit_raw"], rel=0.2)
+    assert float(planned["all_rest_bytes"]) == pytest.approx(sum(sizes.values()), rel=0.2)
 
 
 def test_a_second_run_at_once_fetches_only_what_is_new(run: Run) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.cli import main
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.pipeline import RunOptions, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.fixtures.commands import Done, UserShell, environment
+from tests.fixtures.commands import Done, UserShell, environment, tape_here
 from tests.gaps.raw import Raw
 
 Key = tuple[str, int]
@@ -41,12 +37,7 @@ class User:
 
     def tape(self, *words: str) -> Done:
         """`tape WORDS` in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(sys, "argv", ["tape", *words])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+        return tape_here(*words)
 
     def keys(self) -> list[Key]:
         """Of all rows in deribit_raw.trades, one for each row."""

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extract.errors import UsageError
+from extract.exclusive import run_lock
 from extract.gaps import Gap, find_gaps
-from extract.pipeline import run_lock
 from extract.repairing import repair_gaps
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape

@@ -23,23 +23,12 @@ SMALL = {
 }
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes; run with -m slow")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" not in config.getoption("-m"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="run with -m slow"))
-
-
 class Runner:
-    """Runs of the pipeline from one process that has imported everything already."""
+    """Runs of the pipeline, or of `what`, from one process that has imported everything already."""
 
-    def __init__(self) -> None:
+    def __init__(self, *what: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.killable"],
+            [sys.executable, "-m", "tests.pipeline.killable", *what],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

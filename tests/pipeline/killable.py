@@ -1,7 +1,7 @@
-"""Runs the pipeline in children that can be killed at any moment, without paying for the imports each time.
+"""Runs the pipeline, or a push, in children that can be killed at any moment, without paying for the imports each time.
 
-`python -m tests.pipeline.killable`: for each line on standard input, the seconds after which to kill -9 (or `never`),
-it runs once as `dlt pipeline run --currency BTC` would and prints the exit code (-9: killed).
+`python -m tests.pipeline.killable [push]`: for each line on standard input, the seconds after which to kill -9 (or
+`never`), it runs once as `dlt pipeline run --currency BTC` or `tape push` would and prints the exit code (-9: killed).
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import time
 
 from extract.errors import TapeError
 from extract.pipeline import RunOptions, run
+from extract.push.pushing import push
 
 OPTIONS = RunOptions(currencies=("BTC",))
 
 
 def child() -> int:
     try:
+        if "push" in sys.argv:
+            return int(not push().is_equal)
         run(OPTIONS)
     except TapeError as error:
         print(error, file=sys.stderr)

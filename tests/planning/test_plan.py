@@ -122,7 +122,7 @@ def test_a_run_that_was_cut_off_leaves_the_plan_to_the_next_one(
     with SandboxExchange(small_tape) as exchange:
         point_at(exchange, user)
         plan = make_plan(RunOptions(kinds=("spot",)))
-        user.setenv("SOURCES__DERIBIT__API_URL", f"{exchange.url}/nowhere")
+        user.setenv("SOURCES__DERIBIT__HISTORY_URL", f"{exchange.history_url}/nowhere")
         with pytest.raises(TapeError):
             run(RunOptions(kinds=("spot",)))
         point_at(exchange, user)

@@ -23,7 +23,7 @@ from dlt.destinations.sql_client import DBApiCursorImpl, SqlClientBase, raise_da
 from dlt.destinations.typing import DBTransaction
 from dlt.destinations.utils import _convert_to_old_pyformat
 
-from extract.clickhouse.client import shared_client
+from extract.clickhouse.client import known_settings, shared_client
 from extract.clickhouse.destination import tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
 from extract.clickhouse.failures import UNDEFINED_RELATION_CODES, explain, server_code
@@ -124,7 +124,9 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
                 fmt=file_format,
                 # What the file is compressed with already; parquet compresses inside.
                 compression="gzip" if compression == "gz" else None,
-                settings=self._known({**tokens.file_settings(self.insert_token), **self._consistency}),
+                settings=known_settings(
+                    self._connected, {**tokens.file_settings(self.insert_token), **self._consistency}
+                ),
             )
 
     @contextmanager
@@ -138,7 +140,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         if parameters:
             query = ClickHouseSqlClient.escape_pct(query)
             parameters = ClickHouseSqlClient._sanitise_dbargs(parameters)
-        settings = self._known(settings) | ({"database": database} if database else {})
+        settings = known_settings(self._connected, settings) | ({"database": database} if database else {})
         with Cursor(self._connected) as cursor:
             if _HAS_RESULT.match(query):
                 cursor.execute(query, parameters, settings, pyformat_encoded=False)
@@ -167,11 +169,6 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         if self.credentials.session_timezone:
             settings["session_timezone"] = self.credentials.session_timezone
         return settings
-
-    def _known(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Without what this server's version does not know or does not let this user change."""
-        known = self._connected.server_settings
-        return {name: value for name, value in settings.items() if name in known and not known[name].readonly}
 
     def _make_database_exception(self, ex: Exception) -> Exception:  # type: ignore[override]
         if isinstance(ex, DatabaseException) or not isinstance(ex, Error | OSError | TapeError):

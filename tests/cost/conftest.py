@@ -1,0 +1,118 @@
+"""Both clouds on loopback, and an environment in which nothing else can be reached."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from extract.cli import main
+from tests.cost.cloud_api import KEY_ID, KEY_SECRET, ORGANIZATION, CloudApi
+from tests.cost.cost_explorer import CostExplorer
+from tests.fixtures.commands import Done
+
+AWS_KEY = "AKIACANARY00AWSKEYID"
+AWS_SECRET = "awsSecretCanary/5b7c11"
+CANARIES = (KEY_ID, KEY_SECRET, AWS_KEY, AWS_SECRET)
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anything else fails the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            assert address[0] in ("127.0.0.1", "::1", "localhost"), f"a call left loopback: {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def cloud_env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Credentials of both clouds, and addresses at which nobody listens."""
+    for name, value in {
+        "CLICKHOUSE_CLOUD_API_URL": "http://127.0.0.1:9",
+        "CLICKHOUSE_CLOUD_ORGANIZATION_ID": ORGANIZATION,
+        "CLICKHOUSE_CLOUD_API_KEY_ID": KEY_ID,
+        "CLICKHOUSE_CLOUD_API_KEY_SECRET": KEY_SECRET,
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": AWS_KEY,
+        "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_COST_EXPLORER"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def cloud_api(cloud_env: pytest.MonkeyPatch) -> Iterator[CloudApi]:
+    with CloudApi() as running:
+        cloud_env.setenv("CLICKHOUSE_CLOUD_API_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def cost_explorer(cloud_env: pytest.MonkeyPatch) -> Iterator[CostExplorer]:
+    with CostExplorer() as running:
+        cloud_env.setenv("AWS_ENDPOINT_URL_COST_EXPLORER", running.url)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def moto(moto_url: str, cloud_env: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], None]:
+    """AWS by moto, with nothing in it; what it returns plants results of GetCostAndUsage, one for each request."""
+
+    def post(path: str, told: Any = None) -> None:
+        request = urllib.request.Request(
+            f"{moto_url}/moto-api/{path}",
+            data=json.dumps(told).encode() if told else b"",
+            headers={"Content-Type": "application/json"},
+            method="POST",
+        )
+        urllib.request.urlopen(request).close()
+
+    post("reset")
+    cloud_env.setenv("AWS_ENDPOINT_URL", moto_url)
+    return lambda results: post("static/ce/cost-and-usage-results", {"results": results})
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """`tape WORDS` in this process; no output of any command may hold a credential."""
+
+    def run(*words: str) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["tape", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        done = Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+        assert not [canary for canary in CANARIES if canary in done.said]
+        return done
+
+    return run

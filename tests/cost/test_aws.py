@@ -1,0 +1,159 @@
+"""Cost Explorer with pages (a strict server of ours), and as moto has it; CloudWatch by moto."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import pytest
+
+from extract.cost.aws import BY_COMPONENT, PROJECT_TAG, Aws
+from extract.cost.charges import Days
+from extract.cost.money import total
+from extract.errors import CannotTellError, FinalError, ProofError, RetriableError, TapeError, UsageError
+from tests.cost.cost_explorer import CostExplorer, Item
+
+JULY = Days(date(2026, 7, 30), date(2026, 8, 2))
+OURS = (("component", "increment"), ("project", "deribit-tape"))
+ITEMS = [
+    Item(date(2026, 7, 29), "AWS Lambda", "USW2-Request", "100"),
+    Item(date(2026, 7, 30), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0101516483", tags=OURS),
+    Item(date(2026, 7, 31), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0201516483", tags=OURS),
+    Item(date(2026, 7, 31), "AWS Secrets Manager", "USW2-AWSSecretsManager-Secrets", "0.4"),
+    Item(date(2026, 8, 2), "EC2 - Other", "USW2-DataTransfer-Out-Bytes", "1.5", estimated=True),
+    Item(date(2026, 8, 2), "AWS Lambda", "USW2-Lambda-GB-Second", "-0.005"),
+    Item(date(2026, 8, 3), "AWS Lambda", "USW2-Request", "100"),
+]
+
+
+def test_all_pages_over_the_end_of_a_month(cost_explorer: CostExplorer) -> None:
+    """The first and the last day are in, the ones beside them are not; credits are negative; requests are counted."""
+    cost_explorer.items = ITEMS
+    cost_explorer.page = 2
+    bill = Aws().bill(JULY)
+    assert total(charge.usd for charge in bill.charges) == Decimal("1.9253032966")
+    assert {charge.kind for charge in bill.charges if not charge.is_final} == {"USW2-DataTransfer-Out-Bytes"}
+    assert bill.requests == cost_explorer.pages == 3
+
+
+def test_by_component_and_by_project(cost_explorer: CostExplorer) -> None:
+    """Tags as the deployment sets them; what bears none says so, and a tag that nothing bears is not 0."""
+    cost_explorer.items = ITEMS
+    kinds = {(charge.service, charge.kind) for charge in Aws().bill(JULY, BY_COMPONENT).charges}
+    assert kinds == {
+        ("AWS Lambda", "increment"),
+        ("AWS Lambda", "no component"),
+        ("AWS Secrets Manager", "no component"),
+        ("EC2 - Other", "no component"),
+    }
+    ours = Aws().bill(JULY, BY_COMPONENT, PROJECT_TAG).charges
+    assert [charge.usd for charge in ours] == [Decimal("0.0101516483"), Decimal("0.0201516483")]
+    with pytest.raises(CannotTellError, match="cost allocation tag"):
+        Aws().bill(JULY, BY_COMPONENT, ("project", "another"))
+
+
+def test_an_answer_that_is_not_whole_is_no_answer(cost_explorer: CostExplorer) -> None:
+    """A day that is missing, another currency, pages that do not end."""
+    cost_explorer.items = ITEMS
+    cost_explorer.leave_out = date(2026, 8, 1)
+    with pytest.raises(CannotTellError, match="3 of the 4 days asked for; 2026-08-01 is missing"):
+        Aws().bill(JULY)
+    cost_explorer.leave_out = None
+    cost_explorer.unit = "CNY"
+    with pytest.raises(CannotTellError, match="CNY"):
+        Aws().bill(JULY)
+    cost_explorer.unit = "USD"
+    cost_explorer.page = 1
+    cost_explorer.loop = True
+    with pytest.raises(ProofError, match="do not end"):
+        Aws().bill(JULY)
+
+
+def planted(day: date, usd: str, token: str | None = None) -> dict[str, Any]:
+    period = {"Start": str(day), "End": str(day + timedelta(1))}
+    group = {"Keys": ["AWS Lambda", "Request"], "Metrics": {"UnblendedCost": {"Amount": usd, "Unit": "USD"}}}
+    found: dict[str, Any] = {
+        "ResultsByTime": [{"TimePeriod": period, "Total": {}, "Groups": [group], "Estimated": False}],
+        "DimensionValueAttributes": [],
+    }
+    return found | ({"NextPageToken": token} if token else {})
+
+
+def test_moto_s_planted_pages_are_followed(moto: Callable[[list[dict[str, Any]]], None]) -> None:
+    """moto gives the results in turn; what it has none planted for is an answer without days, not a bill of 0."""
+    first = date(2026, 7, 31)
+    moto([planted(first, "0.01", "more"), planted(first + timedelta(1), "0.02")])
+    bill = Aws().bill(Days(first, first + timedelta(1)))
+    assert total(charge.usd for charge in bill.charges) == Decimal("0.03")
+    assert bill.requests == 2
+    with pytest.raises(CannotTellError, match="0 of the 4 days"):
+        Aws().bill(JULY)
+
+
+def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
+    """Over instances and days, by the region's CloudWatch; other metrics and days are not counted."""
+    client = boto3.client("cloudwatch", region_name="us-west-2")
+    today = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
+    for name, instance, ago, value in [
+        ("NetworkOut", "i-1", 1, 1e9),
+        ("NetworkOut", "i-1", 2, 2e9),
+        ("NetworkOut", "i-2", 1, 4e9),
+        ("NetworkOut", "i-2", 5, 8e9),
+        ("NetworkIn", "i-2", 1, 16e9),
+    ]:
+        client.put_metric_data(
+            Namespace="AWS/EC2",
+            MetricData=[
+                {
+                    "MetricName": name,
+                    "Dimensions": [{"Name": "InstanceId", "Value": instance}],
+                    "Timestamp": today - timedelta(ago),
+                    "Value": value,
+                    "Unit": "Bytes",
+                }
+            ],
+        )
+    day = today.date()
+    assert Aws().network_out(Days(day - timedelta(2), day - timedelta(1))) == 7_000_000_000
+    with pytest.raises(CannotTellError, match="last 14 days alone"):
+        Aws().network_out(Days(day - timedelta(15), day))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        ("UnrecognizedClientException", UsageError, "AWS_ACCESS_KEY_ID"),
+        ("ExpiredTokenException", UsageError, "AWS_SESSION_TOKEN"),
+        ("AccessDeniedException", UsageError, "does not allow GetCostAndUsage"),
+        ("LimitExceededException", RetriableError, "LimitExceededException"),
+        ("DataUnavailableException", FinalError, "DataUnavailableException: because"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    cost_explorer: CostExplorer, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[TapeError], said: str
+) -> None:
+    headers = {"Content-Type": "application/x-amz-json-1.1"}
+    cost_explorer.refusal = (400, headers, {"__type": code, "message": "because"})
+    with pytest.raises(kind, match=said):
+        Aws().bill(JULY)
+
+
+def test_missing_credentials_are_named(cloud_env: pytest.MonkeyPatch) -> None:
+    cloud_env.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(UsageError, match="AWS_SECRET_ACCESS_KEY"):
+        Aws()
+    cloud_env.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(UsageError, match="AWS_ACCESS_KEY_ID is not set"):
+        Aws()
+    cloud_env.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(UsageError, match="nobody"):
+        Aws()
+
+
+def test_an_endpoint_that_nobody_answers_at(cloud_env: pytest.MonkeyPatch) -> None:
+    """One sentence; no charge is read from it."""
+    with pytest.raises(RetriableError, match="AWS cannot be reached"):
+        Aws().bill(JULY)

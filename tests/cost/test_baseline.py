@@ -1,0 +1,175 @@
+"""`tape cost baseline`: planted bills add up to the cent; what cannot be read is unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.cost.cloud_api import CloudApi, record
+from tests.cost.cost_explorer import CostExplorer, Item
+from tests.fixtures.commands import Done
+
+Tape = Callable[..., Done]
+UNTIL = date(2026, 3, 4)
+METRICS = ("computeCHC", "storageCHC", "backupCHC", "publicDataTransferCHC", "initialLoadCHC")
+
+LEISURE = count(step=10).__next__
+
+AGO = st.integers(0, 70)
+USD = st.decimals("-3", "40", places=10).map(lambda usd: f"{usd:f}")
+RECORDS = st.lists(
+    st.tuples(
+        AGO,
+        st.sampled_from(["analytics", "staging", "warehouse"]),
+        st.dictionaries(st.sampled_from(METRICS), USD, min_size=1),
+        st.booleans(),
+        st.none() | USD,
+    ),
+    max_size=25,
+)
+ITEMS = st.lists(
+    st.tuples(
+        AGO, st.sampled_from(["AWS Lambda", "EC2 - Other"]), st.sampled_from("abc"), USD, st.booleans()
+    ),
+    max_size=25,
+)
+
+
+def cents(amounts: list[str]) -> str:
+    """The exact sum of decimal texts, then one rounding."""
+    whole = sum((Fraction(amount) for amount in amounts), Fraction(0))
+    exact = Decimal(whole.numerator) / Decimal(whole.denominator)
+    return str(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=RECORDS, items=ITEMS, days=st.integers(1, 62), page=st.integers(15, 40))
+def test_planted_bills_add_up_to_the_cent(
+    cloud_api: CloudApi,
+    cost_explorer: CostExplorer,
+    tape: Tape,
+    records: list[tuple[Any, ...]],
+    items: list[tuple[Any, ...]],
+    days: int,
+    page: int,
+) -> None:
+    """Over month ends, discounts, several services, open days and pages; each day that was asked for and no other."""
+    cloud_api.records = [
+        record(UNTIL - timedelta(ago), name, locked=locked, total=total, **metrics)
+        for ago, name, metrics, locked, total in records
+    ]
+    cost_explorer.items = [
+        Item(UNTIL - timedelta(ago), service, usage, usd, estimated)
+        for ago, service, usage, usd, estimated in items
+    ]
+    cost_explorer.page = page
+    cloud_api.clock = LEISURE  # the rate has a test of its own
+    first = UNTIL - timedelta(days - 1)
+    chc = [each for each in cloud_api.records if date.fromisoformat(each["date"]) >= first]
+    usd = [each for each in cost_explorer.items if first <= each.day]
+    wanted = {
+        "clickhouse": cents([repr(each["totalCHC"]) for each in chc]),
+        "aws": cents([each.usd for each in usd]),
+    }
+    found = json.loads(tape("cost", "baseline", "--days", str(days), "--until", str(UNTIL), "--json").out)
+    assert found["clouds"] == wanted
+    assert Decimal(found["total_usd"]) == sum(map(Decimal, wanted.values()))
+    open_usd = [repr(each["totalCHC"]) for each in chc if not each["locked"]]
+    open_usd += [each.usd for each in usd if each.estimated]
+    assert sum(Fraction(line["open_usd"]) for line in found["lines"]) == sum(map(Fraction, open_usd))
+
+
+def test_the_rows_of_the_table_add_up_as_they_are_printed(
+    cloud_api: CloudApi, cost_explorer: CostExplorer, tape: Tape
+) -> None:
+    """Thirds of cents too: the rows of a cloud make its total, both totals make the last row."""
+    cloud_api.records = [record(UNTIL, name, computeCHC="0.0034", storageCHC="9.9967") for name in "abcdefg"]
+    cost_explorer.items = [Item(UNTIL, "AWS Lambda", usage, "1000.0051") for usage in "abcde"]
+    told = tape("cost", "baseline", "--days", "1", "--until", str(UNTIL)).out
+    rows = [line.split() for line in told.splitlines()[2:]]
+    totals = []
+    for cloud in ("clickhouse", "aws"):
+        figures = [Decimal(row[-2].replace(",", "")) for row in rows if row[0] == cloud]
+        assert sum(figures[:-1]) == figures[-1]
+        totals.append(figures[-1])
+    assert totals == [Decimal("70.00"), Decimal("5000.03")]
+    assert ["both", "all", "of", "it", "5,070.03", "0.00"] in rows
+
+
+def test_the_table_names_what_may_change_and_what_asking_cost(
+    cloud_api: CloudApi, cost_explorer: CostExplorer, tape: Tape
+) -> None:
+    """A day that is not over is said to be a part; Cost Explorer's own price stands with its source and date."""
+    today = datetime.now(UTC).date()
+    cloud_api.records = [
+        record(today, computeCHC="1.005", locked=False),
+        record(today - timedelta(1), computeCHC="10", publicDataTransferCHC="2.5", total="11.25"),
+    ]
+    cost_explorer.items = [Item(today - timedelta(1), "AWS Lambda", "Request", "0.004", True)]
+    told = tape("cost", "baseline", "--days", "2", "--until", str(today))
+    assert told.code == 0
+    assert told.out.splitlines() == [
+        f"{today - timedelta(1)} to {today}: 2 days, UTC",
+        "cloud       service     charge                  USD  may still change",
+        "clickhouse  analytics   compute               11.01              1.01",
+        "clickhouse  analytics   public data transfer   2.50              0.00",
+        "clickhouse  analytics   discount              -1.25              0.00",
+        "clickhouse              all of it             12.26              1.01",
+        "aws         AWS Lambda  Request                0.00              0.00",
+        "aws                     all of it              0.00              0.00",
+        "both                    all of it             12.26              1.01",
+        f"{today} is not over: its charges are not all there yet.",
+        "1.01 USD of it may still change: the clouds have not closed those days.",
+        "Cost Explorer was asked 1 times, for 0.01 USD on the next bill "
+        "(aws.amazon.com/aws-cost-management/aws-cost-explorer/pricing, 2026-11-24).",
+    ]
+
+
+def test_a_cloud_that_cannot_be_read_is_unknown_and_ends_with_2(
+    cost_explorer: CostExplorer, tape: Tape
+) -> None:
+    """Neither it nor the sum is a number; the other cloud is still shown."""
+    cost_explorer.items = [Item(UNTIL, "AWS Lambda", "Request", "1.25")]
+    words = ("cost", "baseline", "--days", "1", "--until", str(UNTIL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CLICKHOUSE_CLOUD_API_KEY_SECRET")
+        told = tape(*words)
+        found = json.loads(tape(*words, "--json").out)
+    assert told.code == 2
+    assert "CLICKHOUSE_CLOUD_API_KEY_SECRET is not set" in told.out
+    rows = [line.split() for line in told.out.splitlines()]
+    assert ["clickhouse", "all", "of", "it", "unknown", "unknown"] in rows
+    assert ["both", "all", "of", "it", "unknown", "unknown"] in rows
+    assert ["aws", "all", "of", "it", "1.25", "0.00"] in rows
+    assert (found["total_usd"], found["clouds"]) == (None, {"aws": "1.25", "clickhouse": None})
+
+
+def test_one_cloud_alone_fails_with_its_own_code(
+    cloud_env: pytest.MonkeyPatch, cloud_api: CloudApi, tape: Tape
+) -> None:
+    """3 for a key that is missing, 4 for a cloud that is down; nothing is printed as a bill."""
+    words = ("cost", "baseline", "--days", "1", "--until", str(UNTIL), "--cloud", "clickhouse")
+    cloud_env.setenv("CLICKHOUSE_CLOUD_API_URL", "http://127.0.0.1:9")
+    cloud_env.setattr("extract.deribit.retry.Retrier.run", lambda self, call: call())
+    told = tape(*words)
+    assert (told.code, told.out) == (4, "")
+    cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
+    told = tape(*words)
+    assert (told.code, told.out) == (3, "")
+    assert told.err == (
+        "CLICKHOUSE_CLOUD_ORGANIZATION_ID is not set; the bill of ClickHouse Cloud needs it.\n"
+    )
+
+
+@pytest.mark.parametrize("until", ["2026-13-01", "yesterday", "2999-01-01"])
+def test_a_day_that_cannot_be_is_a_mistake(cloud_env: object, tape: Tape, until: str) -> None:
+    assert tape("cost", "baseline", "--until", until).code == 3

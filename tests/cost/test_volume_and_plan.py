@@ -1,0 +1,207 @@
+"""`tape measure-volume`, `tape poc-backfill` and `tape cost plan` on a sandbox exchange and a real ClickHouse."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.cost.measured import measured, work
+from extract.sandbox.names import parse
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.dbt import raw
+from tests.fixtures.commands import Done
+
+TapeCommand = Callable[..., Done]
+DAYS = 40
+TRADES = 16_000
+
+
+@pytest.fixture(scope="module")
+def months() -> Tape:
+    """40 days, of which one is a whole month's end and another's beginning."""
+    return Tape.generate(seed=5, trades=TRADES, days=DAYS)
+
+
+@pytest.fixture
+def market(
+    months: Tape,
+    clickhouse_env: object,
+    clean_clickhouse: object,
+    cloud_env: pytest.MonkeyPatch,
+) -> Iterator[SandboxExchange]:
+    """A new user before an exchange that has `months`."""
+    with SandboxExchange(months) as exchange:
+        exchange.now_ms += 120_000
+        cloud_env.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+        cloud_env.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+        cloud_env.setenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", "1000")
+        yield exchange
+
+
+def at(trade: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
+
+
+def tables(client: Client) -> set[str]:
+    sql = "SELECT database || '.' || name FROM system.tables WHERE database LIKE 'deribit%'"
+    return {name for (name,) in client.query(sql).result_rows}
+
+
+def test_a_day_is_counted_and_weighed_and_nothing_is_left(
+    market: SandboxExchange, months: Tape, tape: TapeCommand, clickhouse_client: Client
+) -> None:
+    """Trades and instruments of each currency and kind, as the tape has them; bytes of both kinds; requests by the
+    exchange's own count; and the plan that follows goes by the day."""
+    day = at(months.trades[-1]).date() - timedelta(1)
+    market.requests.clear()
+    told = tape("measure-volume", "--json")
+    assert told.code == 0
+    found = json.loads(told.out)
+    assert found["day"] == str(day)
+    truth = [t for t in months.trades if at(t).date() == day]
+    kinds = {each["instrument_name"]: each["kind"] for each in months.instruments}
+    wanted = Counter((parse(t["instrument_name"]).currency, kinds[t["instrument_name"]]) for t in truth)
+    streams = found["streams"]
+    assert {(s["currency"], s["kind"]): s["trades"] for s in streams if s["trades"]} == wanted
+    assert sum(s["instruments"] for s in streams) == len({t["instrument_name"] for t in truth})
+    assert sum(s["requests"] for s in streams) == sum("start_timestamp" in r.params for r in market.requests)
+    for stream in streams:
+        if stream["trades"] > 50:
+            assert 100 < stream["wire_bytes"] / stream["trades"] < 900
+            assert 10 < stream["rest_bytes"] / stream["trades"] < 300
+    assert tables(clickhouse_client) == set()
+    plan = json.loads(tape("cost", "plan", "--trades", "1000000", "--json").out)
+    source = {each["name"]: each for each in plan["inputs"]}["trades_per_day"]
+    assert (int(source["value"]), source["source"]) == (len(truth), f"measured: tape measure-volume, {day}")
+
+
+def test_a_day_with_a_hole_is_told(market: SandboxExchange, months: Tape, tape: TapeCommand) -> None:
+    """Exit 1, with the number of trade_seq that did not come."""
+    day = at(months.trades[-1]).date() - timedelta(1)
+    of_day = [t for t in months.trades if at(t).date() == day and t["instrument_name"] == "BTC-PERPETUAL"]
+    market.forget("BTC-PERPETUAL", [of_day[len(of_day) // 2]["trade_seq"]])
+    told = tape("measure-volume", "--currency", "BTC", "--kind", "future")
+    assert told.code == 1
+    assert told.out.splitlines()[1].split()[:2] == ["BTC", "future"]
+    assert told.out.splitlines()[1].split()[4] == "1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("measure-volume", "--day", "2999-01-01"),
+        ("measure-volume", "--day", "today"),
+        ("poc-backfill", "--month", "2999-01"),
+        ("poc-backfill", "--month", "June"),
+        ("cost", "plan", "--trades", "5", "--since", "7d"),
+        ("cost", "plan", "--trades", "5", "--set", "idle_minutes=long"),
+    ],
+)
+def test_mistakes_are_told(market: SandboxExchange, tape: TapeCommand, words: tuple[str, ...]) -> None:
+    told = tape(*words)
+    assert (told.code, told.out) == (3, "")
+
+
+def test_a_month_is_planned_run_and_extrapolated(
+    market: SandboxExchange, months: Tape, tape: TapeCommand, clickhouse_client: Client
+) -> None:
+    """What was loaded is the month and nothing else; plan beside fact; the next plan goes by this database."""
+    last_day = at(months.trades[-1]).date().replace(day=1) - timedelta(1)
+    month = f"{last_day:%Y-%m}"
+    truth = [t for t in months.trades if f"{at(t):%Y-%m}" == month]
+    assert len(truth) > 1_000
+    found = json.loads(tape("poc-backfill", "--month", month, "--json").out)
+    assert found["fact"]["trades"] == len(truth)
+    assert clickhouse_client.command("SELECT count() FROM deribit_raw.trades") == len(truth)
+    for name in ("trades", "requests"):
+        assert found["plan"][name] == pytest.approx(found["fact"][name], rel=0.2), name
+    # The list of expired instruments is no part of a plan, which says so; beside so few trades it is a quarter.
+    assert 0.7 < found["plan"]["wire_bytes"] / found["fact"]["wire_bytes"] < 1
+    year = found["extrapolated"]["a year of such months"]
+    assert year["trades"] == 12 * len(truth)
+    assert year["wire_bytes"] == pytest.approx(12 * found["fact"]["wire_bytes"], rel=0.001)
+    assert set(found["extrapolated"]) == {"a year of such months", "btc-options", "everything"}
+    again = tape("poc-backfill", "--month", month)
+    assert "was left to fetch, so nothing can be extrapolated" in again.out
+
+
+def test_a_plan_rests_on_what_this_database_shows(
+    market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client, clickhouse_env: Any
+) -> None:
+    """Bytes of each table by system.parts and seconds by the query log, at the numbers that both show."""
+    raw.create_raw_tables(clickhouse_client)
+    raw.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
+    clickhouse_client.command("CREATE DATABASE deribit")
+    clickhouse_client.command(
+        "CREATE TABLE deribit.trade_versions ENGINE = MergeTree ORDER BY trade_seq "
+        "AS SELECT trade_seq FROM deribit_raw.trades"
+    )
+    clickhouse_client.command("SYSTEM FLUSH LOGS")
+    sizes = dict(
+        clickhouse_client.query(
+            "SELECT database || '.' || table, sum(bytes_on_disk) FROM system.parts "
+            "WHERE active AND database LIKE 'deribit%' GROUP BY 1"
+        ).result_rows
+    )
+    plan = json.loads(tape("cost", "plan", "--trades", "20000", "--json").out)
+    rest = plan["backfill"]["rest_bytes"]
+    assert set(rest) == set(sizes)
+    for table, size in sizes.items():
+        assert float(rest[table]) == pytest.approx(size, abs=20_000 * 0.006), table
+    assert any("system.parts, 20,000 trades" in each["source"] for each in plan["inputs"])
+    at_rest = measured(clickhouse_env)
+    assert at_rest is not None
+    assert at_rest.trades == 20_000
+    done = work(clickhouse_env)
+    assert done is not None
+    assert done.raw_s_per_million > 0
+
+
+def raw_trades(count: int) -> list[dict[str, Any]]:
+    """Options of one instrument, a second apart."""
+    return [
+        {
+            "trade_seq": seq,
+            "trade_id": str(seq),
+            "timestamp": 1_764_000_000_000 + seq * 1000,
+            "instrument_name": "BTC-26DEC25-100000-C",
+            "price": 0.03,
+            "amount": 1.0,
+            "direction": "buy",
+            "tick_direction": 0,
+            "index_price": 90_000.0,
+            "mark_price": 0.03,
+            "currency": "BTC",
+            "kind": "option",
+        }
+        for seq in range(1, count + 1)
+    ]
+
+
+def test_every_input_is_shown_and_can_be_set(cloud_env: pytest.MonkeyPatch, tape: TapeCommand) -> None:
+    """Without a database too: what is then assumed says so, and each `--set` is seen in what is reckoned."""
+    cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
+    told = tape("cost", "plan", "--scope", "btc-options").out
+    assert "is not up; start it: make up" in told
+    words = ("cost", "plan", "--scope", "btc-options", "--json", "--set", "egress_gb=1")
+    plan = json.loads(tape(*words).out)
+    for each in plan["inputs"]:
+        assert f"\n{each['name']} " in told
+        assert each["source"].startswith(
+            ("assumed: ", "price: ", "[sources", "nothing was asked", "set by you")
+        )
+        changed = str(Decimal(each["value"]) * 3 + 7)
+        other = json.loads(tape(*words, "--set", f"{each['name']}={changed}").out)
+        [now] = [one for one in other["inputs"] if one["name"] == each["name"]]
+        assert (Decimal(now["value"]), now["source"]) == (Decimal(changed), "set by you")
+        figures = ("backfill", "holding", "increments")
+        if each["name"] != "host_disk_gb":  # a larger disk changes nothing for what fits already
+            assert [other[name] for name in figures] != [plan[name] for name in figures], each["name"]

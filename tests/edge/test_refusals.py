@@ -1,0 +1,104 @@
+"""What the edge refuses, and what is refused of an edge, is one sentence that says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extract.clickhouse.client import open_client
+from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
+from extract.errors import UsageError
+from extract.paths import ROOT
+from tests.destination.certificates import Authority
+from tests.fixtures.commands import UserShell, environment
+from tests.fixtures.edge import AUTHORITY, Edge, needs_caddy
+
+pytestmark = needs_caddy
+
+SAID = {
+    "no certificate": "wants a client certificate; set CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY.",
+    "neither certificate nor password": "CLICKHOUSE_CLOUD_PASSWORD is not set; CLICKHOUSE_MODE=cloud needs it, or a",
+    "foreign": "CLICKHOUSE_CLOUD_CLIENT_CERT is foreign: 127.0.0.1 does not trust CN=somebody else, which signed it.",
+    "expired": "CLICKHOUSE_CLOUD_CLIENT_CERT has expired on ",
+    "revoked": "CLICKHOUSE_CLOUD_CLIENT_CERT was revoked: 127.0.0.1 has changed its authority since;",
+    "no role": "knows no user by the name of the client certificate in CLICKHOUSE_CLOUD_CLIENT_CERT;",
+    "wrong authority": "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT.",
+    "no authority": "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT.",
+    "wrong host name": "The certificate at localhost is for another host name; check CLICKHOUSE_CLOUD_HOST.",
+}
+
+
+@pytest.fixture(scope="module")
+def cloud(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """The environment of a user who gets one thing wrong, by the name of what that is."""
+    home = tmp_path_factory.mktemp("refused")
+    stranger = Authority(home / "stranger", "/CN=somebody else")
+    before = Authority(home / "before", f"{AUTHORITY} 0")
+
+    def env(wrong: str) -> dict[str, str]:
+        match wrong:
+            case "foreign":
+                return edge.env(certificate=stranger.signed("loader"))
+            case "expired":
+                return edge.env(certificate=edge.authority.signed("past", subject="loader", days=-1))
+            case "revoked":
+                return edge.env(certificate=before.signed("loader"))
+            case "no role":
+                return edge.env(certificate=edge.authority.signed("nobody"))
+        nothing = {"CLICKHOUSE_CLOUD_CLIENT_CERT": "", "CLICKHOUSE_CLOUD_CLIENT_KEY": ""}
+        change = {
+            "no certificate": nothing | {"CLICKHOUSE_CLOUD_PASSWORD": "canary-of-a-password"},
+            "neither certificate nor password": nothing,
+            "wrong authority": {"CLICKHOUSE_CLOUD_CA_CERT": str(stranger.ca.cert)},
+            "no authority": {"CLICKHOUSE_CLOUD_CA_CERT": ""},
+            "wrong host name": {"CLICKHOUSE_CLOUD_HOST": "localhost"},
+        }
+        return edge.env() | change[wrong]
+
+    return env
+
+
+@pytest.mark.parametrize("wrong", SAID)
+def test_the_sentence_says_which(cloud: Callable[[str], dict[str, str]], wrong: str) -> None:
+    """One sentence, a user's mistake; nothing is waited for."""
+    with pytest.raises(UsageError) as raised:
+        open_client(clickhouse_settings("cloud", cloud(wrong)))
+    assert SAID[wrong] in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "canary" not in str(raised.value)
+
+
+COMMANDS = {
+    "dlt": (("dlt", "pipeline", "run"), 3),
+    "dbt": (("dbt", "build", "--target", "cloud"), 2),
+    "tape": (("tape", "gaps"), 3),
+}
+QUICK = {("dlt", "foreign"), ("dbt", "revoked"), ("tape", "expired")}
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        pytest.param(command, wrong, marks=() if (command, wrong) in QUICK else pytest.mark.slow)
+        for command in COMMANDS
+        for wrong in SAID
+    ],
+)
+def test_each_command_says_it_once(
+    cloud: Callable[[str], dict[str, str]],
+    clickhouse: ClickHouseSettings,
+    command: str,
+    wrong: str,
+    tmp_path: Path,
+) -> None:
+    """On the whole screen: the sentence, no traceback; dbt's own two lines around it."""
+    words, code = COMMANDS[command]
+    shell = UserShell(environment(clickhouse, tmp_path) | cloud(wrong) | {"CLICKHOUSE_MODE": "cloud"})
+    done = shell.run(*words, cwd=ROOT / "dbt_project" if command == "dbt" else ROOT)
+    assert done.code == code, done.said
+    assert done.said.count(SAID[wrong]) == 1, done.said
+    assert "Traceback" not in done.said
+    lines = [line for line in done.said.splitlines() if line.strip()]
+    assert len(lines) == (4 if command == "dbt" else 1), done.said

@@ -1,0 +1,210 @@
+"""`tape push`: everything that local has is on cloud once, and each difference is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from extract.push import pushing, tables
+from extract.push.side import QUERY_NAME
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.push.conftest import Both
+from tests.push.many import multiply
+
+Listed = Callable[[Tape], SandboxExchange]
+PUSHED = ("trades", "instruments", "coverage", "rejected_trades", "_dlt_loads", "_dlt_pipeline_state")
+SUMS = (
+    "select count(), uniqExact(instrument_name, trade_seq), sum(toDecimal128(price, 12)), sum(trade_seq) "
+    "from deribit_raw.trades"
+)
+DDL = "select name, create_table_query from system.tables where database = 'deribit_raw' and name != 'pushes' order by 1"
+
+
+@pytest.fixture
+def loaded(both: Both, listed: Listed) -> Both:
+    """3,000 trades of three months on local, in several load packages, and nothing on cloud."""
+    listed(Tape.generate(seed=1, trades=3000, days=70))
+    both.run("local")
+    return both
+
+
+def parts(both: Both, *words: str) -> dict[str, dict]:
+    """By partition, what `tape push` finds; only what is not equal."""
+    found = json.loads(both.tape("push", "--json", *words).out)
+    return {each.pop("partition"): each for each in found["partitions"] if not each["equal"]}
+
+
+def test_what_local_has_is_on_cloud_once_and_proven(loaded: Both) -> None:
+    """Every table that a run makes, made as a run makes it; a second push copies nothing; each month is written down."""
+    assert loaded.tape("push", "--verify").said.endswith(
+        "cloud has no deribit_raw.trades yet, so it is not equal; run: tape push\n"
+    )
+    done = loaded.tape("push")
+    assert done.code == 0, done.said
+    assert "local and cloud are equal: 3,000 trades in 3 months, " in done.out
+    assert loaded.same(*PUSHED)
+    definitions = [side.query(DDL).result_rows for side in (loaded.local, loaded.cloud)]
+    assert definitions[0] == definitions[1]
+    months = (
+        "select toString(toYYYYMM(timestamp)) as m, count() from deribit_raw.trades group by m order by m"
+    )
+    told = "select replaceOne(partition_month, '-', ''), trades from deribit_raw.pushes where target = 'cloud' order by 1"
+    assert loaded.local.query(told).result_rows == loaded.local.query(months).result_rows
+    assert json.loads(loaded.tape("push", "--json").out)["pushed"] == 0
+    assert loaded.tape("push", "--verify").code == 0
+    assert loaded.same(*PUSHED)
+
+
+@pytest.mark.slow
+def test_a_million_trades(loaded: Both) -> None:
+    """Proven equal, large packages and small ones; months without any on cloud come before months that lack little."""
+    multiply(loaded.local, 1_000_000)
+    done = loaded.tape("push")
+    assert done.code == 0, done.said
+    assert "local and cloud are equal: 1,000,000 trades in 14 months, " in done.out
+    assert loaded.cloud.query(SUMS).result_rows == loaded.local.query(SUMS).result_rows
+    order = "select trades from deribit_raw.pushes order by proven_at"
+    trades = [row[0] for row in loaded.local.query(order).result_rows]
+    assert trades == sorted(trades, reverse=True)
+    _each_difference_is_named(loaded)
+
+
+def test_each_difference_is_named_and_what_can_be_repaired_is(loaded: Both) -> None:
+    loaded.tape("push")
+    _each_difference_is_named(loaded)
+
+
+def _each_difference_is_named(both: Both) -> None:
+    """One row changed, one dropped, one added by hand on cloud, in three months; what push says to do heals them."""
+    months = both.cloud.query(
+        "select toYYYYMM(timestamp) as m, any((instrument_name, trade_seq, _dlt_load_id)) from deribit_raw.trades "
+        "group by m order by m desc limit 3"
+    ).result_rows
+    (changed, row), (dropped, lost), (added, copied) = months
+    where = "where instrument_name = {0:String} and trade_seq = {1:Int64} and _dlt_load_id = {2:String}"
+    _mutate(both, f"alter table deribit_raw.trades update price = price + 1 {where}", row)
+    _mutate(both, f"alter table deribit_raw.trades delete {where}", lost)
+    _mutate(
+        both,
+        "insert into deribit_raw.trades select * replace (trade_seq + 77000000 as trade_seq) "
+        f"from (select * from deribit_raw.trades {where})",
+        copied,
+    )
+    label = {month: f"{month // 100}-{month % 100:02}" for month, _ in months}
+    wanted = {label[changed]: "changed", label[dropped]: "lacking", label[added]: "added"}
+    assert both.tape("push", "--verify").code == 1
+    found = parts(both, "--verify")
+    counts = ("lacking", "changed", "added", "restated", "own")
+    assert {month: {n: each[n] for n in counts if each[n]} for month, each in found.items()} == {
+        month: {kind: 1} for month, kind in wanted.items()
+    }
+    proofs = both.local.command("select count() from deribit_raw.pushes")
+
+    done = both.tape("push")
+    assert done.code == 1
+    assert "1 trades pushed" in done.out
+    assert f"local and cloud are not equal: {label[added]}, {label[changed]}." in done.out or (
+        f"local and cloud are not equal: {label[changed]}, {label[added]}." in done.out
+    )
+    assert "push does not touch" in done.out
+    assert parts(both).keys() == {label[changed], label[added]}
+    last = both.local.query(
+        f"select partition_month, count() from deribit_raw.pushes where partition_month in {tuple(wanted)} group by 1"
+    )
+    assert dict(last.result_rows)[label[dropped]] > dict(last.result_rows)[label[changed]], (
+        "only what is proven"
+    )
+    assert both.local.command("select count() from deribit_raw.pushes") > proofs
+
+    statements = [line.strip() for line in done.out.splitlines() if line.startswith("  delete from ")]
+    assert len(statements) == 2
+    for statement in statements:
+        both.cloud.command(statement)
+    healed = both.tape("push")
+    assert healed.code == 0, healed.said
+    assert both.cloud.query(SUMS).result_rows == both.local.query(SUMS).result_rows
+
+
+def _mutate(both: Both, sql: str, row: tuple) -> None:
+    name, seq, load_id = row
+    for at, value in enumerate((f"'{name}'", str(seq), f"'{load_id}'")):
+        sql = sql.replace(f"{{{at}:{('String', 'Int64', 'String')[at]}}}", value)
+    both.cloud.command(sql, settings={"mutations_sync": 2})
+
+
+def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
+    """A month, a package, rows of other tables and the list of packages: though the server knows the inserts' tokens."""
+    loaded.tape("push")
+    for statement in (
+        "alter table deribit_raw.trades delete where toYYYYMM(timestamp) = 202601",
+        "alter table deribit_raw.coverage delete where currency = 'BTC'",
+        "alter table deribit_raw._dlt_loads delete where load_id = (select max(load_id) from deribit_raw._dlt_loads)",
+    ):
+        for _ in range(2):
+            loaded.cloud.command(statement, settings={"mutations_sync": 2})
+            assert loaded.tape("push", "--verify").code == 1
+            done = loaded.tape("push")
+            assert done.code == 0, done.said
+            assert loaded.same(*PUSHED)
+
+
+def test_rows_that_nobody_finished_are_no_part_of_it(loaded: Both) -> None:
+    """A package under way on local is not pushed; rows on cloud that no package brought are told."""
+    columns = "* replace ('9999999999.5' as _dlt_load_id)"
+    loaded.local.command(f"insert into deribit_raw.trades select {columns} from deribit_raw.trades limit 5")
+    done = loaded.tape("push")
+    assert done.code == 0, done.said
+    assert len(loaded.keys(loaded.cloud)) == 3000
+    loaded.cloud.command(f"insert into deribit_raw.trades select {columns} from deribit_raw.trades limit 5")
+    assert sum(each["added"] for each in parts(loaded, "--verify").values()) == 5
+
+
+def test_a_large_package_goes_in_pieces_each_whole_or_not_at_all(
+    loaded: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece is one block of one part; a piece that is there is not sent again."""
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 30_000)
+    monkeypatch.setattr(pushing, "CHUNK_ROWS", 30_000)
+    multiply(loaded.local, 203_000, package_rows=200_000, months=1)
+    loaded.tape("push")
+    assert loaded.same("trades")
+    inserted = (
+        "select rows from system.parts where database = 'deribit_raw' and table = 'trades' and level = 0"
+    )
+    pieces = [rows for (rows,) in loaded.cloud.query(inserted).result_rows]
+    assert sum(pieces) == 203_000, "each row once, and each insert one part of one month"
+    assert 25_000 < max(pieces) < 40_000
+    loaded.cloud.command("system flush logs query_log")
+    named = f"select count() from system.query_log where startsWith(query_id, '{QUERY_NAME}')"
+    assert loaded.cloud.command(named) > 0, "by which the next push sees what is still at work"
+    bucket = "_dlt_load_id < '16' and cityHash64(tuple(instrument_name, trade_seq)) % 7 = 3"
+    before = loaded.cloud.command(f"select count() from deribit_raw.trades where {bucket}")
+    loaded.cloud.command(
+        f"alter table deribit_raw.trades delete where {bucket}", settings={"mutations_sync": 2}
+    )
+    assert f"{before:,} trades pushed" in loaded.tape("push").out
+    assert loaded.same("trades")
+
+
+def test_months_that_retention_dropped_are_left_out(loaded: Both) -> None:
+    """On either side: they are neither copied again nor called different."""
+    loaded.tape("push")
+    loaded.cloud.command("create database deribit")
+    loaded.cloud.command(
+        "create table deribit.retention_drops (table_name String, table_id UUID, month UInt32, dropped_at DateTime64(3)) "
+        "engine = MergeTree order by month"
+    )
+    loaded.cloud.command(
+        "insert into deribit.retention_drops select 'deribit_raw.trades', uuid, 202512, now64(3) from system.tables "
+        "where database = 'deribit_raw' and name = 'trades'"
+    )
+    loaded.cloud.command("alter table deribit_raw.trades drop partition 202512")
+    done = loaded.tape("push")
+    assert done.code == 0, done.said
+    assert "Left out, since `tape retention` dropped them on one side: 2025-12." in done.out
+    assert (
+        loaded.cloud.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0
+    )

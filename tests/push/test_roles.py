@@ -1,0 +1,63 @@
+"""Push through the edge as the roles that `tape grants` makes: the loader's rights are enough, the reader's to verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from extract.clickhouse.roles import ROLES
+from extract.clickhouse.server import embedded_server
+from extract.push import side
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.fixtures.edge import Edge, running_edge
+from tests.push.conftest import Both
+
+
+@pytest.fixture
+def as_role(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Has cloud be a server on which each certificate is the user of its role, and the environment name one of them."""
+    keys = {}
+    for role in ROLES:
+        monkeypatch.setenv(role.password_variable, f"canary-{role.name}")
+        keys |= {
+            f"TAPE_EDGE_{role.name.upper()}_USER": role.name,
+            f"TAPE_EDGE_{role.name.upper()}_KEY": f"canary-{role.name}",
+        }
+    (tmp_path / "edge").mkdir()
+    with (
+        embedded_server(tmp_path / "cloud") as server,
+        running_edge(tmp_path / "edge", edge.certs, server, **keys) as caddy,
+    ):
+
+        def login(name: str) -> None:
+            for variable, value in (edge.env(name) | {"CLICKHOUSE_CLOUD_PORT": str(caddy.port)}).items():
+                monkeypatch.setenv(variable, value)
+
+        yield login
+
+
+def test_the_loader_pushes_and_the_reader_proves(
+    both: Both,
+    as_role: Callable[[str], None],
+    listed: Callable[[Tape], SandboxExchange],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(side, "WAITS_S", (0.0, 0.0))
+    listed(Tape.generate(seed=6, trades=300, days=2))
+    both.run("local", currencies=("BTC",))
+    for name in ("reader", "transformer"):
+        as_role(name)
+        refused = both.tape("push")
+        assert refused.code == 4
+        assert "Not enough privileges" in refused.err
+        assert refused.err.count("\n") == 1
+    as_role("loader")
+    pushed = both.tape("push")
+    assert pushed.code == 0, pushed.said
+    both.run("cloud", currencies=("BTC", "ETH"))
+    as_role("reader")
+    proven = both.tape("push", "--verify")
+    assert proven.code == 0, proven.said

@@ -1,0 +1,90 @@
+"""After a push and a build cloud is the same database, and whatever drifts there is named; through the edge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from dbt.cli.main import dbtRunner
+
+from extract.paths import ROOT
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.dbt.project import failures
+from tests.dbt.test_schema_drift import DRIFTS, plant
+from tests.push.conftest import Both
+from tests.push.test_going_on import TAPE, day
+
+CONSUMED = """
+    select model, load_id, count() from deribit.load_ledger
+    where is_consumed group by model, load_id having count() != 1"""
+LEDGER = "select distinct model, load_id from deribit.load_ledger where is_consumed order by all"
+MODELS = ("trades", "ohlcv_1m", "ohlcv_1d", "instruments", "trade_gaps")
+
+
+@pytest.fixture
+def build(both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`dbt build --target TARGET` in this process."""
+    monkeypatch.setenv("SSL_CERT_FILE", "")  # dbt's plugin sets it; it is put back after the test
+    runner = dbtRunner()
+
+    def build(target: str) -> None:
+        paths = ["--project-dir", ROOT / "dbt_project", "--profiles-dir", ROOT / "profiles"]
+        paths += ["--target-path", tmp_path / target, "--log-path", tmp_path / target]
+        done = runner.invoke(["build", "--target", target, "--log-level", "none", *map(str, paths)])
+        assert done.success, failures(done) or done.exception
+
+    return build
+
+
+@pytest.mark.slow
+def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
+    both: Both, listed: Callable[[Tape], SandboxExchange], build: Callable[[str], None]
+) -> None:
+    """Every pushed package is taken in once by every model, before and after a push of more."""
+    listed(TAPE)
+    both.run("local", until=day(6))
+    assert both.tape("push").code == 0
+    build("cloud")
+    both.run("local")
+    assert both.tape("push").code == 0
+    build("cloud")
+    build("local")
+    assert both.cloud.query(CONSUMED).result_rows == []
+    assert both.cloud.query(LEDGER).result_rows == both.local.query(LEDGER).result_rows
+    for model in MODELS:
+        assert _rows(both.local, model) == _rows(both.cloud, model)
+    aligned = both.tape("schema-align")
+    assert (aligned.code, aligned.out) == (
+        0,
+        "local and cloud are aligned: with the models' contracts and with each other.\n",
+    )
+
+    for table in DRIFTS:
+        plant(SimpleNamespace(client=both.cloud), table)  # type: ignore[arg-type]
+    both.cloud.command("alter table deribit_raw.trades modify column price Float32")
+    both.cloud.command("create table deribit.forgotten (x UInt8) engine = MergeTree order by x")
+    done = both.tape("schema-align", "--json")
+    assert done.code == 1
+    found = {(each["table"], each["thing"]): each for each in json.loads(done.out)}
+    assert {table for table, _ in found} == {f"deribit.{table}" for table in (*DRIFTS, "forgotten")} | {
+        "deribit_raw.trades"
+    }
+    for table, kinds in DRIFTS.items():
+        for _, _, facts in kinds:
+            for thing, _, there in facts:
+                named = [
+                    each
+                    for (of, what), each in found.items()
+                    if of == f"deribit.{table}" and what.startswith(thing)
+                ]
+                assert named, (table, thing)
+                assert there in (named[0]["cloud"] or "none")
+
+
+def _rows(client: Client, model: str) -> str:
+    return client.command(f"select * from deribit.{model} order by all format TSV")
