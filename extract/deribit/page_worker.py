@@ -57,23 +57,27 @@ def page_of(head: Head, body: pa.Buffer) -> TradePage:
     return TradePage(table, head.rows, head.has_more, head.rejected, at_ms=head.at_ms)
 
 
-def answer(transport: httpx.BaseTransport, question: Question) -> tuple[Head, bytes | pa.Buffer]:
+def answer(transport: PooledTransport, question: Question) -> tuple[Head, bytes | pa.Buffer]:
     """The page as an Arrow stream, or the body of whatever else came."""
     request = httpx.Request(
         "GET", question.url, headers=question.headers, extensions={"timeout": question.timeout}
     )
     try:
-        response = transport.handle_request(request)
-        body = response.read()
+        status, headers, body = transport.fetch(request)
     except httpx.TransportError as error:
         return Head(fault=(type(error).__name__, str(error))), b""
-    # The body is decoded by now, and only its headers would say otherwise.
-    headers = [each for each in response.headers.multi_items() if each[0].lower() != "content-encoding"]
-    head = Head(response.status_code, headers, response.num_bytes_downloaded)
-    if head.status == 200:
-        with contextlib.suppress(NoResultError, *NO_JSON):
-            return _as_parts(head, decode_page(body))
+    head = Head(status, headers, len(body))
+    if status == 200:
+        with contextlib.suppress(NoResultError, httpx.DecodingError, *NO_JSON):
+            return _as_parts(head, decode_page(_plain(headers, body)))
     return head, body
+
+
+def _plain(headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """`body` unpacked as its headers say; most are as they are, and cost no copy."""
+    if not any(name.lower() == "content-encoding" for name, _ in headers):
+        return body
+    return httpx.Response(200, headers=headers, content=body).read()
 
 
 def _as_parts(head: Head, page: TradePage) -> tuple[Head, pa.Buffer]:
@@ -85,7 +89,7 @@ def _as_parts(head: Head, page: TradePage) -> tuple[Head, pa.Buffer]:
     return head, sink.getvalue()
 
 
-def serve(lane: socket.socket, transport: httpx.BaseTransport) -> None:
+def serve(lane: socket.socket, transport: PooledTransport) -> None:
     """Says that it is ready, then answers one question after another until the other end is closed."""
     decoder, encoder = msgspec.msgpack.Decoder(Question), msgspec.msgpack.Encoder()
     with contextlib.suppress(EOFError, OSError):

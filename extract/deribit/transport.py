@@ -25,6 +25,11 @@ class PooledTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        status, headers, body = self.fetch(request)
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
+
+    def fetch(self, request: httpx.Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        """(status, headers, body as it came over the wire)."""
         timeout = request.extensions.get("timeout", {})
         try:
             answer = self._pool.request(
@@ -38,9 +43,7 @@ class PooledTransport(httpx.BaseTransport):
             )
         except HTTPError as error:
             raise _as_httpx(error)(str(error), request=request) from error
-        return httpx.Response(
-            answer.status, headers=list(answer.headers.items()), stream=httpx.ByteStream(answer.data)
-        )
+        return answer.status, list(answer.headers.items()), answer.data
 
     def close(self) -> None:
         self._pool.clear()
