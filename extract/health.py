@@ -17,7 +17,7 @@ from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import CannotTellError, TapeError
 from extract.gaps import EVERYTHING, Scope, ask
-from extract.health_sql import DISKS, MODELS_PENDING, MONTHS_PENDING
+from extract.health_sql import DISKS, LEDGER, MODELS_PENDING, MONTHS_PENDING
 from extract.paths import tape_dir
 from extract.status import StreamStatus, status
 from extract.status_command import duration
@@ -128,8 +128,7 @@ def _is_in(each: StreamStatus, scope: Scope) -> bool:
 
 def _marts(limits: Limits, client: Client) -> Check:
     """Since when a finished load package waits to be taken in by a model."""
-    rows = ask(client, MODELS_PENDING)
-    if not rows:
+    if not ask(client, LEDGER) or not (rows := ask(client, MODELS_PENDING)):
         raise CannotTellError("There are no models yet; run: dbt build")
     pending = {model: (count, since) for model, count, since in rows if count}
     if not pending:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 
+LEDGER = f"select 1 from system.tables where database = '{MART_DATABASE}' and name = 'load_ledger'"
+
 # One row per model that consumes load packages: how many finished ones it has not, and since when.
 MODELS_PENDING = f"""
 with
