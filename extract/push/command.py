@@ -58,10 +58,10 @@ def show(report: PushReport) -> None:
 
 def notes(report: PushReport) -> list[str]:
     """A sentence for each thing that one should know."""
-    found = [
-        f"{report.pushed:,} trades pushed in {report.seconds:.1f} s ({report.pushed / report.seconds:,.0f}/s)."
-    ]
-    found = found if report.pushed else []
+    found: list[str] = []
+    if report.pushed:
+        trades = f"{report.pushed:,} trade{'s' * (report.pushed != 1)}"
+        found.append(f"{trades} pushed in {report.seconds:.1f} s ({report.pushed / report.seconds:,.0f}/s).")
     if report.left_out:
         months = ", ".join(f"{month // 100}-{month % 100:02}" for month in report.left_out)
         found.append(f"Left out, since `tape retention` dropped them on one side: {months}.")

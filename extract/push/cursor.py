@@ -60,16 +60,21 @@ def _client(settings: ClickHouseSettings, schema: Schema) -> TapeClickHouseClien
 
 def newest_state(side: Side, among: Collection[str] | None = None, but: Collection[str] = ()) -> State | None:
     """The state that a run would go on from, of finished packages `among` these, or of all `but` those."""
-    sql = f"""
-        select s.state, toString(s._dlt_load_id) as load_id
-        from {RAW_DATABASE}.{STATE} as s
-        inner join {RAW_DATABASE}.{LOADS} as l on l.load_id = s._dlt_load_id
-        where l.status = 0 and s.pipeline_name = {{pipeline:String}}
+    table = f"{RAW_DATABASE}.{STATE} where pipeline_name = {{pipeline:String}}"
+    listed = f"""
+        select toString(_dlt_load_id) as load_id from {table}
+            and load_id in (select load_id from {RAW_DATABASE}.{LOADS} where status = 0)
         order by load_id desc"""
-    for state, load_id in side.rows(sql, pipeline=PIPELINE_NAME):
-        if (among is None or load_id in among) and load_id not in but:
-            return decompress_state(state)  # type: ignore[return-value]
-    return None
+    loads = [load_id for (load_id,) in side.rows(listed, pipeline=PIPELINE_NAME)]
+    newest = next((each for each in loads if (among is None or each in among) and each not in but), None)
+    if newest is None:
+        return None
+    [(state, *_), *_] = side.rows(
+        f"select state from {table} and _dlt_load_id = {{load_id:String}}",
+        pipeline=PIPELINE_NAME,
+        load_id=newest,
+    )
+    return decompress_state(state)  # type: ignore[return-value]
 
 
 def exchange_of(state: State | None) -> str | None:

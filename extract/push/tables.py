@@ -19,7 +19,8 @@ OWN = frozenset({LOADS, VERSIONS, PUSHES})
 as tables are made; and what this command itself writes down."""
 CHUNK_ROWS = 200_000
 """What is read and inserted at once; some 10 MB on the wire."""
-CHUNK_LOADS = 500
+CHUNK_LOADS = 100
+"""So that a chunk of states, of which each is some 50 kB, is no larger."""
 
 
 class Group(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.destination.certificates import Authority
-from tests.fixtures.edge import ROLES, Edge, needs_caddy, running_edge
+from tests.fixtures.edge import CADDYFILE, ROLES, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 
@@ -141,3 +142,27 @@ def test_a_large_insert_streams_through_up_to_the_limit(edge: Edge, tmp_path: Pa
         assert ask(narrow, insert, body=b"1\n" * 1000)[0] == 413
     assert ask(edge, select("select count() from edge_test.t")) == (200, f"{rows + 1}\n")
     ask(edge, "/", body=b"drop database edge_test sync")
+
+
+def test_every_setting_of_the_edge_is_explained() -> None:
+    """What `Caddyfile` takes from the environment stands in `edge.env.example`, with the same default, and nothing else."""
+    taken = re.findall(r"\{\$(TAPE_EDGE_\w+)(?::([^}]*))?\}", CADDYFILE.read_text())
+    taken += re.findall(r"\{env\.(TAPE_EDGE_\w+)()\}", CADDYFILE.read_text())
+    defaults = dict(taken)
+    del defaults["TAPE_EDGE_ADMIN"]  # the unit has made the directory of its default
+    example = (CADDYFILE.parent / "edge.env.example").read_text()
+    shown = dict(re.findall(r"^#?(TAPE_EDGE_\w+)=(.*)$", example, re.MULTILINE))
+    assert shown.pop("TAPE_EDGE_CERTS")
+    assert shown == {name: default for name, default in defaults.items() if name != "TAPE_EDGE_CERTS"}
+
+
+def test_the_unit_runs_the_caddyfile_with_that_environment() -> None:
+    """The paths of the unit are those of the steps in the README, and its socket's directory is the Caddyfile's."""
+    unit = (CADDYFILE.parent / "deribit-tape-edge.service").read_text()
+    readme = (CADDYFILE.parent / "README.md").read_text()
+    assert "EnvironmentFile=/etc/deribit-tape/edge.env\n" in unit
+    assert unit.count("--config /etc/deribit-tape/Caddyfile") == 2
+    assert "RuntimeDirectory=deribit-tape-edge\n" in unit
+    assert "unix//run/deribit-tape-edge/" in CADDYFILE.read_text()
+    for path in ("/etc/deribit-tape/edge.env", "root@edge.example.com:/etc/deribit-tape/\n"):
+        assert path in readme

@@ -105,7 +105,7 @@ def _each_difference_is_named(both: Both) -> None:
 
     done = both.tape("push")
     assert done.code == 1
-    assert "1 trades pushed" in done.out
+    assert "1 trade pushed" in done.out
     assert f"local and cloud are not equal: {label[added]}, {label[changed]}." in done.out or (
         f"local and cloud are not equal: {label[changed]}, {label[added]}." in done.out
     )

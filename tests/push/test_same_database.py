@@ -53,6 +53,7 @@ def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
     both.run("local")
     assert both.tape("push").code == 0
     build("cloud")
+    both.local.command("create database deribit")  # dbt makes it in its first connection alone
     build("local")
     assert both.cloud.query(CONSUMED).result_rows == []
     assert both.cloud.query(LEDGER).result_rows == both.local.query(LEDGER).result_rows

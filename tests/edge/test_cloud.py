@@ -1,0 +1,167 @@
+"""The whole way to the target cloud through the edge: loaded, built, the same as local; one port, warm, no secret told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from extract.clickhouse.client import open_client
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.paths import ROOT
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.destination.proxy import proxy_to
+from tests.fixtures.commands import Done, UserShell, environment
+from tests.fixtures.edge import SERVER_PASSWORD, Edge, needs_caddy
+
+pytestmark = needs_caddy
+
+PASSWORD = "canary-of-the-cloud-user"
+# What Python sees of its sockets, in every process of a command: where each of them goes to.
+WATCHER = """
+import os, sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.bind") and isinstance(arguments[1], tuple):
+        with open(os.environ["WATCHED"], "a") as file:
+            file.write(f"{event} {arguments[1][0]} {arguments[1][1]}\\n")
+sys.addaudithook(watch)
+"""
+
+
+@dataclass
+class Cloud:
+    """What one run of everything came to."""
+
+    edge: Edge
+    exchange: SandboxExchange
+    shell: UserShell
+    home: Path
+    tape: Tape
+    port: int
+    done: dict[str, Done]
+    connections: dict[str, int]
+    command_lines: set[str]
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    edge: Edge,
+    clickhouse: ClickHouseSettings,
+    drop_databases: Callable[[], None],
+    small_tape: Tape,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Cloud]:
+    """`CLICKHOUSE_MODE=cloud make run`, as its two commands, from a sandbox exchange; through a counter of connections."""
+    drop_databases()
+    home = tmp_path_factory.mktemp("cloud-user")
+    (home / "sitecustomize.py").write_text(WATCHER)
+    with SandboxExchange(small_tape) as exchange, proxy_to(edge.port) as proxy, reading_ps() as command_lines:
+        env = environment(clickhouse, home) | edge.env()
+        env |= {"CLICKHOUSE_CLOUD_PORT": str(proxy.port), "CLICKHOUSE_CLOUD_PASSWORD": PASSWORD}
+        env |= {"PYTHONPATH": str(home), "WATCHED": str(home / "watched")}
+        shell = UserShell(env).at(exchange)
+        found = Cloud(edge, exchange, shell, home, small_tape, proxy.port, {}, {}, command_lines)
+        for name, words in (
+            ("dlt", ("dlt", "pipeline", "run")),
+            ("dbt", ("dbt", "build", "--target", "cloud")),
+        ):
+            before = proxy.connections
+            where = ROOT / "dbt_project" if name == "dbt" else ROOT
+            found.done[name] = shell.ok(*words, cwd=where, CLICKHOUSE_MODE="cloud")
+            found.connections[name] = proxy.connections - before
+        (home / "watched").rename(home / "watched-cloud")
+        yield found
+    with open_client(edge.clickhouse) as client:
+        for database in ("deribit", "deribit_raw"):
+            client.command(f"drop database if exists {database} sync")
+
+
+@contextlib.contextmanager
+def reading_ps() -> Iterator[set[str]]:
+    """Every command line that is to be seen on this machine while the block runs."""
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield seen
+    stop.set()
+    thread.join()
+
+
+def test_every_trade_arrives_and_is_built(cloud: Cloud) -> None:
+    """deribit.trades behind the edge holds each trade of the tape once."""
+    wanted = sorted((t["instrument_name"], t["trade_seq"]) for t in cloud.tape.trades)
+    with open_client(cloud.edge.clickhouse) as client:
+        rows = client.query("select instrument_name, trade_seq from deribit.trades").result_rows
+        candles = client.command("select count() from deribit.ohlcv_1m")
+    assert sorted(rows) == wanted
+    assert candles > 0
+
+
+@pytest.mark.slow
+def test_both_targets_are_the_same_database(cloud: Cloud) -> None:
+    """After the same run into local, `tape schema-align` finds nothing."""
+    local = {"TAPE_DIR": str(cloud.home / "local-tape"), "CLICKHOUSE_MODE": "local"}
+    cloud.shell.ok("dlt", "pipeline", "run", **local)
+    cloud.shell.ok("dbt", "build", "--target", "local", cwd=ROOT / "dbt_project", **local)
+    done = cloud.shell.run("tape", "schema-align")
+    assert (done.code, done.out) == (
+        0, "local and cloud are aligned: with the models' contracts and with each other.\n"
+    ), done.said  # fmt: skip
+
+
+def test_nothing_but_the_one_https_port_is_opened(cloud: Cloud) -> None:
+    """Of dlt and dbt: connections to the edge and to the exchange, and to nothing else; nobody listens."""
+    watched = (cloud.home / "watched-cloud").read_text().splitlines()
+    connected = {tuple(line.split()[1:]) for line in watched if line.startswith("socket.connect ")}
+    exchange_port = cloud.exchange.url.rpartition(":")[2].partition("/")[0]
+    assert {port for _, port in connected} == {str(cloud.port), exchange_port}
+    assert {host for host, _ in connected} == {"127.0.0.1"}
+    bound = {line.split()[2] for line in watched if line.startswith("socket.bind ")}
+    assert bound <= {"0"}
+
+
+def test_connections_stay_warm(cloud: Cloud) -> None:
+    """Hundreds of requests share a handful of connections: one for each thread, and dbt's own few besides."""
+    assert 0 < cloud.connections["dlt"] <= 25
+    assert 0 < cloud.connections["dbt"] <= 25
+
+
+def test_no_secret_is_told_anywhere(cloud: Cloud) -> None:
+    """Neither password nor key: on no screen, in no file that commands, edge or ClickHouse wrote, in no process list."""
+    key = Path(cloud.shell.env["CLICKHOUSE_CLOUD_CLIENT_KEY"]).read_text().splitlines()[1]
+    secrets = [PASSWORD, SERVER_PASSWORD, key, cloud.shell.env["CLICKHOUSE_LOCAL_PASSWORD"]]
+    told = {f"screen of {name}": done.said for name, done in cloud.done.items()}
+    told |= {f"process {number}": line for number, line in enumerate(cloud.command_lines)}
+    written = [path for path in (*cloud.home.rglob("*"), *cloud.edge.home.rglob("*")) if path.is_file()]
+    keys = {path for path in written if path.suffix == ".key"}
+    names = {path.name for path in written}
+    assert {
+        "manifest.json",
+        "run_results.json",
+        "dbt.log",
+        "caddy.log",
+        "autosave.json",
+        "state.json",
+    } <= names
+    assert any("dlt pipeline run" in line for line in cloud.command_lines)
+    assert any("caddy run" in line for line in cloud.command_lines)
+    for secret in secrets:
+        assert not [name for name, text in told.items() if secret in text]
+        assert not [path for path in written if path not in keys and secret.encode() in path.read_bytes()]
+    assert os.environ.get("CLICKHOUSE_CLOUD_PASSWORD") is None

@@ -1,0 +1,14 @@
+"""`tape` in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fixtures.commands import Done, tape_here
+
+
+@pytest.fixture
+def tape() -> Callable[..., Done]:
+    return tape_here

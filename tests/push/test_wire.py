@@ -1,0 +1,53 @@
+"""Whatever breaks on the way to cloud, each row arrives once."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from extract.push import side
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.destination.proxy import Proxy, proxy_to
+from tests.fixtures.edge import SERVER_PASSWORD, Edge
+from tests.push.conftest import Both
+from tests.push.many import multiply
+
+INSERT = b"INSERT+INTO+deribit_raw.trades"
+
+
+@pytest.fixture
+def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A way to cloud by TLS and password that loses answers and cuts requests."""
+    server = edge.authority.signed("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.cert, server.key)
+    with proxy_to(edge.clickhouse.port, context) as proxy:
+        for name in ("CLIENT_CERT", "CLIENT_KEY"):
+            monkeypatch.delenv(f"CLICKHOUSE_CLOUD_{name}")
+        monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(proxy.port))
+        monkeypatch.setenv("CLICKHOUSE_CLOUD_USER", edge.clickhouse.user)
+        monkeypatch.setenv("CLICKHOUSE_CLOUD_PASSWORD", SERVER_PASSWORD)
+        monkeypatch.setattr(side, "WAITS_S", (0.0, 0.0))
+        proxy.marker = INSERT
+        yield proxy
+
+
+def test_answers_that_are_lost_and_requests_that_are_cut(
+    both: Both, wire: Proxy, listed: Callable[[Tape], SandboxExchange]
+) -> None:
+    """The server has it all and the client never hears of it; or the server has half a block, and takes none of it."""
+    listed(Tape.generate(seed=1, trades=3000, days=2))
+    both.run("local")
+    multiply(both.local, 60_000, months=1)
+    lost: list[int] = []
+    wire.on_lost = lambda: lost.append(1)
+    wire.lose_answers, wire.cut_after_bytes = 2, 200_000
+    done = both.tape("push")
+    assert done.code == 0, done.said
+    assert lost
+    assert wire.cut_after_bytes is None
+    assert both.same("trades")
+    assert len(both.keys(both.cloud)) == 60_000
