@@ -10,7 +10,8 @@ from typing import Any
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.cost.estimate import Estimate, estimate
 from extract.cost.inputs import BYTES, Inputs
-from extract.cost.measured import LEAST_TRADES, measured, work
+from extract.cost.measured import LEAST_TRADES, LEAST_WORK, measured, work
+from extract.cost.service import put_service
 from extract.cost.weigh import scale
 from extract.deribit.config import deribit_config
 from extract.deribit.record import Trade
@@ -67,7 +68,7 @@ def cost_plan(
     _put_backfill(inputs)
     if options is not None:
         notes += _put_probes(inputs, options)
-    notes += _put_database(inputs)
+    notes += _put_database(inputs) + put_service(inputs)
     return CostPlan(inputs, estimate(inputs), notes)
 
 
@@ -105,7 +106,7 @@ def _put_volume(inputs: Inputs) -> None:
 def _put_backfill(inputs: Inputs) -> None:
     """The speed of a month that `tape poc-backfill` has run, unless the rate limit was what held it back."""
     kept = recall("backfill")
-    if not kept or kept.get("trades", 0) < LEAST_TRADES:
+    if not kept or kept.get("trades", 0) < LEAST_WORK:
         return
     held_back_s = kept["requests"] / kept["requests_per_second"]
     if held_back_s < HELD_BACK * kept["seconds"]:
@@ -132,6 +133,8 @@ def _put_bytes(inputs: Inputs, settings: ClickHouseSettings) -> list[str]:
     inputs.put_bytes(
         found.bytes_per_trade, f"measured: system.parts, {found.trades:,} trades of this database"
     )
+    if not found.has_models:
+        return ["No models are built in this database: their bytes at rest are assumed."]
     return []
 
 
@@ -139,7 +142,7 @@ def _put_work(inputs: Inputs, settings: ClickHouseSettings) -> list[str]:
     found = work(settings)
     if found is None:
         return [
-            f"system.query_log knows of fewer than {LEAST_TRADES:,} trades: compute is assumed, not measured."
+            f"system.query_log knows of fewer than {LEAST_WORK:,} trades: compute is assumed, not measured."
         ]
     source = f"measured: system.query_log, {found.trades:,} trades of this database"
     unit = "processor seconds of ClickHouse a million trades"
