@@ -74,6 +74,8 @@ class CloudApi(Server):
         self.services: list[dict[str, Any]] = []
         self.faults: deque[tuple[int, dict[str, str], Any]] = deque()
         self.windows: list[tuple[date, date]] = []
+        self.too_fast = 0
+        """Requests that came too fast; each was refused."""
         self.grand_total_off = Decimal(0)
         self.clock = clock
         self._times: deque[float] = deque(maxlen=11)
@@ -88,6 +90,7 @@ class CloudApi(Server):
         now = self.clock()
         self._times.append(now)
         if len(self._times) == 11 and now - self._times[0] < 10:
+            self.too_fast += 1
             return 429, {"Retry-After": "1"}, {"error": "TOO_MANY_REQUESTS"}
         if self.faults:
             return self.faults.popleft()
