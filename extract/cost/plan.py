@@ -78,8 +78,9 @@ def _put_probes(inputs: Inputs, options: RunOptions) -> list[str]:
     plan = make_plan(options, lambda stream, trades: pages.setdefault(stream, []).extend(trades))
     source = f"measured: probes of the exchange at {plan.planned_at}"
     inputs.put("trades", plan.trades, "trades", source)
-    inputs.put("requests", plan.requests, "requests", source)
-    inputs.put("wire_bytes", plan.wire_bytes, "bytes over the wire", source)
+    if not inputs.is_set("trades"):  # those are for the trades that were found
+        inputs.put("requests", plan.requests, "requests", source)
+        inputs.put("wire_bytes", plan.wire_bytes, "bytes over the wire", source)
     count = sum(map(len, pages.values()))
     if count >= LEAST_TRADES:
         with scale(clickhouse_settings()) as weights:

@@ -250,6 +250,11 @@ def test_a_plan_weighs_the_probes(
     sources = {each["name"]: each["source"] for each in plan["inputs"]}
     assert "trades of the probes, weighed" in sources["bytes.deribit_raw.trades"]
     assert tables(clickhouse_client) == set()
+    other = json.loads(tape("cost", "plan", "--set", "trades=1000000", "--json").out)["backfill"]
+    assert (other["trades"], other["requests"]) == (
+        "1000000",
+        "167",
+    )  # not those of the trades that were found
     run(RunOptions())
     sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
     fact = clickhouse_client.command(sql)

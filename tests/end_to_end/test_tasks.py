@@ -70,6 +70,7 @@ def test_mise_parses_every_task_and_each_is_described(mise: Path, shell: UserShe
     tasks = json.loads(mise_ok(mise, shell, tmp_path, "tasks", "ls", "--json"))
     names = {"install", "up", "down", "demo", "run", "test", "local-init", "local-validate", "cloud-init"}
     names |= {"cloud-validate", "schema-align", "e2e-validate", "measure-volume"}
+    names |= {"poc-backfill", "measure-baseline", "monitor-egress"}
     assert names <= {task["name"] for task in tasks}
     assert all(task["description"] for task in tasks)
 
