@@ -15,6 +15,7 @@ from extract.errors import TapeError, UsageError
 COMMANDS = {
     "up": "extract.clickhouse.command",
     "down": "extract.clickhouse.command",
+    "init": "extract.init",
     "sandbox": "extract.sandbox.command",
     "demo": "extract.demo",
     "gaps": "extract.gaps_command",

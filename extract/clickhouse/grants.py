@@ -29,7 +29,8 @@ def apply(target: str, passwords: Mapping[str, str]) -> None:
             if code == ACCESS_DENIED:
                 raise UsageError(
                     f"User {settings.user!r} may not make roles and users at {settings.url}; "
-                    f"log in as an admin by CLICKHOUSE_{target.upper()}_USER."
+                    f"log in as an admin by CLICKHOUSE_{target.upper()}_USER. The embedded ClickHouse makes them itself, "
+                    "when `tape up` starts it with the roles' passwords in the environment."
                 ) from None
             if code in NO_WRITABLE_STORAGE:
                 raise UsageError(

@@ -155,9 +155,7 @@ class Aws:
         return round(found)
 
     def _client(self, service: str, region: str) -> Any:
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60
-        )
+        config = Config(connect_timeout=10, read_timeout=60)
         return _told(lambda: self._session.client(service, region_name=region, config=config))
 
 

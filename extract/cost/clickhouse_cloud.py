@@ -2,7 +2,7 @@
 
 https://clickhouse.com/docs/products/cloud/api-reference/billing/get-organization-usage-costs: GET
 /v1/organizations/{id}/usageCost with from_date and to_date (included, at most 31 days in all, UTC), basic auth, ten
-requests in ten seconds. 1 CHC is 1 USD.
+requests in ten seconds. 1 CHC is 1 USD. And how its services are set up to idle: GET /v1/organizations/{id}/services.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -30,6 +31,8 @@ PER_SECOND = 0.8
 NOISE = Decimal("1e-9")
 """The API's numbers are binary fractions: what a record's parts lack of its total by less than this is no charge."""
 RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,26 @@ class _Answer(msgspec.Struct):
     result: _Usage
 
 
+class Endpoint(msgspec.Struct, frozen=True):
+    host: str = ""
+
+
+class Service(msgspec.Struct, frozen=True, rename="camel"):
+    """One service as it is set up. It idles after `idle_timeout_minutes` without a query, if `idle_scaling`."""
+
+    name: str
+    state: str
+    idle_scaling: bool = True
+    idle_timeout_minutes: int | None = None
+    num_replicas: int | None = None
+    min_replica_memory_gb: int | None = None
+    endpoints: list[Endpoint] = []
+
+
+class _Services(msgspec.Struct):
+    result: list[Service]
+
+
 class _Refusal(msgspec.Struct):
     error: str = ""
     request_id: str = msgspec.field(name="requestId", default="")
@@ -132,21 +155,28 @@ class UsageCostClient:
         """
         return [record for window in days.windows(MOST_DAYS) for record in self._window(window)]
 
+    def services(self) -> list[Service]:
+        """All services of the organization. Raises what `usage` raises."""
+        return self._ask("services", {}, _Services).result
+
     def _window(self, days: Days) -> list[UsageRecord]:
-        body = self._retrier.run(lambda: self._get(days))
-        try:
-            found = msgspec.json.decode(body, type=_Answer).result
-        except msgspec.MsgspecError as error:
-            raise FinalError(
-                f"The usage-cost API of ClickHouse Cloud answers in another shape than it documents: {error}."
-            ) from error
+        params = {"from_date": str(days.first), "to_date": str(days.last)}
+        found = self._ask("usageCost", params, _Answer).result
         _check(found, days)
         return found.costs
 
-    def _get(self, days: Days) -> bytes:
+    def _ask(self, what: str, params: dict[str, str], shape: type[T]) -> T:
+        body = self._retrier.run(lambda: self._get(what, params))
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except msgspec.MsgspecError as error:
+            raise FinalError(
+                f"The API of ClickHouse Cloud answers {what} in another shape than it documents: {error}."
+            ) from error
+
+    def _get(self, what: str, params: dict[str, str]) -> bytes:
         self._limiter.acquire()
-        path = f"/v1/organizations/{self._settings.organization_id}/usageCost"
-        params = {"from_date": str(days.first), "to_date": str(days.last)}
+        path = f"/v1/organizations/{self._settings.organization_id}/{what}"
         try:
             response = self._http.get(path, params=params)
         except httpx.RequestError as error:
@@ -170,7 +200,7 @@ class UsageCostClient:
             return UsageError(
                 f"ClickHouse Cloud knows no such organization ({said}); check CLICKHOUSE_CLOUD_ORGANIZATION_ID."
             )
-        message = f"The usage-cost API of ClickHouse Cloud answered with {said}"
+        message = f"The API of ClickHouse Cloud answered with {said}"
         if status in RETRIABLE:
             wait = response.headers.get("retry-after", "")
             return RetriableError(message, retry_after_s=float(wait) if wait.isdecimal() else None)

@@ -77,6 +77,10 @@ class Inputs:
     def bytes_by_table(self) -> dict[str, Decimal]:
         return {each.name.removeprefix(BYTES): each.value for each in self if each.name.startswith(BYTES)}
 
+    def is_set(self, name: str) -> bool:
+        """Whether the user has."""
+        return name in self._fixed
+
     def set(self, words: Iterable[str]) -> None:
         """`NAME=VALUE` as a user types it. Raises UsageError that names what there is."""
         for word in words:

@@ -13,10 +13,15 @@ from extract.clickhouse.failures import UNDEFINED_RELATION_CODES, explain, serve
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
 
 LEAST_TRADES = 10_000
-"""Below so many, what each part and each statement takes by itself outweighs the trades."""
+"""Below so many, what each part takes by itself outweighs the trades."""
+LEAST_WORK = 100_000
+"""Below so many, what each statement, each request and each start takes by itself outweighs the trades."""
 
 _PARTS = f"""
-select database || '.' || table as name, sum(bytes_on_disk) as bytes, sum(rows) as rows
+select
+    database || '.' || if(startsWith(table, '_dlt_'), '_dlt', table) as name,
+    sum(bytes_on_disk) as bytes,
+    sum(rows) as rows
 from system.parts
 where active and database in ('{RAW_DATABASE}', '{MART_DATABASE}')
 group by name
@@ -63,13 +68,13 @@ def measured(settings: ClickHouseSettings) -> Measured | None:
     return Measured(trades, {name: int(size) / trades for name, size, _ in rows})
 
 
-def work(settings: ClickHouseSettings) -> Work | None:
-    """None where the query log is not kept, or knows of fewer than LEAST_TRADES."""
+def work(settings: ClickHouseSettings, least: int = LEAST_WORK) -> Work | None:
+    """None where the query log is not kept, or knows of fewer than `least` trades."""
     try:
         [(trades, raw_s, model_s)] = _rows(settings, _WORK)
     except ClickHouseError:
         return None
-    if trades < LEAST_TRADES:
+    if trades < least:
         return None
     return Work(int(trades), raw_s / trades * 1e6, model_s / trades * 1e6)
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.cost.estimate import Estimate, estimate
 from extract.cost.inputs import BYTES, Inputs
-from extract.cost.measured import LEAST_TRADES, measured, work
+from extract.cost.measured import LEAST_TRADES, LEAST_WORK, measured, work
+from extract.cost.service import put_service
 from extract.cost.weigh import scale
 from extract.deribit.config import deribit_config
 from extract.deribit.state import Stream
@@ -68,7 +69,7 @@ def cost_plan(
     _put_backfill(inputs)
     if options is not None:
         notes += _put_probes(inputs, options)
-    notes += _put_database(inputs)
+    notes += _put_database(inputs) + put_service(inputs)
     return CostPlan(inputs, estimate(inputs), notes)
 
 
@@ -78,8 +79,9 @@ def _put_probes(inputs: Inputs, options: RunOptions) -> list[str]:
     plan = make_plan(options, lambda stream, table: pages.setdefault(stream, []).append(table))
     source = f"measured: probes of the exchange at {plan.planned_at}"
     inputs.put("trades", plan.trades, "trades", source)
-    inputs.put("requests", plan.requests, "requests", source)
-    inputs.put("wire_bytes", plan.wire_bytes, "bytes over the wire", source)
+    if not inputs.is_set("trades"):  # those are for the trades that were found
+        inputs.put("requests", plan.requests, "requests", source)
+        inputs.put("wire_bytes", plan.wire_bytes, "bytes over the wire", source)
     probed = {stream: pa.concat_tables(tables) for stream, tables in pages.items()}
     count = sum(table.num_rows for table in probed.values())
     if count >= LEAST_TRADES:
@@ -107,7 +109,7 @@ def _put_volume(inputs: Inputs) -> None:
 def _put_backfill(inputs: Inputs) -> None:
     """The speed of a month that `tape poc-backfill` has run, unless the rate limit was what held it back."""
     kept = recall("backfill")
-    if not kept or kept.get("trades", 0) < LEAST_TRADES:
+    if not kept or kept.get("trades", 0) < LEAST_WORK:
         return
     held_back_s = kept["requests"] / kept["requests_per_second"]
     if held_back_s < HELD_BACK * kept["seconds"]:
@@ -134,6 +136,8 @@ def _put_bytes(inputs: Inputs, settings: ClickHouseSettings) -> list[str]:
     inputs.put_bytes(
         found.bytes_per_trade, f"measured: system.parts, {found.trades:,} trades of this database"
     )
+    if not found.has_models:
+        return ["No models are built in this database: their bytes at rest are assumed."]
     return []
 
 
@@ -141,7 +145,7 @@ def _put_work(inputs: Inputs, settings: ClickHouseSettings) -> list[str]:
     found = work(settings)
     if found is None:
         return [
-            f"system.query_log knows of fewer than {LEAST_TRADES:,} trades: compute is assumed, not measured."
+            f"system.query_log knows of fewer than {LEAST_WORK:,} trades: compute is assumed, not measured."
         ]
     source = f"measured: system.query_log, {found.trades:,} trades of this database"
     unit = "processor seconds of ClickHouse a million trades"

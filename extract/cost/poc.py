@@ -7,10 +7,10 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 
 from extract.cost.estimate import Backfill, estimate
 from extract.cost.inputs import Inputs
+from extract.cost.measured import LEAST_WORK
 from extract.cost.plan import RAW_BYTES, SCOPES, remember
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
@@ -36,6 +36,11 @@ class Used:
     rest_bytes: int
     requests_per_second: float
     """What was allowed."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether speed and requests tell of more than a run's beginning."""
+        return self.trades >= LEAST_WORK
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,10 @@ def _cpu_seconds() -> float:
 
 
 def extrapolate(used: Used, page_size: int) -> dict[str, Backfill]:
-    """A year of such months, and the volumes that are known of the exchange, at this month's figures for each trade."""
+    """A year of such months, and the volumes that are known of the exchange, at this month's figures for each trade.
+
+    Requests and speed of fewer than LEAST_WORK trades are mostly those of a run's beginning, so they are assumed then.
+    """
     found = {}
     for name, scope in {"a year of such months": None, **{scope: scope for scope in SCOPES}}.items():
         inputs = Inputs()
@@ -105,14 +113,15 @@ def extrapolate(used: Used, page_size: int) -> dict[str, Backfill]:
         source = f"measured: tape poc-backfill, {used.month}"
         if scope is None:
             inputs.put("trades", used.trades * MONTHS_A_YEAR, "trades", source)
-        per_trade = Decimal(used.requests) / used.trades
-        inputs.put("requests", round(inputs["trades"] * per_trade), "requests", source)
+        times = inputs["trades"] / used.trades
+        inputs.put("requests", round(times * used.requests) if used.is_large else 0, "requests", source)
         inputs.put("requests_per_second", used.requests_per_second, "requests a second", "[sources.deribit]")
         inputs.put("page_size", page_size, "trades a page", "[sources.deribit]")
-        inputs.put("wire_bytes", round(inputs["trades"] * used.wire_bytes / used.trades), "bytes", source)
+        inputs.put("wire_bytes", round(times * used.wire_bytes), "bytes", source)
         if used.rest_bytes:
             inputs.put(RAW_BYTES, used.rest_bytes / used.trades, "bytes a trade", source)
-        rate = round(used.trades / max(used.seconds, 0.001))
-        inputs.put("fetch_trades_per_second", rate, "trades a second", source)
+        if used.is_large:
+            rate = round(used.trades / used.seconds)
+            inputs.put("fetch_trades_per_second", rate, "trades a second", source)
         found[name] = estimate(inputs).backfill
     return found

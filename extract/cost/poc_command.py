@@ -71,6 +71,8 @@ def show(found: Poc) -> None:
     )
     for line in aligned(header, rows):
         click.echo(line)
+    if not found.used.is_large:
+        click.echo("Requests and hours are assumed: those of so few trades are mostly a run's beginning.")
     click.echo("MB at rest with models; `tape cost plan` shows every input, and what holding it costs.")
 
 

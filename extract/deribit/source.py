@@ -24,6 +24,13 @@ from extract.errors import UsageError
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
 
+TRADES_TABLE: dict[str, Any] = {
+    "sort": TRADES_SORT,
+    "partition": "toYYYYMM(timestamp)",
+    "codecs": {"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
+}
+INSTRUMENTS_TABLE: dict[str, Any] = {"sort": ("instrument_name", "_dlt_load_id")}
+
 
 BATCH_ROWS = 50_000
 """Trades handed to dlt at once."""
@@ -117,12 +124,7 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         for sweep in sweeps:
             state[str(sweep.stream)] = sweep.state.to_json()
 
-    return clickhouse_adapter(
-        resource(),
-        sort=TRADES_SORT,
-        partition="toYYYYMM(timestamp)",
-        codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
-    )
+    return clickhouse_adapter(resource(), **TRADES_TABLE)
 
 
 def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
@@ -223,4 +225,22 @@ def instruments(client: DeribitClient, window: Window) -> DltResource:
         if rows:
             yield rows
 
-    return clickhouse_adapter(resource(), sort=("instrument_name", "_dlt_load_id"))
+    return clickhouse_adapter(resource(), **INSTRUMENTS_TABLE)
+
+
+@dlt.source(name="deribit", max_table_nesting=0)
+def empty_tables() -> tuple[DltResource, ...]:
+    """The tables of `deribit` without a row or a state, for a database that nothing has been loaded into yet."""
+
+    def empty(name: str, columns: dict[str, Any]) -> DltResource:
+        nothing = [dlt.mark.materialize_table_schema()]
+        return dlt.resource(nothing, name=name, write_disposition="append", columns=columns)
+
+    trades = dlt.resource([ARROW_SCHEMA.empty_table()], name="trades", write_disposition="append")
+    return (
+        clickhouse_adapter(trades, **TRADES_TABLE),
+        empty("rejected_trades", REJECTED_COLUMNS),
+        empty("absent_trades", ABSENT_COLUMNS),
+        empty("coverage", COVERAGE_COLUMNS),
+        clickhouse_adapter(empty("instruments", INSTRUMENT_COLUMNS), **INSTRUMENTS_TABLE),
+    )

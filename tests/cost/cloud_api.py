@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 ORGANIZATION = "5ad1a2c4-8b5e-4f0c-9c55-4f6f6ee0a001"
 KEY_ID = "aKeyIdCanary77"
 KEY_SECRET = "aKeySecretCanary4b1d99"
-PATH = re.compile(r"/v1/organizations/([^/]+)/usageCost")
+PATH = re.compile(r"/v1/organizations/([^/]+)/(usageCost|services)")
 
 
 class Server:
@@ -71,8 +71,11 @@ class CloudApi(Server):
     ) -> None:
         super().__init__()
         self.records = list(records)
+        self.services: list[dict[str, Any]] = []
         self.faults: deque[tuple[int, dict[str, str], Any]] = deque()
         self.windows: list[tuple[date, date]] = []
+        self.too_fast = 0
+        """Requests that came too fast; each was refused."""
         self.grand_total_off = Decimal(0)
         self.clock = clock
         self._times: deque[float] = deque(maxlen=11)
@@ -87,6 +90,7 @@ class CloudApi(Server):
         now = self.clock()
         self._times.append(now)
         if len(self._times) == 11 and now - self._times[0] < 10:
+            self.too_fast += 1
             return 429, {"Retry-After": "1"}, {"error": "TOO_MANY_REQUESTS"}
         if self.faults:
             return self.faults.popleft()
@@ -100,6 +104,8 @@ class CloudApi(Server):
         if request.command != "GET" or not match or match[1] != ORGANIZATION:
             return 404, {}, {"error": "NOT_FOUND"}
         params = parse_qsl(url.query, keep_blank_values=True)
+        if match[2] == "services":
+            return (400, {}, {"error": "BAD_REQUEST"}) if params else (200, {}, {"result": self.services})
         if sorted(name for name, _ in params) != ["from_date", "to_date"]:
             return 400, {}, {"error": "BAD_REQUEST: from_date and to_date, and nothing else"}
         asked = dict(params)
@@ -136,4 +142,21 @@ def record(
         "totalCHC": float(exact),
         "discount": 0,
         "metrics": {metric: float(value) for metric, value in metrics.items()},
+    }
+
+
+def service(name: str, minutes: int, replicas: int, *, idle_scaling: bool = True) -> dict[str, Any]:
+    """One service in the documented shape, as far as anybody here reads it."""
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "name": name,
+        "provider": "aws",
+        "region": "us-west-2",
+        "state": "idle",
+        "endpoints": [{"protocol": "https", "host": f"{name}.us-west-2.aws.clickhouse.cloud", "port": 8443}],
+        "minReplicaMemoryGb": 8,
+        "maxReplicaMemoryGb": 8,
+        "numReplicas": replicas,
+        "idleScaling": idle_scaling,
+        "idleTimeoutMinutes": minutes,
     }

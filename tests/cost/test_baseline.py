@@ -51,7 +51,7 @@ def cents(amounts: list[str]) -> str:
     return str(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORDS, items=ITEMS, days=st.integers(1, 62), page=st.integers(15, 40))
 def test_planted_bills_add_up_to_the_cent(
     cloud_api: CloudApi,

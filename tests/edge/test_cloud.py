@@ -118,7 +118,7 @@ def test_both_targets_are_the_same_database(cloud: Cloud) -> None:
     """After the same run into local, `tape schema-align` finds nothing."""
     local = {"TAPE_DIR": str(cloud.home / "local-tape"), "CLICKHOUSE_MODE": "local"}
     cloud.shell.ok("dlt", "pipeline", "run", **local)
-    cloud.shell.ok("dbt", "build", "--target", "local", cwd=ROOT / "dbt_project", **local)
+    cloud.shell.ok("dbt", "run", "--target", "local", cwd=ROOT / "dbt_project", **local)
     done = cloud.shell.run("tape", "schema-align")
     assert (done.code, done.out) == (
         0, "local and cloud are aligned: with the models' contracts and with each other.\n"

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from extract.cli import COMMANDS
+from extract.clickhouse.client import open_client
 from extract.paths import ROOT
+from extract.sandbox.server import SandboxExchange
 from tests.fixtures.commands import UserShell
+from tests.fixtures.edge import Edge, needs_caddy
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,16 @@ def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str) -> str:
-    """What `mise WORDS` prints, with mise's own files in the test's directory."""
+    """What `mise WORDS` prints; it has to succeed."""
+    done = run_mise(mise, shell, tmp_path, *words, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_mise(
+    mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`mise WORDS`, with mise's own files in the test's directory."""
     own = {
         "MISE_TRUSTED_CONFIG_PATHS": str(ROOT),
         "MISE_DATA_DIR": str(tmp_path / "mise"),
@@ -48,25 +60,51 @@ def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: st
         "MISE_CONFIG_DIR": str(tmp_path / "mise-config"),
         "MISE_OFFLINE": "1",
     }
-    done = subprocess.run(
-        [str(mise), *words], cwd=ROOT, env=shell.env | own | env, capture_output=True, text=True, timeout=120
+    return subprocess.run(
+        [str(mise), *words], cwd=ROOT, env=shell.env | own | env, capture_output=True, text=True, timeout=180
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_mise_parses_every_task_and_each_is_described(mise: Path, shell: UserShell, tmp_path: Path) -> None:
     """`mise tasks` knows the tasks, each with a description."""
     tasks = json.loads(mise_ok(mise, shell, tmp_path, "tasks", "ls", "--json"))
-    assert {"install", "up", "down", "demo", "run", "test", "local-init"} <= {task["name"] for task in tasks}
+    names = {"install", "up", "down", "demo", "run", "test", "local-init", "local-validate", "cloud-init"}
+    names |= {"cloud-validate", "schema-align", "e2e-validate", "measure-volume"}
+    names |= {"poc-backfill", "measure-baseline", "monitor-egress"}
+    assert names <= {task["name"] for task in tasks}
     assert all(task["description"] for task in tasks)
 
 
 def test_a_mise_task_runs_and_what_is_exported_wins(mise: Path, shell: UserShell, tmp_path: Path) -> None:
-    """`mise run local-init` finds the ClickHouse at the port that the user exported, not at the default one."""
-    said = mise_ok(mise, shell, tmp_path, "run", "local-init")
+    """`mise run up`'s tape finds the ClickHouse at the port that the user exported, not at the default one."""
+    said = mise_ok(mise, shell, tmp_path, "exec", "--", "tape", "up")
     assert f":{shell.env['CLICKHOUSE_LOCAL_PORT']} " in said
     assert "answers" in said
+
+
+@pytest.mark.slow
+@needs_caddy
+def test_the_tasks_of_both_targets(
+    mise: Path, shell: UserShell, tmp_path: Path, edge: Edge, exchange: SandboxExchange
+) -> None:
+    """Both are made empty and are the same; a day of the exchange is taken into each; drift in cloud is found."""
+    user = UserShell(shell.at(exchange).env | edge.env())
+    for task in ("local-init", "cloud-init", "local-validate", "cloud-validate"):
+        mise_ok(mise, user, tmp_path, "run", task)
+    assert "local and cloud are aligned" in mise_ok(mise, user, tmp_path, "run", "schema-align")
+    for mode in ("local", "cloud"):
+        said = mise_ok(mise, user, tmp_path, "run", "e2e-validate", CLICKHOUSE_MODE=mode)
+        assert "new trades in" in said
+        assert "\n0 new trades" not in said
+    assert "local and cloud are aligned" in mise_ok(mise, user, tmp_path, "run", "schema-align")
+    with open_client(edge.clickhouse) as client:
+        client.command("alter table deribit.ohlcv_1d_versions add column planted UInt8")
+        assert run_mise(mise, user, tmp_path, "run", "cloud-validate").returncode != 0
+        done = run_mise(mise, user, tmp_path, "run", "schema-align")
+        assert done.returncode != 0
+        assert "planted" in done.stdout
+        for database in ("deribit", "deribit_raw"):
+            client.command(f"drop database {database} sync")
 
 
 def test_dbt_finds_its_project_from_the_root_in_mise_s_environment(

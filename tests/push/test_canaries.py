@@ -72,11 +72,9 @@ def test_no_secret_is_told(
     mutual = edge.env("loader")
     calls: list[tuple[int, tuple[str, ...], dict[str, str]]] = [
         (0, ("push",), {}),
-        (0, ("push", "--verify"), mutual),
         (3, ("push",), {"CLICKHOUSE_CLOUD_PASSWORD": WRONG}),
         (3, ("push",), mutual | {"CLICKHOUSE_CLOUD_CLIENT_KEY": mutual["CLICKHOUSE_CLOUD_CA_CERT"]}),
         (0, ("grants", "--print"), {}),
-        (0, ("grants", "--print", "--users-xml"), {}),
         (3, ("grants", "--apply"), {"CLICKHOUSE_CLOUD_PASSWORD": WRONG}),
         (1, ("health",), mutual | {"CLICKHOUSE_LOCAL_PASSWORD": WRONG}),
     ]

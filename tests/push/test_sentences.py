@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from dlt.common.versioned_state import compress_state, decompress_state
 
+from extract.clickhouse.lease import Lease
 from extract.exclusive import run_lock
 from extract.push import side
 from extract.sandbox.server import SandboxExchange
@@ -54,6 +55,16 @@ def test_cloud_does_not_answer(both: Both, monkeypatch: pytest.MonkeyPatch) -> N
 def test_two_pushes_at_once(both: Both) -> None:
     with run_lock():
         assert "wait for it or stop it" in said(both, 3)
+
+
+def test_a_run_or_a_push_of_another_machine_is_at_work_on_cloud(loaded: Both) -> None:
+    """Both write there, and the cursor is one; to look is free."""
+    loaded.tape("push")
+    with Lease(loaded.cloud, "another machine"):
+        sentence = said(loaded, 3)
+        assert loaded.tape("push", "--verify").code == 0
+    assert sentence.startswith("Another run is at work on this database (another machine)")
+    assert loaded.tape("push").code == 0
 
 
 def test_cloud_s_disk_takes_no_more(loaded: Both) -> None:

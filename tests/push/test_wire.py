@@ -41,13 +41,13 @@ def test_answers_that_are_lost_and_requests_that_are_cut(
     """The server has it all and the client never hears of it; or the server has half a block, and takes none of it."""
     listed(Tape.generate(seed=1, trades=3000, days=2))
     both.run("local")
-    multiply(both.local, 60_000, months=1)
+    multiply(both.local, 20_000, months=1)
     lost: list[int] = []
     wire.on_lost = lambda: lost.append(1)
-    wire.lose_answers, wire.cut_after_bytes = 2, 200_000
+    wire.lose_answers, wire.cut_after_bytes = 2, 100_000
     done = both.tape("push")
     assert done.code == 0, done.said
     assert lost
     assert wire.cut_after_bytes is None
     assert both.same("trades")
-    assert len(both.keys(both.cloud)) == 60_000
+    assert len(both.keys(both.cloud)) == 20_000

@@ -21,6 +21,7 @@ from extract.sandbox.tape import Tape
 from extract.status import status
 from extract.times import iso
 from tests.dbt.project import Project
+from tests.fixtures.commands import tape_here
 
 PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
 
@@ -59,9 +60,9 @@ def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) 
         project = Project.__new__(Project)
         project.client, project.scratch, project.said = transformer, tmp_path_factory.mktemp("dbt"), []
         project.runner = _runner()
-        project.must("build", "--exclude-resource-type", "unit_test")
-        project.must("run", "--select", "trade_versions+1")
+        project.must("run")
         project.must("run", "--full-refresh", "--select", "trade_versions")
+        project.must("test", "--select", "test_name:matches_declared_schema")
     return server
 
 
@@ -189,6 +190,33 @@ def test_the_sql_is_read_as_it_is_meant(server: ClickHouseSettings) -> None:
 def _words(statement: str) -> list[str]:
     """In any case, and the privileges in any order: the engine sorts them."""
     return sorted(re.findall(r"[\w.*']+", statement.upper()))
+
+
+def test_the_command_prints_and_says_who_may_apply(
+    server: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statements on standard output alone, to be piped; whoever may make no users is told what to do."""
+    for name in ("READER", "TRANSFORMER"):
+        monkeypatch.delenv(f"CLICKHOUSE_{name}_PASSWORD", raising=False)
+    monkeypatch.setenv("CLICKHOUSE_LOADER_PASSWORD", PASSWORDS["loader"])
+    monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", server.host)
+    monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(server.port))
+    printed = tape_here("grants", "--print")
+    assert printed.code == 0
+    assert all(line.endswith(";") for line in printed.out.splitlines())
+    assert printed.out.count("CREATE USER") == 1
+    assert (
+        "No user for transformer, reader: set CLICKHOUSE_TRANSFORMER_PASSWORD, CLICKHOUSE_READER_PASSWORD."
+        in printed.err
+    )
+    refused = tape_here("grants", "--apply", "--target", "local")
+    assert (refused.code, refused.out) == (3, "")
+    assert refused.err.startswith("User 'tape' may not make roles and users at ")
+    assert (
+        "log in as an admin by CLICKHOUSE_LOCAL_USER. The embedded ClickHouse makes them itself"
+        in refused.err
+    )
+    assert tape_here("grants").code == 3
 
 
 def test_no_password_is_in_what_is_written(server: ClickHouseSettings) -> None:
