@@ -11,7 +11,7 @@ ARGS ?= build --target $(CLICKHOUSE_MODE)
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) .ci/install
@@ -54,8 +54,23 @@ test-slow: $(STAMP) ## The proofs that take minutes, for example 30 kills of a b
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Time extraction against ClickHouse itself and plain dlt: make bench BENCH="--trades 500000"
+bench: bench-storage bench-models bench-extract ## Measure what is promised, one after the other; each by itself: make bench-models
+
+.PHONY: bench-extract
+bench-extract: $(STAMP) ## Time extraction against ClickHouse itself and plain dlt: make bench-extract BENCH="--trades 500000"
 	@$(BIN)/python -m bench.extract $(BENCH)
+
+.PHONY: bench-storage
+bench-storage: $(STAMP) ## Bytes per trade beside the best known layout: make bench-storage BENCH_STORAGE=--codecs
+	@$(BIN)/python -m bench.storage $(BENCH_STORAGE)
+
+.PHONY: bench-layout
+bench-layout: $(STAMP) ## What other sort keys of the trades would read for three questions
+	@$(BIN)/python -m bench.layout $(BENCH_LAYOUT)
+
+.PHONY: bench-models
+bench-models: $(STAMP) ## Cost of dbt build on ten times the history, and of an unchanged database
+	@$(BIN)/python -m bench.models $(BENCH_MODELS)
 
 .PHONY: lint
 lint: $(STAMP) ## Lint the Python and the SQL

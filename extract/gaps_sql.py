@@ -30,6 +30,9 @@ OPTIONAL_TABLES = {
     select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as first_seq, toInt64(0) as last_seq where 0
 )""",
     "rejected_trades": "(select '' as currency, '' as kind, '' as raw where 0)",
+    "dropped_trades": """(
+    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as first_seq, toInt64(0) as last_seq where 0
+)""",
 }
 """Tables that come into being with their first row, and what stands for them until then."""
 
@@ -76,6 +79,11 @@ loaded as (
     union all
     select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last
     from <instrument_tails>
+    where <asked>
+    union all
+    -- What `tape retention` dropped was there once.
+    select instrument_name, currency, kind, arrayJoin(range(first_seq, last_seq + 1)) as trade_seq, toInt64(0) as known_last
+    from <dropped_trades>
     where <asked>
 ),
 
@@ -154,7 +162,7 @@ listed as (
 ),
 
 missing as (
-    -- What lies before the time asked for, or in time that is not covered, is no gap.
+    -- What lies before the time asked for or kept, or in time that is not covered, is no gap.
     select
         timed.instrument_name as instrument_name,
         timed.currency as currency,
@@ -170,6 +178,7 @@ missing as (
     where
         multiIf(
             timed.place = 3, 1,
+            timed.after_at = fromUnixTimestamp64Milli(0), 0,
             timed.after_at > covered.covered_to, 0,
             timed.place = 2, timed.before_at between covered.covered_from and covered.covered_to,
             toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}

@@ -19,6 +19,8 @@ from extract.errors import CannotTellError, UsageError
 from extract.paths import ROOT
 
 DROPS = f"{MART_DATABASE}.retention_drops"
+DROPPED_TRADES = "dropped_trades"
+"""In the raw database: ranges of trade_seq that were dropped from it, which are no gaps."""
 RAW = "raw_trades"
 PROJECT = ROOT / "dbt_project" / "dbt_project.yml"
 
@@ -230,6 +232,34 @@ where toYYYYMM(timestamp) = {{month:UInt32}}
     and (instrument_name, trade_seq) not in (select instrument_name, trade_seq from {coarse.view})"""
 
 
+_CREATE_DROPPED_TRADES = f"""
+create table if not exists {RAW_DATABASE}.{DROPPED_TRADES}
+    (instrument_name String, currency String, kind String, first_seq Int64, last_seq Int64)
+engine = MergeTree
+order by (instrument_name, first_seq)"""
+
+# Numbers less their rank are the same within a run of neighbours.
+_REMEMBER_TRADES = f"""
+insert into {RAW_DATABASE}.{DROPPED_TRADES} (instrument_name, currency, kind, first_seq, last_seq)
+with
+
+trades as (
+    select instrument_name, trade_seq, any(currency) as currency, any(kind) as kind
+    from {RAW_DATABASE}.trades
+    where toYYYYMM(timestamp) = {{month:UInt32}}
+    group by instrument_name, trade_seq
+),
+
+ranked as (
+    select *, trade_seq - row_number() over (partition by instrument_name order by trade_seq) as run
+    from trades
+)
+
+select instrument_name, any(currency), any(kind), min(trade_seq), max(trade_seq)
+from ranked
+group by instrument_name, run"""
+
+
 def _drop(client: Client, level: Level, month: int) -> None:
     client.command(
         f"INSERT INTO {DROPS} (table_name, table_id, month, dropped_at) "
@@ -237,4 +267,7 @@ def _drop(client: Client, level: Level, month: int) -> None:
         "FROM system.tables WHERE concat(database, '.', name) = {table:String}",
         parameters={"month": month, "table": level.table},
     )
+    if level.name == RAW:
+        client.command(_CREATE_DROPPED_TRADES)
+        client.command(_REMEMBER_TRADES, parameters={"month": month})
     client.command(f"ALTER TABLE {level.table} DROP PARTITION ID '{month}'")

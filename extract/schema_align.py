@@ -21,8 +21,8 @@ TARGETS = ("local", "cloud")
 COLUMN = "column "
 TABLE = "table"
 THERE = "there"
-# Made when tails are first asked for, or by a push in its source: that one database has not got it says nothing.
-MADE_WITH_FIRST_ROW = {f"{RAW_DATABASE}.instrument_tails", f"{RAW_DATABASE}.pushes"}
+# Made when tails are first asked for, by a push in its source, by retention: that one database has not got it says nothing.
+MADE_WITH_FIRST_ROW = {f"{RAW_DATABASE}.{name}" for name in ("instrument_tails", "pushes", "dropped_trades")}
 
 Row = Sequence[str | None]
 """One thing as declared, local and cloud have it."""

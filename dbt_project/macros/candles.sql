@@ -42,7 +42,11 @@
     )
 {%- endmacro %}
 
-{% macro candles_from_trades(level) %}
+{#
+  Candles of a level from what lies below it: the candles of `finer`, or the trades, each of which is a candle of its own. On an
+  incremental run those of touched buckets, and an empty one for each that has no trades any more.
+#}
+{% macro candles(level, finer=none) %}
 {{ require_whole(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
@@ -53,91 +57,51 @@ touched as (
 ),
 
 {% endif %}
-candles as (
+below as (
+    {% if finer -%}
     select
-        trades.instrument_name as instrument_name,
-        {{ bucket_start(level, 'trades.timestamp') }} as bucket_at,
-        toLowCardinality(max(trades.kind)) as kind,
-        toLowCardinality(max(trades.underlying)) as underlying,
-        argMin(trades.price, (trades.timestamp, trades.trade_seq)) as open,
-        max(trades.price) as high,
-        min(trades.price) as low,
-        argMax(trades.price, (trades.timestamp, trades.trade_seq)) as close,
-        sum(trades.volume) as volume,
-        sum(trades.notional) as notional,
-        sumIf(trades.volume, trades.direction = 'buy') as buy_volume,
-        sumIf(trades.volume, trades.direction = 'sell') as sell_volume,
-        sumIf(trades.volume, trades.is_block) as block_volume,
-        sumIf(trades.volume, trades.is_liquidation) as liquidation_volume,
-        count() as trade_count,
-        argMin(trades.iv, (trades.timestamp, trades.trade_seq)) as iv_open,
-        max(trades.iv) as iv_high,
-        min(trades.iv) as iv_low,
-        argMax(trades.iv, (trades.timestamp, trades.trade_seq)) as iv_close
-    from {{ ref('trades') }} as trades
-    {% if is_incremental() %}
-    where {{ is_touched(level, 'trades', 'timestamp') }}
-    {% endif %}
-    group by instrument_name, bucket_at
-),
-
-{{ candle_versions(level) }}
-{% endmacro %}
-
-{# Candles of a level from those of the level below, `finer`. #}
-{% macro candles_from_candles(level, finer) %}
-{{ require_whole(level) -}}
--- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
-with
-
-{% if is_incremental() %}
-touched as (
-    {{ touched_buckets(level, is_claimed('load_id', candle_table(level))) }}
-),
-
-{% endif %}
-candles as (
-    select
-        finer.instrument_name as instrument_name,
-        {{ bucket_start(level, 'finer.bucket_at') }} as bucket_at,
-        toLowCardinality(max(finer.kind)) as kind,
-        toLowCardinality(max(finer.underlying)) as underlying,
-        argMin(finer.open, finer.bucket_at) as open,
-        max(finer.high) as high,
-        min(finer.low) as low,
-        argMax(finer.close, finer.bucket_at) as close,
-        sum(finer.volume) as volume,
-        sum(finer.notional) as notional,
-        sum(finer.buy_volume) as buy_volume,
-        sum(finer.sell_volume) as sell_volume,
-        sum(finer.block_volume) as block_volume,
-        sum(finer.liquidation_volume) as liquidation_volume,
-        sum(finer.trade_count) as trade_count,
-        argMin(finer.iv_open, finer.bucket_at) as iv_open,
-        max(finer.iv_high) as iv_high,
-        min(finer.iv_low) as iv_low,
-        argMax(finer.iv_close, finer.bucket_at) as iv_close
+        finer.*,
+        finer.bucket_at as started_at,
+        finer.bucket_at as place
     from {{ ref('ohlcv_' ~ finer) }} as finer
+    {%- else -%}
+    {{ trades_as_candles() }}
+    {%- endif %}
     {% if is_incremental() %}
-    where {{ is_touched(level, 'finer', 'bucket_at') }}
+    where {{ is_touched(level, *(('finer', 'bucket_at') if finer else ('trades', 'timestamp'))) }}
     {% endif %}
+),
+
+candles as (
+    select
+        below.instrument_name as instrument_name,
+        {{ bucket_start(level, 'below.started_at') }} as bucket_at,
+        toLowCardinality(max(below.kind)) as kind,
+        toLowCardinality(max(below.underlying)) as underlying,
+        argMin(below.open, below.place) as open,
+        max(below.high) as high,
+        min(below.low) as low,
+        argMax(below.close, below.place) as close,
+        sum(below.volume) as volume,
+        sum(below.notional) as notional,
+        sum(below.buy_volume) as buy_volume,
+        sum(below.sell_volume) as sell_volume,
+        sum(below.block_volume) as block_volume,
+        sum(below.liquidation_volume) as liquidation_volume,
+        sum(below.trade_count) as trade_count,
+        argMin(below.iv_open, below.place) as iv_open,
+        max(below.iv_high) as iv_high,
+        min(below.iv_low) as iv_low,
+        argMax(below.iv_close, below.place) as iv_close
+    from below
     group by instrument_name, bucket_at
 ),
 
-{{ candle_versions(level) }}
-{% endmacro %}
-
-{# The computed candles and, on an incremental run, an empty one for each touched bucket that has no trades any more. #}
-{% macro candle_versions(level) %}
 final as (
     select
-        {% if is_incremental() %}
-        touched.instrument_name as instrument_name,
-        touched.bucket_at as bucket_at,
-        {% else %}
-        candles.instrument_name as instrument_name,
-        candles.bucket_at as bucket_at,
-        {% endif %}
+        {% set rows = 'touched' if is_incremental() else 'candles' -%}
+        {{ rows }}.instrument_name as instrument_name,
+        {{ rows }}.bucket_at as bucket_at,
         candles.kind as kind,
         candles.underlying as underlying,
         candles.open as open,
@@ -156,13 +120,39 @@ final as (
         candles.iv_low as iv_low,
         candles.iv_close as iv_close,
         {{ claimed_at(candle_table(level)) }} as built_at
-    from {% if is_incremental() %}touched
+    from {{ rows }}
+    {% if is_incremental() -%}
     left join candles on touched.instrument_name = candles.instrument_name and touched.bucket_at = candles.bucket_at
-    {%- else %}candles{% endif %}
+    {%- endif %}
 )
 
 select * from final
 {% endmacro %}
+
+{% macro trades_as_candles() -%}
+    select
+        trades.instrument_name as instrument_name,
+        trades.kind as kind,
+        trades.underlying as underlying,
+        trades.timestamp as started_at,
+        (trades.timestamp, trades.trade_seq) as place,
+        trades.price as open,
+        trades.price as high,
+        trades.price as low,
+        trades.price as close,
+        trades.volume as volume,
+        trades.notional as notional,
+        if(trades.direction = 'buy', trades.volume, 0) as buy_volume,
+        if(trades.direction = 'sell', trades.volume, 0) as sell_volume,
+        if(trades.is_block, trades.volume, 0) as block_volume,
+        if(trades.is_liquidation, trades.volume, 0) as liquidation_volume,
+        toUInt64(1) as trade_count,
+        trades.iv as iv_open,
+        trades.iv as iv_high,
+        trades.iv as iv_low,
+        trades.iv as iv_close
+    from {{ ref('trades') }} as trades
+{%- endmacro %}
 
 {% macro latest_candles(versions) %}
 with

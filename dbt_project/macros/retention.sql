@@ -54,3 +54,13 @@
         ) }}
     {%- endif -%}
 {%- endmacro %}
+
+{# The same of a model made from raw trades. #}
+{% macro require_whole_raw() -%}
+    {%- if not is_incremental() and not flags.EMPTY and dropped_months(['deribit_raw.trades']) -%}
+        {{ exceptions.raise_compiler_error(
+            this.identifier ~ ' would lose the months that `tape retention` dropped from deribit_raw.trades; to build it from '
+            ~ 'what is left all the same: truncate table ' ~ target.schema ~ '.retention_drops'
+        ) }}
+    {%- endif -%}
+{%- endmacro %}

@@ -9,14 +9,15 @@ from typing import NamedTuple
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.errors import ProofError
 from extract.push.side import TRADES, RawTable, Side
+from extract.retention import DROPPED_TRADES
 
 LOADS = "_dlt_loads"
 STATE = "_dlt_pipeline_state"
 VERSIONS = "_dlt_version"
 PUSHES = "pushes"
-OWN = frozenset({LOADS, VERSIONS, PUSHES})
+OWN = frozenset({LOADS, VERSIONS, PUSHES, DROPPED_TRADES})
 """Not pushed as data: the list of finished packages, which comes after their rows; dlt's schemas, which are written
-as tables are made; and what this command itself writes down."""
+as tables are made; what this command itself writes down; and what retention dropped here, which cloud may have."""
 CHUNK_ROWS = 200_000
 """What is read and inserted at once; some 10 MB on the wire."""
 CHUNK_LOADS = 100

@@ -39,9 +39,7 @@ class Project:
 
     def invoke(self, command: str, *args: str) -> dbtRunnerResult:
         """`dbt command args`, whatever comes of it."""
-        paths = ["--project-dir", PROJECT_DIR, "--profiles-dir", PROJECT_DIR]
-        paths += ["--target-path", self.scratch / "target", "--log-path", self.scratch / "logs"]
-        return self.runner.invoke([*command.split(), *args, *map(str, paths), "--target", "local", *QUIET])
+        return self.runner.invoke(run_words(command, self.scratch, *args))
 
     def run(self, *args: str) -> None:
         """`dbt run args`; fails the test with dbt's own words."""
@@ -68,6 +66,13 @@ class Project:
         return {(row.pop("instrument_name"), row.pop("bucket_at")): row for row in rows}
 
 
+def run_words(command: str, scratch: Path | str, *args: str) -> list[str]:
+    """`dbt command args` of the project on target local; what dbt writes goes to `scratch`."""
+    paths = ["--project-dir", PROJECT_DIR, "--profiles-dir", PROJECT_DIR]
+    paths += ["--target-path", Path(scratch) / "target", "--log-path", Path(scratch) / "logs"]
+    return [*command.split(), *args, *map(str, paths), "--target", "local", *QUIET]
+
+
 def failures(result: dbtRunnerResult) -> dict[str, str]:
     """Name → message of each node that did not succeed."""
     return {
@@ -77,4 +82,4 @@ def failures(result: dbtRunnerResult) -> dict[str, str]:
     }
 
 
-__all__ = ["LEVELS", "PROJECT_DIR", "Project", "failures"]
+__all__ = ["LEVELS", "PROJECT_DIR", "Project", "failures", "run_words"]

@@ -79,6 +79,22 @@ def load(client: Client, load_id: str, trades: Iterable[dict[str, Any]], *, stat
     )
 
 
+def cover_everything(client: Client, *kinds: str, currencies: Iterable[str] = ("BTC",)) -> None:
+    """All time until 2199 counts as loaded, of these streams."""
+    rows = [
+        {"currency": currency, "kind": kind, "load": "1764000000.5"}
+        for currency in currencies
+        for kind in kinds
+    ]
+    for row in rows:
+        client.command(
+            "INSERT INTO deribit_raw.coverage "
+            "SELECT {currency:String}, {kind:String}, '2016-01-01', '2199-01-01', {load:String}",
+            parameters=row,
+        )
+    load(client, "1764000000.5", [])
+
+
 def _with_times_as_text(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: f"{value / 1000:.3f}" if name.endswith("timestamp") and value is not None else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from extract.paths import ROOT
 from extract.sandbox.names import parse
 from extract.sandbox.tape import Tape
 from tests.dbt import raw
@@ -263,6 +265,26 @@ def test_an_analysis_can_be_shown(dbt: Project, compiled: dict[str, str]) -> Non
     """By `dbt show`, as the README says."""
     shown = dbt.must("show", "--select", "option_chain", "--limit", "3").result.results[0]
     assert len(shown.agate_table.rows) == 3
+
+
+def test_every_column_says_what_it_is(dbt: Project, compiled: dict[str, str]) -> None:
+    """Each column that there is has a description; every model that the README names has an exposure that says so."""
+    nodes = dbt.must("parse").result.nodes.values()
+    models = {node.name: node for node in nodes if node.resource_type == "model"}
+    described = {
+        name: {each for each, column in node.columns.items() if column.description}
+        for name, node in models.items()
+    }
+    there = dbt.rows(
+        "SELECT table, groupArray(name) AS columns FROM system.columns WHERE database = 'deribit' GROUP BY table"
+    )
+    assert len(there) >= 15
+    for table in there:
+        assert set(table["columns"]) == described[table["table"]], table["table"]
+    exposed = {node for each in dbt.must("parse").result.exposures.values() for node in each.depends_on.nodes}
+    named = set(re.findall(r"\bderibit\.(\w+)", (ROOT / "README.md").read_text())) & models.keys()
+    assert {"trades", "ohlcv_1m", "underlying_vwap_1h"} <= named
+    assert {models[name].unique_id for name in named} <= exposed
 
 
 def test_docs_are_one_page_that_knows_every_model(dbt: Project, compiled: dict[str, str]) -> None:

@@ -6,13 +6,16 @@ from datetime import date
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from extract import retention
 from extract.cli import tape
 from extract.errors import CannotTellError, UsageError
+from extract.gaps import find_gaps
 from extract.retention import Month
 from tests.dbt import raw
 from tests.dbt.project import Project, failures
+from tests.dbt.raw import cover_everything
 from tests.dbt.test_truth_of_models import DAY_MS, NOON_MS, trade
 from tests.dbt.truth import LEVELS, assert_true
 
@@ -114,6 +117,71 @@ def test_raw_goes_only_by_name_and_only_what_trades_have(built: Project) -> None
     assert [row["month"] for row in months] == [OLD, 202501, 202502]
     built.run()
     built.must("test", *SOUND)
+
+
+LOST = [("BTC-PERPETUAL", 950), ("ETH_USDC-PERPETUAL", 1050)]  # in December and in January
+
+
+@pytest.fixture
+def with_gaps(dbt: Project) -> Project:
+    """As `built`, all time covered, without the trades LOST."""
+    dbt.fresh()
+    cover_everything(dbt.client, "future")
+    trades = LOADS["1764000001.5"]
+    raw.load(
+        dbt.client, "1764000001.5", [t for t in trades if (t["instrument_name"], t["trade_seq"]) not in LOST]
+    )
+    dbt.run()
+    return dbt
+
+
+def test_a_month_dropped_from_trades_makes_no_gap(with_gaps: Project) -> None:
+    """What is missing stays what it was to both statements; of its edges raw knows the time."""
+    before, progress = gaps_of(with_gaps), progress_of(with_gaps)
+    heads = [(name, 1, 864) for name, _ in LOST]
+    assert before == gaps_told(with_gaps.client) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
+    assert [row["missing"] for row in progress] == [2 * 864 + 2]
+    retention.apply(with_gaps.client, {"trades": 1}, TODAY)
+    assert with_gaps.rows("SELECT min(toYYYYMM(timestamp)) AS month FROM deribit.trades") == [
+        {"month": 202501}
+    ]
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.client) == before
+    raw.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
+    with_gaps.run()
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.client)
+    assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
+
+
+def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
+    """A gap whose neighbours were dropped has no time: the model lists it, nobody is asked for it."""
+    client, before = with_gaps.client, gaps_of(with_gaps)
+    applied = retention.apply(client, {"raw_trades": 1, "trades": 1}, TODAY, ["raw_trades", "trades"])
+    assert all(month.is_dropped for month in applied)
+    assert {month.level for month in applied} == {"raw_trades", "trades"}
+    assert gaps_of(with_gaps) == before
+    assert gaps_told(client) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
+    raw.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
+    with_gaps.run()
+    assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
+    assert progress_of(with_gaps)[0]["missing"] == 2
+    for model in ("trade_versions", "instrument_tallies"):
+        refused = with_gaps.invoke("run", "--full-refresh", "--select", model)
+        assert "months that `tape retention` dropped from deribit_raw.trades" in str(failures(refused))
+
+
+def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
+    """Of deribit.trade_gaps."""
+    query = "SELECT instrument_name, first_missing_seq, last_missing_seq FROM deribit.trade_gaps ORDER BY ALL"
+    return [tuple(row) for row in dbt.client.query(query).result_rows]
+
+
+def gaps_told(client: Client) -> list[tuple[str, int, int]]:
+    """Of `tape gaps`."""
+    return sorted((gap.range.instrument_name, gap.range.first, gap.range.last) for gap in find_gaps(client))
+
+
+def progress_of(dbt: Project) -> list[dict[str, Any]]:
+    return dbt.rows("SELECT currency, kind, missing, absent FROM deribit.backfill_progress ORDER BY ALL")
 
 
 def test_the_command(

@@ -129,6 +129,27 @@ def test_an_unchanged_database_is_not_written_to(built: Project) -> None:
     assert written == []
 
 
+# Few places and many, none, more than a float has, and its ends.
+ODD_NUMBERS = [
+    *(0.0, 45.07, 94738.7813, 0.00056176, 0.1 + 0.2, 1 / 3, 12_345_678.12345678, 9_007_199_254_740_993.0),
+    *(1e15, 90_071_992.54740991, -12.5, 5e-324, 1.7976931348623157e308),
+]
+
+
+def test_odd_numbers_come_back_as_they_were(dbt: Project) -> None:
+    """Iv, index and mark are kept as digits and places; a reader gets the same floats."""
+    dbt.fresh()
+    numbers = ("iv", "index_price", "mark_price")
+    odd = [trade(seq=n, **dict.fromkeys(numbers, x)) for n, x in enumerate([*ODD_NUMBERS, None], 1)]
+    raw.load(dbt.client, "1764000001.5", odd)
+    dbt.run("--select", "+ohlcv_1m")
+    shown = dbt.rows("SELECT * FROM deribit.trades ORDER BY trade_seq")
+    for name in numbers:
+        assert [row[name] for row in shown] == [*ODD_NUMBERS, None]
+    (candle,) = dbt.rows("SELECT iv_low, iv_high FROM deribit.ohlcv_1m")
+    assert candle == {"iv_low": min(ODD_NUMBERS), "iv_high": max(ODD_NUMBERS)}
+
+
 def test_two_records_of_one_trade_in_one_package_have_one_winner(dbt: Project) -> None:
     """It never happens; if it did, the same record would win in whatever order the rows lie."""
     winners = set()

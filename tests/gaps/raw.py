@@ -19,6 +19,7 @@ _TABLES = {
     "trades": f"instrument_name String, trade_seq Int64, timestamp DateTime64(3, 'UTC'), {_STREAM}, _dlt_load_id String",
     "coverage": f"{_STREAM}, covered_from DateTime64(3, 'UTC'), covered_to DateTime64(3, 'UTC'), _dlt_load_id String",
     "absent_trades": f"instrument_name String, first_seq Int64, last_seq Int64, {_STREAM}",
+    "dropped_trades": f"instrument_name String, first_seq Int64, last_seq Int64, {_STREAM}",
     "rejected_trades": f"{_STREAM}, reason String, raw String",
     "instrument_tails": f"instrument_name String, last_seq Int64, {_STREAM}",
     "instruments": (

@@ -150,6 +150,16 @@ def test_what_is_there_is_there_whatever_was_absent_once(raw: Raw) -> None:
     assert raw.gaps() == []
 
 
+def test_what_retention_dropped_was_there(raw: Raw) -> None:
+    """And what was missing beside it has no time any more, so nobody can say that it was asked for."""
+    raw.make("dropped_trades")
+    raw.covered(EPOCH, 10)
+    raw.trades({9: 5, 11: 6})
+    raw.insert("dropped_trades", instrument_name=NAME, first_seq=3, last_seq=5)
+    raw.insert("dropped_trades", instrument_name=NAME, first_seq=7, last_seq=8)
+    assert raw.gaps() == [(10, 10, "inner")]
+
+
 def test_what_came_unreadable_is_missing_and_says_so(raw: Raw) -> None:
     """It is not in the table of trades; but the exchange has it, and asking again would bring the same."""
     raw.make("rejected_trades")

@@ -9,6 +9,7 @@
     )
 }}
 -- The hooks write these:
+{{ require_whole_raw() -}}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('trade_moves') }}
 with
 
@@ -36,9 +37,12 @@ final as (
         amount,
         direction,
         tick_direction,
-        index_price,
-        mark_price,
-        iv,
+        {{ decimal_places('index_price') }} as index_price_places,
+        {{ decimal_digits('index_price', 'index_price_places') }} as index_price_digits,
+        {{ decimal_places('mark_price') }} as mark_price_places,
+        {{ decimal_digits('mark_price', 'mark_price_places') }} as mark_price_digits,
+        {{ decimal_places('iv') }} as iv_places,
+        {{ decimal_digits('iv', 'iv_places') }} as iv_digits,
         contracts,
         liquidation,
         block_trade_id,

@@ -75,7 +75,7 @@ tallies as (
     select * from {{ latest(ref('instrument_tallies')) }}
 ),
 
--- What lies before the time asked for, or in time that is not covered, is no gap.
+-- What lies before the time asked for or kept, or in time that is not covered, is no gap.
 gaps as (
     select
         holes.instrument_name as instrument_name,
@@ -91,7 +91,7 @@ gaps as (
     left join listed on holes.instrument_name = listed.instrument_name
     where
         multiIf(
-            holes.before_at > covered.covered_to, false,
+            holes.before_at is null or holes.before_at > covered.covered_to, false,
             holes.place = 'inner', holes.after_at between covered.covered_from and covered.covered_to,
             covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
             or coalesce(covered.covered_from <= listed.created_at, false)

@@ -8,6 +8,7 @@
         post_hook="{{ record_loads() }}"
     )
 }}
+{{ require_whole_raw() -}}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('ohlcv_1mo_versions') }}
 with
 

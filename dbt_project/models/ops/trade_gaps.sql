@@ -40,7 +40,7 @@ edges as (
     from holes
 ),
 
-edge_times as (
+edge_trades as (
     select
         trades.instrument_name as instrument_name,
         trades.trade_seq as trade_seq,
@@ -57,6 +57,40 @@ edge_times as (
         )
 ),
 
+-- `tape retention` dropped these months from `trades`; mostly there are none, and then raw is not read.
+dropped_edges as (
+    select
+        edges.instrument_name as instrument_name,
+        edges.trade_seq as trade_seq
+    from edges
+    where
+        edges.trade_seq > 0
+        and (edges.instrument_name, edges.trade_seq) not in (
+            select
+                edge_trades.instrument_name,
+                edge_trades.trade_seq
+            from edge_trades
+        )
+),
+
+edge_times as (
+    select * from edge_trades
+    union all
+    select
+        raw_rows.instrument_name as instrument_name,
+        raw_rows.trade_seq as trade_seq,
+        argMax(raw_rows.timestamp, raw_rows.load_us) as traded_at
+    from {{ ref('stg_deribit__trades') }} as raw_rows
+    where
+        (raw_rows.instrument_name, raw_rows.trade_seq) in (
+            select
+                dropped_edges.instrument_name,
+                dropped_edges.trade_seq
+            from dropped_edges
+        )
+    group by instrument_name, trade_seq
+),
+
 final as (
     select
         holes.instrument_name as instrument_name,
@@ -66,8 +100,9 @@ final as (
         holes.first_seq as first_missing_seq,
         holes.last_seq as last_missing_seq,
         holes.last_seq - holes.first_seq + 1 as missing,
-        if(holes.first_seq = 1, null, earlier.traded_at) as after_at,
-        later.traded_at as before_at
+        -- Without a time there is nobody on that side, or nobody who is kept.
+        if(earlier.instrument_name = '', null, earlier.traded_at) as after_at,
+        if(later.instrument_name = '', null, later.traded_at) as before_at
     from holes
     left join edge_times as earlier
         on holes.instrument_name = earlier.instrument_name and holes.first_seq - 1 = earlier.trade_seq

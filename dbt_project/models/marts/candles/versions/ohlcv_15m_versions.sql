@@ -1,3 +1,3 @@
 {{ config(pre_hook="{{ claim_loads('ohlcv_1m_versions') }}") }}
 
-{{ candles_from_candles('15m', finer='1m') }}
+{{ candles('15m', finer='1m') }}

@@ -1,3 +1,3 @@
 {{ config(pre_hook="{{ claim_loads('ohlcv_15m_versions') }}") }}
 
-{{ candles_from_candles('1h', finer='15m') }}
+{{ candles('1h', finer='15m') }}

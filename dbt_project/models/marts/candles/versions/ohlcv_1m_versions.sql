@@ -1,3 +1,3 @@
 {{ config(pre_hook="{{ claim_loads('trade_versions') }}") }}
 
-{{ candles_from_trades('1m') }}
+{{ candles('1m') }}

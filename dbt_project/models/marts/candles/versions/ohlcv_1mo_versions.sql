@@ -1,3 +1,3 @@
 {{ config(pre_hook="{{ claim_loads('ohlcv_1d_versions') }}") }}
 
-{{ candles_from_candles('1mo', finer='1d') }}
+{{ candles('1mo', finer='1d') }}

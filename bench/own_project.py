@@ -1,0 +1,82 @@
+"""The dbt project on a ClickHouse of the bench's own, and the trades that its layout is measured on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dbt.cli.main import dbtRunnerResult
+
+from extract.clickhouse.client import open_client
+from extract.clickhouse.server import embedded_server
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.paths import ROOT
+from extract.sandbox.tape import Tape
+from tests.dbt import raw
+from tests.dbt.project import Project
+from tests.dbt.tape import raw_trades
+
+SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or ROOT.parent / "shared")
+RECORDED = SHARED / "data" / "deribit" / "tape_2019_options.ndjson.gz"
+TRADES = "deribit.trade_versions"
+
+
+@dataclass
+class OwnProject(Project):
+    """A project whose commands go to its own server, whichever others there are."""
+
+    settings: ClickHouseSettings = field(kw_only=True)
+
+    def invoke(self, command: str, *args: str) -> dbtRunnerResult:
+        """As `Project.invoke`; dbt reads its profile from the environment."""
+        os.environ |= {
+            "CLICKHOUSE_LOCAL_HOST": self.settings.host,
+            "CLICKHOUSE_LOCAL_PORT": str(self.settings.port),
+            "CLICKHOUSE_LOCAL_USER": self.settings.user,
+            "CLICKHOUSE_LOCAL_PASSWORD": self.settings.password,
+        }
+        return super().invoke(command, *args)
+
+
+@contextmanager
+def own_project() -> Iterator[OwnProject]:
+    """Nothing loaded; server and files are gone afterwards."""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        embedded_server(Path(scratch) / "server") as settings,
+        open_client(settings) as client,
+    ):
+        yield OwnProject(client, Path(scratch), settings=settings)
+
+
+def recorded_trades() -> Iterator[dict[str, Any]]:
+    """Options of 2019, with the currency that their names begin with."""
+    with gzip.open(RECORDED, "rt") as lines:
+        for line in lines:
+            trade = json.loads(line)
+            yield {**trade, "currency": trade["instrument_name"].split("-")[0], "kind": "option"}
+
+
+def build_trades(dbt: Project, tape: str, generated: int) -> None:
+    """`deribit.trades` of the tape `recorded`, or of `generated` trades of a month of the sandbox, merged."""
+    dbt.fresh()
+    trades = (
+        recorded_trades()
+        if tape == "recorded"
+        else raw_trades(Tape.generate(seed=9, trades=generated, days=30))
+    )
+    raw.load(dbt.client, "1764000000.123456", trades)
+    dbt.run("--select", "+trades")
+    dbt.client.command(f"OPTIMIZE TABLE {TRADES} FINAL")
+
+
+def tapes() -> tuple[str, ...]:
+    """What there is to measure on: the recorded tape is no part of the project."""
+    return ("recorded", "generated") if RECORDED.exists() else ("generated",)

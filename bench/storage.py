@@ -1,0 +1,156 @@
+"""Bytes per trade of `deribit.trades` beside the best known layout of others, on the same trades, merged.
+
+Measured on the recorded tape, where there is one, and on a generated one. `--codecs` also prints, for each column, what
+other codecs and types would take; the declared one is marked.
+
+Run `python -m bench.storage [--trades N] [--codecs]`; exit code 1 if ours takes more than half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.own_project import TRADES, build_trades, own_project, tapes
+from tests.dbt.project import Project
+
+AT_MOST_SHARE = 0.5
+REFERENCE = "deribit.reference"
+CREATE_REFERENCE = f"""
+    CREATE TABLE {REFERENCE} (trade_id String, instrument_name String, timestamp DateTime64(3),
+        price Float64, amount Float64, direction LowCardinality(String), iv Nullable(Float64),
+        index_price Nullable(Float64), mark_price Nullable(Float64), underlying LowCardinality(String),
+        expiry Date, strike Float64, option_type LowCardinality(String))
+    ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(timestamp)
+    ORDER BY (underlying, expiry, timestamp, strike, option_type, trade_id)
+"""
+FILL_REFERENCE = f"""
+    INSERT INTO {REFERENCE}
+    SELECT trade_id, instrument_name, timestamp, price, amount, direction, iv, index_price, mark_price,
+        ifNull(underlying, ''), toDate(ifNull(expiry, toDateTime(0, 'UTC'))), ifNull(strike, 0), ifNull(option_type, '')
+    FROM deribit.trades
+"""
+SIZE = """
+    SELECT sum(data_compressed_bytes) / sum(rows) AS data, sum(bytes_on_disk) / sum(rows) AS disk
+    FROM system.parts WHERE active AND concat(database, '.', table) = {table:String}
+"""
+COLUMNS = """
+    SELECT column, sum(column_data_compressed_bytes) / sum(rows) AS bytes
+    FROM system.parts_columns WHERE active AND concat(database, '.', table) = {table:String}
+    GROUP BY column
+"""
+INTEGERS = (
+    "Delta, ZSTD(9)",
+    "T64, ZSTD(9)",
+    "Delta, T64, ZSTD(3)",
+    "Delta, T64, ZSTD(9)",
+    "DoubleDelta, ZSTD(3)",
+)
+FLOATS = ("Gorilla, ZSTD(3)", "FPC, ZSTD(3)")
+ANY = ("LZ4", "ZSTD(1)", "ZSTD(3)", "ZSTD(9)")
+COLUMN = re.compile(
+    r"^    `(?P<name>\w+)` (?P<type>.+?)(?: CODEC\((?P<codec>.+)\))?(?P<end>,?)$", re.MULTILINE
+)
+DECLARED, TURNED = "declared", "String / LowCardinality turned"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trades", type=int, default=300_000, help="how many to generate")
+    parser.add_argument("--codecs", action="store_true", help="what other codecs and types would take")
+    asked = parser.parse_args()
+    is_kept = True
+    with own_project() as dbt:
+        for tape in tapes():
+            build_trades(dbt, tape, asked.trades)
+            is_kept &= _beside_the_reference(dbt, tape)
+            if asked.codecs:
+                _show_codecs(dbt, tape)
+    return int(not is_kept)
+
+
+def _beside_the_reference(dbt: Project, tape: str) -> bool:
+    """Whether ours takes at most half, of data and of disk; prints it."""
+    dbt.client.command(CREATE_REFERENCE)
+    dbt.client.command(FILL_REFERENCE)
+    dbt.client.command(f"OPTIMIZE TABLE {REFERENCE} FINAL")
+    (count,) = dbt.rows("SELECT count() AS n FROM deribit.trades")
+    ours, others = (
+        dbt.client.query(SIZE, parameters={"table": table}).first_item for table in (TRADES, REFERENCE)
+    )
+    table = Table("bytes per trade", "data", "on disk", box=None, pad_edge=False)
+    for name, size in (("deribit.trades", ours), ("reference", others)):
+        table.add_row(name, *(f"{size[what]:.2f}" for what in ("data", "disk")))
+    shares = [ours[what] / others[what] for what in ("data", "disk")]
+    table.add_row("share", *(f"{share:.3f} (at most {AT_MOST_SHARE})" for share in shares))
+    Console(width=100).print(f"\n{count['n']:,} trades of the {tape} tape", table)
+    return max(shares) <= AT_MOST_SHARE
+
+
+def _show_codecs(dbt: Project, tape: str) -> None:
+    """For each column, by its bytes: the declared codec, and others, the best first."""
+    ddl: str = dbt.client.command(f"SHOW CREATE TABLE {TRADES} FORMAT TSVRaw")
+    found = {each: _bytes_by_column(dbt, ddl, each) for each in (DECLARED, *ANY, *INTEGERS, *FLOATS, TURNED)}
+    codecs = {column["name"]: column["codec"] for column in COLUMN.finditer(ddl)}
+    table = Table(tape, "declared", "bytes", "others", box=None, pad_edge=False)
+    for name, size in sorted(found[DECLARED].items(), key=lambda each: -each[1]):
+        others = sorted(
+            (found[each][name], each) for each in found if name in found[each] and each != DECLARED
+        )
+        listed = ", ".join(f"{each} {other:.3f}" for other, each in others)
+        table.add_row(name, codecs[name], f"{size:.3f}", listed)
+    Console(width=250).print(table)
+
+
+def _bytes_by_column(dbt: Project, ddl: str, candidate: str) -> dict[str, float]:
+    """Bytes per trade of each column that the candidate fits, in wide parts, where columns can be told apart."""
+    changed: set[str] = set()
+
+    def edited(column: re.Match[str]) -> str:
+        kind, codec = column["type"], column["codec"]
+        if candidate == TURNED and "String" in kind:
+            kind = _turned(kind)
+        elif candidate != DECLARED and _fits(candidate, kind):
+            codec = candidate
+        elif candidate != DECLARED:
+            return column[0]
+        changed.add(column["name"])
+        return f"    `{column['name']}` {kind} CODEC({codec}){column['end']}"
+
+    copy = "deribit.candidate"
+    text = (
+        COLUMN.sub(edited, ddl)
+        .replace(TRADES, copy)
+        .replace("SETTINGS ", "SETTINGS min_bytes_for_wide_part = 0, ")
+    )
+    dbt.client.command(f"DROP TABLE IF EXISTS {copy} SYNC")
+    dbt.client.command(text, settings={"allow_suspicious_low_cardinality_types": 1})
+    dbt.client.command(f"INSERT INTO {copy} SELECT * FROM {TRADES}")
+    dbt.client.command(f"OPTIMIZE TABLE {copy} FINAL")
+    rows = dbt.client.query(COLUMNS, parameters={"table": copy}).named_results()
+    return {row["column"]: row["bytes"] for row in rows if row["column"] in changed}
+
+
+def _fits(candidate: str, kind: str) -> bool:
+    is_integer = re.search(r"\b(U?Int\d+|DateTime(64)?)\b", kind) is not None
+    return (
+        candidate in ANY
+        or (candidate in INTEGERS and is_integer)
+        or (candidate in FLOATS and "Float" in kind)
+    )
+
+
+def _turned(kind: str) -> str:
+    return (
+        kind[len("LowCardinality(") : -1] if kind.startswith("LowCardinality") else f"LowCardinality({kind})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`deribit.trade_gaps` and `tape gaps`: two statements, over the models and over raw, that say the same."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from extract.sandbox.tape import Tape
+from tests.dbt import raw
+from tests.dbt.project import Project
+from tests.dbt.tape import raw_trades
+from tests.dbt.test_backfill_progress import runs_of
+from tests.dbt.test_retention import gaps_of, gaps_told
+from tests.gaps.test_recorded import RECORDED
+
+KINDS = ("future", "option", "spot", "future_combo", "option_combo")
+
+
+def built(dbt: Project, trades: list[dict]) -> None:
+    """All of `trades` in packages, all time covered."""
+    dbt.fresh()
+    raw.cover_everything(dbt.client, *KINDS, currencies={trade["currency"] for trade in trades})
+    half = len(trades) // 2
+    raw.load(dbt.client, "1764000001.5", trades[half:])
+    raw.load(dbt.client, "1764000002.5", trades[: half + 10])
+    dbt.run("--select", "+trade_gaps")
+
+
+def test_on_a_tape_with_holes(dbt: Project) -> None:
+    """Both say what plain Python says: heads and holes of every kind of instrument."""
+    trades = raw_trades(Tape.generate(seed=21, trades=4_000, days=5))
+    draw = random.Random(21)
+    trades = [trade for trade in trades if draw.random() > 0.2]
+    built(dbt, trades)
+    seqs: dict[str, set[int]] = {}
+    for trade in trades:
+        seqs.setdefault(trade["instrument_name"], set()).add(trade["trade_seq"])
+    holes = sorted(
+        (name, first, last)
+        for name, there in seqs.items()
+        for first, last in runs_of(set(range(1, max(there))) - there)
+    )
+    assert len(holes) > 300
+    assert gaps_of(dbt) == holes
+    assert gaps_told(dbt.client) == holes
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
+def test_on_the_recorded_tape(dbt: Project) -> None:
+    """Seventy heads."""
+    built(dbt, raw_trades(Tape.load(RECORDED)))
+    gaps = gaps_of(dbt)
+    assert gaps == gaps_told(dbt.client)
+    assert len(gaps) == 70
+    assert sum(last - first + 1 for _, first, last in gaps) == 19_104
