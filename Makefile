@@ -73,10 +73,11 @@ bench-models: $(STAMP) ## Cost of dbt build on ten times the history, and of an 
 	@$(BIN)/python -m bench.models $(BENCH_MODELS)
 
 .PHONY: lint
-lint: $(STAMP) ## Lint the Python and the SQL
+lint: $(STAMP) ## Lint the Python, the SQL and the templates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/sqlfluff lint dbt_project
+	$(BIN)/cfn-lint --regions us-west-2 --include-checks I -t deploy/aws/template.yaml
 
 .PHONY: format
 format: $(STAMP) ## Format the Python

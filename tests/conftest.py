@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.fixtures.sandbox",
     "tests.fixtures.commands",
     "tests.fixtures.edge",
+    "tests.fixtures.moto",
 ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from clickhouse_connect.driver.client import Client
@@ -43,20 +43,25 @@ _OTHERS = f"""
             argMax(holder, sign) as holder,
             max(at) as seen_at,
             max(is_held) as was_held,
-            dateDiff('second', now64(6), argMax(expires_at, sign)) as left_s
+            dateDiff('millisecond', now64(6), argMax(expires_at, sign)) as left_ms
         from {RUNS_DATABASE}.leases
         where lease_id != {{lease_id:String}}
         group by lease_id
     )
-    select holder, left_s, was_held from final order by seen_at desc limit 100"""
+    select holder, left_ms, was_held from final order by seen_at desc limit 100"""
+_LOADS = "_dlt_loads"
 _READ = {"select_sequential_consistency": 1}
+
+
+class AnotherRunError(UsageError):
+    """Another run holds the lease."""
 
 
 class Lease:
     """Held within the block. Two leases of one `holder` never meet: the newer one takes over from a run that is dead.
 
-    `follows_own`: nobody else held it since this holder did. Raises UsageError, naming the holder, where another run
-    is at work.
+    `follows_own`: nobody else held it since this holder did. Raises AnotherRunError, naming the holder, where another
+    run is at work.
     """
 
     def __init__(self, client: Client, holder: str, seconds: float = LEASE_S) -> None:
@@ -76,12 +81,12 @@ class Lease:
             self._client.command(statement)
         self._claim(self._seconds)
         rows = self._client.query(_OTHERS, {"lease_id": self._id}, settings=self._known(_READ)).result_rows
-        for holder, left_s, _ in rows:
-            if left_s > 0 and holder != self.holder:
+        for holder, left_ms, _ in rows:
+            if left_ms > 0 and holder != self.holder:
                 self._claim(0)
-                raise UsageError(
+                raise AnotherRunError(
                     f"Another run is at work on this database ({holder}); wait for it or stop it. "
-                    f"If it was killed, it counts as dead in {left_s} s."
+                    f"If it was killed, it counts as dead in {left_ms / 1000:.0f} s."
                 )
         self.follows_own = next((holder == self.holder for holder, _, held in rows if held), True)
         self._is_held = True
@@ -139,32 +144,31 @@ def remove_remains(client: Client) -> list[str]:
 
     What is still on the caller's own disk has been loaded by then.
     """
-    begun = [
-        load_id
-        for (load_id,) in client.query(
-            f"select distinct load_id from {RUNS_DATABASE}.begun_loads"
-        ).result_rows
-    ]
+    begun = _column(client, f"select distinct load_id from {RUNS_DATABASE}.begun_loads")
     if not begun:
         return []
-    tables = [
-        table
-        for (table,) in client.query(
-            "select table from system.columns where database = {raw:String} and name = '_dlt_load_id'",
-            {"raw": RAW_DATABASE},
-        ).result_rows
-    ]
-    remains: list[str] = []
-    if tables:
-        finished = client.query(
-            f"select load_id from {RAW_DATABASE}._dlt_loads where status = 0 and load_id in {{begun:Array(String)}}",
-            {"begun": begun},
-        ).result_columns
-        remains = sorted(set(begun) - set(finished[0] if finished else ()))
-    for table in tables if remains else ():
-        client.command(
-            f"delete from {RAW_DATABASE}.{table} where _dlt_load_id in {{remains:Array(String)}}",
-            {"remains": remains},
+    tables = _column(
+        client,
+        f"select distinct table from system.columns where database = '{RAW_DATABASE}' "
+        f"and (name = '_dlt_load_id' or table = '{_LOADS}')",
+    )
+    finished = (
+        _column(
+            client,
+            f"select load_id from {RAW_DATABASE}.{_LOADS} where status = 0 and load_id in {{ids:Array(String)}}",
+            begun,
         )
+        if _LOADS in tables  # not so where the run was killed while it made the tables
+        else []
+    )
+    remains = sorted(set(begun) - set(finished))
+    for table in tables if remains else ():
+        if table != _LOADS:
+            sql = f"delete from {RAW_DATABASE}.{table} where _dlt_load_id in {{ids:Array(String)}}"
+            client.command(sql, {"ids": remains})
     client.command(f"truncate table {RUNS_DATABASE}.begun_loads")
     return remains
+
+
+def _column(client: Client, sql: str, ids: Sequence[str] = ()) -> list[str]:
+    return [value for (value,) in client.query(sql, {"ids": list(ids)}).result_rows]

@@ -12,7 +12,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from extract.cli import main
 from tests.cost.cloud_api import KEY_ID, KEY_SECRET, ORGANIZATION, CloudApi
@@ -72,15 +71,6 @@ def cost_explorer(cloud_env: pytest.MonkeyPatch) -> Iterator[CostExplorer]:
     with CostExplorer() as running:
         cloud_env.setenv("AWS_ENDPOINT_URL_COST_EXPLORER", running.url)
         yield running
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""The credentials of ClickHouse from AWS Secrets Manager; certificates become files, passwords stay in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
+from extract.errors import OutsideError, UsageError
+
+SECRET_ID = "TAPE_SECRET_ID"
+FILES = ("CLICKHOUSE_CLOUD_CA_CERT", "CLICKHOUSE_CLOUD_CLIENT_CERT", "CLICKHOUSE_CLOUD_CLIENT_KEY")
+"""Of the secret's entries those that hold PEM text, where the environment would name a file."""
+NAMES = tuple(f"CLICKHOUSE_CLOUD_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "WAKE_S")) + FILES
+
+
+def settings_from_secret(directory: Path, env: Mapping[str, str] = os.environ) -> ClickHouseSettings:
+    """Settings of mode cloud; the secret that TAPE_SECRET_ID names is JSON with the variables of that mode.
+
+    What it does not hold comes from `env`. PEM text is written below `directory`, readable by its owner alone.
+    Nothing is put into the environment. Raises UsageError or OutsideError, neither with a word of the secret.
+    """
+    name = env.get(SECRET_ID)
+    if not name:
+        raise UsageError(f"{SECRET_ID} is not set; it names the secret in AWS Secrets Manager.")
+    given = {key: env[key] for key in NAMES if key not in FILES and key in env}
+    secret = _parsed(name, _read(name))
+    paths = {key: _write(directory, key, secret[key]) for key in FILES if secret.get(key)}
+    return clickhouse_settings("cloud", {**given, **secret, **paths})
+
+
+def _read(name: str) -> str:
+    try:
+        answer = boto3.client("secretsmanager").get_secret_value(SecretId=name)
+    except ClientError as error:
+        raise OutsideError(f"The secret {name} cannot be read: {error.response['Error']['Code']}.") from None
+    except BotoCoreError as error:
+        raise OutsideError(f"The secret {name} cannot be read: {' '.join(str(error).split())}") from None
+    return answer.get("SecretString") or ""
+
+
+def _parsed(name: str, text: str) -> dict[str, str]:
+    try:
+        secret = json.loads(text)
+    except ValueError:
+        secret = None
+    if not isinstance(secret, dict) or not all(isinstance(value, str) for value in secret.values()):
+        raise UsageError(f"The secret {name} is no JSON object of texts; see deploy/aws/README.md.")
+    if unknown := sorted(secret.keys() - set(NAMES)):
+        raise UsageError(f"The secret {name} has an entry {unknown[0]}; it may hold {', '.join(NAMES)}.")
+    for key in FILES:
+        if secret.get(key) and "-----BEGIN " not in secret[key]:
+            raise UsageError(f"{key} in the secret {name} is no PEM text; put the file's content there.")
+    return secret
+
+
+def _write(directory: Path, key: str, text: str) -> str:
+    path = directory / f"{key.lower()}.pem"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text.strip() + "\n")
+    return str(path)

@@ -1,0 +1,61 @@
+"""What the secret in Secrets Manager may hold, and that a wrong one is told without a word of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extract.aws.secret import settings_from_secret
+from extract.errors import TapeError, UsageError
+
+CANARY = "canary-of-a-secret"
+PEM = f"-----BEGIN CERTIFICATE-----\n{CANARY}\n-----END CERTIFICATE-----"
+Put = Callable[[str], str]
+
+
+def test_texts_stay_in_memory_and_pem_becomes_files(put_secret: Put, tmp_path: Path) -> None:
+    """A ClickHouse Cloud service with a password and a private CA; nothing goes into the environment."""
+    secret = {
+        "CLICKHOUSE_CLOUD_HOST": "db.example",
+        "CLICKHOUSE_CLOUD_PASSWORD": CANARY,
+        "CLICKHOUSE_CLOUD_CA_CERT": PEM,
+    }
+    env = {"TAPE_SECRET_ID": put_secret(json.dumps(secret)), "CLICKHOUSE_CLOUD_PORT": "9443"}
+    settings = settings_from_secret(tmp_path, env)
+    assert (settings.mode, settings.host, settings.port) == ("cloud", "db.example", 9443)
+    assert settings.password == CANARY
+    assert settings.ca_cert == str(tmp_path / "clickhouse_cloud_ca_cert.pem")
+    assert Path(settings.ca_cert).read_text() == PEM + "\n"
+    assert os.stat(settings.ca_cert).st_mode & 0o777 == 0o600
+    assert CANARY not in str(os.environ) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (CANARY, "is no JSON object of texts"),
+        (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": [CANARY]}), "is no JSON object of texts"),
+        (json.dumps({"PASSWORD": CANARY}), "has an entry PASSWORD; it may hold CLICKHOUSE_CLOUD_HOST"),
+        (json.dumps({"CLICKHOUSE_CLOUD_CLIENT_KEY": CANARY}), "CLIENT_KEY in the secret .* is no PEM text"),
+        (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": CANARY}), "CLICKHOUSE_CLOUD_HOST is not set"),
+    ],
+)
+def test_a_wrong_secret_is_one_sentence_without_its_content(
+    put_secret: Put, tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        settings_from_secret(tmp_path, {"TAPE_SECRET_ID": put_secret(text)})
+    assert CANARY not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_secret_that_is_not_named_or_not_there_is_one_sentence(put_secret: Put, tmp_path: Path) -> None:
+    """The first names the variable, the second what Secrets Manager says."""
+    with pytest.raises(TapeError, match="TAPE_SECRET_ID is not set"):
+        settings_from_secret(tmp_path, {})
+    with pytest.raises(TapeError, match="none cannot be read: ResourceNotFoundException"):
+        settings_from_secret(tmp_path, {"TAPE_SECRET_ID": "none"})
