@@ -120,6 +120,7 @@ class PageTransport(httpx.BaseTransport):
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "extract.deribit.page_worker", *words],
+                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy's threads wait in a busy loop
                     pass_fds=[end.fileno() for end in theirs],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
