@@ -15,11 +15,20 @@
     kind = 'future' and quote_currency = 'USD'
 {%- endmacro %}
 
+{# What `exact` may round to 0, which nothing can be divided by. #}
+{% macro is_no_price() -%}
+    abs(price) < 1e-12
+{%- endmacro %}
+
 {# Base coin: amount, or for inverse futures what that many USD buy at the price. #}
 {% macro trade_volume() -%}
     if(
         {{ is_inverse_future() }},
-        if(price = 0, toDecimal128(0, 12), {{ rounded_to_coin('toDecimal256(' ~ exact('amount') ~ ', 24) / ' ~ exact('if(price = 0, 1, price)')) }}),
+        if(
+            {{ is_no_price() }},
+            toDecimal128(0, 12),
+            {{ rounded_to_coin('toDecimal256(' ~ exact('amount') ~ ', 24) / ' ~ exact('if(' ~ is_no_price() ~ ', 1, price)')) }}
+        ),
         toDecimal128({{ exact('amount') }}, 12)
     )
 {%- endmacro %}

@@ -21,6 +21,10 @@ import pyarrow as pa
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+MOST = 1e12
+"""Neither a price nor an amount is larger: the models' decimals hold the product, and sums of it. No market comes near."""
+Price = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=9_999_999_999_999)]
 
 
@@ -31,8 +35,8 @@ class Trade(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     trade_id: str
     timestamp: TimeMs
     instrument_name: str
-    price: float
-    amount: float
+    price: Price
+    amount: Amount
     direction: str
     tick_direction: Int64 | None = None
     index_price: float | None = None

@@ -146,6 +146,9 @@ def test_an_optional_field_of_another_type_goes_to_extra(changes: dict[str, Any]
         ({"trade_seq": 2**70}, ""),
         ({"direction": True}, "direction: text was expected"),
         ({"timestamp": -1}, "timestamp"),
+        ({"amount": 1e13}, "amount"),
+        ({"amount": -1.0}, "amount"),
+        ({"price": -1e13}, "price"),
         ({"direction": None}, "direction: Expected"),
     ],
 )
