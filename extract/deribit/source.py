@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 from dlt.destinations.adapters import clickhouse_adapter
 from dlt.extract import DltResource
 
+from extract.deribit.ahead import ahead
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from extract.deribit.instruments import changed_instruments
@@ -34,6 +35,8 @@ INSTRUMENTS_TABLE: dict[str, Any] = {"sort": ("instrument_name", "_dlt_load_id")
 
 BATCH_ROWS = 50_000
 """Trades handed to dlt at once."""
+BATCHES_AHEAD = 2
+"""Batches that may wait while dlt writes one: it takes its time, and the workers are not to wait for it."""
 
 
 @dataclass
@@ -120,14 +123,14 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
             on_slice=window.on_slice,
             is_over=window.is_over,
         )
-        yield from in_batches(swept)
+        yield from ahead(in_batches(swept), most=BATCHES_AHEAD, give_up=client.abandon)
         for sweep in sweeps:
             state[str(sweep.stream)] = sweep.state.to_json()
 
     return clickhouse_adapter(resource(), **TRADES_TABLE)
 
 
-def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
+def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[pa.Table]:
     """The same rows in tables of at least `rows`, but for the last: what dlt does for each table is dear."""
     waiting: list[pa.Table] = []
     for table in tables:

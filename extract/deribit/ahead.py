@@ -1,0 +1,50 @@
+"""An iterator that works ahead: its items are made in a thread while the ones before are taken care of."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+LOOK_S = 0.1
+
+
+def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Iterator[T]:
+    """`items` in their order, up to `most` of them made before they are asked for; what they raise is raised here.
+
+    Whoever stops asking has `give_up` called, which is to end what the making waits for, and `items` closed.
+    """
+    made: queue.Queue[object] = queue.Queue(most)
+    is_over = threading.Event()
+
+    def hand_over(item: object) -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put(item, timeout=LOOK_S)
+                return
+
+    def make() -> None:
+        try:
+            for item in items:
+                hand_over(item)
+                if is_over.is_set():
+                    items.close()
+        finally:
+            hand_over(_END)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        making = pool.submit(make)
+        try:
+            while (item := made.get()) is not _END:
+                yield item
+        except BaseException:
+            is_over.set()
+            give_up()
+            raise
+        making.result()
