@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from extract.aws.backfill import INTERRUPTED
 from extract.paths import ROOT
 from tests.fixtures.commands import BIN
 
@@ -189,3 +190,21 @@ def test_the_page_names_what_is_there(page: str) -> None:
     named = set(re.findall(r"CLICKHOUSE_CLOUD_\w+", text))
     assert named <= set(NAMES)
     assert {"CLICKHOUSE_CLOUD_HOST", "CLICKHOUSE_CLOUD_CLIENT_KEY"} <= named
+
+
+def test_what_spot_took_is_tried_again() -> None:
+    """A job that was stopped in time ends with 143; Batch takes `*` at the end of a pattern alone."""
+    (job,) = of_type("AWS::Batch::JobDefinition")
+    *again, last = job["RetryStrategy"]["EvaluateOnExit"]
+    assert {"Action": "RETRY", "OnExitCode": str(INTERRUPTED)} in again
+    assert last == {"Action": "EXIT", "OnReason": "*"}
+    patterns = [text for each in [*again, last] for name, text in each.items() if name != "Action"]
+    assert [text for text in patterns if not re.fullmatch(r"[\w.:\s]*\*?", text)] == []
+
+
+def test_nobody_is_alarmed_before_health_is_looked_at() -> None:
+    """An alarm that takes silence for trouble is there only while the schedule is."""
+    silent = [
+        each for each in resources().values() if each["Properties"].get("TreatMissingData") == "breaching"
+    ]
+    assert [each.get("Condition") for each in silent] == ["IsScheduled"]

@@ -122,6 +122,35 @@ def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
         Aws().network_out(Days(day - timedelta(15), day))
 
 
+@pytest.mark.parametrize("status", ["InternalError", "Forbidden", "PartialData", None])
+def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | None) -> None:
+    """It answers with 200, no values and a status, of each query; or leaves one out."""
+    at = datetime.now(UTC) - timedelta(hours=1)
+    boto3.client("cloudwatch", region_name="us-west-2").put_metric_data(
+        Namespace="AWS/EC2",
+        MetricData=[
+            {
+                "MetricName": "NetworkOut",
+                "Dimensions": [{"Name": "InstanceId", "Value": "i-1"}],
+                "Timestamp": at,
+                "Value": 5e9,
+            }
+        ],
+    )
+
+    def fail(parsed: dict[str, Any], **_: Any) -> None:
+        (result,) = parsed["MetricDataResults"]
+        failed = [result | {"StatusCode": status, "Values": [], "Timestamps": []}]
+        parsed["MetricDataResults"] = failed if status else []
+
+    account = Aws()
+    days = Days(at.date(), at.date())
+    assert account.network_out(days) == 5_000_000_000
+    account._session.events.register("after-call.cloudwatch.GetMetricData", fail)
+    with pytest.raises(CannotTellError, match=rf"NetworkOut of i-1 \({status or 'no answer'}\)"):
+        account.network_out(days)
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "said"),
     [
