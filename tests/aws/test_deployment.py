@@ -208,3 +208,11 @@ def test_nobody_is_alarmed_before_health_is_looked_at() -> None:
         each for each in resources().values() if each["Properties"].get("TreatMissingData") == "breaching"
     ]
     assert [each.get("Condition") for each in silent] == ["IsScheduled"]
+
+
+def test_health_wakes_the_service_no_more_often_than_is_wanted() -> None:
+    """Its schedule is a parameter, and the alarms that stand on it wait for as long."""
+    rule = resources()["HealthRule"]["Properties"]
+    assert rule["ScheduleExpression"] == ["Ref", "HealthSchedule"]
+    alarms = [each for each in of_type("AWS::CloudWatch::Alarm") if each["Namespace"] == "DeribitTape"]
+    assert [each["Period"] for each in alarms] == [["Ref", "HealthPeriod"]] * 2
