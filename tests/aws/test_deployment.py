@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from extract.aws.backfill import INTERRUPTED
+from extract.cost.figures import assumptions
 from extract.paths import ROOT
 from tests.fixtures.commands import BIN
 
@@ -216,3 +217,8 @@ def test_health_wakes_the_service_no_more_often_than_is_wanted() -> None:
     assert rule["ScheduleExpression"] == ["Ref", "HealthSchedule"]
     alarms = [each for each in of_type("AWS::CloudWatch::Alarm") if each["Namespace"] == "DeribitTape"]
     assert [each["Period"] for each in alarms] == [["Ref", "HealthPeriod"]] * 2
+
+
+def test_the_plan_counts_the_alarms_that_there_are() -> None:
+    """`tape cost plan` prices them."""
+    assert assumptions()["alarms"].amount == len(of_type("AWS::CloudWatch::Alarm"))
