@@ -27,6 +27,7 @@ from extract.certs.authority import (
     new_authority,
     new_client,
     new_server,
+    signed_by,
 )
 from extract.errors import UsageError
 from extract.paths import tape_dir
@@ -112,11 +113,13 @@ class CertificateStore:
                 f"{self.environment} has one authority; begin with `tape certs rotate -e {self.environment}`, "
                 f"or refuse all that was issued so far: tape certs revoke --now -e {self.environment}"
             )
+        else:
+            self._require_signed(authority)
+            # While both are trusted still, so that this can be given again if it is cut off.
+            self._write(SERVER, new_server(authority, hosts, days=days))
         self._trust(authority, before=None)
         if now:
             self._sign_all(authority, hosts, days)
-        else:
-            self._write(SERVER, new_server(authority, hosts, days=days))
 
     @property
     def is_rotating(self) -> bool:
@@ -137,7 +140,10 @@ class CertificateStore:
         except (ValueError, OSError):
             raise UsageError(f"{self.path('ca.key')} cannot be read as a private key.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise UsageError(f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}.")
+            raise UsageError(
+                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; remove it and make another authority: "
+                f"tape certs init -e {self.environment} --host NAME"
+            )
         return Signed(certificate, key)
 
     def hosts(self) -> list[str]:
@@ -157,12 +163,23 @@ class CertificateStore:
         for role in ROLES:
             self._write(role, new_client(authority, role, days=days))
 
+    def _require_signed(self, authority: Signed) -> None:
+        """A rotation that was cut off may have left a role with the certificate that is about to be refused."""
+        for role in ROLES:
+            path = self.path(f"{role}.pem")
+            if path.exists() and not signed_by(load_certificates(path)[0], authority.certificate):
+                raise UsageError(
+                    f"{self.environment}'s {role} has a certificate of the authority before, which would be refused; "
+                    f"first: tape certs issue {role} -e {self.environment}"
+                )
+
     def _trust(self, authority: Signed, before: x509.Certificate | None) -> None:
         ca = authority.certificate_pem
         older = before.public_bytes(Encoding.PEM) if before else b""
-        self._write("ca", authority)
+        # The authority last: cut off before, the one that was here signs on, and the command can be given again.
         self._put("ca-before.pem", older or ca, 0o644)
         self._put("trusted.pem", ca + older, 0o644)
+        self._write("ca", authority)
 
     def _write(self, name: str, signed: Signed) -> None:
         self._put(f"{name}.key", signed.key_pem, 0o600)

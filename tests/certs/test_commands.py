@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -255,3 +256,52 @@ def test_a_wrong_order_is_one_sentence_with_what_to_type(
     done = run(*words)
     assert done.exit_code == 3
     assert said in done.stderr
+
+
+@contextmanager
+def cut_off_after(puts: int) -> Iterator[None]:
+    """Raises KeyboardInterrupt when so many files were written."""
+    put, left = CertificateStore._put, [puts]
+
+    def cut_off(store: CertificateStore, name: str, content: bytes, mode: int) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        put(store, name, content, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CertificateStore, "_put", cut_off)
+        yield
+
+
+@pytest.mark.parametrize("puts", range(12))
+def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, puts: int) -> None:
+    """After any file but between the two of the authority, what is to be typed next is told, and ends well."""
+    init()
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").rotate()
+    done = run("revoke")
+    if "is not the key of" in done.stderr:
+        assert "tape certs init -e production --host NAME" in done.stderr
+        (home / "ca.key").unlink()
+        init()
+    while "has one authority" in done.stderr:
+        assert run("rotate").exit_code == 0
+        done = run("revoke")
+    while issue := re.search(r"first: tape certs (issue \w+)", done.stderr):
+        assert run(*issue[1].split()).exit_code == 0
+        done = run("revoke")
+    for name in NAMES:
+        assert openssl("verify", "-CAfile", home / "ca.pem", home / f"{name}.pem").endswith(": OK\n")
+
+
+@pytest.mark.parametrize("puts", range(4))
+def test_a_revocation_that_is_cut_off_can_be_given_again(home: Path, puts: int) -> None:
+    """The server's certificate is of the authority that is left, or `revoke` is still to be given."""
+    init()
+    run("rotate")
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").revoke()
+    run("revoke")
+    assert (home / "ca-before.pem").read_bytes() == (home / "ca.pem").read_bytes()
+    assert openssl("verify", "-CAfile", home / "ca.pem", home / "server.pem").endswith(": OK\n")
