@@ -141,8 +141,8 @@ class CertificateStore:
             raise UsageError(f"{self.path('ca.key')} cannot be read as a private key.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise UsageError(
-                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; remove it and make another authority: "
-                f"tape certs init -e {self.environment} --host NAME"
+                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; bring the right one back, "
+                f"or remove it and begin anew: tape certs init -e {self.environment} --host NAME"
             )
         return Signed(certificate, key)
 
