@@ -15,6 +15,7 @@ from extract.cost.charges import Days
 from extract.cost.money import total
 from extract.errors import CannotTellError, FinalError, ProofError, RetriableError, TapeError, UsageError
 from tests.cost.cost_explorer import CostExplorer, Item
+from tests.cost.test_egress import put
 
 JULY = Days(date(2026, 7, 30), date(2026, 8, 2))
 OURS = (("component", "increment"), ("project", "deribit-tape"))
@@ -125,18 +126,7 @@ def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
 @pytest.mark.parametrize("status", ["InternalError", "Forbidden", "PartialData", None])
 def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | None) -> None:
     """It answers with 200, no values and a status, of each query; or leaves one out."""
-    at = datetime.now(UTC) - timedelta(hours=1)
-    boto3.client("cloudwatch", region_name="us-west-2").put_metric_data(
-        Namespace="AWS/EC2",
-        MetricData=[
-            {
-                "MetricName": "NetworkOut",
-                "Dimensions": [{"Name": "InstanceId", "Value": "i-1"}],
-                "Timestamp": at,
-                "Value": 5e9,
-            }
-        ],
-    )
+    put(5)
 
     def fail(parsed: dict[str, Any], **_: Any) -> None:
         (result,) = parsed["MetricDataResults"]
@@ -144,7 +134,8 @@ def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | Non
         parsed["MetricDataResults"] = failed if status else []
 
     account = Aws()
-    days = Days(at.date(), at.date())
+    yesterday = datetime.now(UTC).date() - timedelta(1)
+    days = Days(yesterday, yesterday)
     assert account.network_out(days) == 5_000_000_000
     account._session.events.register("after-call.cloudwatch.GetMetricData", fail)
     with pytest.raises(CannotTellError, match=rf"NetworkOut of i-1 \({status or 'no answer'}\)"):
