@@ -10,6 +10,7 @@ DIRECTORY/              0700
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,9 @@ from extract.paths import tape_dir
 ROLES = ("loader", "transformer", "reader")
 SERVER = "server"
 
+_ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_HOST = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
+
 
 def certs_dir() -> Path:
     """Where the environments' directories are: `.tape/certs/`."""
@@ -44,7 +48,8 @@ def certs_dir() -> Path:
 def environments() -> list[str]:
     """Those that have a directory."""
     root = certs_dir()
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    found = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
+    return sorted(name for name in found if _ENVIRONMENT.fullmatch(name))  # beside them may lie a backup
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class CertificateStore:
     environment: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.environment):
+        if not _ENVIRONMENT.fullmatch(self.environment):
             raise UsageError(
                 f"--environment {self.environment!r} cannot be; take small letters, digits and dashes."
             )
@@ -72,6 +77,7 @@ class CertificateStore:
             raise UsageError(
                 f"{self.environment} has an authority; a new one beside it: tape certs rotate -e {self.environment}"
             )
+        _require_hosts(hosts)
         authority = new_authority(self.environment)
         self._trust(authority, before=None)
         self._sign_all(authority, hosts, days)
@@ -88,6 +94,7 @@ class CertificateStore:
                 f"{self.environment} is between two authorities; `tape certs revoke -e {self.environment}` "
                 "ends that, with a new server certificate."
             )
+        _require_hosts(hosts)
         self._write(SERVER, new_server(authority, hosts or self.hosts(), days=days))
 
     def rotate(self, days: int = CERTIFICATE_DAYS) -> None:
@@ -198,6 +205,24 @@ class CertificateStore:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path(name))
+
+
+def _require_hosts(hosts: Sequence[str]) -> None:
+    """A certificate for what no client takes for the edge's name, a URL for example, would be refused by all."""
+    for host in hosts:
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            raise UsageError(
+                f"--host {host!r} is no name or address of a host; it reads like edge.example.com, letters beyond ASCII "
+                "in their form that begins with xn--."
+            )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:

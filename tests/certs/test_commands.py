@@ -22,6 +22,7 @@ from extract.certs.expiry import configured_certificates
 from extract.certs.store import CertificateStore
 from extract.cli import tape
 from extract.errors import TapeError
+from extract.paths import tape_dir
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 
@@ -244,6 +245,10 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
         (["init", "rotate"], ["rotate"], "is between two authorities already"),
         (["init", "rotate"], ["issue", "server"], "`tape certs revoke -e production` ends that"),
         ([], ["init", "--host", "x", "-e", "../up"], "cannot be; take small letters, digits and dashes"),
+        ([], ["init", "--host", "https://edge.example.com"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "edge.example.com:8443"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "ümlaut.example"], "it reads like edge.example.com"),
+        (["init"], ["issue", "server", "--host", "a b"], "it reads like edge.example.com"),
         ([], ["check", "--server", "edge"], "it reads like edge.example.com:8443"),
     ],
 )
@@ -253,9 +258,21 @@ def test_a_wrong_order_is_one_sentence_with_what_to_type(
     """Exit code 3, and nothing is changed."""
     for each in before:
         run(each, *(["--host", "x"] if each == "init" else []))
+    files = contents(tape_dir())
     done = run(*words)
     assert done.exit_code == 3
     assert said in done.stderr
+    assert contents(tape_dir()) == files
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_backup_beside_is_no_environment(home: Path) -> None:
+    init()
+    shutil.copytree(home, home.with_name("production.bak"))
+    assert run("check").exit_code == 0
 
 
 @contextmanager
