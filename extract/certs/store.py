@@ -10,6 +10,7 @@ DIRECTORY/              0700
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,12 +28,16 @@ from extract.certs.authority import (
     new_authority,
     new_client,
     new_server,
+    signed_by,
 )
 from extract.errors import UsageError
 from extract.paths import tape_dir
 
 ROLES = ("loader", "transformer", "reader")
 SERVER = "server"
+
+_ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_HOST = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
 
 
 def certs_dir() -> Path:
@@ -43,7 +48,8 @@ def certs_dir() -> Path:
 def environments() -> list[str]:
     """Those that have a directory."""
     root = certs_dir()
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    found = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
+    return sorted(name for name in found if _ENVIRONMENT.fullmatch(name))  # beside them may lie a backup
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class CertificateStore:
     environment: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.environment):
+        if not _ENVIRONMENT.fullmatch(self.environment):
             raise UsageError(
                 f"--environment {self.environment!r} cannot be; take small letters, digits and dashes."
             )
@@ -71,6 +77,7 @@ class CertificateStore:
             raise UsageError(
                 f"{self.environment} has an authority; a new one beside it: tape certs rotate -e {self.environment}"
             )
+        _require_hosts(hosts)
         authority = new_authority(self.environment)
         self._trust(authority, before=None)
         self._sign_all(authority, hosts, days)
@@ -87,6 +94,7 @@ class CertificateStore:
                 f"{self.environment} is between two authorities; `tape certs revoke -e {self.environment}` "
                 "ends that, with a new server certificate."
             )
+        _require_hosts(hosts)
         self._write(SERVER, new_server(authority, hosts or self.hosts(), days=days))
 
     def rotate(self, days: int = CERTIFICATE_DAYS) -> None:
@@ -112,11 +120,13 @@ class CertificateStore:
                 f"{self.environment} has one authority; begin with `tape certs rotate -e {self.environment}`, "
                 f"or refuse all that was issued so far: tape certs revoke --now -e {self.environment}"
             )
+        else:
+            self._require_signed(authority)
+            # While both are trusted still, so that this can be given again if it is cut off.
+            self._write(SERVER, new_server(authority, hosts, days=days))
         self._trust(authority, before=None)
         if now:
             self._sign_all(authority, hosts, days)
-        else:
-            self._write(SERVER, new_server(authority, hosts, days=days))
 
     @property
     def is_rotating(self) -> bool:
@@ -137,7 +147,10 @@ class CertificateStore:
         except (ValueError, OSError):
             raise UsageError(f"{self.path('ca.key')} cannot be read as a private key.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise UsageError(f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}.")
+            raise UsageError(
+                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; bring the right one back, "
+                f"or remove it and begin anew: tape certs init -e {self.environment} --host NAME"
+            )
         return Signed(certificate, key)
 
     def hosts(self) -> list[str]:
@@ -157,12 +170,23 @@ class CertificateStore:
         for role in ROLES:
             self._write(role, new_client(authority, role, days=days))
 
+    def _require_signed(self, authority: Signed) -> None:
+        """A rotation that was cut off may have left a role with the certificate that is about to be refused."""
+        for role in ROLES:
+            path = self.path(f"{role}.pem")
+            if path.exists() and not signed_by(load_certificates(path)[0], authority.certificate):
+                raise UsageError(
+                    f"{self.environment}'s {role} has a certificate of the authority before, which would be refused; "
+                    f"first: tape certs issue {role} -e {self.environment}"
+                )
+
     def _trust(self, authority: Signed, before: x509.Certificate | None) -> None:
         ca = authority.certificate_pem
         older = before.public_bytes(Encoding.PEM) if before else b""
-        self._write("ca", authority)
+        # The authority last: cut off before, the one that was here signs on, and the command can be given again.
         self._put("ca-before.pem", older or ca, 0o644)
         self._put("trusted.pem", ca + older, 0o644)
+        self._write("ca", authority)
 
     def _write(self, name: str, signed: Signed) -> None:
         self._put(f"{name}.key", signed.key_pem, 0o600)
@@ -181,6 +205,24 @@ class CertificateStore:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path(name))
+
+
+def _require_hosts(hosts: Sequence[str]) -> None:
+    """A certificate for what no client takes for the edge's name, a URL for example, would be refused by all."""
+    for host in hosts:
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            raise UsageError(
+                f"--host {host!r} is no name or address of a host; it reads like edge.example.com, letters beyond ASCII "
+                "in their form that begins with xn--."
+            )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from extract.clickhouse.client import known_settings
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.errors import OutsideError, TapeError, UsageError
 
@@ -51,6 +52,7 @@ _OTHERS = f"""
     select holder, left_ms, was_held from final order by seen_at desc limit 100"""
 _LOADS = "_dlt_loads"
 _READ = {"select_sequential_consistency": 1}
+"""A replica that has not heard of a claim would let two in; of a package's end, would have its rows deleted."""
 
 
 class AnotherRunError(UsageError):
@@ -80,7 +82,9 @@ class Lease:
         for statement in _TABLES:
             self._client.command(statement)
         self._claim(self._seconds)
-        rows = self._client.query(_OTHERS, {"lease_id": self._id}, settings=self._known(_READ)).result_rows
+        rows = self._client.query(
+            _OTHERS, {"lease_id": self._id}, settings=known_settings(self._client, _READ)
+        ).result_rows
         for holder, left_ms, _ in rows:
             if left_ms > 0 and holder != self.holder:
                 self._claim(0)
@@ -131,12 +135,9 @@ class Lease:
                 "is_held": self._is_held,
                 "ms": int(seconds * 1000),
             },
-            settings=self._known({"async_insert": 0}),
+            settings=known_settings(self._client, {"async_insert": 0}),
         )
         self._valid_until_s = valid_until_s
-
-    def _known(self, settings: dict[str, int]) -> dict[str, int]:
-        return {name: value for name, value in settings.items() if name in self._client.server_settings}
 
 
 def remove_remains(client: Client) -> list[str]:
@@ -171,4 +172,5 @@ def remove_remains(client: Client) -> list[str]:
 
 
 def _column(client: Client, sql: str, ids: Sequence[str] = ()) -> list[str]:
-    return [value for (value,) in client.query(sql, {"ids": list(ids)}).result_rows]
+    rows = client.query(sql, {"ids": list(ids)}, settings=known_settings(client, _READ)).result_rows
+    return [value for (value,) in rows]

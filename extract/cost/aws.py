@@ -149,14 +149,25 @@ class Aws:
                 StartTime=datetime.combine(days.first, datetime.min.time(), UTC),
                 EndTime=datetime.combine(days.last + timedelta(1), datetime.min.time(), UTC),
             )
-            found += sum(
-                value for page in pages for each in page["MetricDataResults"] for value in each["Values"]
-            )
+            found += _whole_sum([each for page in pages for each in page["MetricDataResults"]], queries)
         return round(found)
 
     def _client(self, service: str, region: str) -> Any:
         config = Config(connect_timeout=10, read_timeout=60)
         return _told(lambda: self._session.client(service, region_name=region, config=config))
+
+
+def _whole_sum(results: Sequence[dict[str, Any]], queries: Sequence[dict[str, Any]]) -> float:
+    """Raises CannotTellError where CloudWatch answered a query in part or not at all: that is not 0."""
+    status = {each["Id"]: each.get("StatusCode", "") for each in results}  # of its last page
+    for query in queries:
+        if (said := status.get(query["Id"], "no answer")) != "Complete":
+            metric = query["MetricStat"]["Metric"]
+            raise CannotTellError(
+                f"CloudWatch does not tell the whole {metric['MetricName']} of {metric['Dimensions'][0]['Value']} "
+                f"({said}); ask again."
+            )
+    return sum(value for each in results for value in each["Values"])
 
 
 def _charge(group: dict[str, Any], *, is_final: bool) -> Charge:

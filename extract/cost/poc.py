@@ -23,7 +23,7 @@ MONTHS_A_YEAR = 12
 
 @dataclass(frozen=True)
 class Used:
-    """What a month's backfill took. `cpu_seconds` of this process, `rest_bytes` more in deribit_raw.trades."""
+    """What a month's backfill took. `cpu_seconds` with the page workers', `rest_bytes` more in deribit_raw.trades."""
 
     month: str
     exchange: str
@@ -97,8 +97,9 @@ def _month(text: str, now_ms: int) -> tuple[date, date]:
 
 
 def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    """With those of processes that have ended: the page workers have when a run is over."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def extrapolate(used: Used, page_size: int) -> dict[str, Backfill]:

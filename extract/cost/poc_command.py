@@ -46,7 +46,7 @@ def show(found: Poc) -> None:
         click.echo(f"Nothing of {found.used.month} was left to fetch, so nothing can be extrapolated.")
         return
     click.echo(
-        f"{found.used.cpu_seconds:,.1f} processor seconds of this process. At these figures for each trade:"
+        f"{found.used.cpu_seconds:,.1f} processor seconds of this process and its workers. At these figures for each trade:"
     )
     rows = [
         (

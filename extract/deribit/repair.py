@@ -80,8 +80,9 @@ class Repair:
         found = self._pager.feed(
             np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count
         )
-        missing = page.table.filter(pa.array(np.isin(seqs, list(found))))
-        result.table = pa.concat_tables([result.table, missing])
+        latest = {seq: row for row, seq in enumerate(seqs.tolist())}
+        rows = [row for seq, row in latest.items() if seq in found]
+        result.table = pa.concat_tables([result.table, page.table.take(pa.array(rows, pa.int64()))])
         result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in found]
         # A record that names no seq may be the one that is missing.
         self._is_sure &= all(bad.key for bad in page.rejected)

@@ -215,7 +215,7 @@ class _Push:
         whole = set(takewhile(lambda load: load in self.visible, sorted(self.loads)))
         part = Part(self.local.tables[STATE], None, {})
         self.report.parts.append(self.settling.settle(part, only=whole))
-        if not self.copies:
+        if not self.lease:
             return
         own = cursor.newest_state(self.cloud, but=self.loads)
         ours = cursor.newest_state(self.local, among=whole)
@@ -226,6 +226,7 @@ class _Push:
         is_known = both["sources"] == cursor.united_state(effective, effective)["sources"]
         # A pipeline of cloud's own takes a state for newer by its version alone.
         if not is_known or effective["_state_version"] < own["_state_version"]:
+            self.lease.begin(())  # a run that took over meanwhile has a newer one
             cursor.write_state(self.cloud, both, self.schema)
 
 

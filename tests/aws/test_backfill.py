@@ -54,7 +54,7 @@ def test_sigterm_finishes_the_window_and_the_same_job_goes_on(
     assert "(batch " in busy["notes"][0]
     job.send_signal(signal.SIGTERM)
     done = machine.ended(job)
-    assert (done.code, "Stopped on SIGTERM with more to do" in done.out) == (0, True), done.out
+    assert (done.code, "Stopped on SIGTERM with more to do" in done.out) == (143, True), done.out
     assert 0 < len(keys_in(cloud)) < len(keys_of(tape))
     again = machine.ended(machine.job(*WORDS))
     assert again.code == 0, again.out

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from extract.aws.backfill import INTERRUPTED
+from extract.cost.figures import assumptions
 from extract.paths import ROOT
 from tests.fixtures.commands import BIN
 
@@ -189,3 +191,34 @@ def test_the_page_names_what_is_there(page: str) -> None:
     named = set(re.findall(r"CLICKHOUSE_CLOUD_\w+", text))
     assert named <= set(NAMES)
     assert {"CLICKHOUSE_CLOUD_HOST", "CLICKHOUSE_CLOUD_CLIENT_KEY"} <= named
+
+
+def test_what_spot_took_is_tried_again() -> None:
+    """A job that was stopped in time ends with 143; Batch takes `*` at the end of a pattern alone."""
+    (job,) = of_type("AWS::Batch::JobDefinition")
+    *again, last = job["RetryStrategy"]["EvaluateOnExit"]
+    assert {"Action": "RETRY", "OnExitCode": str(INTERRUPTED)} in again
+    assert last == {"Action": "EXIT", "OnReason": "*"}
+    patterns = [text for each in [*again, last] for name, text in each.items() if name != "Action"]
+    assert [text for text in patterns if not re.fullmatch(r"[\w.:\s]*\*?", text)] == []
+
+
+def test_nobody_is_alarmed_before_health_is_looked_at() -> None:
+    """An alarm that takes silence for trouble is there only while the schedule is."""
+    silent = [
+        each for each in resources().values() if each["Properties"].get("TreatMissingData") == "breaching"
+    ]
+    assert [each.get("Condition") for each in silent] == ["IsScheduled"]
+
+
+def test_health_wakes_the_service_no_more_often_than_is_wanted() -> None:
+    """Its schedule is a parameter, and the alarms that stand on it wait for as long."""
+    rule = resources()["HealthRule"]["Properties"]
+    assert rule["ScheduleExpression"] == ["Ref", "HealthSchedule"]
+    alarms = [each for each in of_type("AWS::CloudWatch::Alarm") if each["Namespace"] == "DeribitTape"]
+    assert [each["Period"] for each in alarms] == [["Ref", "HealthPeriod"]] * 2
+
+
+def test_the_plan_counts_the_alarms_that_there_are() -> None:
+    """`tape cost plan` prices them."""
+    assert assumptions()["alarms"].amount == len(of_type("AWS::CloudWatch::Alarm"))

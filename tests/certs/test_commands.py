@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from extract.certs.expiry import configured_certificates
 from extract.certs.store import CertificateStore
 from extract.cli import tape
 from extract.errors import TapeError
+from extract.paths import tape_dir
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 
@@ -243,6 +245,10 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
         (["init", "rotate"], ["rotate"], "is between two authorities already"),
         (["init", "rotate"], ["issue", "server"], "`tape certs revoke -e production` ends that"),
         ([], ["init", "--host", "x", "-e", "../up"], "cannot be; take small letters, digits and dashes"),
+        ([], ["init", "--host", "https://edge.example.com"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "edge.example.com:8443"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "ümlaut.example"], "it reads like edge.example.com"),
+        (["init"], ["issue", "server", "--host", "a b"], "it reads like edge.example.com"),
         ([], ["check", "--server", "edge"], "it reads like edge.example.com:8443"),
     ],
 )
@@ -252,6 +258,67 @@ def test_a_wrong_order_is_one_sentence_with_what_to_type(
     """Exit code 3, and nothing is changed."""
     for each in before:
         run(each, *(["--host", "x"] if each == "init" else []))
+    files = contents(tape_dir())
     done = run(*words)
     assert done.exit_code == 3
     assert said in done.stderr
+    assert contents(tape_dir()) == files
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_backup_beside_is_no_environment(home: Path) -> None:
+    init()
+    shutil.copytree(home, home.with_name("production.bak"))
+    assert run("check").exit_code == 0
+
+
+@contextmanager
+def cut_off_after(puts: int) -> Iterator[None]:
+    """Raises KeyboardInterrupt when so many files were written."""
+    put, left = CertificateStore._put, [puts]
+
+    def cut_off(store: CertificateStore, name: str, content: bytes, mode: int) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        put(store, name, content, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CertificateStore, "_put", cut_off)
+        yield
+
+
+@pytest.mark.parametrize("puts", range(12))
+def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, puts: int) -> None:
+    """After any file but between the two of the authority, what is to be typed next is told, and ends well."""
+    init()
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").rotate()
+    done = run("revoke")
+    if "is not the key of" in done.stderr:
+        assert "tape certs init -e production --host NAME" in done.stderr
+        (home / "ca.key").unlink()
+        init()
+    while "has one authority" in done.stderr:
+        assert run("rotate").exit_code == 0
+        done = run("revoke")
+    while issue := re.search(r"first: tape certs (issue \w+)", done.stderr):
+        assert run(*issue[1].split()).exit_code == 0
+        done = run("revoke")
+    for name in NAMES:
+        assert openssl("verify", "-CAfile", home / "ca.pem", home / f"{name}.pem").endswith(": OK\n")
+
+
+@pytest.mark.parametrize("puts", range(4))
+def test_a_revocation_that_is_cut_off_can_be_given_again(home: Path, puts: int) -> None:
+    """The server's certificate is of the authority that is left, or `revoke` is still to be given."""
+    init()
+    run("rotate")
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").revoke()
+    run("revoke")
+    assert (home / "ca-before.pem").read_bytes() == (home / "ca.pem").read_bytes()
+    assert openssl("verify", "-CAfile", home / "ca.pem", home / "server.pem").endswith(": OK\n")

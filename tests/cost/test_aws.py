@@ -15,6 +15,7 @@ from extract.cost.charges import Days
 from extract.cost.money import total
 from extract.errors import CannotTellError, FinalError, ProofError, RetriableError, TapeError, UsageError
 from tests.cost.cost_explorer import CostExplorer, Item
+from tests.cost.test_egress import put
 
 JULY = Days(date(2026, 7, 30), date(2026, 8, 2))
 OURS = (("component", "increment"), ("project", "deribit-tape"))
@@ -120,6 +121,25 @@ def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
     assert Aws().network_out(Days(day - timedelta(2), day - timedelta(1))) == 7_000_000_000
     with pytest.raises(CannotTellError, match="last 14 days alone"):
         Aws().network_out(Days(day - timedelta(15), day))
+
+
+@pytest.mark.parametrize("status", ["InternalError", "Forbidden", "PartialData", None])
+def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | None) -> None:
+    """It answers with 200, no values and a status, of each query; or leaves one out."""
+    put(5)
+
+    def fail(parsed: dict[str, Any], **_: Any) -> None:
+        (result,) = parsed["MetricDataResults"]
+        failed = [result | {"StatusCode": status, "Values": [], "Timestamps": []}]
+        parsed["MetricDataResults"] = failed if status else []
+
+    account = Aws()
+    yesterday = datetime.now(UTC).date() - timedelta(1)
+    days = Days(yesterday, yesterday)
+    assert account.network_out(days) == 5_000_000_000
+    account._session.events.register("after-call.cloudwatch.GetMetricData", fail)
+    with pytest.raises(CannotTellError, match=rf"NetworkOut of i-1 \({status or 'no answer'}\)"):
+        account.network_out(days)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cost.measured import measured, work
+from extract.cost.poc import _cpu_seconds
 from extract.pipeline import RunOptions, run
 from extract.sandbox.names import parse
 from extract.sandbox.server import SandboxExchange
@@ -264,3 +267,11 @@ def test_a_plan_weighs_the_probes(
 @pytest.mark.parametrize("command", ["baseline", "egress", "plan"])
 def test_each_command_s_help_has_an_example(tape: TapeCommand, command: str) -> None:
     assert f"Example: tape cost {command}" in tape("cost", command, "--help").out
+
+
+def test_the_processor_time_of_workers_counts() -> None:
+    """Of a process that has ended, as the page workers have after a run."""
+    before = _cpu_seconds()
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    assert _cpu_seconds() - before >= 0.3

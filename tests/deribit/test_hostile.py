@@ -224,3 +224,12 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
         tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
     assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]
+
+
+def test_a_repaired_trade_comes_once_under_whatever_ids() -> None:
+    """Two versions of a trade on one page, each with an id of its own: the latest is taken."""
+    first = trade("BTC-PERPETUAL", 1, 1, BEGIN_MS)
+    restated = first | {"trade_id": "2", "price": 7.0}
+    client = client_of(lambda method, params: page([first, restated]))
+    (found,) = repair(client, [SeqRange("BTC-PERPETUAL", 1, 1)])
+    assert found.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]

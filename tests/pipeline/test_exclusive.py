@@ -16,7 +16,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.lease import Lease
+from extract.clickhouse.lease import Lease, remove_remains
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import OutsideError, UsageError
 from extract.paths import tape_dir
@@ -104,6 +104,27 @@ def test_a_lease_that_could_not_be_renewed_loads_nothing_more(
         lease._valid_until_s = time.time() - 1
         with pytest.raises(OutsideError, match="could not be renewed"):
             lease.begin(["1.2"])
+
+
+def test_what_may_be_deleted_is_asked_of_a_replica_that_knows_all(
+    clean_clickhouse: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lags behind would call a finished package unfinished, and its rows would go."""
+    client = shared_client(clean_clickhouse)
+    client.command("create database deribit_raw")
+    client.command("create table deribit_raw._dlt_loads (load_id String, status Int64) engine = Memory")
+    asked: list[dict[str, int] | None] = []
+    query = client.query
+
+    def heard(*words: object, settings: dict[str, int] | None = None) -> object:
+        asked.append(settings)
+        return query(*words, settings=settings)
+
+    with Lease(client, "one") as lease:
+        lease.begin(["1.2"])
+        monkeypatch.setattr(client, "query", heard)
+        assert remove_remains(client) == ["1.2"]
+    assert asked == [{"select_sequential_consistency": 1}] * 3
 
 
 def cut_off_after_the_trades(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 
+from extract.clickhouse.lease import Lease
+from extract.push import cursor
 from extract.sandbox.names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -125,3 +128,24 @@ def test_a_trade_that_reads_otherwise_in_cloud_s_own_newer_package_is_told(
     assert "Restated trades" in done.out
     found = json.loads(both.tape("push", "--verify", "--json").out)
     assert sum(each["restated"] for each in found["partitions"]) == 3
+
+
+def test_the_cursor_stays_where_another_run_may_have_moved_it(
+    both: Both, exchange: SandboxExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept too long before it wrote the state of both does not write it."""
+    both.run("cloud", since=day(3), until=day(2), currencies=("BTC",))
+    both.run("local", until=day(4), currencies=("BTC",))
+    united_state = cursor.united_state
+
+    def too_late(*states: cursor.State) -> cursor.State:
+        monkeypatch.setattr(Lease, "_renew", lambda _: None)
+        monkeypatch.setattr(time, "time", lambda: 4e9)
+        return united_state(*states)
+
+    states = "select count() from deribit_raw._dlt_pipeline_state"
+    before = both.cloud.command(states), both.local.command(states)
+    monkeypatch.setattr(cursor, "united_state", too_late)
+    done = both.tape("push")
+    assert (done.code, "lease on the database" in done.err) == (4, True), done.said
+    assert both.cloud.command(states) == sum(before)
