@@ -68,6 +68,7 @@ def test_a_name_that_is_no_role_is_refused(edge: Edge) -> None:
         {"Authorization": "Bearer token"},
         {"X-ClickHouse-User": "default", "X-ClickHouse-SSL-Certificate-Auth": "on"},
         {"X-ClickHouse-Quota": "another"},
+        {"Connection": "X-ClickHouse-User, X-ClickHouse-Key"},
     ],
     ids=lambda headers: "+".join(headers),
 )
