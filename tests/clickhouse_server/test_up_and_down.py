@@ -133,7 +133,7 @@ def test_port_taken_by_another_web_server(own_dir, settings):
 )
 def test_died_while_starting_says_why(own_dir, settings, monkeypatch, users, reason):
     """A configuration that the engine does not take: its last line of error. Nothing is left running."""
-    monkeypatch.setattr(server_config, "users_xml", lambda settings: users)
+    monkeypatch.setattr(server_config, "users_xml", lambda settings, passwords: users)
     with pytest.raises(
         FinalError, match=f"^ClickHouse ended while starting: {reason} \\(the whole log: .*\\)$"
     ):

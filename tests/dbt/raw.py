@@ -50,8 +50,9 @@ KEYS = {
 
 
 def create_raw_tables(client: Client) -> None:
-    """Database and tables, empty."""
-    client.command("CREATE DATABASE IF NOT EXISTS deribit_raw")
+    """Database and tables, empty; what others left there is gone."""
+    client.command("DROP DATABASE IF EXISTS deribit_raw SYNC")
+    client.command("CREATE DATABASE deribit_raw")
     for table, columns in RAW_TABLES.items():
         client.command(
             f"CREATE OR REPLACE TABLE deribit_raw.{table} ({columns}) ENGINE = MergeTree {KEYS[table]}"

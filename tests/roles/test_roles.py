@@ -67,8 +67,11 @@ def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _runner() -> object:
+    from dbt.adapters.clickhouse import dbclient
     from dbt.cli.main import dbtRunner
 
+    # The adapter remembers by its name alone, for as long as the process lives, that a database is there.
+    dbclient._ensured_databases.clear()
     return dbtRunner()
 
 
