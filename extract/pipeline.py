@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,8 +25,6 @@ from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
 from extract.stopping import Stop
 from extract.times import parse_time_ms
-
-TURN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -229,16 +226,9 @@ def _has_instruments(client: DeribitClient, currency: str) -> bool:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Long turns for threads, and a garbage collector that leaves alone what was there before.
-
-    Threads would else take turns of 5 ms within a page, each time with cold caches and with every page half done in
-    memory; the collector would look through everything that was ever imported, again and again.
-    """
-    before_s = sys.getswitchinterval()
-    sys.setswitchinterval(TURN_S)
+    """The garbage collector leaves alone what was there before: all that was ever imported, again and again."""
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
-        sys.setswitchinterval(before_s)
