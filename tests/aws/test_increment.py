@@ -38,8 +38,8 @@ def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("slow_s", "timeout_s", "patience_s", "at_least"),
-    [(0.5, 8, 60, 2), pytest.param(2, 20, 20, 10, marks=pytest.mark.slow)],
+    ("slow_s", "page_size", "timeout_s", "patience_s", "at_least"),
+    [(0.5, 25, 8, 60, 2), pytest.param(0.5, 3, 20, 20, 10, marks=pytest.mark.slow)],
 )
 def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     machine: Machine,
@@ -47,6 +47,7 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     cloud: Client,
     tape: Tape,
     slow_s: float,
+    page_size: int,
     timeout_s: float,
     patience_s: float,
     at_least: int,
@@ -56,7 +57,7 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     On a machine that is busy with other tests eight seconds may be too few; twenty are never overstepped.
     """
     exchange = start_exchange(tape, faults=SLOW.format(slow_s))
-    one_window = {"SOURCES__DERIBIT__WINDOW_TRADES": "100000", "SOURCES__DERIBIT__PAGE_SIZE": "25"}
+    one_window = {"SOURCES__DERIBIT__WINDOW_TRADES": "100000", "SOURCES__DERIBIT__PAGE_SIZE": str(page_size)}
     machine.at(exchange, **one_window)
     answers = []
     with machine.function() as function:
@@ -106,7 +107,9 @@ def test_ten_invocations_cut_off_after_20_seconds_each(
 ) -> None:
     """By the clock, wherever they are then."""
     exchange = start_exchange(tape, faults=SLOW.format(3))
-    machine.at(exchange, **SMALL)
+    machine.at(
+        exchange, **SMALL | {"SOURCES__DERIBIT__PAGE_SIZE": "12"}
+    )  # more than ten times twenty seconds of work
     for _ in range(10):
         with machine.function() as function, pytest.raises(TimeoutError):
             function.invoke(timeout_s=900, cut_off_after_s=20)

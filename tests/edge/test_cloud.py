@@ -60,6 +60,7 @@ def cloud(
 ) -> Iterator[Cloud]:
     """`CLICKHOUSE_MODE=cloud make run`, as its two commands, from a sandbox exchange; through a counter of connections."""
     drop_databases()
+    _drop_cloud(edge)
     home = tmp_path_factory.mktemp("cloud-user")
     (home / "sitecustomize.py").write_text(WATCHER)
     with SandboxExchange(small_tape) as exchange, proxy_to(edge.port) as proxy, reading_ps() as command_lines:
@@ -78,6 +79,10 @@ def cloud(
             found.connections[name] = proxy.connections - before
         (home / "watched").rename(home / "watched-cloud")
         yield found
+    _drop_cloud(edge)
+
+
+def _drop_cloud(edge: Edge) -> None:
     with open_client(edge.clickhouse) as client:
         for database in ("deribit", "deribit_raw"):
             client.command(f"drop database if exists {database} sync")
