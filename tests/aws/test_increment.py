@@ -38,16 +38,15 @@ def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("slow_s", "page_size", "timeout_s", "patience_s", "at_least"),
-    [(0.5, 25, 8, 60, 2), pytest.param(0.5, 3, 20, 20, 10, marks=pytest.mark.slow)],
+    ("slow_s", "trades", "timeout_s", "patience_s", "at_least"),
+    [(0.5, 4_000, 8, 60, 2), pytest.param(0.5, 40_000, 20, 20, 10, marks=pytest.mark.slow)],
 )
 def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     machine: Machine,
     start_exchange: Start,
     cloud: Client,
-    tape: Tape,
     slow_s: float,
-    page_size: int,
+    trades: int,
     timeout_s: float,
     patience_s: float,
     at_least: int,
@@ -56,8 +55,9 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
 
     On a machine that is busy with other tests eight seconds may be too few; twenty are never overstepped.
     """
+    tape = Tape.generate(seed=11, trades=trades, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(slow_s))
-    one_window = {"SOURCES__DERIBIT__WINDOW_TRADES": "100000", "SOURCES__DERIBIT__PAGE_SIZE": str(page_size)}
+    one_window = {"SOURCES__DERIBIT__WINDOW_TRADES": "100000", "SOURCES__DERIBIT__PAGE_SIZE": "25"}
     machine.at(exchange, **one_window)
     answers = []
     with machine.function() as function:
@@ -106,7 +106,7 @@ def test_ten_invocations_cut_off_after_20_seconds_each(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:
     """By the clock, wherever they are then."""
-    exchange = start_exchange(tape, faults=SLOW.format(3))
+    exchange = start_exchange(tape, faults=SLOW.format(1))
     machine.at(
         exchange, **SMALL | {"SOURCES__DERIBIT__PAGE_SIZE": "12"}
     )  # more than ten times twenty seconds of work

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
+from dbt.adapters.clickhouse import dbclient
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from extract.paths import ROOT
@@ -64,6 +65,11 @@ class Project:
         rows = self.rows(f"SELECT * FROM deribit.ohlcv_{level}")
         assert len({(row["instrument_name"], row["bucket_at"]) for row in rows}) == len(rows)
         return {(row.pop("instrument_name"), row.pop("bucket_at")): row for row in rows}
+
+
+def forget_databases() -> None:
+    """The adapter remembers by name alone, while the process lives, that a database is there: on another server too."""
+    dbclient._ensured_databases.clear()
 
 
 def run_words(command: str, scratch: Path | str, *args: str) -> list[str]:

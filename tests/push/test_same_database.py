@@ -14,7 +14,7 @@ from dbt.cli.main import dbtRunner
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.dbt.project import failures
+from tests.dbt.project import failures, forget_databases
 from tests.dbt.test_schema_drift import DRIFTS, plant
 from tests.push.conftest import Both
 from tests.push.test_going_on import TAPE, day
@@ -35,6 +35,7 @@ def build(both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     def build(target: str) -> None:
         paths = ["--project-dir", ROOT / "dbt_project", "--profiles-dir", ROOT / "profiles"]
         paths += ["--target-path", tmp_path / target, "--log-path", tmp_path / target]
+        forget_databases()
         done = runner.invoke(["build", "--target", target, "--log-level", "none", *map(str, paths)])
         assert done.success, failures(done) or done.exception
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
+from dbt.cli.main import dbtRunner
 
 from extract.clickhouse.client import open_client
 from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
@@ -20,7 +21,7 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.status import status
 from extract.times import iso
-from tests.dbt.project import Project
+from tests.dbt.project import Project, forget_databases
 from tests.fixtures.commands import tape_here
 
 PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
@@ -59,20 +60,12 @@ def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) 
         transformer = open_client(as_role(server, "transformer"))
         project = Project.__new__(Project)
         project.client, project.scratch, project.said = transformer, tmp_path_factory.mktemp("dbt"), []
-        project.runner = _runner()
+        forget_databases()
+        project.runner = dbtRunner()
         project.must("run")
         project.must("run", "--full-refresh", "--select", "trade_versions")
         project.must("test", "--select", "test_name:matches_declared_schema")
     return server
-
-
-def _runner() -> object:
-    from dbt.adapters.clickhouse import dbclient
-    from dbt.cli.main import dbtRunner
-
-    # The adapter remembers by its name alone, for as long as the process lives, that a database is there.
-    dbclient._ensured_databases.clear()
-    return dbtRunner()
 
 
 def _login(env: pytest.MonkeyPatch, name: str) -> None:
