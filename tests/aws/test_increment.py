@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -100,30 +99,6 @@ def test_invocations_that_are_cut_off_lose_nothing_and_double_nothing(
 def loaded(cloud: Client) -> int:
     sql = "SELECT sum(rows) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
     return int(cloud.command(sql))
-
-
-@pytest.mark.slow
-def test_ten_invocations_cut_off_after_20_seconds_each(
-    machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
-) -> None:
-    """By the clock, wherever they are then; a quick machine may be done before the tenth."""
-    exchange = start_exchange(tape, faults=SLOW.format(1.4))
-    # Two windows or so in twenty seconds.
-    machine.at(
-        exchange, **SMALL | {"SOURCES__DERIBIT__WINDOW_TRADES": "60", "SOURCES__DERIBIT__PAGE_SIZE": "5"}
-    )
-    cut_off = 0
-    for _ in range(10):
-        with machine.function() as function, suppress(TimeoutError):
-            assert function.invoke(timeout_s=900, cut_off_after_s=20)["status"] == "done"
-            break
-        cut_off += 1
-    assert cut_off >= 5
-    exchange.faults = type(exchange.faults)()
-    with machine.function() as function:
-        assert function.invoke()["status"] == "done"
-    assert keys_in(cloud) == keys_of(tape)
-    assert os.listdir(machine.tmp) == []
 
 
 def test_one_that_is_cut_off_between_data_and_state_doubles_nothing(
