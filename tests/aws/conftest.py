@@ -19,12 +19,11 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.clickhouse.lease import RUNS_DATABASE
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.aws.runtime_api import RuntimeApi
+from tests.fixtures.clickhouse import drop_ours
 from tests.fixtures.commands import Done
 from tests.fixtures.edge import SERVER_PASSWORD, Edge
 
@@ -67,8 +66,7 @@ def cloud(edge: Edge) -> Iterator[Client]:
     with clickhouse_connect.get_client(
         host=behind.host, port=behind.port, username=behind.user, password=behind.password
     ) as client:
-        for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
-            client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+        drop_ours(client)
         yield client
 
 

@@ -18,6 +18,7 @@ from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.destination.proxy import proxy_to
+from tests.fixtures.clickhouse import drop_ours
 from tests.fixtures.commands import Done, UserShell, environment
 from tests.fixtures.edge import SERVER_PASSWORD, Edge, needs_caddy
 
@@ -84,8 +85,7 @@ def cloud(
 
 def _drop_cloud(edge: Edge) -> None:
     with open_client(edge.clickhouse) as client:
-        for database in ("deribit", "deribit_raw"):
-            client.command(f"drop database if exists {database} sync")
+        drop_ours(client)
 
 
 @contextlib.contextmanager

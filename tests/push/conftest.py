@@ -13,6 +13,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.pipeline import RunOptions, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from tests.fixtures.clickhouse import drop_ours
 from tests.fixtures.commands import Done, tape_here
 from tests.fixtures.edge import Edge
 
@@ -62,8 +63,7 @@ def both(
     for name, value in edge.env("loader").items():
         monkeypatch.setenv(name, value)
     with open_client(edge.clickhouse) as cloud:
-        for database in ("deribit_raw", "deribit", "deribit_runs"):
-            cloud.command(f"drop database if exists {database} sync")
+        drop_ours(cloud)
         yield Both(shared_client(clickhouse_env), cloud)
 
 
