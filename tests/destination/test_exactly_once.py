@@ -80,15 +80,21 @@ def test_a_loader_killed_before_it_hears_the_answer_resumes_without_repeating(
     script = textwrap.dedent(f"""
         import dlt
         from extract.clickhouse.destination import tape_clickhouse
-        from extract.clickhouse.settings import ClickHouseSettings
-        settings = ClickHouseSettings("local", "127.0.0.1", {proxy.port}, {clickhouse.user!r}, {clickhouse.password!r})
-        pipeline = dlt.pipeline("trades", destination=tape_clickhouse(settings), dataset_name={database!r},
-                                pipelines_dir={str(tmp_path / "here")!r})
+        from extract.clickhouse.settings import clickhouse_settings
+        pipeline = dlt.pipeline("trades", destination=tape_clickhouse(clickhouse_settings("local")),
+                                dataset_name={database!r}, pipelines_dir={str(tmp_path / "here")!r})
         pipeline.run([{{"n": n}} for n in range(1000)], table_name="numbers")
     """)
     proxy.marker, proxy.lose_answers = b"numbers%60+FORMAT", 1
+    # The password goes by the environment: a command line is everybody's to read.
+    env = os.environ | {
+        "CLICKHOUSE_LOCAL_HOST": "127.0.0.1",
+        "CLICKHOUSE_LOCAL_PORT": str(proxy.port),
+        "CLICKHOUSE_LOCAL_USER": clickhouse.user,
+        "CLICKHOUSE_LOCAL_PASSWORD": clickhouse.password,
+    }
     victim = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-c", script], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     proxy.on_lost = lambda: os.kill(victim.pid, signal.SIGKILL)
     _, errors = victim.communicate(timeout=60)
