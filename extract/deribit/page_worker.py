@@ -54,7 +54,7 @@ class Head(msgspec.Struct):
 
 
 def page_of(head: Head, body: pa.Buffer) -> TradePage:
-    """The page whose parts `_as_parts` made."""
+    """The page that a worker took apart for the way."""
     table = pa.ipc.open_stream(body).read_all()
     return TradePage(table, head.rows, head.has_more, head.rejected, at_ms=head.at_ms)
 

@@ -133,11 +133,13 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
 def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[pa.Table]:
     """The same rows in tables of at least `rows`, but for the last: what dlt does for each table is dear."""
     waiting: list[pa.Table] = []
+    count = 0
     for table in tables:
         waiting.append(table)
-        if sum(each.num_rows for each in waiting) >= rows:
+        count += table.num_rows
+        if count >= rows:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, count = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
