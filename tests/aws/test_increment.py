@@ -70,12 +70,14 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     assert sum(each["trades"] for each in answers) == len(keys_of(tape))
 
 
-def finish(machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape) -> None:
+def finish(
+    machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, timeout_s: float = 60
+) -> None:
     """What was cut off in the middle is brought to its end, where one long run would have come."""
     assert 0 < len(keys_in(cloud)) < len(keys_of(tape)), "in the middle"
     exchange.faults = type(exchange.faults)()
     with machine.function() as function:
-        assert function.invoke()["status"] == "done"
+        assert function.invoke(timeout_s)["status"] == "done"
     assert keys_in(cloud) == keys_of(tape)
     assert os.listdir(machine.tmp) == []
 
@@ -99,6 +101,21 @@ def test_invocations_that_are_cut_off_lose_nothing_and_double_nothing(
 def loaded(cloud: Client) -> int:
     sql = "SELECT sum(rows) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
     return int(cloud.command(sql))
+
+
+@pytest.mark.slow
+def test_ten_invocations_cut_off_after_20_seconds_each(
+    machine: Machine, start_exchange: Start, cloud: Client
+) -> None:
+    """By the clock, wherever each of them is then: more windows than the ten can load, then one long run."""
+    tape = Tape.generate(seed=11, trades=200_000, days=3)
+    exchange = start_exchange(tape, faults=SLOW.format(0.2))
+    machine.at(exchange, **SMALL)
+    for _ in range(10):
+        with machine.function() as function, pytest.raises(TimeoutError):
+            function.invoke(timeout_s=900, cut_off_after_s=20)
+    machine.at(exchange)
+    finish(machine, exchange, cloud, tape, timeout_s=600)
 
 
 def test_one_that_is_cut_off_between_data_and_state_doubles_nothing(
