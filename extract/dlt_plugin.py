@@ -78,6 +78,9 @@ class RunCommand(SupportsCliCommand):
         )
 
     def execute(self, args: argparse.Namespace) -> None:
+        from extract.lean import begin_lean
+
+        begin_lean()
         from extract.errors import TapeError, UsageError
         from extract.packages import PIPELINE_NAME
         from extract.pipeline import RunOptions, run

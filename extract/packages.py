@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dlt
 from dlt.common.configuration.container import Container
@@ -33,6 +33,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, TapeError
+from extract.parquet_files import use_trade_files
 from extract.paths import dlt_dir
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ ROW_GROUP_ROWS = 100_000
 
 def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
     """The project's one dlt pipeline; its working directory is in `.tape/`, its state also in ClickHouse."""
+    use_trade_files()
     dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
     dlt.config["data_writer.buffer_max_items"] = ROW_GROUP_ROWS
     dlt.config["load.delete_completed_jobs"] = True  # what ClickHouse has need not be kept here
@@ -54,6 +56,11 @@ def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
         dataset_name=RAW_DATABASE,
         pipelines_dir=str(dlt_dir(settings.mode) / "pipelines"),
     )
+
+
+def source_state(pipeline: Pipeline) -> dict[str, Any]:
+    """What the source has written down; empty before a first run."""
+    return dict(pipeline.state.get("sources", {}).get("deribit", {}))
 
 
 def recover(pipeline: Pipeline) -> None:
@@ -109,9 +116,11 @@ class BackgroundLoader:
         self._under_way = self._pool.submit(self._load)
 
     def check(self) -> None:
-        """Raises what loading has failed with, if it has; does not wait."""
-        if self._under_way is not None and self._under_way.done():
-            self.wait()
+        """Raises what loading has failed with, if it has; does not wait. Safe in any thread."""
+        under_way = self._under_way
+        if under_way is not None and under_way.done():
+            with told():
+                under_way.result()
 
     def wait(self) -> None:
         """Returns when everything begun is loaded. Raises OutsideError or what our own parts raised."""

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.disk import disk_use
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
+from extract.deribit.ahead import ahead
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
-from extract.deribit.source import Window, deribit
-from extract.deribit.state import Stream
+from extract.deribit.source import deribit
+from extract.deribit.state import Stream, StreamState
 from extract.deribit.sweep import WindowReport
+from extract.deribit.windows import Order, Package, Swept, WindowEnd, sweep_windows
 from extract.errors import UsageError
 from extract.exclusive import Exclusive, exclusive_pipeline, run_lock
-from extract.packages import BackgroundLoader, told
+from extract.lean import undisturbed
+from extract.packages import BackgroundLoader, source_state, told
 from extract.planning import Plan, forget, keep, kept_plan, plan_key
 from extract.progress import Progress
 from extract.stopping import Stop
 from extract.times import parse_time_ms
+
+if TYPE_CHECKING:
+    from dlt import Pipeline
+
+BATCHES_AHEAD = 2
+"""Batches of trades that may wait while dlt writes one or ends a package: the workers are not to wait for it."""
 
 
 @dataclass(frozen=True)
@@ -144,46 +153,61 @@ def _run_windows(
 ) -> RunSummary:
     started = time.monotonic()
     summary = RunSummary()
-    pipeline = exclusive.pipeline
     progress.start(asked.streams, asked.since_ms, asked.until_ms or asked.now_ms)
 
-    with BackgroundLoader(pipeline) as loader:
+    with BackgroundLoader(exclusive.pipeline) as loader:
 
         def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
             loader.check()
             summary.trades[stream] = summary.trades.get(stream, 0) + rows
             progress.update(stream, rows, end_ms, client.traffic)
 
-        while True:
-            now_ms = client.now_ms()
-            window = Window(
-                asked.streams,
-                now_ms,
-                until_ms=asked.until_ms or now_ms,
-                since_ms=asked.since_ms,
-                in_flight=config.requests_in_flight,
-                budget=config.window_trades,
-                on_slice=on_slice,
-                is_over=lambda: stop.is_due,
-            )
-            with told():
-                pipeline.extract(deribit(client, window))
-            summary.add(window.report)
-            # One window is extracted while one is loaded, and never more: neither disk nor memory grow.
-            loader.wait()
-            with told():
-                pipeline.normalize()
-                if window.report.is_last or stop.is_due:
-                    exclusive.load()
-                    summary.stopped = None if window.report.is_last else stop.reason
-                    break
-            exclusive.announce()
-            loader.start()
+        order = Order(
+            asked.streams,
+            asked.since_ms,
+            asked.until_ms,
+            in_flight=config.requests_in_flight,
+            budget=config.window_trades,
+            on_slice=on_slice,
+            is_over=lambda: stop.is_due,
+        )
+        swept = sweep_windows(client, order, _states(exclusive.pipeline, asked.streams))
+        with closing(ahead(swept, most=BATCHES_AHEAD, give_up=client.abandon)) as flow:
+            is_final = False
+            while not is_final:
+                end = _extract(exclusive, client, asked, flow)
+                summary.add(end.report)
+                is_final = end.is_final
+                # One window is written while one is loaded, and never more: neither disk nor memory grow.
+                loader.wait()
+                with told():
+                    exclusive.pipeline.normalize()
+                    if is_final:
+                        exclusive.load()
+                        summary.stopped = None if end.report.is_last else stop.reason
+                    else:
+                        exclusive.announce()
+                        loader.start()
     summary.requests = client.traffic.requests
     summary.retries = client.traffic.retries
     summary.wire_bytes = client.traffic.bytes
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def _extract(exclusive: Exclusive, client: DeribitClient, asked: _Asked, flow: Iterator[Swept]) -> WindowEnd:
+    """Writes the flow's next window into a load package."""
+    package = Package(flow)
+    with told():
+        exclusive.pipeline.extract(deribit(client, package, asked.streams, asked.now_ms))
+    assert package.end is not None, "extracted to its end"
+    return package.end
+
+
+def _states(pipeline: Pipeline, streams: Sequence[Stream]) -> dict[Stream, StreamState]:
+    """From where the streams go on."""
+    kept = source_state(pipeline).get("resources", {}).get("trades", {})
+    return {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in streams}
 
 
 def wanted_time(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:
@@ -222,13 +246,3 @@ def _has_instruments(client: DeribitClient, currency: str) -> bool:
         )
     except ExchangeRefusedError:
         return False
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """The garbage collector leaves alone what was there before: all that was ever imported, again and again."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

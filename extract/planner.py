@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.disk import DiskUse, disk_use
@@ -15,14 +15,11 @@ from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream, StreamState
 from extract.exclusive import run_lock
-from extract.packages import open_pipeline, told
+from extract.packages import open_pipeline, source_state, told
 from extract.pipeline import RunOptions, wanted_streams, wanted_time
 from extract.planning import DISK_BYTES_PER_TRADE, Plan, keep
 from extract.probes import OnPage, Probed, StreamProbes
 from extract.times import iso
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 
 def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None) -> Plan:
@@ -37,14 +34,9 @@ def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None)
         pipeline = open_pipeline(settings)
         with told():
             pipeline.sync_destination()
-        plan = _Planner(client, config, options, settings, _state(pipeline), on_page).plan()
+        plan = _Planner(client, config, options, settings, source_state(pipeline), on_page).plan()
     keep(plan, options.plan_key)
     return plan
-
-
-def _state(pipeline: Pipeline) -> dict[str, Any]:
-    """What the source has written down; empty before a first run."""
-    return dict(pipeline.state.get("sources", {}).get("deribit", {}))
 
 
 class _Planner:

@@ -151,6 +151,6 @@ def repaired(
 
     return (
         trades(),
-        odd_rows(report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        odd_rows(report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        odd_rows(lambda: report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(lambda: report, "absent_trades", ABSENT_COLUMNS, absent_rows),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ _END = object()
 LOOK_S = 0.1
 
 
-def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Iterator[T]:
+def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Generator[T]:
     """`items` in their order, up to `most` of them made before they are asked for; what they raise is raised here.
 
     Whoever stops asking has `give_up` called, which is to end what the making waits for, and `items` closed.

@@ -199,7 +199,8 @@ class DeribitClient:
 
 
 def _page_of(answer: httpx.Response) -> TradePage:
-    return answer.extensions.get(PAGE) or decode_page(answer.content)
+    # Taken out of the answer, which is part of a cycle and would keep it until the collector comes.
+    return answer.extensions.pop(PAGE, None) or decode_page(answer.content)
 
 
 def _exchange_name(url: str) -> str:

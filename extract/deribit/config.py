@@ -36,7 +36,7 @@ class DeribitConfig(BaseConfiguration):
     """Largest page asked for; the live host's own limit of 1,000 is kept below it."""
     requests_in_flight: int = 4
     """Requests under way at once."""
-    window_trades: int = 500_000
+    window_trades: int = 1_000_000
     """Trades after which a load package is closed: what a kill can cost at most."""
     timeout_s: float = 30.0
     """Seconds to wait for one answer."""

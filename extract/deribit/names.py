@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _DATE = re.compile(
     r"(?<![0-9A-Z])(\d{1,2})(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)(\d{2})(?![0-9A-Z])"
@@ -24,6 +25,7 @@ def _date(text: str) -> datetime | None:
         return None
 
 
+@lru_cache(maxsize=10_000)
 def contradicts(instrument_name: str, currency: str) -> bool:
     """Whether a name that follows the rules belongs to another currency; a name that follows none may be anybody's."""
     match = _BY_RULE.fullmatch(instrument_name)

@@ -19,6 +19,7 @@ from extract.deribit.record import (
     Rejected,
     Trade,
     TradePage,
+    by_instrument,
     learn,
     to_table,
 )
@@ -82,7 +83,11 @@ def decode_page(body: bytes) -> TradePage:
     """
     trades, rejected, has_more, at_ms = decode_trades(body)
     return TradePage(
-        to_table(_each_once(trades)), len(trades) + len(rejected), has_more, rejected, at_ms=at_ms
+        by_instrument(to_table(_each_once(trades))),
+        len(trades) + len(rejected),
+        has_more,
+        rejected,
+        at_ms=at_ms,
     )
 
 

@@ -21,8 +21,8 @@ from extract.deribit.transport import PooledTransport
 
 BULK_BYTES = 500_000
 """Smaller answers are decoded sooner than they are handed over."""
-BULK_PAGES = 4
-"""Large answers after which processes are started, each for a third of a second's work."""
+BULK_PAGES = 1
+"""Large answers after which processes are started, each for a third of a second's work: a full page is seldom the last."""
 
 PAGE = "page"
 """Extension of a request: its answer is a page of trades. Of a response: the page, decoded already."""
@@ -120,7 +120,8 @@ class PageTransport(httpx.BaseTransport):
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "extract.deribit.page_worker", *words],
-                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy's threads wait in a busy loop
+                    env=os.environ
+                    | {"OPENBLAS_NUM_THREADS": "1"},  # numpy is there before the worker is lean
                     pass_fds=[end.fileno() for end in theirs],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -72,8 +72,8 @@ class Rejected:
 class TradePage:
     """A decoded page: what could be typed, what could not, and what the exchange says of more.
 
-    `table` is in PAGE_SCHEMA and holds each trade once, in its latest version. `rows` counts the records of the answer,
-    `count` is what was asked for at most, `at_ms` the exchange's own time of the answer.
+    `table` is in PAGE_SCHEMA and holds each trade once, in its latest version, by instrument. `rows` counts the records
+    of the answer, `count` is what was asked for at most, `at_ms` the exchange's own time of the answer.
     """
 
     table: pa.Table
@@ -114,8 +114,6 @@ ARROW_SCHEMA = pa.schema(
 )
 """PAGE_SCHEMA with the stream that the trade was asked of."""
 
-# A list comprehension over a plain attribute is four times as fast as attrgetter, and what most of the time goes to.
-_values = {name: eval(f"lambda trades: [trade.{name} for trade in trades]") for name in FIELDS}
 # Numbers are packed in a third of the time that Arrow takes to look at each.
 _PACKED = {pa.int64(): "q", pa.float64(): "d", ARROW_TYPES["timestamp"]: "q"}
 _learned: dict[type[Trade], tuple[tuple[str, str], ...]] = {}
@@ -166,13 +164,28 @@ def _in_order(text: str | None) -> bytes | None:
 
 def to_table(trades: Sequence[Trade]) -> pa.Table:
     """Arrow table in PAGE_SCHEMA, one row per trade, in the order given."""
-    count = len(trades)
-    extra = _extras(trades)
-    arrays = [
-        *(_column(name, trades, count) for name in FIELDS),
-        pa.array(extra, pa.string()) if extra else pa.nulls(count, pa.string()),
-    ]
-    return pa.Table.from_arrays(arrays, schema=PAGE_SCHEMA)
+    if not trades:
+        return PAGE_SCHEMA.empty_table()
+    # Each trade is in the caches once: looking for a column's values in all of them takes longer.
+    columns = dict(zip(FIELDS, zip(*map(msgspec.structs.astuple, trades), strict=False), strict=False))
+    columns["extra"] = _extras(trades)
+    return pa.Table.from_arrays([_column(*column) for column in columns.items()], schema=PAGE_SCHEMA)
+
+
+def by_instrument(table: pa.Table) -> pa.Table:
+    """`table` in the order of its instruments' names, one instrument's trades as they came: what ClickHouse sorts by.
+
+    Ten thousand trades at a time are sorted here in a third of the time that it saves where a million are.
+    """
+    if table.num_rows < 2:
+        return table
+    names = table.column("instrument_name").combine_chunks().dictionary_encode()
+    rank = np.empty(len(names.dictionary), dtype=np.int16 if len(names.dictionary) < 2**15 else np.int64)
+    rank[np.argsort(names.dictionary.to_numpy(zero_copy_only=False))] = np.arange(len(rank))
+    order = pa.array(np.argsort(rank[names.indices.to_numpy()], kind="stable"))
+    columns = (column.combine_chunks() for column in table.columns)
+    arrays = [column if column.null_count == len(column) else column.take(order) for column in columns]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
 
 
 def stamped(table: pa.Table, currency: str, kind: str) -> pa.Table:
@@ -186,23 +199,24 @@ def times_ms(table: pa.Table) -> np.ndarray:
     return table.column("timestamp").cast(pa.int64()).to_numpy()
 
 
-def _column(name: str, trades: Sequence[Trade], count: int) -> pa.Array:
-    kind = PAGE_SCHEMA.field(name).type
-    values = _values[name](trades)
+def _column(name: str, values: Sequence[Any]) -> pa.Array:
+    kind, count = PAGE_SCHEMA.field(name).type, len(values)
     if letter := _PACKED.get(kind):
         with contextlib.suppress(struct.error):  # there are nulls
             packed = struct.pack(f"{count}{letter}", *values)
             return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(packed)])
     if name == "legs":
-        values = [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else ()
-    return pa.array(values, kind) if values else pa.nulls(count, kind)
+        values = (
+            [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else [None] * count
+        )
+    return pa.array(values, kind) if values.count(None) < count else pa.nulls(count, kind)
 
 
-def _extras(trades: Sequence[Trade]) -> list[str | None] | None:
-    """`extra_of` each trade; None where that would be nothing but None."""
+def _extras(trades: Sequence[Trade]) -> list[str | None]:
+    """`extra_of` each trade."""
     kinds = set(map(type, trades))
     if not any(kind is LooseTrade or has_any(kind, trades) for kind in kinds):
-        return None
+        return [None] * len(trades)
     return [extra_of(trade) for trade in trades]
 
 

@@ -23,14 +23,15 @@ class Slice:
 class SlicePlanner:
     """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far.
 
-    A slice that came back unfinished leaves a rest, which is handed out before anything newer.
+    A slice that came back unfinished leaves a rest, which is handed out before anything newer. Without a `length_ms`
+    to begin with the first one is a probe.
     """
 
-    def __init__(self, start_ms: int, end_ms: int, page_size: int) -> None:
+    def __init__(self, start_ms: int, end_ms: int, page_size: int, length_ms: int | None = None) -> None:
         self.end_ms = end_ms
         self.page_size = page_size
+        self.length_ms = length_ms
         self._frontier_ms = start_ms
-        self._length_ms: int | None = None
         self._probing = False
         self._rests: list[Slice] = []
 
@@ -53,17 +54,17 @@ class SlicePlanner:
         if rests_only or self.is_drained:
             return None
         start_ms = self._frontier_ms
-        if self._length_ms is None:
+        if self.length_ms is None:
             self._probing = True
             self._frontier_ms = self.end_ms + 1
             return Slice(start_ms, self.end_ms, is_probe=True)
-        end_ms = min(self.end_ms, start_ms + self._length_ms - 1)
+        end_ms = min(self.end_ms, start_ms + self.length_ms - 1)
         self._frontier_ms = end_ms + 1
         return Slice(start_ms, end_ms)
 
     def _piece_of_rest(self) -> Slice:
         rest = self._rests.pop()
-        end_ms = min(rest.end_ms, rest.start_ms + (self._length_ms or 1) - 1)
+        end_ms = min(rest.end_ms, rest.start_ms + (self.length_ms or 1) - 1)
         if end_ms < rest.end_ms:
             self._rests.append(Slice(end_ms + 1, rest.end_ms))
         return Slice(rest.start_ms, end_ms)
@@ -80,4 +81,4 @@ class SlicePlanner:
         start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
         span_ms = max(1, end_ms - start_ms + 1)
         growth = min(MAX_GROWTH, self.page_size * AIM / rows) if rows else MAX_GROWTH
-        self._length_ms = math.ceil(span_ms * growth)
+        self.length_ms = math.ceil(span_ms * growth)

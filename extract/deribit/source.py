@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from dlt.destinations.adapters import clickhouse_adapter
 from dlt.extract import DltResource
 
-from extract.deribit.ahead import ahead
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from extract.deribit.instruments import changed_instruments
 from extract.deribit.record import ARROW_SCHEMA
-from extract.deribit.state import Stream, StreamState
-from extract.deribit.stream import StreamSweep
-from extract.deribit.sweep import WindowReport, sweep_window
+from extract.deribit.state import Stream
+from extract.deribit.sweep import WindowReport
+from extract.deribit.windows import Package
 from extract.errors import UsageError
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
@@ -31,31 +28,6 @@ TRADES_TABLE: dict[str, Any] = {
     "codecs": {"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
 }
 INSTRUMENTS_TABLE: dict[str, Any] = {"sort": ("instrument_name", "_dlt_load_id")}
-
-
-BATCH_ROWS = 50_000
-"""Trades handed to dlt at once."""
-BATCHES_AHEAD = 2
-"""Batches that may wait while dlt writes one: it takes its time, and the workers are not to wait for it."""
-
-
-@dataclass
-class Window:
-    """What one load package is to hold: streams, time, and a budget of trades. `report` is filled while it runs.
-
-    Once `is_over`, nothing new is begun: the package closes early.
-    """
-
-    streams: Sequence[Stream]
-    now_ms: int
-    until_ms: int
-    since_ms: int | None = None
-    in_flight: int = 4
-    budget: int = 500_000
-    report: WindowReport = field(default_factory=WindowReport)
-    on_slice: Callable[[Stream, int, int], None] = lambda stream, rows, end_ms: None
-    is_over: Callable[[], bool] = lambda: False
-
 
 REJECTED_COLUMNS: dict[str, Any] = {
     "currency": {"data_type": "text", "nullable": False},
@@ -89,22 +61,24 @@ may overlap after one has grown into another.
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
-def deribit(client: DeribitClient, window: Window) -> tuple[DltResource, ...]:
-    """The public trades of `window`, what is odd about them, and the instruments that changed.
+def deribit(
+    client: DeribitClient, package: Package, streams: Sequence[Stream], now_ms: int
+) -> tuple[DltResource, ...]:
+    """The public trades of a window, what is odd about them, and the instruments that changed.
 
     State, by stream: what time is covered, and the seqs that the next window goes on from. It is committed with the
     load package that holds the trades.
     """
     return (
-        trades(client, window),
-        odd_rows(window.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        odd_rows(window.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
-        odd_rows(window.report, "coverage", COVERAGE_COLUMNS, _coverage),
-        instruments(client, window),
+        trades(client, package),
+        odd_rows(lambda: package.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(lambda: package.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        odd_rows(lambda: package.report, "coverage", COVERAGE_COLUMNS, _coverage),
+        instruments(client, streams, now_ms),
     )
 
 
-def trades(client: DeribitClient, window: Window) -> DltResource:
+def trades(client: DeribitClient, package: Package) -> DltResource:
     """Trades as Arrow tables in `record.ARROW_SCHEMA`."""
 
     @dlt.resource(name="trades", write_disposition="append")
@@ -113,35 +87,11 @@ def trades(client: DeribitClient, window: Window) -> DltResource:
         state = dlt.current.resource_state()
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
-        sweeps = _plan(client, window, state)
-        swept = sweep_window(
-            client,
-            sweeps,
-            in_flight=window.in_flight,
-            budget=window.budget,
-            report=window.report,
-            on_slice=window.on_slice,
-            is_over=window.is_over,
-        )
-        yield from ahead(in_batches(swept), most=BATCHES_AHEAD, give_up=client.abandon)
-        for sweep in sweeps:
-            state[str(sweep.stream)] = sweep.state.to_json()
+        yield from package.tables()
+        assert package.end is not None, "the flow ends with a window's end"
+        state.update(package.end.states)
 
     return clickhouse_adapter(resource(), **TRADES_TABLE)
-
-
-def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[pa.Table]:
-    """The same rows in tables of at least `rows`, but for the last: what dlt does for each table is dear."""
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += table.num_rows
-        if count >= rows:
-            yield pa.concat_tables(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting)
 
 
 def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
@@ -155,7 +105,7 @@ def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
 
 
 def odd_rows(
-    report: WindowReport,
+    report_of: Callable[[], WindowReport],
     name: str,
     columns: dict[str, Any],
     rows_of: Callable[[WindowReport], list[dict[str, Any]]],
@@ -168,9 +118,9 @@ def odd_rows(
         if not state:
             state["exists"] = True
             yield dlt.mark.materialize_table_schema()
-        while not report.is_swept:
+        while not report_of().is_swept:
             yield None  # another resource's turn
-        yield rows_of(report)
+        yield rows_of(report_of())
 
     return resource()
 
@@ -209,24 +159,13 @@ def _coverage(report: WindowReport) -> list[dict[str, Any]]:
     ]
 
 
-def _plan(client: DeribitClient, window: Window, state: dict[str, Any]) -> list[StreamSweep]:
-    sweeps: list[StreamSweep] = []
-    for stream in window.streams:
-        stream_state = StreamState.from_json(state.get(str(stream), {}))
-        wanted = stream_state.wanted(window.since_ms, window.until_ms)
-        if wanted:
-            more = len(wanted) > 1
-            sweeps.append(StreamSweep(client, stream, stream_state, wanted[0], window.now_ms, more))
-    return sweeps
-
-
-def instruments(client: DeribitClient, window: Window) -> DltResource:
+def instruments(client: DeribitClient, streams: Sequence[Stream], now_ms: int) -> DltResource:
     """One row for each instrument that is new or changed since the last run."""
 
     @dlt.resource(name="instruments", write_disposition="append", columns=INSTRUMENT_COLUMNS)
     def resource() -> Iterator[Any]:
         known = dlt.current.resource_state().setdefault("known", {})
-        rows = list(changed_instruments(client, window.streams, known, window.now_ms))
+        rows = list(changed_instruments(client, streams, known, now_ms))
         if rows:
             yield rows
 

@@ -69,11 +69,12 @@ class StreamState:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """As plain JSON that stays as it is when the state moves on."""
         return {
             "covered": [list(span) for span in self.covered],
             "recent": [[*key, *seen] for key, seen in self.recent.items()],
-            "last_seq": [[end_ms, seqs] for end_ms, seqs in self.last_seq.items()],
-            "first_seq": [[start_ms, seqs] for start_ms, seqs in self.first_seq.items()],
+            "last_seq": [[end_ms, dict(seqs)] for end_ms, seqs in self.last_seq.items()],
+            "first_seq": [[start_ms, dict(seqs)] for start_ms, seqs in self.first_seq.items()],
         }
 
     def wanted(self, since_ms: int | None, until_ms: int) -> list[Span]:

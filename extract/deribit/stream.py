@@ -27,11 +27,20 @@ SETTLE_MS = 60_000
 class StreamSweep:
     """Takes what was fetched of `span`, tells what is new of it and what is missing, and moves the state at the end.
 
+    `more`: other spans of the stream follow. `pace_ms` is that of the window before.
     `known` counts trades that were loaded before, `restated` those that were loaded with another content.
     """
 
     def __init__(
-        self, client: DeribitClient, stream: Stream, state: StreamState, span: Span, now_ms: int, more: bool
+        self,
+        client: DeribitClient,
+        stream: Stream,
+        state: StreamState,
+        span: Span,
+        now_ms: int,
+        *,
+        more: bool,
+        pace_ms: int | None = None,
     ) -> None:
         self.stream = stream
         self.state = state
@@ -45,18 +54,24 @@ class StreamSweep:
         self._done_ms = span.start_ms - 1
         self._seen: dict[Key, Seen] = {}
         self._unproven: dict[str, int] = {}
-        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS))
+        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), pace_ms)
 
-    def _plan(self, live_from_ms: int) -> deque[tuple[Host, SlicePlanner]]:
+    def _plan(self, live_from_ms: int, pace_ms: int | None) -> deque[tuple[Host, SlicePlanner]]:
         parts = (
-            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1)),
-            (self._client.live, live_from_ms, self._span.end_ms),
+            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), pace_ms),
+            (self._client.live, live_from_ms, self._span.end_ms, None),
         )
         return deque(
-            (host, SlicePlanner(start_ms, end_ms, self._client.page_size(host)))
-            for host, start_ms, end_ms in parts
+            (host, SlicePlanner(start_ms, end_ms, self._client.page_size(host), length_ms))
+            for host, start_ms, end_ms, length_ms in parts
             if start_ms <= end_ms
         )
+
+    @property
+    def pace_ms(self) -> int | None:
+        """How much time a page of the history host spans here, as far as it is known."""
+        host, planner = self._planners[0]
+        return planner.length_ms if host is self._client.history else None
 
     @property
     def is_drained(self) -> bool:

@@ -15,8 +15,8 @@ from extract.deribit.config import DeribitConfig
 from extract.deribit.proof import SeqRange
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
 from extract.deribit.state import Stream, StreamState
-from extract.deribit.stream import StreamSweep
-from extract.deribit.sweep import WindowReport, sweep_window
+from extract.deribit.sweep import WindowReport
+from extract.deribit.windows import Order, Package, sweep_windows
 from extract.sandbox.server import SandboxExchange
 
 Row = tuple[str, int, int, float, float]
@@ -33,7 +33,10 @@ def quick_client(
 ) -> DeribitClient:
     """A client of `exchange` that waits next to nothing."""
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, **settings)
-    return DeribitClient(config, transport=transport, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
+    client = DeribitClient(config, transport=transport, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
+    # A run's very first question gives up early; here faults are wanted from the beginning.
+    client._was_answered = True
+    return client
 
 
 @dataclass
@@ -58,37 +61,32 @@ class Crawl:
         """One run, or its first windows; how many rows came."""
         before = self.rows.total()
         with quick_client(self.exchange, self.transport, page_size=self.page_size) as client:
+            kept = json.loads(self.state)
+            states = {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in self.streams}
+            order = Order(self.streams, since_ms, until_ms, in_flight=self.in_flight, budget=self.budget)
+            flow = sweep_windows(client, order, states)
             for _ in range(most_windows):
-                report = self._window(client, since_ms, until_ms)
+                package = Package(flow)
+                self._take(package)
                 self.between_windows()
-                if report.is_last:
+                if package.report.is_last:
                     break
+            flow.close()
             self.requests += client.traffic.requests
         return self.rows.total() - before
 
-    def _window(self, client: DeribitClient, since_ms: int | None, until_ms: int | None) -> WindowReport:
-        now_ms = self.exchange.now_ms
-        kept = json.loads(self.state)
-        sweeps = []
-        for stream in self.streams:
-            state = StreamState.from_json(kept.get(str(stream), {}))
-            if wanted := state.wanted(since_ms, until_ms or now_ms):
-                sweeps.append(StreamSweep(client, stream, state, wanted[0], now_ms, len(wanted) > 1))
-        report = WindowReport()
+    def _take(self, package: Package) -> None:
+        """One window, all of it at once, as a load package does it."""
         rows: list[Row] = []
-        for table in sweep_window(
-            client, sweeps, in_flight=self.in_flight, budget=self.budget, report=report
-        ):
+        for table in package.tables():
             columns = [
                 table.column("timestamp").cast("int64") if name == "timestamp" else table.column(name)
                 for name in ("instrument_name", "trade_seq", "timestamp", "price", "amount")
             ]
             rows += zip(*(column.to_pylist() for column in columns), strict=True)
-        kept |= {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}
-        # All of it at once, as a load package does it.
-        self.state = json.dumps(kept)
+        assert package.end is not None
+        self.state = json.dumps(json.loads(self.state) | package.end.states)
         self.rows.update(rows)
-        self.absent.update(absent.range for absent in report.absent)
-        self.rejected += [bad.raw for _, bad in report.rejected]
-        self.reports.append(report)
-        return report
+        self.absent.update(absent.range for absent in package.report.absent)
+        self.rejected += [bad.raw for _, bad in package.report.rejected]
+        self.reports.append(package.report)

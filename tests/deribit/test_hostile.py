@@ -79,7 +79,7 @@ def test_a_repair_ends_in_an_error(trades: list[dict[str, Any]], names: str) -> 
 def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowReport, StreamState, int]:
     state, report = StreamState(), WindowReport()
     [span] = state.wanted(since_ms, now_ms)
-    sweep = StreamSweep(client, FUTURES, state, span, now_ms, False)
+    sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
     tables = list(sweep_window(client, [sweep], in_flight=2, budget=10_000, report=report))
     return report, state, sum(table.num_rows for table in tables)
 
@@ -129,7 +129,7 @@ def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() ->
         report, state, rows = window(client, FULL[2]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
         assert (rows, report.absent) == (2, [])
         now_ms = FULL[2]["timestamp"] + HOUR_MS
-        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, False)
+        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
         report = WindowReport()
         assert not list(sweep_window(client, [sweep], in_flight=1, budget=9, report=report))
         assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", 2, 2)]
@@ -141,7 +141,7 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
     with client_of(honest(FULL[:3])) as client:
         _, state, _ = window(client, now_ms, BEGIN_MS)
     with client_of(honest([FULL[0], FULL[1] | {"price": 1.5}, FULL[2]])) as client:
-        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, False)
+        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
         report = WindowReport()
         [table] = sweep_window(client, [sweep], in_flight=1, budget=9, report=report)
     assert table.column("price").to_pylist() == [1.5]
@@ -197,7 +197,7 @@ def test_a_window_ends_when_its_budget_is_spent() -> None:
     now_ms = BEGIN_MS + 10 * HOUR_MS
     with client_of(answer, page_size=SIZE) as client:
         state, report = StreamState(), WindowReport()
-        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, False)
+        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, more=False)
         tables = list(sweep_window(client, [sweep], in_flight=2, budget=50, report=report))
     rows = sum(table.num_rows for table in tables)
     assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
@@ -220,7 +220,7 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
         assert rows == 10
         [span] = state.wanted(BEGIN_MS, middle_ms)
         report = WindowReport()
-        sweep = StreamSweep(client, FUTURES, state, span, now_ms, False)
+        sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
         tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
     assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]

@@ -9,11 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extract.deribit import page as page_module
 from extract.deribit.envelope import NoResultError
 from extract.deribit.page import decode_page, decode_record_by_record, decode_trades
-from extract.deribit.record import PAGE_SCHEMA, LooseTrade, Trade, content_digests, count_unknown, to_table
+from extract.deribit.record import (
+    PAGE_SCHEMA,
+    LooseTrade,
+    Trade,
+    by_instrument,
+    content_digests,
+    count_unknown,
+    to_table,
+)
 from extract.sandbox.tape import Tape
 from tests.deribit.histories import trade
 
@@ -61,10 +71,10 @@ def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pyt
     assert {type(each) for each in loose} == {LooseTrade}
     table = decode_page(body(records)).table
     assert table.schema == PAGE_SCHEMA
-    assert table.equals(to_table(quick))
-    assert table.equals(to_table(slow))
+    assert table.equals(by_instrument(to_table(quick)))
+    assert table.equals(by_instrument(to_table(slow)))
     digests = content_digests(table)
-    assert digests == content_digests(to_table(loose))
+    assert digests == content_digests(by_instrument(to_table(loose)))
     assert len(set(digests)) == len(records)
 
 
@@ -220,3 +230,12 @@ def test_recorded_answers_decode_whole(path: Path) -> None:
     assert found.table.num_rows == len(json.loads(text)["result"]["trades"]) > 0
     assert not found.rejected
     assert not unknown_in(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABCÄ"), st.integers(1, 9)), unique=True, max_size=30))
+def test_a_page_comes_by_instrument_and_else_as_it_was(keys: list[tuple[str, int]]) -> None:
+    table = by_instrument(
+        to_table([Trade(seq, f"{name}{seq}", 0, name, 1.0, 1.0, "buy") for name, seq in keys])
+    )
+    got = zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True)
+    assert list(got) == sorted(keys, key=lambda key: key[0].encode())

@@ -70,3 +70,9 @@ def test_the_years_before_the_first_trade_do_not_count() -> None:
     planner.observe(planner.next(), 10**11, 10**11 + 999, 100)
     part = planner.next()
     assert part.end_ms - part.start_ms + 1 == 750
+
+
+def test_a_known_length_needs_no_probe() -> None:
+    planner = SlicePlanner(0, 1_000, 10, 100)
+    assert planner.next() == Slice(0, 99)
+    assert planner.next() == Slice(100, 199)

@@ -131,3 +131,13 @@ def test_two_loaders_together_know_what_one_would_that_had_loaded_both(
             name: seq for name, seq in firsts.items() if seq > 1
         }
     assert StreamState.from_json(json.loads(json.dumps(both.to_json()))) == both
+
+
+def test_what_was_written_down_stays_when_the_state_moves_on() -> None:
+    """A package is written while the next window is swept already."""
+    state = StreamState()
+    state.cover(Span(EPOCH_MS + 1_000, EPOCH_MS + 1_999), {"A": 3}, {"A": 7})
+    written = state.to_json()
+    before = json.dumps(written)
+    state.cover(Span(EPOCH_MS + 2_000, EPOCH_MS + 2_999), {"A": 8, "B": 5}, {"A": 9, "B": 6})
+    assert json.dumps(written) == before != json.dumps(state.to_json())

@@ -1,0 +1,45 @@
+"""What a process that is ours from its start to its end does without: a second of its start, and much after it."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class _Refusal:
+    """A finder that says no to pandas, which comes with the embedded ClickHouse.
+
+    pyarrow imports it wherever it is, for a third of a second, to tell its arrays from lists.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"{name} is not wanted here", name=name)
+        return None
+
+
+def begin_lean() -> None:
+    """Before anything large is imported. The collector is off until `undisturbed`: what is imported is no garbage."""
+    sys.meta_path.insert(0, _Refusal())
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads wait in a busy loop
+    gc.disable()
+    atexit.register(gc.freeze)  # nor at the end, when all of it goes anyway
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The collector leaves alone what was there before: all that was ever imported, again and again."""
+    gc.freeze()
+    gc.enable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

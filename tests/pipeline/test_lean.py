@@ -1,0 +1,25 @@
+"""What a process of ours does without, and what it must still be able to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from extract.paths import ROOT
+
+LEAN = """
+import gc, sys
+from extract.lean import begin_lean
+begin_lean()
+import pyarrow
+assert pyarrow.array([1, None]).to_pylist() == [1, None]
+assert "pandas" not in sys.modules and not gc.isenabled()
+import dlt.common.libs.pyarrow
+"""
+
+
+def test_a_lean_process_takes_pandas_for_not_there() -> None:
+    """It is there: the embedded ClickHouse brings it, and pyarrow would take it in."""
+    import pandas  # noqa: F401
+
+    subprocess.run([sys.executable, "-c", LEAN], cwd=ROOT, check=True, timeout=60)
