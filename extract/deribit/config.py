@@ -37,7 +37,7 @@ class DeribitConfig(BaseConfiguration):
     requests_in_flight: int = 4
     """Requests under way at once."""
     window_trades: int = 1_000_000
-    """Trades after which a load package is closed: what a kill can cost at most."""
+    """Trades after which a load package is closed: what a kill can cost at most, but for what was fetched ahead."""
     timeout_s: float = 30.0
     """Seconds to wait for one answer."""
     retry_total_s: float = 300.0

@@ -82,13 +82,10 @@ def decode_page(body: bytes) -> TradePage:
     Raises NoResultError where the body holds no result, one of NO_JSON where it is no JSON.
     """
     trades, rejected, has_more, at_ms = decode_trades(body)
-    return TradePage(
-        by_instrument(to_table(_each_once(trades))),
-        len(trades) + len(rejected),
-        has_more,
-        rejected,
-        at_ms=at_ms,
-    )
+    table, is_each_once = by_instrument(to_table(trades))
+    if not is_each_once:
+        table, _ = by_instrument(to_table(_each_once(trades)))
+    return TradePage(table, len(trades) + len(rejected), has_more, rejected, at_ms=at_ms)
 
 
 Decoded = tuple[Sequence[Trade], list[Rejected], bool, int | None]
