@@ -28,7 +28,7 @@ WORDS = ("--since", "2016-01-01", "--currency", "BTC")
 @pytest.fixture
 def exchange(machine: Machine, start_exchange: Callable[..., SandboxExchange], tape: Tape) -> SandboxExchange:
     """A slow one, at which the machine's jobs are pointed, with small windows."""
-    running = start_exchange(tape, faults=SLOW.format(0.1))
+    running = start_exchange(tape, faults=SLOW.format(0.5))
     machine.at(running, **SMALL)
     return running
 
@@ -56,6 +56,7 @@ def test_sigterm_finishes_the_window_and_the_same_job_goes_on(
     done = machine.ended(job)
     assert (done.code, "Stopped on SIGTERM with more to do" in done.out) == (143, True), done.out
     assert 0 < len(keys_in(cloud)) < len(keys_of(tape))
+    exchange.faults = type(exchange.faults)()
     again = machine.ended(machine.job(*WORDS))
     assert again.code == 0, again.out
     assert keys_in(cloud) == keys_of(tape)
@@ -75,6 +76,7 @@ def test_kill_9_costs_the_window_at_work_and_no_trade(
     assert not [canary for canary in machine.canaries[:3] if canary in listed]
     job.kill()
     assert machine.ended(job).code == -signal.SIGKILL
+    exchange.faults = type(exchange.faults)()
     again = machine.ended(machine.job(*WORDS, AWS_BATCH_JOB_ID="4711"))
     assert again.code == 0, again.out
     assert keys_in(cloud) == keys_of(tape)
