@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+NUMPY_ALONE = {"OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a numpy without threads of its own, which would wait in a busy loop."""
+
 
 class _Refusal:
     """A finder that says no to pandas, which comes with the embedded ClickHouse.
@@ -29,7 +32,7 @@ class _Refusal:
 def begin_lean() -> None:
     """Before anything large is imported. The collector is off until `undisturbed`: what is imported is no garbage."""
     sys.meta_path.insert(0, _Refusal())
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads wait in a busy loop
+    os.environ.update(NUMPY_ALONE)
     gc.disable()
     atexit.register(gc.freeze)  # nor at the end, when all of it goes anyway
 

@@ -17,7 +17,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
 from extract.deribit.envelope import ExchangeRefusedError
 from extract.deribit.source import deribit
-from extract.deribit.state import Stream, StreamState
+from extract.deribit.state import Stream, StreamState, read_states
 from extract.deribit.sweep import WindowReport
 from extract.deribit.windows import Order, Package, Swept, WindowEnd, sweep_windows
 from extract.errors import UsageError
@@ -163,7 +163,6 @@ def _run_windows(
             progress.update(stream, rows, end_ms, client.traffic)
 
         order = Order(
-            asked.streams,
             asked.since_ms,
             asked.until_ms,
             in_flight=config.requests_in_flight,
@@ -206,8 +205,7 @@ def _extract(exclusive: Exclusive, client: DeribitClient, asked: _Asked, flow: I
 
 def _states(pipeline: Pipeline, streams: Sequence[Stream]) -> dict[Stream, StreamState]:
     """From where the streams go on."""
-    kept = source_state(pipeline).get("resources", {}).get("trades", {})
-    return {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in streams}
+    return read_states(source_state(pipeline).get("resources", {}).get("trades", {}), streams)
 
 
 def wanted_time(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:

@@ -15,6 +15,7 @@ from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.source import refuse_another_exchange
 from extract.deribit.state import Stream, StreamState
 from extract.exclusive import run_lock
+from extract.lean import undisturbed
 from extract.packages import open_pipeline, source_state, told
 from extract.pipeline import RunOptions, wanted_streams, wanted_time
 from extract.planning import DISK_BYTES_PER_TRADE, Plan, keep
@@ -30,7 +31,7 @@ def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None)
     settings = clickhouse_settings()
     config = deribit_config()
     shared_client(settings)  # a server that is not up is told before anything is asked
-    with run_lock(), DeribitClient(config) as client:
+    with run_lock(), undisturbed(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
         with told():
             pipeline.sync_destination()

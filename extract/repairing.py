@@ -137,8 +137,11 @@ def repaired(
 ) -> tuple[DltResource, ...]:
     """One package of a repair, in the tables of a run; fills `report`. The state of a run is not touched."""
 
+    filled: WindowReport | None = None
+
     @dlt.resource(name="trades", write_disposition="append")
     def trades() -> Iterator[Any]:
+        nonlocal filled
         refuse_another_exchange(dlt.current.source_state(), client.exchange)
         for stream, piece in queue.take(budget):
             report.trades += piece.table.num_rows
@@ -147,10 +150,10 @@ def repaired(
             tally.add(piece.table.num_rows + sum(map(len, piece.absent)))
             if piece.table.num_rows:
                 yield stamped(piece.table, stream.currency, stream.kind)
-        report.is_swept = True
+        filled = report
 
     return (
         trades(),
-        odd_rows(lambda: report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        odd_rows(lambda: report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        odd_rows(lambda: filled, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        odd_rows(lambda: filled, "absent_trades", ABSENT_COLUMNS, absent_rows),
     )

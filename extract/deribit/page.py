@@ -83,8 +83,8 @@ def decode_page(body: bytes) -> TradePage:
     """
     trades, rejected, has_more, at_ms = decode_trades(body)
     table, is_each_once = by_instrument(to_table(trades))
-    if not is_each_once:
-        table, _ = by_instrument(to_table(_each_once(trades)))
+    if not is_each_once and len(once := _each_once(trades)) < len(trades):
+        table, _ = by_instrument(to_table(once))
     return TradePage(table, len(trades) + len(rejected), has_more, rejected, at_ms=at_ms)
 
 

@@ -1,4 +1,4 @@
-"""A transport that has large pages fetched and decoded in processes of their own, once there are so many that it pays."""
+"""A transport that has large pages fetched and decoded in processes of their own, from the first of them on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 from extract.deribit import lanes
 from extract.deribit.page_worker import Head, Question, page_of
 from extract.deribit.transport import PooledTransport
+from extract.lean import NUMPY_ALONE
 
 BULK_BYTES = 500_000
 """Smaller answers are decoded sooner than they are handed over."""
@@ -113,6 +114,7 @@ class PageTransport(httpx.BaseTransport):
 
     def _start(self) -> None:
         count = min(self._lanes, os.cpu_count() or 1)
+        environment = os.environ | NUMPY_ALONE  # the worker has numpy before it is lean
         for number in range(count):
             pairs = [socket.socketpair() for _ in range(number, self._lanes, count)]
             theirs = [pair[1] for pair in pairs]
@@ -120,8 +122,7 @@ class PageTransport(httpx.BaseTransport):
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "extract.deribit.page_worker", *words],
-                    env=os.environ
-                    | {"OPENBLAS_NUM_THREADS": "1"},  # numpy is there before the worker is lean
+                    env=environment,
                     pass_fds=[end.fileno() for end in theirs],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

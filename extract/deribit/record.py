@@ -169,7 +169,8 @@ def to_table(trades: Sequence[Trade]) -> pa.Table:
     # Each trade is in the caches once: looking for a column's values in all of them takes longer.
     columns = dict(zip(FIELDS, zip(*map(msgspec.structs.astuple, trades), strict=False), strict=False))
     columns["extra"] = _extras(trades)
-    return pa.Table.from_arrays([_column(*column) for column in columns.items()], schema=PAGE_SCHEMA)
+    arrays = [_column(name, values) for name, values in columns.items()]
+    return pa.Table.from_arrays(arrays, schema=PAGE_SCHEMA)
 
 
 def by_instrument(table: pa.Table) -> tuple[pa.Table, bool]:
@@ -181,7 +182,7 @@ def by_instrument(table: pa.Table) -> tuple[pa.Table, bool]:
     if table.num_rows < 2:
         return table, True
     names = table.column("instrument_name").combine_chunks().dictionary_encode()
-    rank = np.empty(len(names.dictionary), dtype=np.int16 if len(names.dictionary) < 2**15 else np.int64)
+    rank = np.empty(len(names.dictionary), dtype=np.min_scalar_type(len(names.dictionary)))
     rank[np.argsort(names.dictionary.to_numpy(zero_copy_only=False))] = np.arange(len(rank))
     ranks = rank[names.indices.to_numpy()]
     order = np.argsort(ranks, kind="stable")
@@ -211,10 +212,11 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
             packed = struct.pack(f"{count}{letter}", *values)
             return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(packed)])
     if name == "legs":
-        values = (
-            [legs_of(value) for value in values] if values.count(msgspec.UNSET) < count else [None] * count
-        )
-    return pa.array(values, kind) if values.count(None) < count else pa.nulls(count, kind)
+        has_none = values.count(msgspec.UNSET) == count
+        values = [None] * count if has_none else [legs_of(value) for value in values]
+    # Only what is the very same counts at once: the rest is compared, so nobody counts where there is a value.
+    is_null = values[0] is None and values.count(None) == count
+    return pa.nulls(count, kind) if is_null else pa.array(values, kind)
 
 
 def _extras(trades: Sequence[Trade]) -> list[str | None]:

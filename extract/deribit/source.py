@@ -105,12 +105,12 @@ def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
 
 
 def odd_rows(
-    report_of: Callable[[], WindowReport],
+    report_of: Callable[[], WindowReport | None],
     name: str,
     columns: dict[str, Any],
     rows_of: Callable[[WindowReport], list[dict[str, Any]]],
 ) -> DltResource:
-    """What a window tells beside its trades; known when they have all come."""
+    """What a window tells beside its trades; there is a report when they have all come."""
 
     @dlt.resource(name=name, write_disposition="append", columns=columns)
     def resource() -> Iterator[Any]:
@@ -118,9 +118,9 @@ def odd_rows(
         if not state:
             state["exists"] = True
             yield dlt.mark.materialize_table_schema()
-        while not report_of().is_swept:
+        while (report := report_of()) is None:
             yield None  # another resource's turn
-        yield rows_of(report_of())
+        yield rows_of(report)
 
     return resource()
 

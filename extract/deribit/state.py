@@ -155,6 +155,11 @@ class StreamState:
         }
 
 
+def read_states(kept: Mapping[str, Any], streams: Iterable[Stream]) -> dict[Stream, StreamState]:
+    """The state of each stream from the plain JSON that is kept by its name; a new one where nothing is."""
+    return {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in streams}
+
+
 def alive(seqs: Mapping[str, int], at_ms: int) -> dict[str, int]:
     """`seqs` without the instruments that had expired at `at_ms`: the state holds what is alive, not all history."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)

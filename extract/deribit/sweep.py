@@ -46,7 +46,6 @@ class WindowReport:
     absent: list[Absent] = field(default_factory=list)
     unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
-    is_swept: bool = False
     is_last: bool = False
 
 
@@ -82,7 +81,6 @@ def sweep_window(
         report.covered += [(sweep.stream, span) for span in sweep.state.covered if span not in before]
     report.known = sum(sweep.known for sweep in sweeps)
     report.restated = sum(sweep.restated for sweep in sweeps)
-    report.is_swept = True
     report.is_last = all(sweep.is_finished for sweep in sweeps)
 
 

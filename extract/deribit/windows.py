@@ -5,8 +5,8 @@ They are one flow of tables, so that `ahead` can sweep the next window while the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from extract.deribit.client import DeribitClient
 from extract.deribit.state import Stream, StreamState
 from extract.deribit.stream import StreamSweep
-from extract.deribit.sweep import WindowReport, sweep_window
+from extract.deribit.sweep import IsOver, OnSlice, WindowReport, sweep_window
 
 BATCH_ROWS = 100_000
 """Trades handed on at once: what dlt does for each table is dear."""
@@ -22,19 +22,18 @@ BATCH_ROWS = 100_000
 
 @dataclass(frozen=True)
 class Order:
-    """What a run is to sweep: streams, the time asked for, and how much of it at once.
+    """What a run is to sweep of its streams: the time asked for, and how much of it at once.
 
     None for `since_ms` is where a stream's state stands, for `until_ms` the time at which each window begins. Once
     `is_over`, the window at work is closed early and is the last one.
     """
 
-    streams: Sequence[Stream]
     since_ms: int | None = None
     until_ms: int | None = None
     in_flight: int = 4
     budget: int = 1_000_000
-    on_slice: Callable[[Stream, int, int], None] = lambda stream, rows, end_ms: None
-    is_over: Callable[[], bool] = lambda: False
+    on_slice: OnSlice = lambda stream, rows, end_ms: None
+    is_over: IsOver = lambda: False
 
 
 @dataclass
@@ -53,7 +52,7 @@ Swept = pa.Table | WindowEnd
 
 
 def sweep_windows(client: DeribitClient, order: Order, states: dict[Stream, StreamState]) -> Generator[Swept]:
-    """Each window's tables in `record.ARROW_SCHEMA`, then its end. `states` move along."""
+    """Each window's tables in `record.ARROW_SCHEMA`, then its end; of the streams that have `states`, which move along."""
     paces_ms: dict[Stream, int] = {}
     is_final = False
     while not is_final:
@@ -79,8 +78,7 @@ def _sweeps(
     client: DeribitClient, order: Order, states: dict[Stream, StreamState], paces_ms: dict[Stream, int]
 ) -> Iterator[StreamSweep]:
     now_ms = client.now_ms()
-    for stream in order.streams:
-        state = states.setdefault(stream, StreamState())
+    for stream, state in states.items():
         wanted = state.wanted(order.since_ms, order.until_ms or now_ms)
         if wanted:
             yield StreamSweep(
@@ -110,16 +108,19 @@ def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[
 
 @dataclass
 class Package:
-    """What one load package takes of the flow: a window. Its `end` is known, and its report filled, after the last table."""
+    """What one load package takes of the flow: a window, whose `end` and `report` are there after its last table."""
 
     flow: Iterator[Swept]
     end: WindowEnd | None = None
-    report: WindowReport = field(default_factory=WindowReport)
+
+    @property
+    def report(self) -> WindowReport | None:
+        return self.end.report if self.end else None
 
     def tables(self) -> Iterator[pa.Table]:
         """The window's tables."""
         for item in self.flow:
             if isinstance(item, WindowEnd):
-                self.end, self.report = item, item.report
+                self.end = item
                 return
             yield item

@@ -14,7 +14,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.proof import SeqRange
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
-from extract.deribit.state import Stream, StreamState
+from extract.deribit.state import Stream, read_states
 from extract.deribit.sweep import WindowReport
 from extract.deribit.windows import Order, Package, sweep_windows
 from extract.sandbox.server import SandboxExchange
@@ -61,21 +61,19 @@ class Crawl:
         """One run, or its first windows; how many rows came."""
         before = self.rows.total()
         with quick_client(self.exchange, self.transport, page_size=self.page_size) as client:
-            kept = json.loads(self.state)
-            states = {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in self.streams}
-            order = Order(self.streams, since_ms, until_ms, in_flight=self.in_flight, budget=self.budget)
-            flow = sweep_windows(client, order, states)
+            order = Order(since_ms, until_ms, in_flight=self.in_flight, budget=self.budget)
+            flow = sweep_windows(client, order, read_states(json.loads(self.state), self.streams))
             for _ in range(most_windows):
                 package = Package(flow)
-                self._take(package)
+                report = self._take(package)
                 self.between_windows()
-                if package.report.is_last:
+                if report.is_last:
                     break
             flow.close()
             self.requests += client.traffic.requests
         return self.rows.total() - before
 
-    def _take(self, package: Package) -> None:
+    def _take(self, package: Package) -> WindowReport:
         """One window, all of it at once, as a load package does it."""
         rows: list[Row] = []
         for table in package.tables():
@@ -85,8 +83,10 @@ class Crawl:
             ]
             rows += zip(*(column.to_pylist() for column in columns), strict=True)
         assert package.end is not None
+        report = package.end.report
         self.state = json.dumps(json.loads(self.state) | package.end.states)
         self.rows.update(rows)
-        self.absent.update(absent.range for absent in package.report.absent)
-        self.rejected += [bad.raw for _, bad in package.report.rejected]
-        self.reports.append(package.report)
+        self.absent.update(absent.range for absent in report.absent)
+        self.rejected += [bad.raw for _, bad in report.rejected]
+        self.reports.append(report)
+        return report

@@ -49,7 +49,7 @@ def test_runs_that_are_stopped_early_end_where_one_long_run_does(
 ) -> None:
     """Each loads what it had begun and a window's worth of trades would not have closed; none loads a trade twice."""
     monkeypatch.setenv("SOURCES__DERIBIT__WINDOW_TRADES", "1000000")
-    tape = Tape.generate(seed=8, trades=1_500, days=3)
+    tape = Tape.generate(seed=8, trades=2_500, days=3)
     listed(tape)
     loaded, summaries = 0, [stopped_after(6)]
     while not summaries[-1].is_complete:
