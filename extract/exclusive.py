@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -58,11 +57,8 @@ def exclusive_pipeline(settings: ClickHouseSettings, holder: str | None = None) 
     """
     client = shared_client(settings)
     with Lease(client, holder or this_directory()) as lease:
-        pipeline = open_pipeline(settings)
-        if not lease.follows_own:
-            # Another machine went on from the state in ClickHouse: what lies here was loaded by it, or will be.
-            shutil.rmtree(pipeline.working_dir, ignore_errors=True)
-            pipeline = open_pipeline(settings)
+        # If another machine went on from the state in ClickHouse, what lies here was loaded by it, or will be.
+        pipeline = open_pipeline(settings, forget=not lease.follows_own)
         exclusive = Exclusive(pipeline, lease)
         exclusive.announce()
         recover(pipeline)

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +22,7 @@ from dlt.common.configuration.inject import inject_section
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.runners import run_pool
 from dlt.common.storages import (
+    LoadStorage,
     LoadStorageConfiguration,
     NormalizeStorage,
     NormalizeStorageConfiguration,
@@ -30,6 +31,7 @@ from dlt.load import Load
 from dlt.load.configuration import LoaderConfiguration
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from extract.clickhouse.client import shared_client
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, TapeError
@@ -42,10 +44,20 @@ if TYPE_CHECKING:
 PIPELINE_NAME = "deribit_trades"
 ROW_GROUP_ROWS = 100_000
 """Trades written to a file at once: fewer are dear to write and to read, more are only memory."""
+LOADED_KEPT = 10
+"""Packages whose account stays here for `dlt pipeline info`; of a run a minute half a million a year would stay."""
 
 
-def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
-    """The project's one dlt pipeline; its working directory is in `.tape/`, its state also in ClickHouse."""
+def open_pipeline(settings: ClickHouseSettings, *, forget: bool = False) -> Pipeline:
+    """The project's one dlt pipeline; its working directory is in `.tape/`, its state also in ClickHouse.
+
+    The caller has `run_lock`: what a run that was killed left half done in the directory is put right. A directory
+    whose database is gone is forgotten, as is any with `forget`.
+    """
+    pipelines = dlt_dir(settings.mode) / "pipelines"
+    if forget or not _has_database(settings):
+        _forget(pipelines / PIPELINE_NAME)
+    _put_right(pipelines / PIPELINE_NAME)
     use_trade_files()
     dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
     dlt.config["data_writer.buffer_max_items"] = ROW_GROUP_ROWS
@@ -54,8 +66,22 @@ def open_pipeline(settings: ClickHouseSettings) -> Pipeline:
         PIPELINE_NAME,
         destination=tape_clickhouse(settings),
         dataset_name=RAW_DATABASE,
-        pipelines_dir=str(dlt_dir(settings.mode) / "pipelines"),
+        pipelines_dir=str(pipelines),
     )
+
+
+def _has_database(settings: ClickHouseSettings) -> bool:
+    sql = "SELECT count() FROM system.databases WHERE name = {name:String}"
+    return bool(shared_client(settings).command(sql, {"name": RAW_DATABASE}))
+
+
+def _forget(directory: Path) -> None:
+    """Moved away first: dlt takes a directory that is half removed for a whole one."""
+    aside = directory.parent.parent / "forgotten"
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        directory.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def source_state(pipeline: Pipeline) -> dict[str, Any]:
@@ -66,10 +92,8 @@ def source_state(pipeline: Pipeline) -> dict[str, Any]:
 def recover(pipeline: Pipeline) -> None:
     """After a run that was cut off anywhere: what it had extracted is loaded, and the state stands where the data does.
 
-    The caller holds the lock of the run. A working directory without its database is forgotten, a database without
-    its working directory is asked for the state.
+    A database without its working directory is asked for the state.
     """
-    _remove_remains(pipeline)
     with told():
         pipeline.sync_destination()
         if pipeline.has_pending_data:
@@ -79,20 +103,32 @@ def recover(pipeline: Pipeline) -> None:
             pipeline.sync_destination()
 
 
-def _remove_remains(pipeline: Pipeline) -> None:
-    """Deletes half an extraction, and what was normalized already but not yet deleted when the run ended."""
-    volume = Path(pipeline.working_dir) / "normalize"
-    if not volume.is_dir():
+def _put_right(directory: Path) -> None:
+    """Ends each of dlt's steps that is several changes to its files, and may have been cut off between two of them."""
+    normalize, load = directory / "normalize", directory / "load"
+    if normalize.is_dir():  # half an extraction
+        for path in normalize.iterdir():
+            if path.is_dir() and path.name != NormalizeStorage.EXTRACTED_FOLDER:
+                shutil.rmtree(path)
+    if not load.is_dir():
         return
-    for path in volume.iterdir():
-        if path.is_dir() and path.name != NormalizeStorage.EXTRACTED_FOLDER:
-            shutil.rmtree(path)
-    extracted = NormalizeStorage(
-        False, NormalizeStorageConfiguration(normalize_volume_path=str(volume))
-    ).extracted_packages
-    normalized = {*pipeline.list_normalized_load_packages(), *pipeline.list_completed_load_packages()}
-    for load_id in normalized & set(pipeline.list_extracted_load_packages()):
-        extracted.delete_package(load_id)
+    loads = LoadStorage(True, [], LoadStorageConfiguration(load_volume_path=str(load)))
+    for load_id in loads.new_packages.list_packages():  # half a normalization
+        loads.new_packages.delete_package(load_id)
+    for load_id in loads.list_normalized_packages():
+        if loads.normalized_packages.is_package_completed(load_id):
+            loads.storage.rename_tree(
+                loads.get_normalized_package_path(load_id), loads.get_loaded_package_path(load_id)
+            )
+    for load_id in sorted(loads.list_loaded_packages())[:-LOADED_KEPT]:
+        loads.delete_loaded_package(load_id)
+    for load_id in loads.list_loaded_packages():
+        with suppress(NotADirectoryError):  # they are removed already
+            loads.loaded_packages.remove_completed_jobs(load_id)
+    extracts = NormalizeStorage(True, NormalizeStorageConfiguration(normalize_volume_path=str(normalize)))
+    done = {*loads.list_normalized_packages(), *loads.list_loaded_packages()}
+    for load_id in done & set(extracts.extracted_packages.list_packages()):
+        extracts.extracted_packages.delete_package(load_id)
 
 
 class BackgroundLoader:

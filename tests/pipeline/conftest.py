@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -38,8 +39,15 @@ class Runner:
 
     def run(self, kill_after_s: float | None = None) -> int:
         """The exit code of one run: -9 if it was killed."""
+        return self._ask("never" if kill_after_s is None else f"after {kill_after_s}")
+
+    def run_to_news(self, killed_before: Path) -> int:
+        """The exit code of a run that is killed before its first change of a kind that is not in the file yet."""
+        return self._ask(f"before {killed_before}")
+
+    def _ask(self, when: str) -> int:
         assert self._process.stdin is not None
-        self._process.stdin.write("never\n" if kill_after_s is None else f"{kill_after_s}\n")
+        self._process.stdin.write(when + "\n")
         self._process.stdin.flush()
         return int(self._line())
 
@@ -112,8 +120,8 @@ def packages_in(client: Client) -> int:
 
 
 def tape_files() -> list[str]:
-    """Every file below the working directories of the pipeline, without what it keeps of packages that are done."""
+    """Every file below the working directories of the pipeline."""
     found = []
     for directory, _, names in os.walk(os.path.join(os.environ["TAPE_DIR"], "dlt", "pipelines")):
-        found += [os.path.join(directory, name) for name in names if "/loaded/" not in directory]
+        found += [os.path.join(directory, name) for name in names]
     return found

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -23,13 +24,13 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
     """Kills at random moments until `kills` runs were killed or a run came to its end; how many were killed."""
     rng = random.Random(seed)
     killed = 0
-    while killed < kills and runner.run(rng.uniform(0.2, 2.5)) == -signal.SIGKILL:
+    while killed < kills and runner.run(rng.uniform(0.2, 1.5)) == -signal.SIGKILL:
         killed += 1
     assert runner.run() == 0
     return killed
 
 
-@pytest.mark.parametrize(("trades", "kills"), [(3_000, 5), pytest.param(30_000, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("trades", "kills"), [(6_000, 5), pytest.param(30_000, 30, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_then_run_to_the_end_every_trade_is_there_once(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, trades: int, kills: int
 ) -> None:
@@ -40,7 +41,25 @@ def test_killed_at_random_moments_and_then_run_to_the_end_every_trade_is_there_o
     assert killed >= kills * 2 // 3, "the backfill was over before it was killed often enough"
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert packages_in(clickhouse_client) > kills
-    assert not [path for path in tape_files() if path.endswith((".parquet", ".jsonl", ".gz"))]
+    assert not remains()
+
+
+@pytest.mark.slow
+def test_killed_before_each_kind_of_change_to_its_files_the_next_run_goes_on(
+    listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, tmp_path: Path
+) -> None:
+    """Each run dies before a change that none has died before, until one comes to its end: no step is left out."""
+    tape = Tape.generate(seed=5, trades=20_000, days=5)
+    listed(tape)
+    made, killed_before = runner(), tmp_path / "killed_before"
+    killed_before.touch()
+    while (code := made.run_to_news(killed_before)) == -signal.SIGKILL:
+        pass
+    assert code == 0
+    assert len(killed_before.read_text().splitlines()) > 80
+    assert keys_in(clickhouse_client) == keys_of(tape)
+    assert clickhouse_client.command("SELECT uniqExact(load_id) = count() FROM deribit_raw._dlt_loads")
+    assert not remains()
 
 
 def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
@@ -62,6 +81,11 @@ def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
         assert keys_in(clickhouse_client), "the insert was done when the run was killed"
         assert made.run() == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+def remains() -> list[str]:
+    """Files of data that no run needs any more."""
+    return [path for path in tape_files() if "_jobs/" in path]
 
 
 def child_of(pid: int) -> int:

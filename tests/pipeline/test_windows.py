@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import OutsideError, UsageError
-from extract.packages import open_pipeline, recover
+from extract.packages import LOADED_KEPT, open_pipeline, recover
 from extract.paths import tape_dir
 from extract.pipeline import RunOptions, RunSummary, run
 from extract.sandbox.server import SandboxExchange
@@ -147,9 +147,38 @@ def test_a_package_normalized_but_not_yet_deleted_is_loaded_once(
     pipeline.normalize()
     shutil.copytree(tmp_path / "extracted", extracted, dirs_exist_ok=True)
     assert pipeline.list_extracted_load_packages() == pipeline.list_normalized_load_packages()
-    recover(pipeline)
+    recover(open_pipeline(clickhouse_settings()))
     assert numbers_in(clickhouse_client) == list(range(5))
     assert not pipeline.has_pending_data
+
+
+def test_a_package_complete_but_not_yet_put_away_is_loaded_once(
+    small_windows: None, clickhouse_client: Client
+) -> None:
+    """dlt was killed between its mark on the package and the move to the loaded ones: it would not touch it again."""
+    pipeline = open_pipeline(clickhouse_settings())
+    pipeline.run([{"n": n} for n in range(5)], table_name="numbers")
+    (load_id,) = pipeline.list_completed_load_packages()
+    load = Path(pipeline.working_dir) / "load"
+    (load / "loaded" / load_id).rename(load / "normalized" / load_id)
+    recover(open_pipeline(clickhouse_settings()))
+    assert numbers_in(clickhouse_client) == list(range(5))
+    assert pipeline.list_completed_load_packages() == [load_id]
+    assert not pipeline.has_pending_data
+
+
+def test_of_packages_loaded_long_ago_nothing_stays(small_windows: None) -> None:
+    """A run a minute leaves no more behind than the last few."""
+    for n in range(3):
+        pipeline = open_pipeline(clickhouse_settings())
+        pipeline.run([{"n": n}], table_name="numbers")
+    loaded = Path(pipeline.working_dir) / "load" / "loaded"
+    last = max(pipeline.list_completed_load_packages())
+    for second in range(50):
+        shutil.copytree(loaded / last, loaded / f"17000000{second}.0")
+    kept = open_pipeline(clickhouse_settings()).list_completed_load_packages()
+    assert len(kept) == LOADED_KEPT
+    assert last in kept
 
 
 def test_a_state_older_than_its_package_catches_up(
@@ -169,9 +198,9 @@ def test_a_state_older_than_its_package_catches_up(
 def test_half_an_extraction_leaves_nothing_on_the_disk(small_windows: None) -> None:
     """What a killed run had half written is deleted by the next one."""
     pipeline = open_pipeline(clickhouse_settings())
-    pipeline.extract([{"n": 1}], table_name="numbers")
+    pipeline.run([{"n": 0}], table_name="numbers")
     remains = Path(pipeline.working_dir) / "normalize" / "a1b2c3d4" / "1700000000.0"
     remains.mkdir(parents=True)
     (remains / "trades.0.parquet").write_bytes(os.urandom(100))
-    recover(pipeline)
+    recover(open_pipeline(clickhouse_settings()))
     assert not remains.parent.exists()
