@@ -28,27 +28,30 @@ Amount = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=9_999_999_999_999)]
 
 
-class Trade(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One public trade as the exchange sends it. `timestamp` in ms since 1970 UTC, `iv` in percent."""
+class Trade(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """One public trade as the exchange sends it. `timestamp` in ms since 1970 UTC, `iv` in percent.
+
+    In the order of recorded answers: a field that comes where the decoder expects it is not looked for.
+    """
 
     trade_seq: Seq
     trade_id: str
     timestamp: TimeMs
-    instrument_name: str
-    price: Price
-    amount: Amount
-    direction: str
     tick_direction: Int64 | None = None
-    index_price: float | None = None
+    price: Price
     mark_price: float | None = None
     iv: float | None = None
+    instrument_name: str
+    index_price: float | None = None
+    direction: str
+    amount: Amount
     contracts: float | None = None
     liquidation: str | None = None
+    combo_id: str | None = None
+    combo_trade_id: str | None = None
     block_trade_id: str | None = None
     block_trade_leg_count: Int64 | None = None
     block_rfq_id: Int64 | None = None
-    combo_id: str | None = None
-    combo_trade_id: str | None = None
     legs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -84,8 +87,23 @@ class TradePage:
     at_ms: int | None = None
 
 
-FIELDS = tuple(Trade.__struct_fields__)
-REQUIRED = FIELDS[: FIELDS.index("tick_direction")]
+REQUIRED = ("trade_seq", "trade_id", "timestamp", "instrument_name", "price", "amount", "direction")
+FIELDS = (
+    *REQUIRED,
+    "tick_direction",
+    "index_price",
+    "mark_price",
+    "iv",
+    "contracts",
+    "liquidation",
+    "block_trade_id",
+    "block_trade_leg_count",
+    "block_rfq_id",
+    "combo_id",
+    "combo_trade_id",
+    "legs",
+)
+"""The columns of what the exchange sends."""
 ARROW_TYPES: dict[str, pa.DataType] = {
     "trade_seq": pa.int64(),
     "timestamp": pa.timestamp("ms", tz="UTC"),
@@ -167,9 +185,10 @@ def to_table(trades: Sequence[Trade]) -> pa.Table:
     if not trades:
         return PAGE_SCHEMA.empty_table()
     # Each trade is in the caches once: looking for a column's values in all of them takes longer.
-    columns = dict(zip(FIELDS, zip(*map(msgspec.structs.astuple, trades), strict=False), strict=False))
+    values = zip(*map(msgspec.structs.astuple, trades), strict=False)
+    columns = dict(zip(Trade.__struct_fields__, values, strict=False))
     columns["extra"] = _extras(trades)
-    arrays = [_column(name, values) for name, values in columns.items()]
+    arrays = [_column(name, columns[name]) for name in PAGE_SCHEMA.names]
     return pa.Table.from_arrays(arrays, schema=PAGE_SCHEMA)
 
 

@@ -235,7 +235,10 @@ def test_recorded_answers_decode_whole(path: Path) -> None:
 @given(st.lists(st.tuples(st.sampled_from("ABCÄ"), st.integers(1, 9)), max_size=30))
 def test_a_page_comes_by_instrument_and_else_as_it_was(keys: list[tuple[str, int]]) -> None:
     """And tells that no trade is there twice only where that is so."""
-    trades = [Trade(seq, f"{name}{seq}", 0, name, 1.0, 1.0, "buy") for name, seq in keys]
+    same = {"timestamp": 0, "price": 1.0, "amount": 1.0, "direction": "buy"}
+    trades = [
+        Trade(trade_seq=seq, trade_id=f"{name}{seq}", instrument_name=name, **same) for name, seq in keys
+    ]
     table, is_each_once = by_instrument(to_table(trades))
     got = list(zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True))
     assert got == sorted(keys, key=lambda key: key[0].encode())
