@@ -94,7 +94,7 @@ class Bench:
 
     def us(self, trades: int) -> Result:
         """The user's command, into an empty database, with nothing remembered; checks every trade."""
-        self._client.command(f"DROP DATABASE IF EXISTS {RAW_DATABASE} SYNC")
+        self._drop(RAW_DATABASE, "bench", "plain")
         env = os.environ | {
             "CLICKHOUSE_MODE": "local",
             "CLICKHOUSE_LOCAL_HOST": self.settings.host,
@@ -110,9 +110,10 @@ class Bench:
 
     def clickhouse(self, trades: int) -> Result:
         """ClickHouse parses and inserts the same pages by itself, into a table like ours."""
-        self._client.command("CREATE DATABASE IF NOT EXISTS bench")
-        self._client.command("DROP TABLE IF EXISTS bench.by_url SYNC")
+        self._drop("bench", "plain")
+        self._client.command("CREATE DATABASE bench")
         self._client.command(f"CREATE TABLE bench.by_url AS {RAW_DATABASE}.trades")
+        self._client.command(f"TRUNCATE TABLE {RAW_DATABASE}.trades SYNC")
         pages = -(-trades // PAGE)
         url = (
             f"{self.url}/public/get_last_trades_by_currency_and_time"
@@ -134,11 +135,16 @@ class Bench:
 
     def plain_dlt(self, trades: int) -> Result:
         """dlt's rest_api source as it comes."""
-        self._client.command("DROP DATABASE IF EXISTS plain SYNC")
+        self._drop(RAW_DATABASE, "bench", "plain")
         directory = tempfile.mkdtemp(dir=self.directory, prefix="plain")
         where = [self.url, str(trades), self.settings.host, str(self.settings.port), "plain", directory]
         command = [sys.executable, "-m", "bench.plain_dlt", *where]
         return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, dict(os.environ)))
+
+    def _drop(self, *databases: str) -> None:
+        """What others left to be merged would be merged at the cost of whoever comes next."""
+        for name in databases:
+            self._client.command(f"DROP DATABASE IF EXISTS {name} SYNC")
 
     def _measure(self, name: str, trades: int, table: str, work: Callable[[], Usage | None]) -> Result:
         peak_file = Path(f"/proc/{self._server_pid}/clear_refs")
