@@ -1,14 +1,20 @@
-"""Cutting a stretch of time into slices that each fit a page or so, as a state machine that knows no network."""
+"""Cutting a stretch of time into slices of a few pages each, as a state machine that knows no network."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-AIM = 0.75
-"""Share of a page that a slice should fill: a second page costs more than the quarter left empty."""
+ONE_PAGE = 0.95
+"""Pages that a slice is to fill where trading is even: as good as one, and no second is needed."""
+SEVERAL_PAGES = 2.8
+"""And where it is not: of a slice's pages only the last is part full, however many they turn out to be."""
+EVEN = 0.05
+"""Trading is even where a slice holds what the one before made expect, but for this share of it."""
 MAX_GROWTH = 8
 """A slice is at most this much longer than the one before: trading wakes up faster than it falls asleep."""
+FEW = 0.25
+"""Share of a page and of a slice below which a remainder tells too little of what comes after it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -20,17 +26,44 @@ class Slice:
     is_probe: bool = False
 
 
+@dataclass
+class Pace:
+    """What a stream's slices tell of the next one: how long it should be, and how much trading varies."""
+
+    length_ms: int
+    rows_per_ms: float = 0.0
+    unevenness: float = 1.0
+
+    @classmethod
+    def of(cls, span_ms: int, rows: int, page_size: int) -> Pace:
+        """Of a first slice."""
+        pace = cls(span_ms)
+        pace.learn(span_ms, rows, page_size)
+        return pace
+
+    def learn(self, span_ms: int, rows: int, page_size: int) -> None:
+        """Takes note of `rows` trades in a slice of `span_ms`."""
+        if span_ms < self.length_ms * FEW and rows < page_size * FEW:
+            return
+        rows_per_ms = rows / span_ms
+        missed_by = abs(rows_per_ms / self.rows_per_ms - 1) if self.rows_per_ms else 1.0
+        self.unevenness = max(missed_by, self.unevenness / 2)
+        aim = page_size * (ONE_PAGE if self.unevenness < EVEN else SEVERAL_PAGES)
+        self.length_ms = math.ceil(span_ms * (min(MAX_GROWTH, aim / rows) if rows else MAX_GROWTH))
+        self.rows_per_ms = rows_per_ms
+
+
 class SlicePlanner:
     """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far.
 
-    A slice that came back unfinished leaves a rest, which is handed out before anything newer. Without a `length_ms`
-    to begin with the first one is a probe.
+    A slice that came back unfinished leaves a rest, which is handed out before anything newer. Without a `pace` to
+    begin with the first one is a probe.
     """
 
-    def __init__(self, start_ms: int, end_ms: int, page_size: int, length_ms: int | None = None) -> None:
+    def __init__(self, start_ms: int, end_ms: int, page_size: int, pace: Pace | None = None) -> None:
         self.end_ms = end_ms
         self.page_size = page_size
-        self.length_ms = length_ms
+        self.pace = pace
         self._frontier_ms = start_ms
         self._probing = False
         self._rests: list[Slice] = []
@@ -54,17 +87,17 @@ class SlicePlanner:
         if rests_only or self.is_drained:
             return None
         start_ms = self._frontier_ms
-        if self.length_ms is None:
+        if self.pace is None:
             self._probing = True
             self._frontier_ms = self.end_ms + 1
             return Slice(start_ms, self.end_ms, is_probe=True)
-        end_ms = min(self.end_ms, start_ms + self.length_ms - 1)
+        end_ms = min(self.end_ms, start_ms + self.pace.length_ms - 1)
         self._frontier_ms = end_ms + 1
         return Slice(start_ms, end_ms)
 
     def _piece_of_rest(self) -> Slice:
         rest = self._rests.pop()
-        end_ms = min(rest.end_ms, rest.start_ms + (self.length_ms or 1) - 1)
+        end_ms = min(rest.end_ms, rest.start_ms + (self.pace.length_ms if self.pace else 1) - 1)
         if end_ms < rest.end_ms:
             self._rests.append(Slice(end_ms + 1, rest.end_ms))
         return Slice(rest.start_ms, end_ms)
@@ -80,5 +113,7 @@ class SlicePlanner:
         # A probe may begin with years of silence: its density counts from the first trade on.
         start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
         span_ms = max(1, end_ms - start_ms + 1)
-        growth = min(MAX_GROWTH, self.page_size * AIM / rows) if rows else MAX_GROWTH
-        self.length_ms = math.ceil(span_ms * growth)
+        if self.pace:
+            self.pace.learn(span_ms, rows, self.page_size)
+        else:
+            self.pace = Pace.of(span_ms, rows, self.page_size)

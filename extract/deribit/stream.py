@@ -15,7 +15,7 @@ from extract.deribit.paging import ID_LAG_MS
 from extract.deribit.proof import SeqLedger, SeqRange
 from extract.deribit.record import Rejected, content_digests, stamped, times_ms
 from extract.deribit.repair import Repaired
-from extract.deribit.slices import Slice, SlicePlanner
+from extract.deribit.slices import Pace, Slice, SlicePlanner
 from extract.deribit.state import EPOCH_MS, Key, Seen, Span, Stream, StreamState
 
 LIVE_SPAN_MS = 15 * 60_000
@@ -27,7 +27,7 @@ SETTLE_MS = 60_000
 class StreamSweep:
     """Takes what was fetched of `span`, tells what is new of it and what is missing, and moves the state at the end.
 
-    `more`: other spans of the stream follow. `pace_ms` is that of the window before.
+    `more`: other spans of the stream follow. `pace` is that of the window before.
     `known` counts trades that were loaded before, `restated` those that were loaded with another content.
     """
 
@@ -40,7 +40,7 @@ class StreamSweep:
         now_ms: int,
         *,
         more: bool,
-        pace_ms: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.stream = stream
         self.state = state
@@ -54,24 +54,24 @@ class StreamSweep:
         self._done_ms = span.start_ms - 1
         self._seen: dict[Key, Seen] = {}
         self._unproven: dict[str, int] = {}
-        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), pace_ms)
+        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), pace)
 
-    def _plan(self, live_from_ms: int, pace_ms: int | None) -> deque[tuple[Host, SlicePlanner]]:
+    def _plan(self, live_from_ms: int, pace: Pace | None) -> deque[tuple[Host, SlicePlanner]]:
         parts = (
-            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), pace_ms),
+            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), pace),
             (self._client.live, live_from_ms, self._span.end_ms, None),
         )
         return deque(
-            (host, SlicePlanner(start_ms, end_ms, self._client.page_size(host), length_ms))
-            for host, start_ms, end_ms, length_ms in parts
+            (host, SlicePlanner(start_ms, end_ms, self._client.page_size(host), each_pace))
+            for host, start_ms, end_ms, each_pace in parts
             if start_ms <= end_ms
         )
 
     @property
-    def pace_ms(self) -> int | None:
-        """How much time a page of the history host spans here, as far as it is known."""
+    def pace(self) -> Pace | None:
+        """That of the history host, as far as it is known."""
         host, planner = self._planners[0]
-        return planner.length_ms if host is self._client.history else None
+        return planner.pace if host is self._client.history else None
 
     @property
     def is_drained(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient
+from extract.deribit.slices import Pace
 from extract.deribit.state import Stream, StreamState
 from extract.deribit.stream import StreamSweep
 from extract.deribit.sweep import IsOver, OnSlice, WindowReport, sweep_window
@@ -53,10 +54,10 @@ Swept = pa.Table | WindowEnd
 
 def sweep_windows(client: DeribitClient, order: Order, states: dict[Stream, StreamState]) -> Generator[Swept]:
     """Each window's tables in `record.ARROW_SCHEMA`, then its end; of the streams that have `states`, which move along."""
-    paces_ms: dict[Stream, int] = {}
+    paces: dict[Stream, Pace] = {}
     is_final = False
     while not is_final:
-        sweeps = list(_sweeps(client, order, states, paces_ms))
+        sweeps = list(_sweeps(client, order, states, paces))
         report = WindowReport()
         yield from in_batches(
             sweep_window(
@@ -71,11 +72,11 @@ def sweep_windows(client: DeribitClient, order: Order, states: dict[Stream, Stre
         )
         is_final = report.is_last or order.is_over()
         yield WindowEnd(report, {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}, is_final)
-        paces_ms = {sweep.stream: sweep.pace_ms for sweep in sweeps if sweep.pace_ms}
+        paces = {sweep.stream: sweep.pace for sweep in sweeps if sweep.pace}
 
 
 def _sweeps(
-    client: DeribitClient, order: Order, states: dict[Stream, StreamState], paces_ms: dict[Stream, int]
+    client: DeribitClient, order: Order, states: dict[Stream, StreamState], paces: dict[Stream, Pace]
 ) -> Iterator[StreamSweep]:
     now_ms = client.now_ms()
     for stream, state in states.items():
@@ -88,7 +89,7 @@ def _sweeps(
                 wanted[0],
                 now_ms,
                 more=len(wanted) > 1,
-                pace_ms=paces_ms.get(stream),
+                pace=paces.get(stream),
             )
 
 

@@ -18,7 +18,7 @@ from tests.pipeline.conftest import keys_in, keys_of
 pytestmark = needs_caddy
 Start = Callable[..., SandboxExchange]
 SLOW = "rate=1,kinds=slow,slow={},on=get_last_trades"
-SMALL = {"SOURCES__DERIBIT__WINDOW_TRADES": "200", "SOURCES__DERIBIT__PAGE_SIZE": "50"}
+SMALL = {"SOURCES__DERIBIT__WINDOW_TRADES": "200", "SOURCES__DERIBIT__PAGE_SIZE": "20"}
 
 
 def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(

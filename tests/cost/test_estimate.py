@@ -51,10 +51,10 @@ def plan_of(*given: str) -> Estimate:
 
 
 def test_a_backfill_by_hand() -> None:
-    """1,000,000 trades at 1,000/s; 167 pages of 6,000 at 10/s would take less; the work of two processors."""
+    """1,000,000 trades at 1,000/s; 118 pages of 8,500 at 10/s would take less; the work of two processors."""
     found = plan_of().backfill
-    assert found.requests == 167
-    assert found.hours_at_rate_limit * 3600 == pytest.approx(Decimal("16.7"))
+    assert found.requests == 118
+    assert found.hours_at_rate_limit * 3600 == pytest.approx(Decimal("11.8"))
     assert found.fetch_hours * 3600 == pytest.approx(1000)
     assert found.wire_bytes == 200_000_000
     assert found.compute_unit_hours * 3600 == pytest.approx(361)
@@ -65,7 +65,7 @@ def test_a_backfill_by_hand() -> None:
 
 def test_the_rate_limit_holds_a_fast_run_back() -> None:
     found = plan_of("requests_per_second=0.1").backfill
-    assert found.fetch_hours == found.hours_at_rate_limit == Decimal(1670) / 3600
+    assert found.fetch_hours == found.hours_at_rate_limit == Decimal(1180) / 3600
 
 
 def test_holding_by_hand() -> None:

@@ -256,7 +256,7 @@ def test_a_plan_weighs_the_probes(
     other = json.loads(tape("cost", "plan", "--set", "trades=1000000", "--json").out)["backfill"]
     assert (other["trades"], other["requests"]) == (
         "1000000",
-        "167",
+        "118",
     )  # not those of the trades that were found
     run(RunOptions())
     sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"

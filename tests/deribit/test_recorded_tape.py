@@ -34,7 +34,7 @@ def test_the_recorded_tape_comes_out_whole() -> None:
 
     with SandboxExchange(tape, clock=tape.trades[-1]["timestamp"] + LATER_MS) as exchange:
         streams = [Stream(currency, "option") for currency in ("BTC", "ETH")]
-        crawl = Crawl(exchange, streams, budget=20_000)
+        crawl = Crawl(exchange, streams, budget=10_000)
         crawl.run()
         assert crawl.rows == Counter(map(row_of, tape.trades))
         assert crawl.absent == heads

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.deribit.slices import MAX_GROWTH, Slice, SlicePlanner
+from extract.deribit.slices import MAX_GROWTH, Pace, Slice, SlicePlanner
 
 
 @given(st.integers(0, 5_000), st.integers(2, 50), st.lists(st.integers(0, 200), max_size=30), st.data())
@@ -37,7 +39,7 @@ def test_nothing_is_handed_out_while_the_probe_is_out() -> None:
 def test_a_slice_grows_in_silence_and_shrinks_in_a_crowd() -> None:
     """Up to eight times the one before; down at once. Silence ends even a millisecond's slices, at any page."""
     planner = SlicePlanner(0, 10**9, 2)
-    planner.observe(planner.next(), 0, 0, 2)
+    planner.observe(planner.next(), 0, 0, 6)
     lengths = []
     for _ in range(4):
         part = planner.next()
@@ -69,10 +71,34 @@ def test_the_years_before_the_first_trade_do_not_count() -> None:
     planner = SlicePlanner(0, 10**12, 100)
     planner.observe(planner.next(), 10**11, 10**11 + 999, 100)
     part = planner.next()
-    assert part.end_ms - part.start_ms + 1 == 750
+    assert part.end_ms - part.start_ms + 1 == 2_800
 
 
-def test_a_known_length_needs_no_probe() -> None:
-    planner = SlicePlanner(0, 1_000, 10, 100)
+def test_a_known_pace_needs_no_probe() -> None:
+    planner = SlicePlanner(0, 1_000, 10, Pace(100))
     assert planner.next() == Slice(0, 99)
     assert planner.next() == Slice(100, 199)
+
+
+def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
+    """What is known of the time to come decides: a burst makes the slices longer until it is forgotten."""
+    pace = Pace.of(1_000, 100, 100)
+    lengths = [pace.length_ms]
+    for rows in (280, 280, 280, 280, 280, 95, 190, 95):
+        span_ms = pace.length_ms
+        pace.learn(span_ms, rows, 100)
+        lengths.append(pace.length_ms)
+    assert lengths[:5] == [2_800] * 5
+    assert lengths[5:7] == [950] * 2
+    assert lengths[7] == 1_400
+    assert lengths[8] == 4_127
+
+
+def test_a_remainder_too_short_to_tell_changes_nothing() -> None:
+    """A millisecond of silence would make the next slices short again, one after another."""
+    pace = Pace.of(1_000, 100, 100)
+    before = replace(pace)
+    pace.learn(1, 0, 100)
+    assert pace == before
+    pace.learn(2_800, 0, 100)
+    assert pace != before

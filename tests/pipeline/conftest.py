@@ -19,7 +19,7 @@ from extract.sandbox.tape import Tape
 
 SMALL = {
     "SOURCES__DERIBIT__WINDOW_TRADES": "60",
-    "SOURCES__DERIBIT__PAGE_SIZE": "50",
+    "SOURCES__DERIBIT__PAGE_SIZE": "20",
     "SOURCES__DERIBIT__REQUESTS_PER_SECOND": "1000",
 }
 

@@ -86,8 +86,8 @@ def test_an_instrument_that_does_not_begin_with_one_lacks_its_head() -> None:
 
 
 def test_requests_for_a_stretch_of_time() -> None:
-    """One that learns, then slices that fill three fifths of a page."""
-    assert [pages_for(trades, 1_000) for trades in (0, 1_000, 1_001, 7_000)] == [1, 1, 2, 11]
+    """One that learns, then pages that are not all full."""
+    assert [pages_for(trades, 1_000) for trades in (0, 1_000, 1_001, 7_000)] == [1, 1, 2, 9]
 
 
 def test_a_plan_is_kept_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
