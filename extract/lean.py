@@ -15,6 +15,17 @@ NUMPY_ALONE = {"OPENBLAS_NUM_THREADS": "1"}
 """Environment of a numpy without threads of its own, which would wait in a busy loop."""
 
 
+NATIVE_CLIENT = {
+    "clickhouse_driver": "",
+    "clickhouse_driver.errors": "",
+    "clickhouse_driver.dbapi": "Connection Error OperationalError",
+    "clickhouse_driver.dbapi.connection": "Connection",
+    "clickhouse_driver.dbapi.errors": "OperationalError InternalError DataError ProgrammingError IntegrityError",
+    "clickhouse_driver.dbapi.extras": "DictCursor",
+}
+"""Modules of the client of ClickHouse's native protocol, with the names that dlt's destination imports of them."""
+
+
 class _Refusal:
     """A finder that says no to pandas, which comes with the embedded ClickHouse.
 
@@ -32,9 +43,22 @@ class _Refusal:
 def begin_lean() -> None:
     """Before anything large is imported. The collector is off until `undisturbed`: what is imported is no garbage."""
     sys.meta_path.insert(0, _Refusal())
+    _name_native_client()
     os.environ.update(NUMPY_ALONE)
     gc.disable()
     atexit.register(gc.freeze)  # nor at the end, when all of it goes anyway
+
+
+def _name_native_client() -> None:
+    """Ours is dlt's destination in all but what speaks to the server: that is HTTP. A tenth of the start is saved."""
+    for path, names in NATIVE_CLIENT.items():
+        module = sys.modules[path] = ModuleType(path)
+        module.__path__ = []
+        for name in names.split():
+            setattr(module, name, type(name, (Exception,), {}))
+        above, _, last = path.rpartition(".")
+        if above:
+            setattr(sys.modules[above], last, module)
 
 
 @contextmanager

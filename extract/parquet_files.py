@@ -10,10 +10,12 @@ from pyarrow import parquet
 
 HARDLY_REPEATED = ("trade_id", "timestamp")
 """Columns that a dictionary only makes longer."""
+EVER_GREATER = ("timestamp",)
+"""Columns of which only the steps are written: half the bytes."""
 
 
 class TradeFileWriter(ArrowToParquetWriter):
-    """No dictionary for values that hardly repeat, and no statistics: ClickHouse reads a file once, from end to end."""
+    """An encoding for each kind of values, and no statistics: ClickHouse reads a file once, from end to end."""
 
     def _create_writer(self, schema: pa.Schema) -> Any:
         return parquet.ParquetWriter(
@@ -22,6 +24,7 @@ class TradeFileWriter(ArrowToParquetWriter):
             version=self.parquet_format.version,
             compression=self.parquet_format.compression,
             use_dictionary=[name for name in schema.names if name not in HARDLY_REPEATED],
+            column_encoding={name: "DELTA_BINARY_PACKED" for name in EVER_GREATER if name in schema.names},
             write_statistics=False,
         )
 

@@ -15,11 +15,14 @@ import pyarrow
 assert pyarrow.array([1, None]).to_pylist() == [1, None]
 assert "pandas" not in sys.modules and not gc.isenabled()
 import dlt.common.libs.pyarrow
+import extract.clickhouse.destination
+assert "clickhouse_driver.columns" not in sys.modules
 """
 
 
-def test_a_lean_process_takes_pandas_for_not_there() -> None:
-    """It is there: the embedded ClickHouse brings it, and pyarrow would take it in."""
+def test_a_lean_process_takes_in_neither_pandas_nor_the_native_client() -> None:
+    """Both are there: the embedded ClickHouse brings the one and dlt the other."""
+    import clickhouse_driver.columns  # noqa: F401
     import pandas  # noqa: F401
 
     subprocess.run([sys.executable, "-c", LEAN], cwd=ROOT, check=True, timeout=60)
