@@ -60,7 +60,7 @@ def both(dbt: Project, cloud: Client) -> Client:
     dbt.run()
     for database in ("deribit_raw", "deribit"):
         cloud.command(f"CREATE DATABASE IF NOT EXISTS {database}")
-    tables = dbt.rows("SELECT database, name FROM system.tables WHERE startsWith(database, 'deribit')")
+    tables = dbt.rows("SELECT database, name FROM system.tables WHERE database IN ('deribit_raw', 'deribit')")
     # Raw tables, then tables, then views: these name the others.
     for row in sorted(tables, key=lambda row: (row["database"] == "deribit", "_" not in row["name"])):
         cloud.command(_ddl(dbt.client, f"{row['database']}.{row['name']}"))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,11 @@ def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(home),
         "@jdxcode/mise",
     ]
-    if subprocess.run(command, capture_output=True, timeout=120).returncode:
-        pytest.skip("npm cannot fetch mise")
-    return home / "node_modules/.bin/mise"
+    for _ in range(2):  # a connection that stalls is tried once more
+        with suppress(subprocess.TimeoutExpired):
+            if subprocess.run(command, capture_output=True, timeout=90).returncode == 0:
+                return home / "node_modules/.bin/mise"
+    pytest.skip("npm cannot fetch mise")
 
 
 def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str) -> str:
