@@ -53,7 +53,7 @@ def test_a_backfill_is_many_packages_and_says_what_it_loaded(
     listed: Listed, clickhouse_client: Client
 ) -> None:
     """Each window is a load package of its own, and the summary counts what the table holds."""
-    tape = Tape.generate(seed=6, trades=1_000, days=3)
+    tape = Tape.generate(seed=6, trades=4_000, days=3)
     listed(tape)
     summary = go()
     assert keys_in(clickhouse_client) == keys_of(tape)
