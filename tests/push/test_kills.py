@@ -51,7 +51,7 @@ def test_after_kills_at_random_moments_one_push_finishes(
     }
     runner, rng = pusher(), random.Random(5)
     killed = 0
-    while killed < kills and runner.run(rng.uniform(0.05, 0.9 + killed / 5)) == -signal.SIGKILL:
+    while killed < kills and runner.run(rng.uniform(0.05, 0.5 + killed / 20)) == -signal.SIGKILL:
         killed += 1
         _what_is_listed_is_whole(both.cloud, whole)
     assert runner.run() == 0
