@@ -8,12 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
 from dlt.common.runtime.run_context import RunContext
 
 from extract.paths import ROOT, dlt_dir
+
+if TYPE_CHECKING:
+    from extract.deribit.workers import Workers
 
 _DESCRIPTION = """\
 Fetches Deribit's public trades into ClickHouse, from where the state stands to now.
@@ -81,6 +85,7 @@ class RunCommand(SupportsCliCommand):
         from extract.lean import begin_lean
 
         begin_lean()
+        workers = _workers_for(args)
         from extract.errors import TapeError, UsageError
         from extract.packages import PIPELINE_NAME
         from extract.pipeline import RunOptions, run
@@ -97,11 +102,23 @@ class RunCommand(SupportsCliCommand):
             else:
                 stop = Stop(_seconds(args.max_minutes))
                 with asked_by_sigterm(stop):
-                    print_summary(run(options, stop=stop))
+                    print_summary(run(options, stop=stop, workers=workers))
         except TapeError as error:
             # dlt's own handling would add a link to its documentation, which says nothing of ours.
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
+
+
+def _workers_for(args: argparse.Namespace) -> Workers | None:
+    """A first run, or one that goes back, has pages for workers as a rule: they start while this process imports."""
+    from extract.deribit.workers import Workers
+
+    pipelines = dlt_dir(os.environ.get("CLICKHOUSE_MODE") or "local") / "pipelines"
+    if args.plan or (pipelines.is_dir() and not args.since):
+        return None
+    with suppress(OSError):
+        return Workers()
+    return None
 
 
 def _seconds(minutes: float | None) -> float | None:

@@ -20,6 +20,7 @@ from extract.deribit.source import deribit
 from extract.deribit.state import Stream, StreamState, read_states
 from extract.deribit.sweep import WindowReport
 from extract.deribit.windows import Order, Package, Swept, WindowEnd, sweep_windows
+from extract.deribit.workers import Workers
 from extract.errors import UsageError
 from extract.exclusive import Exclusive, exclusive_pipeline, run_lock
 from extract.lean import undisturbed
@@ -99,10 +100,12 @@ def run(
     *,
     settings: ClickHouseSettings | None = None,
     holder: str | None = None,
+    workers: Workers | None = None,
 ) -> RunSummary:
     """Runs windows until the streams are covered up to now, or the window asked for, or until `stop` is due.
 
-    `settings` are by default the environment's; `holder` as `exclusive_pipeline` has it.
+    `settings` are by default the environment's; `holder` as `exclusive_pipeline` has it; `workers` fetch pages if they
+    were started already.
 
     Raises UsageError for what cannot be asked for, OutsideError when a part outside failed, ProofError when data
     contradicts a proof. What was loaded until then stays, with its state; the next run goes on from there.
@@ -111,7 +114,7 @@ def run(
     config = deribit_config()
     progress = progress or Progress()
     shared_client(settings)  # a server that is not up is told before anything is fetched
-    with run_lock(), undisturbed(), DeribitClient(config) as client:
+    with run_lock(), undisturbed(), DeribitClient(config, workers=workers) as client:
         asked = _Asked.of(client, config, options)
         with exclusive_pipeline(settings, holder) as exclusive:
             plan = kept_plan(options.plan_key)

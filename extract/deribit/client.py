@@ -23,6 +23,7 @@ from extract.deribit.page import decode_page
 from extract.deribit.page_pool import PAGE, WIRE_BYTES, page_transport
 from extract.deribit.record import TradePage
 from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.workers import Workers
 from extract.errors import FinalError, RetriableError, UsageError
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class DeribitClient:
         config: DeribitConfig,
         *,
         transport: httpx.BaseTransport | None = None,
+        workers: Workers | None = None,
         retrier: Retrier | None = None,
         limiter: RateLimiter | None = None,
     ) -> None:
@@ -91,7 +93,7 @@ class DeribitClient:
         self._was_answered = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
-            transport=transport or page_transport(config.requests_in_flight),
+            transport=transport or page_transport(config.requests_in_flight, workers),
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),

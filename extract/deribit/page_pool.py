@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
+from collections.abc import Sequence
 
 import httpx
 import msgspec
@@ -18,7 +17,7 @@ import pyarrow as pa
 from extract.deribit import lanes
 from extract.deribit.page_worker import Head, Question, page_of
 from extract.deribit.transport import PooledTransport
-from extract.lean import NUMPY_ALONE
+from extract.deribit.workers import Workers
 
 BULK_BYTES = 500_000
 """Smaller answers are decoded sooner than they are handed over."""
@@ -31,11 +30,16 @@ WIRE_BYTES = "wire_bytes"
 """Extension of a response whose body is not there any more: how many bytes came."""
 
 
-def page_transport(connections: int) -> httpx.BaseTransport | None:
-    """A transport that keeps up to `connections` connections warm; None, for httpx's own, where a proxy is set."""
+def page_transport(connections: int, workers: Workers | None = None) -> httpx.BaseTransport | None:
+    """A transport that keeps up to `connections` connections warm; None, for httpx's own, where a proxy is set.
+
+    `workers` that were started already are the transport's from now on.
+    """
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        if workers:
+            workers.close()
         return None
-    return PageTransport(PooledTransport(connections), connections)
+    return PageTransport(PooledTransport(connections), connections, workers)
 
 
 class PageTransport(httpx.BaseTransport):
@@ -49,18 +53,24 @@ class PageTransport(httpx.BaseTransport):
         self,
         inner: PooledTransport,
         lanes: int,
+        workers: Workers | None = None,
         *,
         bulk_pages: int = BULK_PAGES,
         bulk_bytes: int = BULK_BYTES,
     ) -> None:
-        self.processes: list[subprocess.Popen[bytes]] = []
         self._inner = inner
         self._lanes = lanes
         self._until_bulk = bulk_pages
         self._bulk_bytes = bulk_bytes
         self._lock = threading.Lock()
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
-        self._open: list[socket.socket] = []
+        self._workers: Workers | None = None
+        if workers:
+            self._use(workers)
+
+    @property
+    def processes(self) -> Sequence[subprocess.Popen[bytes]]:
+        return self._workers.processes if self._workers else ()
 
     @property
     def idle_lanes(self) -> int:
@@ -81,12 +91,8 @@ class PageTransport(httpx.BaseTransport):
         """Ends the processes, whatever they are at."""
         with self._lock:
             self._until_bulk = 0
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.wait()
-        for connection in self._open:
-            connection.close()
+        if self._workers:
+            self._workers.close()
         self._inner.close()
 
     def _ask_worker(self, request: httpx.Request) -> tuple[Head, pa.Buffer] | None:
@@ -113,26 +119,13 @@ class PageTransport(httpx.BaseTransport):
                     self._start()
 
     def _start(self) -> None:
-        count = min(self._lanes, os.cpu_count() or 1)
-        environment = os.environ | NUMPY_ALONE  # the worker has numpy before it is lean
-        for number in range(count):
-            pairs = [socket.socketpair() for _ in range(number, self._lanes, count)]
-            theirs = [pair[1] for pair in pairs]
-            words = [str(end.fileno()) for end in theirs]
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "extract.deribit.page_worker", *words],
-                    env=environment,
-                    pass_fds=[end.fileno() for end in theirs],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-            for lane, end in pairs:
-                end.close()
-                self._open.append(lane)
-                threading.Thread(target=self._welcome, args=(lane,), daemon=True).start()
+        self._use(Workers(self._lanes))
+
+    def _use(self, workers: Workers) -> None:
+        self._until_bulk = 0
+        self._workers = workers
+        for lane in workers.lanes:
+            threading.Thread(target=self._welcome, args=(lane,), daemon=True).start()
 
     def _welcome(self, lane: socket.socket) -> None:
         """A lane counts when its process has said that it is ready; until then the caller goes on by itself."""

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.deribit.page_pool import PageTransport
+from extract.deribit.page_pool import PageTransport, page_transport
 from extract.deribit.retry import Retrier, RetryPolicy
 from extract.deribit.transport import PooledTransport
+from extract.deribit.workers import Workers
 from extract.errors import OutsideError
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -177,6 +178,26 @@ def test_workers_start_when_there_have_been_enough_large_pages(url: str) -> None
         assert 1 <= len(transport.processes) <= min(LANES, os.cpu_count() or 1)
         assert outcome(client, "page")[:3] == expected
     assert all(process.poll() is not None for process in transport.processes)
+
+
+def test_workers_that_were_started_before_take_the_first_page(url: str) -> None:
+    """And end with the transport, or at once where a proxy makes it httpx's own."""
+    workers = Workers(LANES)
+    transport = page_transport(LANES, workers)
+    assert isinstance(transport, PageTransport)
+    with client_of(url, transport) as client:
+        eventually(lambda: transport.idle_lanes == LANES)
+        with_worker = outcome(client, "page")
+    with client_of(url, PooledTransport(1)) as client:
+        assert with_worker == outcome(client, "page")
+    assert all(process.poll() is not None for process in workers.processes)
+
+
+def test_a_proxy_wants_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    workers = Workers(1)
+    assert page_transport(1, workers) is None
+    assert all(process.poll() is not None for process in workers.processes)
 
 
 def test_workers_that_are_killed_are_not_missed(url: str) -> None:
