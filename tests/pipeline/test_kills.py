@@ -24,7 +24,7 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
     """Kills at random moments until `kills` runs were killed or a run came to its end; how many were killed."""
     rng = random.Random(seed)
     killed = 0
-    while killed < kills and runner.run(rng.uniform(0.2, 1.5)) == -signal.SIGKILL:
+    while killed < kills and runner.run(rng.uniform(0.2, 0.9)) == -signal.SIGKILL:
         killed += 1
     assert runner.run() == 0
     return killed
