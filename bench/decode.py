@@ -18,14 +18,14 @@ import msgspec
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.deribit.fetch import sweep_slice
-from extract.deribit.page import decode_page, decode_trades
-from extract.deribit.record import to_table
-from extract.deribit.retry import RateLimiter
-from extract.deribit.slices import Slice
-from extract.deribit.state import Span, Stream, StreamState
-from extract.deribit.stream import StreamSweep
+from extract.deribit.decode import decode_page, decode_trades
+from extract.deribit.schema import to_table
+from extract.retry import RateLimiter
 from extract.sandbox.tape import Tape
+from extract.sweep.fetch_slice import sweep_slice
+from extract.sweep.slices import Slice
+from extract.sweep.state import Span, Stream, StreamState
+from extract.sweep.stream_window import StreamSweep
 
 ROWS = 10_000
 

@@ -28,10 +28,10 @@ from rich.table import Table
 
 from bench import open_server
 from bench.pages import CURRENCY, FIRST_MS, KIND, PAGE, STEP_MS
-from extract.clickhouse import server_config, server_launch
 from extract.clickhouse.client import open_client
-from extract.clickhouse.server import embedded_server
-from extract.clickhouse.server_home import ServerHome
+from extract.clickhouse.embedded import config, launch
+from extract.clickhouse.embedded.home import ServerHome
+from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import ROOT, tape_dir
 
@@ -229,8 +229,8 @@ def started(trades: int) -> Iterator[Bench]:
     kept = tape_dir() / "bench"
     kept.mkdir(parents=True, exist_ok=True)
     # The embedded server may not read from other hosts, nor may its user ask for it; ClickHouse's own row must.
-    server_config.TAPE_PRIVILEGES += ", URL"
-    server_launch.server_process = open_server
+    config.TAPE_PRIVILEGES += ", URL"
+    launch.server_process = open_server
     pages = subprocess.Popen(
         [sys.executable, "-m", "bench.pages", str(kept / f"{trades}.json"), str(trades)],
         cwd=ROOT,

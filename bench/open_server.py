@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from extract.clickhouse import server_process
+from extract.clickhouse.embedded import process
 
 
 def _confine_nothing(**_: object) -> bool:
@@ -15,5 +15,5 @@ def _confine_nothing(**_: object) -> bool:
 
 
 if __name__ == "__main__":
-    server_process.confine = _confine_nothing
-    sys.exit(server_process.main(sys.argv[1:]))
+    process.confine = _confine_nothing
+    sys.exit(process.main(sys.argv[1:]))

@@ -1,13 +1,17 @@
-"""Fixtures live by topic in tests/fixtures/; real parts are started once and shared."""
+"""Fixtures live by topic in tests/support/; real parts are started once and shared."""
 
 import pytest
 
 pytest_plugins = [
-    "tests.fixtures.clickhouse",
-    "tests.fixtures.sandbox",
-    "tests.fixtures.commands",
-    "tests.fixtures.edge",
-    "tests.fixtures.moto",
+    "tests.support.clickhouse",
+    "tests.support.sandbox",
+    "tests.support.commands",
+    "tests.support.edge",
+    "tests.support.moto",
+    "tests.support.dbt_fixtures",
+    "tests.support.embedded_server",
+    "tests.support.loaded_user",
+    "tests.support.small_windows",
 ]
 
 

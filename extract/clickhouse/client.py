@@ -13,10 +13,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
 
-from extract.clickhouse.failures import causes, explain
+from extract.clickhouse.errors import causes, explain
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, refusal
-from extract.clickhouse.waking import wait_until_awake
+from extract.clickhouse.wake import wait_until_awake
 
 CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.

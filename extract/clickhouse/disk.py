@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.failures import explain
+from extract.clickhouse.errors import explain
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 
 _SQL = f"""

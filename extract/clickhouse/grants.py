@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.failures import explain, server_code
+from extract.clickhouse.errors import explain, server_code
 from extract.clickhouse.roles import grants_sql
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import UsageError

@@ -11,7 +11,8 @@ import httpx
 import msgspec
 
 from extract.deribit.config import DeribitConfig
-from extract.deribit.envelope import (
+from extract.deribit.decode import decode_page
+from extract.deribit.jsonrpc import (
     INVALID_PARAMS,
     NO_JSON,
     Envelope,
@@ -19,12 +20,11 @@ from extract.deribit.envelope import (
     NoResultError,
     error_of,
 )
-from extract.deribit.page import decode_page
-from extract.deribit.page_pool import PAGE, WIRE_BYTES, page_transport
-from extract.deribit.record import TradePage
-from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
-from extract.deribit.workers import Workers
+from extract.deribit.schema import TradePage
+from extract.deribit.transport.pool import PAGE, WIRE_BYTES, page_transport
+from extract.deribit.transport.workers import Workers
 from extract.errors import FinalError, RetriableError, UsageError
+from extract.retry import RateLimiter, Retrier, RetryPolicy
 
 T = TypeVar("T")
 Params = Mapping[str, "str | int"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from extract.push.side import Side
-from extract.push.tables import Part
+from extract.push.database import Side
+from extract.push.partitions import Part
 
 ROWS_AT_ONCE = 1_000_000
 

@@ -12,8 +12,8 @@ from math import sqrt
 from random import Random
 from typing import Any
 
-from extract.sandbox.names import DAY_MS, NEVER_MS
-from extract.sandbox.universe import START_PRICE, Instrument, universe
+from extract.sandbox.instrument_names import DAY_MS, NEVER_MS
+from extract.sandbox.instruments import START_PRICE, Instrument, universe
 
 YEAR_MS = 365 * DAY_MS
 ID_LATENESS_MS = 18  # ids of different instruments are out of time order by at most this

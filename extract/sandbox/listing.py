@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extract.sandbox.names import DAY_MS, Parts, parse
+from extract.sandbox.instrument_names import DAY_MS, Parts, parse
 
 
 @dataclass(frozen=True, slots=True)

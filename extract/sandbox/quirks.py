@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from extract.sandbox.book import Shelf
+from extract.sandbox.trade_index import Shelf
 
 LEAST_LEAK = 8  # narrower seq ranges are whole, so that asking again in pieces can end
 LARGE_LEAK = 10_000

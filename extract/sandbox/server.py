@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from extract.errors import FinalError
-from extract.sandbox.answers import HISTORY, LIVE, Answers, Host
-from extract.sandbox.book import Book
+from extract.sandbox.endpoints import HISTORY, LIVE, Answers, Host
 from extract.sandbox.faults import API_ERRORS, Faults
+from extract.sandbox.http import Connection, Reply
 from extract.sandbox.params import ApiError
 from extract.sandbox.tape import Record, Tape
-from extract.sandbox.wire import Connection, Reply
+from extract.sandbox.trade_index import Book
 
 REMEMBERED_REQUESTS = 50_000
 _HTML = b"<html><title>Please wait</title><body><h1>Service Temporarily Unavailable</h1></body></html>"

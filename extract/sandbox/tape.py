@@ -13,8 +13,8 @@ from typing import Any
 
 from extract.errors import UsageError
 from extract.sandbox.generator import Generator
+from extract.sandbox.instrument_names import DAY_MS, HOUR_MS, parse
 from extract.sandbox.listing import listing
-from extract.sandbox.names import DAY_MS, HOUR_MS, parse
 
 DEFAULT_END_MS = int(datetime(2026, 1, 16, 12, tzinfo=UTC).timestamp()) * 1000
 _NEEDED = ("instrument_name", "trade_seq", "trade_id", "timestamp", "price", "amount")

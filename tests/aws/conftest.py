@@ -22,10 +22,10 @@ from clickhouse_connect.driver.client import Client
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.aws.runtime_api import RuntimeApi
-from tests.fixtures.clickhouse import drop_ours
-from tests.fixtures.commands import Done
-from tests.fixtures.edge import SERVER_PASSWORD, Edge
+from tests.support.clickhouse import drop_ours
+from tests.support.commands import Done
+from tests.support.edge import SERVER_PASSWORD, Edge
+from tests.support.lambda_runtime_api import RuntimeApi
 
 PASSWORD_CANARY = "canary-of-the-secret-password"
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "AKIACANARYOFTHETESTS", "AWS_SECRET_ACCESS_KEY": "canary/of+the/aws+key"}
@@ -136,9 +136,9 @@ class Machine:
 
     def job(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """A Batch job."""
-        return self.start("-m", "extract.aws.backfill", *words, **env)
+        return self.start("-m", "extract.aws.batch_backfill", *words, **env)
 
-    def function(self, handler: str = "extract.aws.increment.lambda_handler") -> Function:
+    def function(self, handler: str = "extract.aws.lambda_increment.lambda_handler") -> Function:
         """A Lambda function, started and waiting for its first event."""
         return Function(self, handler)
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from extract.aws.backfill import INTERRUPTED
-from extract.cost.figures import assumptions
+from extract.aws.batch_backfill import INTERRUPTED
+from extract.cost.plan.figures import assumptions
 from extract.paths import ROOT
-from tests.fixtures.commands import BIN
+from tests.support.commands import BIN
 
 TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
@@ -115,7 +115,7 @@ class Absent:
         if name.split('.')[0] in {'chdb', '_chdb', 'dbt', 'moto', 'cfnlint', 'sqlfluff', 'pytest', 'xdist', 'hypothesis'}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import extract.aws.increment, extract.aws.backfill, extract.aws.health, extract.health
+import extract.aws.lambda_increment, extract.aws.batch_backfill, extract.aws.lambda_health, extract.health.checks
 import extract.clickhouse.destination.job_client
 import awslambdaric.bootstrap
 """
@@ -170,7 +170,7 @@ def test_no_secret_stands_in_an_environment() -> None:
 
 def test_alarms_stand_on_metrics_that_are_published() -> None:
     """By namespace and name; the alarm on lines of health also hears that nobody looked."""
-    from extract.aws.health import METRICS, NAMESPACE
+    from extract.aws.lambda_health import METRICS, NAMESPACE
 
     alarms = {each["AlarmName"]: each for each in of_type("AWS::CloudWatch::Alarm")}
     ours = [each for each in alarms.values() if each["Namespace"] == NAMESPACE]

@@ -16,7 +16,7 @@ from extract.certs.store import CertificateStore
 from extract.clickhouse.client import open_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import TapeError, UsageError
-from tests.fixtures.edge import CADDYFILE, PATIENCE_S, Caddy, Edge, needs_caddy, running_edge
+from tests.support.edge import CADDYFILE, PATIENCE_S, Caddy, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 

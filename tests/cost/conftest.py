@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from extract.cli import main
-from tests.cost.cloud_api import KEY_ID, KEY_SECRET, ORGANIZATION, CloudApi
-from tests.cost.cost_explorer import CostExplorer
-from tests.fixtures.commands import Done
+from extract.cli.main import main
+from tests.support.cloud_api import KEY_ID, KEY_SECRET, ORGANIZATION, CloudApi
+from tests.support.commands import Done
+from tests.support.cost_explorer import CostExplorer
 
 AWS_KEY = "AKIACANARY00AWSKEYID"
 AWS_SECRET = "awsSecretCanary/5b7c11"

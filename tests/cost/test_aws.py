@@ -10,12 +10,12 @@ from typing import Any
 import boto3
 import pytest
 
-from extract.cost.aws import BY_COMPONENT, PROJECT_TAG, Aws
-from extract.cost.charges import Days
-from extract.cost.money import total
+from extract.cost.billing.aws import BY_COMPONENT, PROJECT_TAG, Aws
+from extract.cost.billing.charges import Days
+from extract.cost.billing.money import total
 from extract.errors import CannotTellError, FinalError, ProofError, RetriableError, TapeError, UsageError
-from tests.cost.cost_explorer import CostExplorer, Item
 from tests.cost.test_egress import put
+from tests.support.cost_explorer import CostExplorer, Item
 
 JULY = Days(date(2026, 7, 30), date(2026, 8, 2))
 OURS = (("component", "increment"), ("project", "deribit-tape"))

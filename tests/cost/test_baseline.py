@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.cost.cloud_api import CloudApi, record
-from tests.cost.cost_explorer import CostExplorer, Item
-from tests.fixtures.commands import Done
+from tests.support.cloud_api import CloudApi, record
+from tests.support.commands import Done
+from tests.support.cost_explorer import CostExplorer, Item
 
 Tape = Callable[..., Done]
 UNTIL = date(2026, 3, 4)
@@ -159,7 +159,7 @@ def test_one_cloud_alone_fails_with_its_own_code(
     """3 for a key that is missing, 4 for a cloud that is down; nothing is printed as a bill."""
     words = ("cost", "baseline", "--days", "1", "--until", str(UNTIL), "--cloud", "clickhouse")
     cloud_env.setenv("CLICKHOUSE_CLOUD_API_URL", "http://127.0.0.1:9")
-    cloud_env.setattr("extract.deribit.retry.Retrier.run", lambda self, call: call())
+    cloud_env.setattr("extract.retry.Retrier.run", lambda self, call: call())
     told = tape(*words)
     assert (told.code, told.out) == (4, "")
     cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")

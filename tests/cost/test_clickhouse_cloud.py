@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.cost.charges import Days
-from extract.cost.clickhouse_cloud import (
+from extract.cost.billing.charges import Days
+from extract.cost.billing.clickhouse_cloud import (
     PER_SECOND,
     UsageCostClient,
     UsageRecord,
     cloud_api_settings,
     kind_of,
 )
-from extract.cost.money import total
-from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.cost.billing.money import total
 from extract.errors import CannotTellError, FinalError, RetriableError, TapeError, UsageError
-from tests.cost.cloud_api import KEY_SECRET, CloudApi, record
+from extract.retry import RateLimiter, Retrier, RetryPolicy
+from tests.support.cloud_api import KEY_SECRET, CloudApi, record
 
 MARCH = date(2026, 3, 1)
 

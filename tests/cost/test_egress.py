@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 
-from tests.cost.cloud_api import CloudApi, record
-from tests.fixtures.commands import Done
+from tests.support.cloud_api import CloudApi, record
+from tests.support.commands import Done
 
 Tape = Callable[..., Done]
 

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from extract.cost.estimate import Estimate, estimate
-from extract.cost.figures import assumptions, prices
-from extract.cost.inputs import Inputs
+from extract.cost.plan.estimate import Estimate, estimate
+from extract.cost.plan.figures import assumptions, prices
+from extract.cost.plan.inputs import Inputs
 from extract.errors import UsageError
 
 

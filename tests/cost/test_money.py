@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.cost.money import CENT, in_cents, split_cents, total, usd
+from extract.cost.billing.money import CENT, in_cents, split_cents, total, usd
 
 AMOUNTS = st.lists(st.decimals("-1000", "1000", places=12), max_size=40)
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.cost.measured import measured, work
-from extract.cost.poc import _cpu_seconds
-from extract.pipeline import RunOptions, run
-from extract.sandbox.names import parse
+from extract.cost.measure.database_usage import measured, work
+from extract.cost.measure.month_backfill import _cpu_seconds
+from extract.pipeline.run import RunOptions, run
+from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.cost.cloud_api import CloudApi, service
-from tests.dbt import raw
-from tests.fixtures.commands import Done
+from tests.support import dbt_raw_tables
+from tests.support.cloud_api import CloudApi, service
+from tests.support.commands import Done
 
 TapeCommand = Callable[..., Done]
 DAYS = 40
@@ -143,8 +143,8 @@ def test_a_plan_rests_on_what_this_database_shows(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client, clickhouse_env: Any
 ) -> None:
     """Bytes of each table by system.parts and seconds by the query log, at the numbers that both show."""
-    raw.create_raw_tables(clickhouse_client)
-    raw.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
+    dbt_raw_tables.create_raw_tables(clickhouse_client)
+    dbt_raw_tables.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
     clickhouse_client.command("CREATE DATABASE deribit")
     clickhouse_client.command(
         "CREATE TABLE deribit.trade_versions ENGINE = MergeTree ORDER BY trade_seq "

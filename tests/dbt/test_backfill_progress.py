@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from extract.status import status
-from tests.dbt import raw
-from tests.dbt.project import Project
-from tests.dbt.test_truth_of_models import NOON_MS, trade
+from extract.coverage.status import status
+from tests.dbt.test_model_truth import NOON_MS, trade
+from tests.support import dbt_raw_tables
+from tests.support.dbt_project import Project
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 EPOCH_MS = 1_451_606_400_000
@@ -28,7 +28,7 @@ def load(
     spans: Iterable[tuple[str, str, int, int]] = (),
 ) -> None:
     """One load package that arrived at a time, with the spans (currency, kind, from_ms, to_ms) that it covers."""
-    raw.insert_rows(dbt.client, "trades", ({**each, "_dlt_load_id": load_id} for each in trades))
+    dbt_raw_tables.insert_rows(dbt.client, "trades", ({**each, "_dlt_load_id": load_id} for each in trades))
     names = ("currency", "kind", "covered_from", "covered_to")
     rows = [
         [
@@ -100,7 +100,7 @@ def loaded(dbt: Project) -> Project:
     for name, first, last in absent:
         row = {"instrument_name": name, "first_seq": first, "last_seq": last, "currency": "BTC"}
         row["kind"] = "future" if name == "BTC-PERPETUAL" else "option"
-        raw.insert_rows(dbt.client, "absent_trades", [row])
+        dbt_raw_tables.insert_rows(dbt.client, "absent_trades", [row])
     dbt.run()
     return dbt
 

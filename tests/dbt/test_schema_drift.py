@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.dbt.project import Project, failures
+from tests.support.dbt_project import Project, failures
 
 NONE = "none"
 CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"

@@ -11,10 +11,10 @@ import pytest
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
-from extract.deribit.envelope import ExchangeRefusedError
-from extract.deribit.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.errors import FinalError, RetriableError, UsageError
-from tests.deribit.hostile import client_of, page
+from extract.retry import RateLimiter, Retrier, RetryPolicy
+from tests.support.contradictory_exchange import client_of, page
 
 METHOD = "get_last_trades_by_currency"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from extract.deribit.instrument_names import contradicts, last_trading_day_over
 from extract.deribit.instruments import COLUMNS, changed_instruments, to_row
-from extract.deribit.names import contradicts, last_trading_day_over
-from extract.deribit.state import Stream
-from tests.deribit.hostile import client_of
+from extract.sweep.state import Stream
+from tests.support.contradictory_exchange import client_of
 
 FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
 

@@ -17,10 +17,10 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.destination.proxy import proxy_to
-from tests.fixtures.clickhouse import drop_ours
-from tests.fixtures.commands import Done, UserShell, environment
-from tests.fixtures.edge import SERVER_PASSWORD, Edge, needs_caddy
+from tests.support.clickhouse import drop_ours
+from tests.support.commands import Done, UserShell, environment
+from tests.support.edge import SERVER_PASSWORD, Edge, needs_caddy
+from tests.support.proxy import proxy_to
 
 pytestmark = needs_caddy
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.destination.certificates import Authority
-from tests.fixtures.edge import CADDYFILE, ROLES, Edge, needs_caddy, running_edge
+from tests.support.certificates import Authority
+from tests.support.edge import CADDYFILE, ROLES, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 

@@ -11,9 +11,9 @@ from extract.clickhouse.client import open_client
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.errors import UsageError
 from extract.paths import ROOT
-from tests.destination.certificates import Authority
-from tests.fixtures.commands import UserShell, environment
-from tests.fixtures.edge import AUTHORITY, Edge, needs_caddy
+from tests.support.certificates import Authority
+from tests.support.commands import UserShell, environment
+from tests.support.edge import AUTHORITY, Edge, needs_caddy
 
 pytestmark = needs_caddy
 

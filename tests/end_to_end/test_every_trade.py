@@ -19,8 +19,8 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.fixtures.commands import Done, UserShell
-from tests.fixtures.truth import candles
+from tests.support.commands import Done, UserShell
+from tests.support.truth import candles
 
 SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
 RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
@@ -57,7 +57,7 @@ def run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Run]:
     """`dlt pipeline run` and `dbt build --target local`, from nothing, as a user types them."""
-    from tests.fixtures.commands import environment
+    from tests.support.commands import environment
 
     tape = small_tape
     if request.param != "generated":

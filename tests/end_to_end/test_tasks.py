@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from extract.cli import COMMANDS
+from extract.cli.main import COMMANDS
 from extract.clickhouse.client import open_client
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
-from tests.fixtures.commands import UserShell
-from tests.fixtures.edge import Edge, needs_caddy
+from tests.support.commands import UserShell
+from tests.support.edge import Edge, needs_caddy
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extract.cli import COMMANDS
+from extract.cli.main import COMMANDS
 from extract.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fixtures.commands import Done, tape_here
+from tests.support.commands import Done, tape_here
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from extract import health as library
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.health import Limits, State
-from tests.destination.certificates import Authority
-from tests.fixtures.commands import Done
-from tests.gaps.raw import Raw
+from extract.health import checks as library
+from extract.health.checks import Limits, State
+from tests.support.certificates import Authority
+from tests.support.commands import Done
+from tests.support.raw_tables import Raw
 
 NOW = "2025-01-01 10:00:00"
 PUSHES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extract.dlt_plugin import _workers_for
+from extract.plugins.dlt_plugin import _workers_for
 
 
 @pytest.mark.parametrize(

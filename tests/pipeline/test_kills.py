@@ -14,8 +14,8 @@ from clickhouse_connect.driver.client import Client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.destination.proxy import proxy_to
-from tests.pipeline.conftest import Runner, keys_in, keys_of, packages_in, tape_files
+from tests.support.proxy import proxy_to
+from tests.support.small_windows import Runner, keys_in, keys_of, packages_in, tape_files
 
 Listed = Callable[[Tape], SandboxExchange]
 

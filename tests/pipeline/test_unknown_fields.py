@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from clickhouse_connect.driver.client import Client
 
-from extract.pipeline import RunOptions, RunSummary, run
-from extract.report import MOST_NAMED, notes
+from extract.cli.run_summary import MOST_NAMED, notes
+from extract.pipeline.run import RunOptions, RunSummary, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 

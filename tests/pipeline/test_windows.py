@@ -14,12 +14,12 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import OutsideError, UsageError
-from extract.packages import LOADED_KEPT, open_pipeline, recover
 from extract.paths import tape_dir
-from extract.pipeline import RunOptions, RunSummary, run
+from extract.pipeline.load import LOADED_KEPT, open_pipeline, recover
+from extract.pipeline.run import RunOptions, RunSummary, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.pipeline.conftest import keys_in, keys_of, packages_in
+from tests.support.small_windows import keys_in, keys_of, packages_in
 
 Listed = Callable[[Tape], SandboxExchange]
 DAY_MS = 86_400_000

@@ -10,12 +10,12 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import open_client, shared_client
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline import RunOptions, run
+from extract.pipeline.run import RunOptions, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.fixtures.clickhouse import drop_ours
-from tests.fixtures.commands import Done, tape_here
-from tests.fixtures.edge import Edge
+from tests.support.clickhouse import drop_ours
+from tests.support.commands import Done, tape_here
+from tests.support.edge import Edge
 
 Key = tuple[str, int]
 KEYS = "select instrument_name, trade_seq from deribit_raw.trades order by all"

@@ -11,9 +11,9 @@ from clickhouse_connect.driver.client import Client
 
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.pipeline.conftest import Runner
 from tests.push.conftest import Both
-from tests.push.many import multiply
+from tests.support.bulk_trades import multiply
+from tests.support.small_windows import Runner
 
 # Listed as finished, and yet not whole; a cursor that vouches for a package that is not there.
 ROWS = "select _dlt_load_id, count() from deribit_raw.{} group by 1 order by 1"

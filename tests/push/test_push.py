@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from extract.push import pushing, tables
-from extract.push.side import QUERY_NAME
+from extract.push import partitions, push
+from extract.push.database import QUERY_NAME
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
-from tests.push.many import multiply
+from tests.support.bulk_trades import multiply
 
 Listed = Callable[[Tape], SandboxExchange]
 PUSHED = ("trades", "instruments", "coverage", "rejected_trades", "_dlt_loads", "_dlt_pipeline_state")
@@ -166,8 +166,8 @@ def test_a_large_package_goes_in_pieces_each_whole_or_not_at_all(
     loaded: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A piece is one block of one part; a piece that is there is not sent again."""
-    monkeypatch.setattr(tables, "CHUNK_ROWS", 10_000)
-    monkeypatch.setattr(pushing, "CHUNK_ROWS", 10_000)
+    monkeypatch.setattr(partitions, "CHUNK_ROWS", 10_000)
+    monkeypatch.setattr(push, "CHUNK_ROWS", 10_000)
     multiply(loaded.local, 68_000, package_rows=65_000, months=1)
     loaded.tape("push")
     assert loaded.same("trades")

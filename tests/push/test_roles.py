@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
-from extract.clickhouse.server import embedded_server
-from extract.push import side
+from extract.push import database
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.fixtures.edge import Edge, running_edge
 from tests.push.conftest import Both
+from tests.support.edge import Edge, running_edge
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_loader_pushes_and_the_reader_proves(
     listed: Callable[[Tape], SandboxExchange],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(side, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
     listed(Tape.generate(seed=6, trades=300, days=2))
     both.run("local", currencies=("BTC",))
     for name in ("reader", "transformer"):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from extract.push import side
+from extract.push import database
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.destination.proxy import Proxy, proxy_to
-from tests.fixtures.edge import SERVER_PASSWORD, Edge
 from tests.push.conftest import Both
-from tests.push.many import multiply
+from tests.support.bulk_trades import multiply
+from tests.support.edge import SERVER_PASSWORD, Edge
+from tests.support.proxy import Proxy, proxy_to
 
 INSERT = b"INSERT+INTO+deribit_raw.trades"
 
@@ -30,7 +30,7 @@ def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(proxy.port))
         monkeypatch.setenv("CLICKHOUSE_CLOUD_USER", edge.clickhouse.user)
         monkeypatch.setenv("CLICKHOUSE_CLOUD_PASSWORD", SERVER_PASSWORD)
-        monkeypatch.setattr(side, "WAITS_S", (0.0, 0.0))
+        monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
         proxy.marker = INSERT
         yield proxy
 

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from extract.errors import FinalError
-from extract.sandbox.names import DAY_MS, parse
+from extract.sandbox.instrument_names import DAY_MS, parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape, id_parts
-from tests.sandbox.crawl import CLIENT, get, key
-from tests.sandbox.recorded import needs_recordings, response
+from tests.support.crawler import CLIENT, get, key
+from tests.support.recorded import needs_recordings, response
 
 BY_CURRENCY = "get_last_trades_by_currency"
 BY_TIME = "get_last_trades_by_currency_and_time"

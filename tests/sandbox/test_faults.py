@@ -10,7 +10,7 @@ import pytest
 
 from extract.errors import UsageError
 from extract.sandbox.faults import KINDS, Faults
-from tests.sandbox.crawl import CLIENT
+from tests.support.crawler import CLIENT
 
 
 def ask(exchange, method: str = "get_time") -> httpx.Response:

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from extract.sandbox.names import parse
+from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import Tape
-from tests.sandbox.crawl import CLIENT, by_seq, careful, currencies, get, key, naive, sweep
-from tests.sandbox.recorded import SHARED, needs_recordings
+from tests.support.crawler import CLIENT, by_seq, careful, currencies, get, key, naive, sweep
+from tests.support.recorded import SHARED, needs_recordings
 
 PERP = "BTC-PERPETUAL"
 BY_INSTRUMENT = "get_last_trades_by_instrument"

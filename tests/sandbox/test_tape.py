@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from extract.errors import UsageError
-from extract.sandbox.names import parse
+from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import DEFAULT_END_MS, Tape, id_parts, trade_order
-from tests.sandbox.recorded import SHARED, needs_recordings
+from tests.support.recorded import SHARED, needs_recordings
 
 DIGEST = "02db5c49ccbca6521b9ddcf7c5c369be2b837929c1c6c406b4f52b42fa3890ed"
 

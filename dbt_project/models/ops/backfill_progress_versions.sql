@@ -1,7 +1,7 @@
 -- One row per currency and kind, and load package or push after which its figures were others.
 -- Behind `backfill_progress`. The figures are of finished load packages and pushes alone: a run without a new one
 -- finds them as they are and adds no row.
--- What counts as missing is what `tape gaps` counts, see extract/gaps_sql.py.
+-- What counts as missing is what `tape gaps` counts, see extract/coverage/gaps_sql.py.
 {{ config(materialized='incremental', incremental_strategy='append') }}
 with
 

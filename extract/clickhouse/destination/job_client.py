@@ -16,7 +16,7 @@ from dlt.destinations.impl.clickhouse.clickhouse import ClickHouseClient, ClickH
 from dlt.destinations.impl.clickhouse.typing import CODEC_HINT, HINT_TO_CLICKHOUSE_ATTR
 from dlt.destinations.job_client_impl import ModelLoadJob, SqlJobClientWithStagingDataset
 
-from extract.clickhouse.destination import tokens
+from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
 from extract.clickhouse.destination.sql_client import TapeSqlClient
 
@@ -50,7 +50,9 @@ class TapeClickHouseClient(ClickHouseClient):
         """A job that adds rows gets its token; a merge or replace statement does not, see `tokens`."""
         super().prepare_load_job_execution(job)
         adds_rows = isinstance(job, ClickHouseLoadJob | ModelLoadJob)
-        self.sql_client.insert_token = tokens.file_token(job._load_id, job.file_name()) if adds_rows else None
+        self.sql_client.insert_token = (
+            dedup_tokens.file_token(job._load_id, job.file_name()) if adds_rows else None
+        )
 
     def complete_load(self, load_id: str) -> None:
         self.sql_client.insert_token = f"{load_id}/{self.schema.loads_table_name}/{self.schema.name}"
@@ -83,7 +85,7 @@ class TapeClickHouseClient(ClickHouseClient):
             "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
         )
         for name, engine, definition in tables or ():
-            window = tokens.window_setting(engine)
+            window = dedup_tokens.window_setting(engine)
             if name not in self.schema.tables or window is None or window[0] in definition:
                 continue
             table = self.sql_client.make_qualified_table_name(name)

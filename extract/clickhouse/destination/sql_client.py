@@ -24,9 +24,9 @@ from dlt.destinations.typing import DBTransaction
 from dlt.destinations.utils import _convert_to_old_pyformat
 
 from extract.clickhouse.client import known_settings, shared_client
-from extract.clickhouse.destination import tokens
+from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
-from extract.clickhouse.failures import UNDEFINED_RELATION_CODES, explain, server_code
+from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, explain, server_code
 from extract.errors import RetriableError, TapeError
 
 CHUNK_BYTES = 1 << 20
@@ -125,7 +125,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
                 # What the file is compressed with already; parquet compresses inside.
                 compression="gzip" if compression == "gz" else None,
                 settings=known_settings(
-                    self._connected, {**tokens.file_settings(self.insert_token), **self._consistency}
+                    self._connected, {**dedup_tokens.file_settings(self.insert_token), **self._consistency}
                 ),
             )
 
@@ -136,7 +136,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
     ) -> Iterator[Cursor]:
         settings = dict(self._consistency)
         if _INSERT.match(query):
-            settings |= tokens.statement_settings(self.insert_token)
+            settings |= dedup_tokens.statement_settings(self.insert_token)
         if parameters:
             query = ClickHouseSqlClient.escape_pct(query)
             parameters = ClickHouseSqlClient._sanitise_dbargs(parameters)

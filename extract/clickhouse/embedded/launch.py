@@ -1,0 +1,99 @@
+"""Start the server's process and wait until it answers, or say why it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from contextlib import suppress
+
+from extract.clickhouse.embedded import config, process
+from extract.clickhouse.embedded.home import ServerHome, wait_until
+from extract.clickhouse.embedded.probe import Answer, probe
+from extract.clickhouse.embedded.process import HELD_ELSEWHERE
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import FinalError, RetriableError
+from extract.paths import ROOT
+
+# What the process needs of our environment; passwords and cloud credentials are not among it.
+PASSED_ON = re.compile(r"PATH|HOME|LANG|LC_\w+|LD_\w+|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
+
+
+def launch(
+    settings: ClickHouseSettings,
+    home: ServerHome,
+    *,
+    tcp_port: int | None,
+    stop_with_fd: int | None,
+    timeout_s: float,
+) -> str:
+    """The version of the server that now answers `settings`. Leaves no process behind when it raises."""
+    home.make()
+    config.write(home, settings, tcp_port=tcp_port)
+    pid = _spawn(home, http_only=tcp_port is None, stop_with_fd=stop_with_fd)
+    try:
+        return _wait_for_answer(settings, home, pid, timeout_s)
+    except BaseException:  # Ctrl-C too
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: exit_status(pid) is not None, 5.0)
+        raise
+
+
+def exit_status(pid: int) -> int | None:
+    """Exit code of a child of ours that has ended (a signal: negative), None if it runs, 0 if it is none."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _spawn(home: ServerHome, *, http_only: bool, stop_with_fd: int | None) -> int:
+    """Process id of the new process, in which nothing of ours is open but its log and `stop_with_fd`."""
+    command = [sys.executable, "-P", "-m", process.__name__, str(home.path), str(home.log_dir)]
+    if http_only:
+        command.append("--http-only")
+    if stop_with_fd is not None:
+        command.append("--until-eof")
+    environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    environment["PYTHONPATH"] = str(ROOT)
+    log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        if stop_with_fd is None
+        else (os.POSIX_SPAWN_DUP2, stop_with_fd, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(home.output), log_flags, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(sys.executable, command, environment, file_actions=files)
+
+
+def _wait_for_answer(settings: ClickHouseSettings, home: ServerHome, pid: int, timeout_s: float) -> str:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        status = exit_status(pid)
+        if status is not None:
+            raise FinalError(_why_it_ended(home, status))
+        found = probe(settings)
+        if found.answer is Answer.CLICKHOUSE:
+            return found.detail
+        time.sleep(0.05)
+    raise RetriableError(
+        f"ClickHouse does not answer at {settings.url} after {timeout_s:g} s; see {home.log_dir}."
+    )
+
+
+def _why_it_ended(home: ServerHome, status: int) -> str:
+    """The last line that tells of an error; after most of them the engine ends with exit code 0."""
+    lines = home.output.read_text(errors="replace").splitlines()
+    told = [
+        line.strip() for line in lines if "Exception" in line or "Error" in line or HELD_ELSEWHERE in line
+    ]
+    reason = told[-1] if told else f"it left no message, its exit code is {status}"
+    if "No space left" in reason or "NOT_ENOUGH_SPACE" in reason:
+        return home.disk_full("the server cannot write")
+    return f"ClickHouse ended while starting: {textwrap.shorten(reason, 300)} (the whole log: {home.output})"

@@ -1,0 +1,83 @@
+"""What trades take at rest, weighed: a scratch table like deribit_raw.trades, filled and read in system.parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
+
+from extract.clickhouse.client import shared_client
+from extract.clickhouse.errors import explain
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
+from extract.deribit.schema import ARROW_SCHEMA, stamped
+from extract.source.source import TRADES_SORT
+from extract.sweep.state import Stream
+
+SCRATCH_DATABASE = "deribit_scratch"
+_TYPES = {pa.int64(): "Int64", pa.float64(): "Float64", pa.string(): "String"}
+_CODECS = {"timestamp": " CODEC(Delta, ZSTD)", "trade_seq": " CODEC(Delta, ZSTD)"}
+
+
+class Scale:
+    """Weighs one stream's trades at a time."""
+
+    def __init__(self, client: Client, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def weigh(self, trades: pa.Table, stream: Stream) -> int:
+        """Bytes on disk of trades in PAGE_SCHEMA, as freshly loaded in one insert."""
+        if not trades.num_rows:
+            return 0
+        arrow = stamped(trades, stream.currency, stream.kind)
+        load_id = pa.repeat(pa.scalar("1700000000.123456"), arrow.num_rows)
+        self._client.command(f"TRUNCATE TABLE {self._table}")
+        self._client.insert_arrow(self._table, arrow.append_column("_dlt_load_id", load_id))
+        sql = (
+            "SELECT sum(bytes_on_disk) FROM system.parts "
+            "WHERE active AND database || '.' || table = {table:String}"
+        )
+        [(size,)] = self._client.query(sql, parameters={"table": self._table}).result_rows
+        return int(size)
+
+
+@contextmanager
+def scale(settings: ClickHouseSettings) -> Iterator[Scale]:
+    """A scale in this database, gone afterwards. Raises OutsideError or UsageError where the server refuses."""
+    client = shared_client(settings)
+    try:
+        has_raw = client.command(f"EXISTS TABLE {RAW_DATABASE}.trades")
+        table = f"{RAW_DATABASE if has_raw else SCRATCH_DATABASE}.weighed_{os.getpid()}"
+        if not has_raw:
+            client.command(f"CREATE DATABASE IF NOT EXISTS {SCRATCH_DATABASE}")
+        client.command(f"CREATE TABLE {table} AS {RAW_DATABASE}.trades" if has_raw else _definition(table))
+        try:
+            yield Scale(client, table)
+        finally:
+            client.command(f"DROP TABLE {table} SYNC")
+            if not has_raw:
+                client.command(f"DROP DATABASE {SCRATCH_DATABASE} SYNC")
+    except (ClickHouseError, HTTPError, OSError) as error:
+        raise explain(error, settings) from error
+
+
+def _definition(table: str) -> str:
+    """deribit_raw.trades as a first run makes it."""
+    columns = [
+        f"`{field.name}` {f'Nullable({_type(field)})' if field.nullable else _type(field)}"
+        f"{_CODECS.get(field.name, '')}"
+        for field in ARROW_SCHEMA
+    ]
+    return (
+        f"CREATE TABLE {table} ({', '.join(columns)}, `_dlt_load_id` String) ENGINE = MergeTree "
+        f"PARTITION BY toYYYYMM(timestamp) ORDER BY ({', '.join(TRADES_SORT)})"
+    )
+
+
+def _type(field: pa.Field) -> str:
+    return _TYPES.get(field.type, "DateTime64(3, 'UTC')")

@@ -1,0 +1,162 @@
+"""What a backfill, holding it and a month of increments take and cost; reckoned from `Inputs`, asking nobody.
+
+Settings: local (your own machine), own host (a rented one), and ClickHouse Cloud with AWS beside it, on demand (the
+service idles between the runs) or always on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from extract.cost.plan.inputs import Inputs
+from extract.estimate.estimator import FILL
+
+HOUR_S = 3600
+HOURS_A_MONTH = Decimal(730)
+DAYS_A_MONTH = HOURS_A_MONTH / 24
+MILLION = 10**6
+GB = 10**9
+TB = 10**12
+CADENCES = {"minute": 1, "hour": 60, "day": 1440}
+"""Minutes from one increment to the next."""
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What is fetched once. `compute_unit_hours` is ClickHouse's work, `awake_hours` how long it cannot idle."""
+
+    trades: Decimal
+    requests: Decimal
+    hours_at_rate_limit: Decimal
+    wire_bytes: Decimal
+    rest_bytes: dict[str, Decimal]
+    fetch_hours: Decimal
+    compute_unit_hours: Decimal
+    awake_hours: Decimal
+    usd: dict[str, Decimal]
+
+    @property
+    def all_rest_bytes(self) -> Decimal:
+        return sum(self.rest_bytes.values(), Decimal(0))
+
+
+@dataclass(frozen=True)
+class Holding:
+    """USD a month for keeping it, by setting; None where it does not fit."""
+
+    usd: dict[str, Decimal | None]
+
+
+@dataclass(frozen=True)
+class Increments:
+    """A month of increments at one cadence; USD with holding, by setting."""
+
+    every: str
+    runs: Decimal
+    trades: Decimal
+    requests: Decimal
+    wire_bytes: Decimal
+    awake_hours: Decimal
+    lambda_usd: Decimal
+    usd: dict[str, Decimal | None]
+
+    @property
+    def saved(self) -> Decimal:
+        """Share of the always-on cost that is saved on demand."""
+        always, on_demand = self.usd["cloud, always on"], self.usd["cloud, on demand"]
+        return 1 - on_demand / always if always and on_demand is not None else Decimal(0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    backfill: Backfill
+    holding: Holding
+    increments: list[Increments]
+
+
+def estimate(inputs: Inputs) -> Estimate:
+    """`inputs` has trades, trades_per_day, requests_per_second, page_size and what the assumptions name."""
+    backfill = _backfill(inputs)
+    holding = _holding(inputs, backfill.all_rest_bytes)
+    return Estimate(backfill, holding, [_increments(inputs, holding, every) for every in CADENCES])
+
+
+def _backfill(inputs: Inputs) -> Backfill:
+    trades = inputs["trades"]
+    requests = inputs["requests"]
+    if not requests:
+        requests = (trades / (inputs["page_size"] * Decimal(str(FILL)))).to_integral_value(ROUND_CEILING)
+    rate_hours = requests / inputs["requests_per_second"] / HOUR_S
+    fetch_hours = max(rate_hours, trades / inputs["fetch_trades_per_second"] / HOUR_S)
+    processors = inputs["vcpus_per_unit"] * inputs["compute_units"]
+    model_hours = trades / MILLION * inputs["model_s_per_million"] / HOUR_S
+    work_hours = trades / MILLION * inputs["raw_s_per_million"] / HOUR_S + model_hours
+    awake_hours = fetch_hours + model_hours / processors + inputs["idle_minutes"] / 60
+    batch = (fetch_hours + inputs["boot_hours"]) * (
+        inputs["batch_instance"] * inputs["spot_share"] + inputs["public_ipv4"]
+    )
+    awake = awake_hours * inputs["compute_units"] * inputs["clickhouse_compute"]
+    return Backfill(
+        trades=trades,
+        requests=requests,
+        hours_at_rate_limit=rate_hours,
+        wire_bytes=inputs["wire_bytes"] or trades * inputs["wire_bytes_per_trade"],
+        rest_bytes={table: trades * each for table, each in inputs.bytes_by_table().items()},
+        fetch_hours=fetch_hours,
+        compute_unit_hours=work_hours / inputs["vcpus_per_unit"],
+        awake_hours=awake_hours,
+        usd={
+            "local": Decimal(0),
+            "own host": Decimal(0),
+            "cloud, on demand": batch + awake,
+            "cloud, always on": batch,
+        },
+    )
+
+
+def _holding(inputs: Inputs, rest_bytes: Decimal) -> Holding:
+    stored = rest_bytes / TB * (inputs["clickhouse_storage"] + inputs["clickhouse_backup"])
+    fixed = inputs["secrets"] * inputs["secret"] + inputs["alarms"] * inputs["alarm"]
+    cloud = stored + fixed + inputs["egress_gb"] * inputs["clickhouse_egress"]
+    hourly = inputs["compute_units"] * inputs["clickhouse_compute"]
+    fits = rest_bytes <= inputs["host_disk_gb"] * GB
+    return Holding(
+        {
+            "local": Decimal(0),
+            "own host": inputs["own_host"] if fits else None,
+            "cloud, on demand": cloud + min(inputs["query_hours"], HOURS_A_MONTH) * hourly,
+            "cloud, always on": cloud + HOURS_A_MONTH * hourly,
+        }
+    )
+
+
+def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
+    minutes = CADENCES[every]
+    runs = (HOURS_A_MONTH * 60 / minutes).to_integral_value(ROUND_CEILING)
+    trades = inputs["trades_per_day"] * DAYS_A_MONTH
+    run_s = inputs["fetch_s"] + inputs["build_s"] + trades / runs / inputs["fetch_trades_per_second"]
+    awake_minutes = (run_s / 60 + inputs["idle_minutes"]).to_integral_value(ROUND_CEILING)
+    awake_hours = runs * min(Decimal(minutes), awake_minutes) / 60
+    function = runs * (run_s * inputs["lambda_gb"] * inputs["lambda_duration"] + inputs["lambda_request"])
+    compute = awake_hours * inputs["compute_units"] * inputs["clickhouse_compute"]
+    kept = holding.usd
+    on_demand = (kept["cloud, on demand"] or Decimal(0)) + compute + function
+    always_on = (kept["cloud, always on"] or Decimal(0)) + function
+    return Increments(
+        every=every,
+        runs=runs,
+        trades=trades,
+        requests=runs * inputs["requests_per_run"] + trades / (inputs["page_size"] * Decimal(str(FILL))),
+        wire_bytes=runs * inputs["wire_bytes_per_run"] + trades * inputs["wire_bytes_per_trade"],
+        awake_hours=awake_hours,
+        lambda_usd=function,
+        usd={
+            "local": Decimal(0),
+            "own host": kept["own host"],
+            "cloud, on demand": min(
+                on_demand, always_on
+            ),  # queries and runs are awake together at most all month
+            "cloud, always on": always_on,
+        },
+    )

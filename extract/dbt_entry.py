@@ -1,5 +1,0 @@
-"""Installed as the top-level module `dbt_tape`, where dbt looks for plugins."""
-
-from extract.dbt_plugin import TapePlugin
-
-plugins = [TapePlugin]

@@ -1,0 +1,135 @@
+"""Fetching exactly the missing trades of one instrument, until they are there or known to be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+
+from extract.deribit.client import DeribitClient, Host
+from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.schema import PAGE_SCHEMA, Rejected, TradePage
+from extract.errors import ProofError
+from extract.sweep.ledger import SeqRange
+from extract.sweep.seq_pager import Hole, SeqPager
+from extract.sweep.time_pager import OutsideRangeError
+
+PAGES_AT_ONCE = 3
+"""Pages of one instrument before what they brought is handed on: memory does not grow with the hole."""
+
+
+@dataclass
+class Repaired:
+    """What came of missing trades: those that are there, what the exchange does not have, what could not be typed."""
+
+    table: pa.Table = field(default_factory=PAGE_SCHEMA.empty_table)
+    absent: list[SeqRange] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class Repair:
+    """The holes of one instrument: from the history host, then from the live one what that lacks.
+
+    History is some seconds behind, and may not know an instrument yet that is minutes old.
+    """
+
+    def __init__(self, client: DeribitClient, instrument_name: str, holes: Iterable[Hole]) -> None:
+        self._client = client
+        self._host = client.history
+        self.instrument_name = instrument_name
+        self._pager = SeqPager(instrument_name, holes, client.page_size(client.history))
+        self._unknown_to: list[str] = []
+        self._is_sure = True
+
+    @property
+    def is_done(self) -> bool:
+        return self._pager.request is None and (self._host is self._client.live or not self._pager.absent)
+
+    def step(self) -> Repaired:
+        """The next few pages. Raises ProofError where trades can neither be had nor be shown to be absent."""
+        result = Repaired()
+        for _ in range(PAGES_AT_ONCE):
+            if self._pager.request is None:
+                break
+            try:
+                self._take(_ask(self._client, self._host, self._pager.request), result)
+            except ExchangeRefusedError as error:
+                if error.param != "instrument_name":
+                    raise
+                self._give_up_host()
+        if self._pager.request is None and self._pager.absent:
+            if self._host is self._client.live:
+                self._conclude(result)
+            else:
+                self._turn_to_live()
+        return result
+
+    def _take(self, page: TradePage, result: Repaired) -> None:
+        asked = self._pager.request
+        assert asked is not None
+        for name in page.table.column("instrument_name").unique().to_pylist():
+            if name != self.instrument_name:
+                raise OutsideRangeError(
+                    f"Asked for trades of {self.instrument_name}, the exchange answers with one of {name}."
+                )
+        rejected = [bad.key[1] for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name]
+        seqs = page.table.column("trade_seq").to_numpy()
+        found = self._pager.feed(
+            np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count
+        )
+        latest = {seq: row for row, seq in enumerate(seqs.tolist())}
+        rows = [row for seq, row in latest.items() if seq in found]
+        result.table = pa.concat_tables([result.table, page.table.take(pa.array(rows, pa.int64()))])
+        result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in found]
+        # A record that names no seq may be the one that is missing.
+        self._is_sure &= all(bad.key for bad in page.rejected)
+
+    def _give_up_host(self) -> None:
+        self._unknown_to.append(self._host.name)
+        while self._pager.request is not None:
+            self._pager.feed(np.empty(0, dtype=np.int64), is_full=False)
+
+    def _turn_to_live(self) -> None:
+        holes = [(each.first, each.last) for each in self._pager.absent]
+        self._host = self._client.live
+        self._pager = SeqPager(self.instrument_name, holes, self._client.page_size(self._host))
+
+    def _conclude(self, result: Repaired) -> None:
+        # The live host keeps a day: only history can say that there is no such trade.
+        if self._client.history.name in self._unknown_to:
+            first = self._pager.absent[0]
+            raise ProofError(
+                f"The exchange shows trades of {self.instrument_name} and says that there is no such instrument: "
+                f"its trades {first.first}–{first.last} cannot be fetched."
+            )
+        if self._is_sure:
+            result.absent += self._pager.absent
+
+
+def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[Repair]:
+    """One Repair for each instrument of `missing`."""
+    by_name = groupby(sorted(missing), key=lambda each: each.instrument_name)
+    return [Repair(client, name, [(each.first, each.last) for each in ranges]) for name, ranges in by_name]
+
+
+def repair(client: DeribitClient, missing: Iterable[SeqRange]) -> Iterator[Repaired]:
+    """What comes of `missing`, a few pages at a time, one instrument after the other."""
+    for each in repairs(client, missing):
+        while not each.is_done:
+            yield each.step()
+
+
+def _ask(client: DeribitClient, host: Host, asked: SeqRange) -> TradePage:
+    return client.trades(
+        host,
+        "get_last_trades_by_instrument",
+        {
+            "instrument_name": asked.instrument_name,
+            "start_seq": asked.first,
+            "end_seq": asked.last,
+            "sorting": "asc",
+        },
+    )

@@ -1,0 +1,218 @@
+"""One stream's part of a window: its slices, what they brought, and the proof."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+
+from extract.deribit.client import DeribitClient, Host
+from extract.deribit.schema import Rejected, content_digests, stamped, times_ms
+from extract.sweep.fetch_slice import SliceResult
+from extract.sweep.ledger import SeqLedger, SeqRange
+from extract.sweep.repair import Repaired
+from extract.sweep.slices import Pace, Slice, SlicePlanner
+from extract.sweep.state import EPOCH_MS, Key, Seen, Span, Stream, StreamState
+from extract.sweep.time_pager import ID_LAG_MS
+
+LIVE_SPAN_MS = 15 * 60_000
+"""The newest time, taken from the live host: the history host is some seconds behind."""
+SETTLE_MS = 60_000
+"""How long a trade may take to show up: the newest time is read again by the next run before it counts as covered."""
+
+
+class StreamSweep:
+    """Takes what was fetched of `span`, tells what is new of it and what is missing, and moves the state at the end.
+
+    `more`: other spans of the stream follow. `pace` is that of the window before.
+    `known` counts trades that were loaded before, `restated` those that were loaded with another content.
+    """
+
+    def __init__(
+        self,
+        client: DeribitClient,
+        stream: Stream,
+        state: StreamState,
+        span: Span,
+        now_ms: int,
+        *,
+        more: bool,
+        pace: Pace | None = None,
+    ) -> None:
+        self.stream = stream
+        self.state = state
+        self.ledger = SeqLedger()
+        self.known = 0
+        self.restated = 0
+        self._client = client
+        self._span = span
+        self._more = more
+        self._settled_ms = now_ms - SETTLE_MS
+        self._done_ms = span.start_ms - 1
+        self._seen: dict[Key, Seen] = {}
+        self._unproven: dict[str, int] = {}
+        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), pace)
+
+    def _plan(self, live_from_ms: int, pace: Pace | None) -> deque[tuple[Host, SlicePlanner]]:
+        parts = (
+            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), pace),
+            (self._client.live, live_from_ms, self._span.end_ms, None),
+        )
+        return deque(
+            (host, SlicePlanner(start_ms, end_ms, self._client.page_size(host), each_pace))
+            for host, start_ms, end_ms, each_pace in parts
+            if start_ms <= end_ms
+        )
+
+    @property
+    def pace(self) -> Pace | None:
+        """That of the history host, as far as it is known."""
+        host, planner = self._planners[0]
+        return planner.pace if host is self._client.history else None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every slice was handed out."""
+        return all(planner.is_drained for _, planner in self._planners)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stream is covered up to where the run wants it."""
+        return self.is_drained and not self._more
+
+    def next(self, *, rests_only: bool = False) -> tuple[Host, SlicePlanner, Slice] | None:
+        """The next slice to fetch, None while a probe is out or when there is none left.
+
+        With `rests_only` what a slice left over, and nothing newer: the window is to end without a gap in time.
+        """
+        for host, planner in self._planners:
+            if part := planner.next(rests_only=rests_only):
+                return host, planner, part
+            if not planner.is_drained and not rests_only:
+                return None
+        return None
+
+    # What arrives
+
+    def take(
+        self, planner: SlicePlanner, part: Slice, result: SliceResult
+    ) -> tuple[pa.Table, list[Rejected]]:
+        """Takes note of a slice that arrived; of its trades and odd records those that are not loaded yet."""
+        times = times_ms(result.table)
+        for host, each in self._planners:
+            if each is planner:
+                planner.page_size = self._client.page_size(host)
+        first_ms = int(times.min()) if len(times) else None
+        planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
+        self.ledger.add(result.table)
+        table = self._fresh(result.table, self._may_be_known(times))
+        return self._stamped(table), self._fresh_rejected(result.rejected)
+
+    def take_repaired(self, repaired: Repaired) -> tuple[pa.Table, list[Rejected], list[SeqRange]]:
+        """Trades, odd records and absent ranges of a repair, without what is loaded or may still show up."""
+        self.ledger.add(repaired.table)
+        read_twice = [self._is_read_twice(key, at_ms) for key, at_ms in _keys(repaired.table)]
+        table = self._fresh(repaired.table, np.array(read_twice, dtype=bool))
+        absent = [each for each in repaired.absent if not self._may_show_up(each)]
+        return self._stamped(table), self._fresh_rejected(repaired.rejected), absent
+
+    def _stamped(self, table: pa.Table) -> pa.Table:
+        return stamped(table, self.stream.currency, self.stream.kind)
+
+    def _may_be_known(self, times: np.ndarray) -> np.ndarray:
+        """Which trades of these times are loaded already, perhaps, or will be read again: few, as a rule none."""
+        recent = [seen.at_ms for seen in self.state.recent.values()]
+        known = (min(recent) <= times) & (times <= max(recent)) if recent else False
+        return known | (times > self._kept_from_ms)
+
+    def _fresh(self, table: pa.Table, in_question: np.ndarray) -> pa.Table:
+        """`table` without those of the trades in question that are loaded already."""
+        if not in_question.any():
+            return table
+        rows = np.flatnonzero(in_question)
+        asked = table.take(pa.array(rows))
+        seen = zip(_keys(asked), content_digests(asked), strict=True)
+        fresh = [self._note(key, Seen(at_ms, digest)) for (key, at_ms), digest in seen]
+        keep = ~in_question
+        keep[rows] = fresh
+        return table if keep.all() else table.filter(pa.array(keep))
+
+    @property
+    def _kept_from_ms(self) -> int:
+        """Later trades are remembered: they are read again, or near enough to a hole that may fill."""
+        return self._settled_ms - ID_LAG_MS
+
+    def _note(self, key: Key, seen: Seen) -> bool:
+        before = self._seen.get(key) or self.state.recent.get(key)
+        self._seen[key] = seen
+        if before is None:
+            return True
+        if before.digest == seen.digest:
+            self.known += 1
+            return False
+        self.restated += 1
+        return True
+
+    def _fresh_rejected(self, rejected: Iterable[Rejected]) -> list[Rejected]:
+        fresh: list[Rejected] = []
+        for bad in rejected:
+            if bad.key:
+                self.ledger.add_one(*bad.key)
+            if (
+                not bad.key
+                or bad.timestamp is None
+                or not self._is_read_twice(bad.key, bad.timestamp)
+                or self._note(bad.key, Seen(bad.timestamp, crc32(bad.raw.encode())))
+            ):
+                fresh.append(bad)
+        return fresh
+
+    def _is_read_twice(self, key: Key, at_ms: int) -> bool:
+        """Whether a trade was loaded from time not covered then, or is of time that will be read later."""
+        is_inside = self._span.start_ms <= at_ms <= min(self._done_ms, self._kept_from_ms)
+        return key in self.state.recent or not (is_inside or self.state.is_covered(at_ms))
+
+    def _may_show_up(self, absent: SeqRange) -> bool:
+        """Whether the trade after the range is so new that those before it may only be late."""
+        after = self._seen.get((absent.instrument_name, absent.last + 1))
+        if after is None or after.at_ms <= self._settled_ms:
+            return False
+        name = absent.instrument_name
+        self._unproven[name] = min(absent.first - 1, self._unproven.get(name, absent.first - 1))
+        return True
+
+    # The proof, and what it moves
+
+    def close(self) -> None:
+        """No slice is out any more: what is done is done without a gap."""
+        for _, planner in self._planners:
+            self._done_ms = planner.done_ms
+            if planner.done_ms < planner.end_ms:
+                break
+
+    def missing(self) -> list[SeqRange]:
+        """What the proof finds missing in this window, and between it and the covered time around it."""
+        if self._done_ms < self._span.start_ms:
+            return []
+        return self.ledger.missing(
+            self.state.last_before(self._span.start_ms),
+            self.state.first_after(self._done_ms),
+            self.state.begin_of(self._span.start_ms) <= EPOCH_MS,
+        )
+
+    def commit(self) -> None:
+        """Moves the state: the window's time is covered as far as it is settled."""
+        end_ms = min(self._done_ms, self._settled_ms)
+        if end_ms >= self._span.start_ms:
+            last_seq = self.ledger.last_seqs() | self._unproven
+            self.state.cover(Span(self._span.start_ms, end_ms), self.ledger.first_seqs(), last_seq)
+        self.state.remember(self._seen, ID_LAG_MS)
+
+
+def _keys(table: pa.Table) -> Iterator[tuple[Key, int]]:
+    """Each trade's key and time."""
+    names, seqs = table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist()
+    return zip(zip(names, seqs, strict=True), times_ms(table).tolist(), strict=True)

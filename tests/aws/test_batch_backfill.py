@@ -1,0 +1,109 @@
+"""The Batch job of the backfill, as a container runs it: interrupted with notice and without, and beside an increment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.aws.batch_backfill import main
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.aws.conftest import Machine
+from tests.aws.test_lambda_increment import SLOW, SMALL
+from tests.support.edge import needs_caddy
+from tests.support.small_windows import keys_in, keys_of, packages_in
+
+pytestmark = needs_caddy
+WORDS = ("--since", "2016-01-01", "--currency", "BTC")
+
+
+@pytest.fixture
+def exchange(machine: Machine, start_exchange: Callable[..., SandboxExchange], tape: Tape) -> SandboxExchange:
+    """A slow one, at which the machine's jobs are pointed, with small windows."""
+    running = start_exchange(tape, faults=SLOW.format(0.5))
+    machine.at(running, **SMALL)
+    return running
+
+
+def in_the_middle(process: subprocess.Popen[str], exchange: SandboxExchange, asked: int = 25) -> None:
+    """Returns when so many pages were asked for."""
+    deadline_s = time.monotonic() + 60
+    while sum("get_last_trades" in each.path for each in exchange.requests) < asked:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_sigterm_finishes_the_window_and_the_same_job_goes_on(
+    machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, tmp_path: Path
+) -> None:
+    """What Spot does to a job; meanwhile an increment gives way, and no secret lies open."""
+    job = machine.job(*WORDS, TMPDIR=str(tmp_path))  # of another machine than the function's
+    in_the_middle(job, exchange)
+    with machine.function() as function:
+        busy = function.invoke()
+    assert busy["status"] == "busy"
+    assert "(batch " in busy["notes"][0]
+    job.send_signal(signal.SIGTERM)
+    done = machine.ended(job)
+    assert (done.code, "Stopped on SIGTERM with more to do" in done.out) == (143, True), done.out
+    assert 0 < len(keys_in(cloud)) < len(keys_of(tape))
+    exchange.faults = type(exchange.faults)()
+    again = machine.ended(machine.job(*WORDS))
+    assert again.code == 0, again.out
+    assert keys_in(cloud) == keys_of(tape)
+    assert packages_in(cloud) > 3
+
+
+def test_kill_9_costs_the_window_at_work_and_no_trade(
+    machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape
+) -> None:
+    """The next attempt of the same job, on another machine, ends where one long run does."""
+    job = machine.job(*WORDS, AWS_BATCH_JOB_ID="4711")
+    in_the_middle(job, exchange)
+    files = secret_files(machine)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(files[0].parent.stat().st_mode) == 0o700
+    listed = Path(f"/proc/{job.pid}/environ").read_text() + Path(f"/proc/{job.pid}/cmdline").read_text()
+    assert not [canary for canary in machine.canaries[:3] if canary in listed]
+    job.kill()
+    assert machine.ended(job).code == -signal.SIGKILL
+    exchange.faults = type(exchange.faults)()
+    again = machine.ended(machine.job(*WORDS, AWS_BATCH_JOB_ID="4711"))
+    assert again.code == 0, again.out
+    assert keys_in(cloud) == keys_of(tape)
+    assert os.listdir(machine.tmp) == []
+
+
+def secret_files(machine: Machine) -> list[Path]:
+    """CA, certificate and key, where a job that is at work has put them."""
+    files = sorted((machine.tmp / "deribit-tape").glob("*.pem"))
+    assert len(files) == 3
+    return files
+
+
+def test_a_mistake_is_one_sentence_and_3(
+    aws_env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No traceback; the exit code is the project's."""
+    monkeypatch.setattr("extract.aws.workspace.PLACE", tmp_path / "place")
+    monkeypatch.setenv("TAPE_DIR", "")
+    monkeypatch.delenv("TAPE_SECRET_ID", raising=False)
+    monkeypatch.setattr("sys.argv", ["backfill", "--since", "2016-01-01"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    assert (
+        capsys.readouterr().err == "TAPE_SECRET_ID is not set; it names the secret in AWS Secrets Manager.\n"
+    )

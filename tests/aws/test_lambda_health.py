@@ -1,0 +1,61 @@
+"""The Lambda of the health check: the lines of `tape health` arrive in CloudWatch as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import boto3
+from clickhouse_connect.driver.client import Client
+
+from extract.aws.lambda_health import metrics
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.aws.conftest import Machine
+from tests.support.edge import needs_caddy
+
+
+def test_each_state_is_counted_and_each_value_told() -> None:
+    """0 of a state is a figure too; a check that cannot tell has no value."""
+    lines = [
+        {"check": "raw", "state": "alarm", "value": 7200, "unit": "seconds", "text": ""},
+        {"check": "marts", "state": "unknown", "value": None, "unit": "seconds", "text": ""},
+    ]
+    counts = {each["MetricName"]: each["Value"] for each in metrics(lines)}
+    assert counts == {"Fine": 0, "Warnings": 0, "Alarms": 1, "Unknown": 1, "Value": 7200.0}
+    assert metrics(lines)[-1]["Dimensions"] == [{"Name": "check", "Value": "raw"}]
+
+
+@needs_caddy
+def test_health_of_the_cloud_is_published(
+    machine: Machine, start_exchange: Callable[..., SandboxExchange], cloud: Client, tape: Tape
+) -> None:
+    """The tape ends in the past and the certificates tomorrow: alarms; that no models are built cannot be told."""
+    machine.at(start_exchange(tape))
+    with machine.function() as function:
+        assert function.invoke()["status"] == "done"
+    with machine.function("extract.aws.lambda_health.lambda_handler") as function:
+        counts = function.invoke(options=["--raw", "3h:6h"])
+        failed = function.invoke(options=["--raw", "soon"])
+    assert counts["Alarms"] >= 2
+    assert counts["Unknown"] >= 1
+    assert "--raw 'soon'" in failed["errorMessage"]
+    at = {
+        "StartTime": datetime.now(UTC) - timedelta(hours=1),
+        "EndTime": datetime.now(UTC) + timedelta(hours=1),
+    }
+
+    def published(name: str, **dimensions: str) -> float:
+        said = boto3.client("cloudwatch").get_metric_statistics(
+            Namespace="DeribitTape",
+            MetricName=name,
+            Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+            Period=7200,
+            Statistics=["Maximum"],
+            **at,
+        )
+        return max(point["Maximum"] for point in said["Datapoints"])
+
+    assert published("Alarms") == counts["Alarms"]
+    assert published("Value", check="raw") > 6 * 3600
+    assert published("Value", check="certificates") < 7

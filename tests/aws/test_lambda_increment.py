@@ -1,0 +1,147 @@
+"""The Lambda of the increment, started by AWS's own runtime client: in time, out of time, cut off in the middle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.aws.conftest import Machine
+from tests.support.edge import needs_caddy
+from tests.support.small_windows import keys_in, keys_of
+
+pytestmark = needs_caddy
+Start = Callable[..., SandboxExchange]
+SLOW = "rate=1,kinds=slow,slow={},on=get_last_trades"
+SMALL = {"SOURCES__DERIBIT__WINDOW_TRADES": "200", "SOURCES__DERIBIT__PAGE_SIZE": "20"}
+
+
+def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(
+    machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
+) -> None:
+    """State comes from ClickHouse and nothing stays in /tmp; the event may narrow what is taken."""
+    exchange = start_exchange(tape)
+    with machine.at(exchange).function() as function:
+        first = function.invoke(kinds=["spot"])
+        assert first["status"] == "done"
+        assert 0 < len(keys_in(cloud)) == first["trades"] < len(keys_of(tape))
+        assert function.invoke()["status"] == "done"
+        assert keys_in(cloud) == keys_of(tape)
+        assert function.invoke()["trades"] == 0
+    assert keys_in(cloud) == keys_of(tape)
+    assert os.listdir(machine.tmp) == []
+
+
+@pytest.mark.parametrize(
+    ("slow_s", "trades", "timeout_s", "patience_s", "at_least"),
+    [(0.5, 4_000, 8, 60, 2), pytest.param(0.5, 40_000, 20, 20, 10, marks=pytest.mark.slow)],
+)
+def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
+    machine: Machine,
+    start_exchange: Start,
+    cloud: Client,
+    slow_s: float,
+    trades: int,
+    timeout_s: float,
+    patience_s: float,
+    at_least: int,
+) -> None:
+    """A slow exchange: each says that there is more to do and loads what it had, until all is there once.
+
+    On a machine that is busy with other tests eight seconds may be too few; twenty are never overstepped.
+    """
+    tape = Tape.generate(seed=11, trades=trades, days=3)
+    exchange = start_exchange(tape, faults=SLOW.format(slow_s))
+    one_window = {"SOURCES__DERIBIT__WINDOW_TRADES": "100000", "SOURCES__DERIBIT__PAGE_SIZE": "25"}
+    machine.at(exchange, **one_window)
+    answers = []
+    with machine.function() as function:
+        while not answers or answers[-1]["status"] == "more":
+            answers.append(function.invoke(timeout_s, cut_off_after_s=patience_s))
+            assert len(answers) < 30, "they get on"
+    assert [each["status"] for each in answers] == ["more"] * (len(answers) - 1) + ["done"]
+    assert len(answers) >= at_least
+    assert keys_in(cloud) == keys_of(tape)
+    assert sum(each["trades"] for each in answers) == len(keys_of(tape))
+
+
+def finish(
+    machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, timeout_s: float = 60
+) -> None:
+    """What was cut off in the middle is brought to its end, where one long run would have come."""
+    assert 0 < len(keys_in(cloud)) < len(keys_of(tape)), "in the middle"
+    exchange.faults = type(exchange.faults)()
+    with machine.function() as function:
+        assert function.invoke(timeout_s)["status"] == "done"
+    assert keys_in(cloud) == keys_of(tape)
+    assert os.listdir(machine.tmp) == []
+
+
+def test_invocations_that_are_cut_off_lose_nothing_and_double_nothing(
+    machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
+) -> None:
+    """Killed in the middle of loading, with what they had begun still in /tmp."""
+    exchange = start_exchange(tape, faults=SLOW.format(0.1))
+    machine.at(exchange, **SMALL)
+    for _ in range(3):
+        before = loaded(cloud)
+        with machine.function() as function:
+            function.begin()
+            while loaded(cloud) == before:
+                time.sleep(0.01)
+        assert os.listdir(machine.tmp / "deribit-tape"), "it was at work"
+    finish(machine, exchange, cloud, tape)
+
+
+def loaded(cloud: Client) -> int:
+    sql = "SELECT sum(rows) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
+    return int(cloud.command(sql))
+
+
+@pytest.mark.slow
+def test_ten_invocations_cut_off_after_20_seconds_each(
+    machine: Machine, start_exchange: Start, cloud: Client
+) -> None:
+    """By the clock, wherever each of them is then: more windows than the ten can load, then one long run."""
+    tape = Tape.generate(seed=11, trades=200_000, days=3)
+    exchange = start_exchange(tape, faults=SLOW.format(0.2))
+    machine.at(exchange, **SMALL)
+    for _ in range(10):
+        with machine.function() as function, pytest.raises(TimeoutError):
+            function.invoke(timeout_s=900, cut_off_after_s=20)
+    machine.at(exchange)
+    finish(machine, exchange, cloud, tape, timeout_s=600)
+
+
+def test_one_that_is_cut_off_between_data_and_state_doubles_nothing(
+    machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
+) -> None:
+    """The trades of a package are in, its state is not and its disk is gone: the next one takes the rows away first."""
+    exchange = start_exchange(tape)
+    machine.at(exchange)
+    with machine.function() as function:
+        assert function.invoke(kinds=["spot"])["status"] == "done"
+        refuse = "ALTER TABLE deribit_raw._dlt_pipeline_state ADD CONSTRAINT none CHECK version < 0"
+        cloud.command(refuse)
+        failed = function.invoke()
+        assert failed["errorType"] == "InvocationFailedError"
+        half = keys_in(cloud)
+        assert len(half) == len(keys_of(tape)), "the data was loaded"
+        cloud.command("ALTER TABLE deribit_raw._dlt_pipeline_state DROP CONSTRAINT none")
+        assert function.invoke()["status"] == "done"
+    assert keys_in(cloud) == keys_of(tape)
+
+
+def test_a_mistake_ends_the_invocation_as_failed_with_one_sentence(
+    machine: Machine, start_exchange: Start, tape: Tape
+) -> None:
+    """So that the alarm on failed invocations hears of it; no traceback in the log."""
+    machine.at(start_exchange(tape))
+    with machine.function() as function:
+        failed = function.invoke(currencies=["DOGE"])
+        assert failed["errorMessage"].startswith("--currency 'DOGE' is none; the exchange has BTC")

@@ -1,0 +1,324 @@
+"""`tape certs`: what it makes, as the openssl command sees it; what it watches; what it never shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from extract.certs.authority import new_authority, new_client
+from extract.certs.expiry import configured_certificates
+from extract.certs.store import CertificateStore
+from extract.cli.main import tape
+from extract.errors import TapeError
+from extract.paths import tape_dir
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+
+NAMES = ("server", "loader", "transformer", "reader")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty TAPE_DIR and no cloud in the environment; the directory that `production` will have."""
+    monkeypatch.setenv("TAPE_DIR", str(tmp_path))
+    for name in ("HOST", "PORT", "CA_CERT", "CLIENT_CERT", "CLIENT_KEY"):
+        monkeypatch.delenv(f"CLICKHOUSE_CLOUD_{name}", raising=False)
+    return tmp_path / "certs/production"
+
+
+def run(*words: str) -> Result:
+    """`tape certs words`; a sentence of ours ends in `output` as the command line shows it."""
+    result = CliRunner().invoke(tape, ["certs", *words], standalone_mode=False)
+    if isinstance(result.exception, TapeError):
+        result.exit_code = result.exception.exit_code
+        result.stderr_bytes = (result.stderr_bytes or b"") + str(result.exception).encode()
+    elif result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    else:
+        result.exit_code = result.return_value or 0
+    return result
+
+
+def openssl(*words: object) -> str:
+    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr
+
+
+def init() -> None:
+    assert run("init", "--host", "edge.example.com", "--host", "127.0.0.1").exit_code == 0
+
+
+def short_lived(home: Path, name: str, days: int) -> None:
+    """Puts a certificate in the place of `name`'s that has `days` left."""
+    authority = CertificateStore("production").authority()
+    made = new_client(authority, name, now=datetime.now(UTC) - timedelta(hours=1), days=days + 1)
+    (home / f"{name}.pem").write_bytes(made.certificate_pem)
+    (home / f"{name}.key").write_bytes(made.key_pem)
+
+
+def test_each_is_signed_by_the_authority_for_its_purpose_alone(home: Path) -> None:
+    """openssl takes the server's for a server, the roles' for clients, and none the other way round."""
+    init()
+    for name in NAMES:
+        right, wrong = ("sslserver", "sslclient") if name == "server" else ("sslclient", "sslserver")
+        verify = ("verify", "-CAfile", home / "trusted.pem", "-purpose")
+        assert openssl(*verify, right, home / f"{name}.pem").endswith(": OK\n")
+        assert "unsuitable certificate purpose" in openssl(*verify, wrong, home / f"{name}.pem")
+        subject = openssl("x509", "-in", home / f"{name}.pem", "-noout", "-subject", "-nameopt", "RFC2253")
+        assert subject == f"subject=CN={'edge.example.com' if name == 'server' else name}\n"
+    hosts = openssl("x509", "-in", home / "server.pem", "-noout", "-ext", "subjectAltName")
+    assert "DNS:edge.example.com, IP Address:127.0.0.1" in hosts
+
+
+def test_a_certificate_is_valid_for_a_year(home: Path) -> None:
+    """Not less than 364 days, not more than 366; the authority for longer."""
+    init()
+    day = 86400
+    for name in NAMES:
+        check = ("x509", "-in", home / f"{name}.pem", "-noout", "-checkend")
+        assert "will not expire" in openssl(*check, 364 * day)
+        assert "will expire" in openssl(*check, 366 * day)
+    assert "will not expire" in openssl("x509", "-in", home / "ca.pem", "-noout", "-checkend", 3 * 365 * day)
+
+
+def test_private_keys_are_the_owner_s_alone_and_never_shown(home: Path) -> None:
+    """0600 in 0700, after each command; no line of any key in what a command prints."""
+    said = [run("init", "--host", "edge.example.com"), run("issue", "loader"), run("rotate"), run("revoke")]
+    said += [run("revoke", "--now"), run("list"), run("list", "--json"), run("check"), run("check", "--json")]
+    printed = "".join(each.output + each.stderr for each in said)
+    assert home.stat().st_mode & 0o777 == 0o700
+    keys = sorted(home.glob("*.key"))
+    assert [key.stem for key in keys] == sorted(["ca", *NAMES])
+    assert all(key.stat().st_mode & 0o777 == 0o600 for key in keys)
+    assert "PRIVATE" not in printed
+    secrets = [line for key in keys for line in key.read_text().splitlines() if not line.startswith("-----")]
+    assert secrets
+    assert not [line for line in secrets if line in printed]
+    assert "PRIVATE" not in repr(CertificateStore("production").authority())
+
+
+def test_all_is_well_with_a_year_left(home: Path) -> None:
+    """`check` ends with 0 and shows each certificate."""
+    init()
+    done = run("check")
+    assert done.exit_code == 0
+    assert all(f"production {name}" in done.output for name in (*NAMES, "ca"))
+
+
+@pytest.mark.parametrize(("left", "code"), [(29, 1), (30, 0), (-1, 1)])
+def test_below_thirty_days_is_an_alarm(home: Path, left: int, code: int) -> None:
+    """29 days are one, 30 are none, and an expired one is; the sentence names it."""
+    init()
+    short_lived(home, "reader", left)
+    done = run("check")
+    assert done.exit_code == code
+    assert ("Alarm: production reader (" in done.stderr) == bool(code)
+    assert run("check", "--days", "0").exit_code == (1 if left < 0 else 0)
+
+
+def test_an_authority_that_ends_soon_is_an_alarm(home: Path) -> None:
+    """And what it signs ends with it."""
+    init()
+    store = CertificateStore("production")
+    store._trust(new_authority("production", days=20), before=None)
+    run("issue", "loader")
+    done = run("check", "--json")
+    alarms = {each["name"]: each["days_left"] for each in json.loads(done.output[: done.output.index("]") + 1])
+              if each["alarm"]}  # fmt: skip
+    assert done.exit_code == 1
+    assert alarms == {"production ca": 19, "production loader": 19}
+
+
+@pytest.mark.parametrize("broken", ["gone", "empty", "text", "another's key", "readable key"])
+def test_what_cannot_be_read_is_an_alarm(home: Path, broken: str) -> None:
+    """Never a pass: a file that is gone, empty or no certificate; a key of another, or open to others."""
+    init()
+    certificate, key = home / "loader.pem", home / "loader.key"
+    match broken:
+        case "gone":
+            certificate.unlink()
+        case "empty":
+            certificate.write_text("")
+        case "text":
+            certificate.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+        case "another's key":
+            shutil.copy(home / "reader.key", key)
+        case "readable key":
+            key.chmod(0o644)
+    done = run("check")
+    assert done.exit_code == 1
+    assert "Alarm: production loader" in done.stderr
+
+
+def test_nothing_to_check_is_not_a_pass() -> None:
+    """Exit code 2: it cannot be told."""
+    done = run("check")
+    assert done.exit_code == 2
+    assert "There is no certificate to check" in done.stderr
+
+
+@contextmanager
+def serving(home: Path, name: str = "server") -> Iterator[int]:
+    """A TLS server with `name`'s certificate that wants one of a client, as the edge does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home / f"{name}.pem", home / f"{name}.key")
+    context.load_verify_locations(home / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                context.wrap_socket(plain, server_side=True).close()
+            except OSError:
+                plain.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def test_the_server_s_own_is_read_over_the_wire(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it serves counts, not what lies in a file; without a client certificate; expired or not."""
+    init()
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
+    for name, left, code in (("server", 364, 0), ("soon", 12, 1), ("past", -3, 1)):
+        if name != "server":
+            short_lived(home, name, left)
+        with serving(home, name) as port:
+            monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(port))
+            [life] = configured_certificates()
+            assert (life.days_left, life.source) == (left, f"127.0.0.1:{port}")
+            assert run("check").exit_code == code
+
+
+def test_a_server_that_does_not_answer_is_an_alarm(home: Path) -> None:
+    """Nobody listens, or it speaks no TLS."""
+    init()
+    done = run("check", "--server", "127.0.0.1:9")
+    assert done.exit_code == 1
+    assert "Alarm: server, over the wire (127.0.0.1:9)" in done.stderr
+
+
+def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a client's machine there is no store: the variables name what is to be watched."""
+    init()
+    elsewhere = home.parent.parent / "client"
+    shutil.move(home, elsewhere)
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CA_CERT", str(elsewhere / "trusted.pem"))
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_CERT", str(elsewhere / "loader.pem"))
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_KEY", str(elsewhere / "loader.key"))
+    assert {(life.name, life.days_left) for life in configured_certificates()} == {
+        ("CLICKHOUSE_CLOUD_CA_CERT", 3649),
+        ("CLICKHOUSE_CLOUD_CLIENT_CERT", 364),
+    }
+    assert run("check").exit_code == 0
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_CERT", str(elsewhere / "gone.pem"))
+    assert run("check").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "said"),
+    [
+        ([], ["issue", "loader"], "make one: tape certs init -e production --host NAME"),
+        ([], ["rotate"], "make one: tape certs init -e production --host NAME"),
+        (["init"], ["init", "--host", "x"], "a new one beside it: tape certs rotate"),
+        (["init"], ["revoke"], "begin with `tape certs rotate -e production`"),
+        (["init", "rotate"], ["rotate"], "is between two authorities already"),
+        (["init", "rotate"], ["issue", "server"], "`tape certs revoke -e production` ends that"),
+        ([], ["init", "--host", "x", "-e", "../up"], "cannot be; take small letters, digits and dashes"),
+        ([], ["init", "--host", "https://edge.example.com"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "edge.example.com:8443"], "it reads like edge.example.com"),
+        ([], ["init", "--host", "ümlaut.example"], "it reads like edge.example.com"),
+        (["init"], ["issue", "server", "--host", "a b"], "it reads like edge.example.com"),
+        ([], ["check", "--server", "edge"], "it reads like edge.example.com:8443"),
+    ],
+)
+def test_a_wrong_order_is_one_sentence_with_what_to_type(
+    before: list[str], words: list[str], said: str
+) -> None:
+    """Exit code 3, and nothing is changed."""
+    for each in before:
+        run(each, *(["--host", "x"] if each == "init" else []))
+    files = contents(tape_dir())
+    done = run(*words)
+    assert done.exit_code == 3
+    assert said in done.stderr
+    assert contents(tape_dir()) == files
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_backup_beside_is_no_environment(home: Path) -> None:
+    init()
+    shutil.copytree(home, home.with_name("production.bak"))
+    assert run("check").exit_code == 0
+
+
+@contextmanager
+def cut_off_after(puts: int) -> Iterator[None]:
+    """Raises KeyboardInterrupt when so many files were written."""
+    put, left = CertificateStore._put, [puts]
+
+    def cut_off(store: CertificateStore, name: str, content: bytes, mode: int) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        put(store, name, content, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CertificateStore, "_put", cut_off)
+        yield
+
+
+@pytest.mark.parametrize("puts", range(12))
+def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, puts: int) -> None:
+    """After any file but between the two of the authority, what is to be typed next is told, and ends well."""
+    init()
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").rotate()
+    done = run("revoke")
+    if "is not the key of" in done.stderr:
+        assert "tape certs init -e production --host NAME" in done.stderr
+        (home / "ca.key").unlink()
+        init()
+    while "has one authority" in done.stderr:
+        assert run("rotate").exit_code == 0
+        done = run("revoke")
+    while issue := re.search(r"first: tape certs (issue \w+)", done.stderr):
+        assert run(*issue[1].split()).exit_code == 0
+        done = run("revoke")
+    for name in NAMES:
+        assert openssl("verify", "-CAfile", home / "ca.pem", home / f"{name}.pem").endswith(": OK\n")
+
+
+@pytest.mark.parametrize("puts", range(4))
+def test_a_revocation_that_is_cut_off_can_be_given_again(home: Path, puts: int) -> None:
+    """The server's certificate is of the authority that is left, or `revoke` is still to be given."""
+    init()
+    run("rotate")
+    with cut_off_after(puts), suppress(KeyboardInterrupt):
+        CertificateStore("production").revoke()
+    run("revoke")
+    assert (home / "ca-before.pem").read_bytes() == (home / "ca.pem").read_bytes()
+    assert openssl("verify", "-CAfile", home / "ca.pem", home / "server.pem").endswith(": OK\n")

@@ -1,0 +1,45 @@
+"""`tape init`: what it makes is what the first run would make, and it touches nothing that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner
+from clickhouse_connect.driver.client import Client
+
+from extract.cli.main import tape
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
+from extract.pipeline.run import RunOptions, run
+from extract.sandbox.server import SandboxExchange
+from extract.schema.catalogue import read_catalogue
+
+
+def init() -> str:
+    done = CliRunner().invoke(tape, ["init"], standalone_mode=False)
+    assert done.exception is None
+    return done.output
+
+
+def test_the_tables_are_those_of_a_first_run(
+    clean_clickhouse: ClickHouseSettings,
+    clickhouse_env: ClickHouseSettings,
+    clickhouse_client: Client,
+    drop_databases: Callable[[], None],
+    exchange: SandboxExchange,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Column by column, in order, engine and keys; a run goes on from them; a second `init` changes nothing."""
+    monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+    monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+    assert "local has its raw tables, in deribit_raw" in init()
+    made = read_catalogue(clickhouse_client)
+    assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == 0
+    assert {f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.instruments"} <= made.keys()
+    loaded = run(RunOptions(currencies=["BTC"], kinds=["spot"])).total
+    assert loaded > 0
+    assert "local has its raw tables already" in init()
+    assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == loaded
+    drop_databases()
+    run(RunOptions(currencies=["BTC"], kinds=["spot"]))
+    assert read_catalogue(clickhouse_client) == made

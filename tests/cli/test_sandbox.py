@@ -1,0 +1,73 @@
+"""`tape sandbox` as a process: it says when it is ready, stops when told, and errs in one sentence."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from extract.sandbox.server import SandboxExchange
+
+COMMAND = [sys.executable, "-m", "extract.sandbox"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_ready_when_it_says_so_and_stops_cleanly(stop):
+    """Both URLs, the variables to set, then `ready URL`; exit 0 on either signal."""
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--trades", "300", "--days", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = []
+        while not lines or not lines[-1].startswith("ready "):
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            lines.append(line.strip())
+        url = lines[-1].removeprefix("ready ")
+        assert httpx.get(f"{url}/public/test").status_code == 200
+        text = "\n".join(lines)
+        assert f"SOURCES__DERIBIT__API_URL={url}" in text
+        assert f"SOURCES__DERIBIT__HISTORY_URL={url.replace('/api', '/history/api')}" in text
+        process.send_signal(stop)
+        assert process.wait(timeout=15) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_taken_port_is_one_sentence(small_tape):
+    """Exit 4."""
+    with SandboxExchange(small_tape) as exchange:
+        done = run("--port", str(exchange.port), "--trades", "10")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert f"Port {exchange.port} is taken" in done.stderr
+
+
+def test_a_users_mistake_is_one_sentence(tmp_path: Path):
+    """Exit 3, no traceback: a missing tape, a malformed one, faults that are none."""
+    bad = tmp_path / "bad.ndjson"
+    bad.write_text("no json\n")
+    for arguments in (("--tape", str(tmp_path / "none")), ("--tape", str(bad)), ("--faults", "3:foo")):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+
+
+def test_the_command_is_cheap_to_import():
+    """Neither the generator nor the server is loaded before it is run."""
+    program = "import sys, extract.cli.sandbox; print([n for n in sys.modules if 'extract.sandbox.' in n])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "['extract.cli.sandbox']"

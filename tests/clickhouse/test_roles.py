@@ -1,0 +1,222 @@
+"""Loader, transformer and reader: each can do its work, through the real tools, and not the others'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+from dbt.cli.main import dbtRunner
+
+from extract.clickhouse.client import open_client
+from extract.clickhouse.embedded.server import embedded_server
+from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.coverage.status import status
+from extract.pipeline.run import RunOptions, run
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.times import iso
+from tests.support.commands import tape_here
+from tests.support.dbt_project import Project, forget_databases
+
+PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
+    """A server that was started with all three passwords in the environment."""
+    with pytest.MonkeyPatch.context() as env:
+        for role in ROLES:
+            env.setenv(role.password_variable, PASSWORDS[role.name])
+        with embedded_server(tmp_path_factory.mktemp("roles")) as settings:
+            yield settings
+
+
+def as_role(server: ClickHouseSettings, name: str) -> ClickHouseSettings:
+    return replace(server, user=name, password=PASSWORDS[name])
+
+
+@pytest.fixture(scope="module")
+def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) -> ClickHouseSettings:
+    """The whole way, each step as its own role: tables and trades by the loader, models by the transformer."""
+    with pytest.MonkeyPatch.context() as env, SandboxExchange(Tape.generate(1, 1000, 3.0)) as exchange:
+        env.setenv("CLICKHOUSE_LOCAL_HOST", server.host)
+        env.setenv("CLICKHOUSE_LOCAL_PORT", str(server.port))
+        env.setenv("TAPE_DIR", str(tmp_path_factory.mktemp("tape")))
+        env.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+        env.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+        env.setenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", "1000")
+        _login(env, "loader")
+        first = run(RunOptions(until=iso(exchange.now_ms - 86_400_000)))
+        second = run(RunOptions())
+        assert first.total
+        assert second.total
+        _login(env, "transformer")
+        transformer = open_client(as_role(server, "transformer"))
+        project = Project.__new__(Project)
+        project.client, project.scratch, project.said = transformer, tmp_path_factory.mktemp("dbt"), []
+        forget_databases()
+        project.runner = dbtRunner()
+        project.must("run")
+        project.must("run", "--full-refresh", "--select", "trade_versions")
+        project.must("test", "--select", "test_name:matches_declared_schema")
+    return server
+
+
+def _login(env: pytest.MonkeyPatch, name: str) -> None:
+    env.setenv("CLICKHOUSE_LOCAL_USER", name)
+    env.setenv("CLICKHOUSE_LOCAL_PASSWORD", PASSWORDS[name])
+
+
+@pytest.fixture
+def client(built: ClickHouseSettings) -> Callable[[str], Client]:
+    return lambda name: open_client(as_role(built, name))
+
+
+def test_the_reader_reads_both_databases(client: Callable[[str], Client]) -> None:
+    """Marts, raw tables, what `tape status` asks, and the sizes on disk."""
+    reader = client("reader")
+    assert reader.command("select count() from deribit.trades") == 1000
+    assert reader.command("select count() from deribit.ohlcv_1h final") > 0
+    assert sum(each.trades for each in status(reader)) == 1000
+    assert (
+        reader.command(
+            "select sum(rows) from system.parts where database = 'deribit_raw' and table = 'trades'"
+        )
+        >= 1000
+    )
+    assert reader.command("select count() from system.disks") == 1
+
+
+ANYWHERE = (
+    "select * from file('/etc/passwd', LineAsString)",
+    "insert into function file('x.csv', CSV, 'a String') values ('a')",
+    "select * from url('http://127.0.0.1:1/', LineAsString)",
+    "select * from remote('127.0.0.1:1', system.one)",
+    "select * from remoteSecure('127.0.0.1:1', system.one)",
+    "select * from s3('http://127.0.0.1:1/bucket/x', LineAsString)",
+    "select * from executable('id', TSV, 'x String')",
+    "create database elsewhere",
+    "create table default.t (a Int8) engine = MergeTree order by a",
+    "create user u",
+    "grant select on *.* to reader",
+    "system shutdown",
+    "select * from system.query_log",
+    "drop database deribit_raw",
+    "drop table deribit_raw.trades",
+    "truncate table deribit_raw.trades",
+    "alter table deribit_raw.trades update price = 1 where 1",
+    "alter table deribit_raw.trades drop column price",
+    "drop database deribit",
+)
+NOT_RAW = (
+    "insert into deribit_raw.trades (instrument_name) values ('x')",
+    "create table deribit_raw.t (a Int8) engine = MergeTree order by a",
+    "alter table deribit_raw.trades add column a Int8",
+    "alter table deribit_raw.trades delete where 1",
+    "alter table deribit_raw.trades drop partition 202601",
+    "delete from deribit_raw.trades where 1",
+    "insert into deribit_runs.leases (lease_id) values ('x')",
+)
+NOT_MARTS = (
+    "insert into deribit.trade_versions (instrument_name) values ('x')",
+    "create table deribit.t (a Int8) engine = MergeTree order by a",
+    "create view deribit.v as select 1",
+    "alter table deribit.trade_versions delete where 1",
+    "truncate table deribit.trade_versions",
+    "drop view deribit.trades",
+)
+REFUSED = {
+    "loader": (*NOT_MARTS, "select * from deribit.trades", "select * from deribit.ohlcv_1d"),
+    "transformer": NOT_RAW,
+    "reader": (
+        *NOT_RAW,
+        *NOT_MARTS,
+        "optimize table deribit.trade_versions",
+        "create temporary table t (a Int8)",
+    ),
+}
+
+
+@pytest.mark.parametrize("role", [role.name for role in ROLES])
+def test_what_is_not_its_work_is_refused(client: Callable[[str], Client], role: str) -> None:
+    """For want of a privilege, and before anything happened."""
+    connected = client(role)
+    for sql in (*ANYWHERE, *REFUSED[role]):
+        with pytest.raises(DatabaseError, match=r"ACCESS_DENIED|Not enough privileges"):
+            connected.command(sql)
+
+
+def test_no_password_no_user(server: ClickHouseSettings) -> None:
+    """A role without a password in the environment cannot log in; nor with another's."""
+    assert users_xml_entries({}) == ""
+    assert "<loader>" not in users_xml_entries(PASSWORDS, but="loader")
+    assert role_passwords({"CLICKHOUSE_READER_PASSWORD": "x", "CLICKHOUSE_LOADER_PASSWORD": ""}) == {
+        "reader": "x"
+    }
+
+
+def test_sql_and_users_xml_say_the_same() -> None:
+    """Each role's grants, one by one, out of what is written on either side."""
+    root = ElementTree.fromstring(f"<users>{users_xml_entries(PASSWORDS)}</users>")
+    in_xml = {user.tag: {query.text.removeprefix("GRANT ") for query in user.iter("query")} for user in root}
+    in_sql = {}
+    for statement in grants_sql(PASSWORDS):
+        if match := re.fullmatch(r"GRANT (.* ON .*) TO tape_(\w+) WITH REPLACE OPTION", statement):
+            privileges = re.findall(r"[A-Z][A-Z ,]*? ON \S+?(?=, [A-Z]|$)", match[1])
+            in_sql[match[2]] = set(privileges)
+    assert in_sql == in_xml
+    assert in_xml.keys() == PASSWORDS.keys()
+
+
+def test_the_sql_is_read_as_it_is_meant(server: ClickHouseSettings) -> None:
+    """The engine here keeps no users, so the statements are parsed by it and not run: each comes back as written."""
+    with open_client(server) as client:
+        for statement in grants_sql(PASSWORDS):
+            parse = "select formatQuerySingleLine({sql:String})"
+            [(back,)] = client.query(parse, parameters={"sql": statement}).result_rows
+            assert _words(back) == _words(statement)
+
+
+def _words(statement: str) -> list[str]:
+    """In any case, and the privileges in any order: the engine sorts them."""
+    return sorted(re.findall(r"[\w.*']+", statement.upper()))
+
+
+def test_the_command_prints_and_says_who_may_apply(
+    server: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statements on standard output alone, to be piped; whoever may make no users is told what to do."""
+    for name in ("READER", "TRANSFORMER"):
+        monkeypatch.delenv(f"CLICKHOUSE_{name}_PASSWORD", raising=False)
+    monkeypatch.setenv("CLICKHOUSE_LOADER_PASSWORD", PASSWORDS["loader"])
+    monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", server.host)
+    monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(server.port))
+    printed = tape_here("grants", "--print")
+    assert printed.code == 0
+    assert all(line.endswith(";") for line in printed.out.splitlines())
+    assert printed.out.count("CREATE USER") == 1
+    assert (
+        "No user for transformer, reader: set CLICKHOUSE_TRANSFORMER_PASSWORD, CLICKHOUSE_READER_PASSWORD."
+        in printed.err
+    )
+    refused = tape_here("grants", "--apply", "--target", "local")
+    assert (refused.code, refused.out) == (3, "")
+    assert refused.err.startswith("User 'tape' may not make roles and users at ")
+    assert (
+        "log in as an admin by CLICKHOUSE_LOCAL_USER. The embedded ClickHouse makes them itself"
+        in refused.err
+    )
+    assert tape_here("grants").code == 3
+
+
+def test_no_password_is_in_what_is_written(server: ClickHouseSettings) -> None:
+    written = "\n".join([*grants_sql(PASSWORDS), users_xml_entries(PASSWORDS)])
+    assert "canary" not in written
+    once, again = ("\n".join(grants_sql(PASSWORDS)) for _ in range(2))
+    assert once != again, "the salt is another each time"

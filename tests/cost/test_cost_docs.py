@@ -1,0 +1,36 @@
+"""docs/cost.md says what its commands print."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+
+import pytest
+
+from extract.paths import ROOT
+from tests.support.commands import Done
+
+PAGE = (ROOT / "docs" / "cost.md").read_text()
+BLOCKS = re.findall(r"```console\n\$ tape (.+)\n((?:.*\n)+?)```", PAGE)
+
+
+@pytest.mark.parametrize(("words", "quoted"), BLOCKS, ids=[words for words, _ in BLOCKS])
+def test_what_is_quoted_is_what_is_printed(
+    cloud_env: pytest.MonkeyPatch, tape: Callable[..., Done], words: str, quoted: str
+) -> None:
+    """To the letter, as one piece."""
+    cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
+    cloud_env.delenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", raising=False)
+    told = tape(*shlex.split(words))
+    assert told.code == 0
+    assert quoted in told.out
+
+
+def test_every_figure_of_the_summary_stands_in_what_a_command_printed() -> None:
+    summary = PAGE.split("In short", 1)[1].split("## ", 1)[0]
+    figures = set(re.findall(r"\d+\.\d\d", summary))
+    assert len(figures) > 10
+    printed = {figure for _, quoted in BLOCKS for figure in re.findall(r"\d+\.\d\d", quoted)}
+    assert figures <= printed
+    assert len(BLOCKS) == 5

@@ -1,0 +1,36 @@
+"""The tape recorded in 2019: its recorder began late, so 70 instruments lack their head for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extract.paths import ROOT
+from extract.sandbox.tape import Tape
+from tests.support.loaded_user import User
+
+SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
+RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
+def test_the_recorded_tape_lacks_70_heads_and_nothing_else(new_user: Callable[[Tape], User]) -> None:
+    """19,104 seqs, all of them known to be absent: whole, and nothing to repair."""
+    user = new_user(Tape.load(RECORDED))
+    user.load()
+    told = user.tape("gaps", "--json")
+    gaps = json.loads(told.out)
+    assert told.code == 0
+    assert len(gaps) == len({gap["instrument_name"] for gap in gaps}) == 70
+    assert {(gap["where"], gap["first_missing_seq"], gap["known_absent"]) for gap in gaps} == {
+        ("head", 1, True)
+    }
+    assert sum(gap["missing"] for gap in gaps) == 19_104
+    assert sum(each["trades"] for each in json.loads(user.tape("status", "--json").out)) == 73_548
+    user.exchange.requests.clear()
+    assert user.tape("repair").out == "There is nothing to fetch.\n"
+    assert user.methods() == set()

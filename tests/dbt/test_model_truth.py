@@ -1,0 +1,164 @@
+"""Trades and candles against a computation from scratch, after all that can happen to load packages."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from tests.support import dbt_raw_tables
+from tests.support.candle_truth import LEVELS, Trade, assert_true
+from tests.support.dbt_project import Project
+
+SECOND_MS = 1_000
+DAY_MS = 86_400 * SECOND_MS
+NOON_MS = 1_735_732_799_000  # 2025-01-01 11:59:59, a Wednesday
+_ids = itertools.count(1)
+
+
+def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOON_MS, **fields: Any) -> Trade:
+    """A trade as the exchange says it; `kind` follows from the name."""
+    kind = "option" if name[-2:] in ("-C", "-P") else "spot" if "-" not in name else "future"
+    return {
+        "trade_seq": seq,
+        "trade_id": str(next(_ids)),
+        "timestamp": at_ms,
+        "instrument_name": name,
+        "price": 93_500.5,
+        "amount": 10.0,
+        "direction": "buy",
+        "tick_direction": 0,
+        "index_price": 93_480.12,
+        "mark_price": 93_499.9,
+        "currency": "BTC",
+        "kind": kind,
+        **fields,
+    }
+
+
+MOVES_MS = {"MOVED0": 0, "MOVED1": 61 * SECOND_MS, "MOVED2": -3 * DAY_MS, "MOVED3": 45 * DAY_MS}
+TWICE = [trade(seq=seq, at_ms=NOON_MS + seq * 20_000) for seq in range(1, 8)]
+LOADS: dict[str, list[Trade]] = {
+    # In the order in which they come, each followed by a dbt run.
+    "1764000003.5": [
+        *TWICE,
+        *(trade("DAILY-PERPETUAL", seq, NOON_MS + (seq - 410) * DAY_MS) for seq in range(1, 410)),
+        *(trade(f"{name}-PERPETUAL", 1, amount=20.0) for name in MOVES_MS),
+        *(trade(f"{name}-PERPETUAL", 2, NOON_MS + 9 * DAY_MS) for name in MOVES_MS),
+        trade("OLDER-PERPETUAL", price=2.0),
+    ],
+    "1764000001.25": [
+        *TWICE,
+        trade("DAILY-PERPETUAL", 0, NOON_MS - 400 * DAY_MS, price=1.0),
+        trade("OLDER-PERPETUAL", at_ms=NOON_MS - 40 * DAY_MS, price=1.0),
+        trade("OLDER-PERPETUAL", seq=2),
+    ],
+    "1764000004.125": [
+        *TWICE,
+        *(
+            trade(f"{name}-PERPETUAL", 1, NOON_MS + ms, price=5.0, liquidation="M")
+            for name, ms in MOVES_MS.items()
+        ),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def built(dbt: Project) -> Project:
+    """All of LOADS, one run after each, and a package whose end was never written."""
+    dbt.fresh()
+    for load_id, trades in LOADS.items():
+        dbt_raw_tables.load(dbt.client, load_id, trades)
+        dbt.run()
+    dbt_raw_tables.load(dbt.client, "1764000005.5", [trade(seq=1000)], status=1)
+    dbt.run()
+    return dbt
+
+
+def test_models_say_the_truth(built: Project) -> None:
+    """A package twice, 400 days late, older after newer; trades restated and moved: all fields and levels."""
+    assert_true(built, LOADS)
+
+
+def test_and_still_do_when_merged(built: Project) -> None:
+    """Exact to any reader, whatever ClickHouse has merged."""
+    for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in LEVELS)):
+        built.client.command(f"OPTIMIZE TABLE deribit.{table} FINAL")
+    assert_true(built, LOADS)
+
+
+def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
+    """A trade that moved to another month is not seen where it was, in unmerged parts too."""
+    dbt.fresh()
+    for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
+        dbt_raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
+        dbt.run("--select", "+trades")
+    assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp < '2025-02-01'") == [{"n": 0}]
+    assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp > '2025-02-01'") == [{"n": 1}]
+
+
+def test_a_late_trade_is_all_that_is_recomputed(dbt: Project) -> None:
+    """One trade, 400 days late, writes one row a level."""
+    dbt.fresh()
+    dbt_raw_tables.load(
+        dbt.client, "1764000001.5", [trade(seq=n, at_ms=NOON_MS + n * DAY_MS) for n in range(1, 401)]
+    )
+    dbt.run()
+    dbt_raw_tables.load(dbt.client, "1764000002.5", [trade(seq=401, at_ms=NOON_MS + DAY_MS + 1)])
+    dbt.run()
+    written = {
+        level: dbt.rows(
+            f"SELECT count() AS n FROM deribit.ohlcv_{level}_versions "
+            "GROUP BY built_at ORDER BY built_at DESC LIMIT 1"
+        )[0]["n"]
+        for level in LEVELS
+    }
+    assert written == dict.fromkeys(LEVELS, 1)
+
+
+def test_an_unchanged_database_is_not_written_to(built: Project) -> None:
+    """Neither `dbt run` nor `dbt build` inserts a row when no load package is new."""
+    built.client.command("SYSTEM FLUSH LOGS")
+    (before,) = built.rows("SELECT now64(6) AS at")
+    built.run()
+    built.must("build")
+    built.client.command("SYSTEM FLUSH LOGS")
+    written = built.rows(
+        "SELECT query, written_rows FROM system.query_log WHERE type = 'QueryFinish' AND written_rows > 0 "
+        f"AND has(databases, 'deribit') AND event_time_microseconds > '{before['at']}'"
+    )
+    assert written == []
+
+
+# Few places and many, none, more than a float has, and its ends.
+ODD_NUMBERS = [
+    *(0.0, 45.07, 94738.7813, 0.00056176, 0.1 + 0.2, 1 / 3, 12_345_678.12345678, 9_007_199_254_740_993.0),
+    *(1e15, 90_071_992.54740991, -12.5, 5e-324, 1.7976931348623157e308),
+]
+
+
+def test_odd_numbers_come_back_as_they_were(dbt: Project) -> None:
+    """Iv, index and mark are kept as digits and places; a reader gets the same floats."""
+    dbt.fresh()
+    numbers = ("iv", "index_price", "mark_price")
+    odd = [trade(seq=n, **dict.fromkeys(numbers, x)) for n, x in enumerate([*ODD_NUMBERS, None], 1)]
+    dbt_raw_tables.load(dbt.client, "1764000001.5", odd)
+    dbt.run("--select", "+ohlcv_1m")
+    shown = dbt.rows("SELECT * FROM deribit.trades ORDER BY trade_seq")
+    for name in numbers:
+        assert [row[name] for row in shown] == [*ODD_NUMBERS, None]
+    (candle,) = dbt.rows("SELECT iv_low, iv_high FROM deribit.ohlcv_1m")
+    assert candle == {"iv_low": min(ODD_NUMBERS), "iv_high": max(ODD_NUMBERS)}
+
+
+def test_two_records_of_one_trade_in_one_package_have_one_winner(dbt: Project) -> None:
+    """It never happens; if it did, the same record would win in whatever order the rows lie."""
+    winners = set()
+    records = [trade(price=float(price)) for price in range(1, 6)]
+    for turned in (records, records[::-1]):
+        dbt.fresh()
+        dbt_raw_tables.load(dbt.client, "1764000001.5", turned)
+        dbt.run("--select", "+trades")
+        winners |= {row["price"] for row in dbt.rows("SELECT price FROM deribit.trades")}
+    assert len(winners) == 1

@@ -1,0 +1,245 @@
+"""Decoding: nothing the exchange sent is lost for being odd, and the quick way says what the slow one says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.deribit import decode as page_module
+from extract.deribit.decode import decode_page, decode_record_by_record, decode_trades
+from extract.deribit.jsonrpc import NoResultError
+from extract.deribit.schema import (
+    PAGE_SCHEMA,
+    LooseTrade,
+    Trade,
+    by_instrument,
+    content_digests,
+    count_unknown,
+    to_table,
+)
+from extract.sandbox.tape import Tape
+from tests.support.histories import trade
+
+SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3] / "shared")
+RECORDED = sorted(SHARED.glob("data/deribit/recorded/*trades*.json"))
+
+ODD_LEGS = json.dumps(trade("X", 1, 1, 1)).encode()[:-1] + b', "legs": ["\xff"]}'
+ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "_decoders", page_module._Decoders())
+
+
+def body(records: list[Any], **envelope: Any) -> bytes:
+    return json.dumps({"result": {"trades": records, "has_more": True}} | envelope).encode()
+
+
+def rows(records: list[Any]) -> list[dict[str, Any]]:
+    return to_table(decode_trades(body(records))[0]).to_pylist()
+
+
+def unknown_in(page: Any) -> dict[str, int]:
+    return count_unknown(page.table)
+
+
+def digest(page: Any) -> int:
+    [only] = content_digests(page.table)
+    return only
+
+
+def one(**changes: Any) -> Any:
+    return decode_page(body([ODD | changes]))
+
+
+def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of record: the same table and the same digests, typed at once or one by one."""
+    records = small_tape.trades
+    quick, *_ = decode_trades(body(records))
+    assert {type(each) for each in quick} == {Trade}
+    slow, *_ = decode_record_by_record(body(records))
+    raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
+    loose = [page_module._decode_loosely(raw) for raw in raws]
+    assert {type(each) for each in loose} == {LooseTrade}
+    table = decode_page(body(records)).table
+    assert table.schema == PAGE_SCHEMA
+    assert table.equals(by_instrument(to_table(quick))[0])
+    assert table.equals(by_instrument(to_table(slow))[0])
+    digests = content_digests(table)
+    assert digests == content_digests(by_instrument(to_table(loose))[0])
+    assert len(set(digests)) == len(records)
+
+
+def test_a_page_holds_each_trade_once_in_its_latest_version() -> None:
+    """And counts the records of the answer: a page full of the same is a full page."""
+    again = ODD | {"price": 2.5}
+    other = trade("BTC-29DEC23", 8, 8, 1_700_000_000_000)
+    page = decode_page(body([ODD, other, again]))
+    assert (page.rows, page.table.num_rows) == (3, 2)
+    assert {(row["trade_seq"], row["price"]) for row in page.table.to_pylist()} == {
+        (7, 2.5),
+        (8, other["price"]),
+    }
+
+
+def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
+    """Row by row and column by column, legs as JSON text."""
+    for record, row in zip(small_tape.trades, rows(small_tape.trades), strict=True):
+        for name, value in record.items():
+            got = row[name]
+            if name == "timestamp":
+                got = int(got.timestamp() * 1000 + 0.5)
+            assert (json.loads(got) if name == "legs" else got) == value
+
+
+def test_an_unknown_field_is_kept_counted_and_learned() -> None:
+    """In `extra`, counted by record; the next page that bears it is typed at once."""
+    records = [ODD | {"odd field": [1, {"a": None}]}, ODD | {"trade_seq": 8, "trade_id": "8"}]
+    assert unknown_in(decode_page(body([*records, records[0] | {"trade_seq": 9, "trade_id": "9"}]))) == {
+        "odd field": 2
+    }
+    extra = [row["extra"] for row in rows(records)]
+    assert json.loads(extra[0]) == {"odd field": [1, {"a": None}]}
+    assert extra[1] is None
+    assert LooseTrade not in {type(each) for each in decode_trades(body(records))[0]}
+    assert unknown_in(decode_page(body([ODD]))) == {}
+    assert unknown_in(one(other="x")) == {"other": 1}
+
+
+def test_made_up_names_do_not_fill_the_memory() -> None:
+    """A new field in each record: all kept, not learned."""
+    records = [ODD | {f"field_{n}": n} for n in range(200)]
+    assert [json.loads(row["extra"]) for row in rows(records)] == [{f"field_{n}": n} for n in range(200)]
+    assert page_module._decoders.learned == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "value"),
+    [
+        ({"price": "30000.5"}, "price", 30_000.5),
+        ({"trade_id": 42}, "trade_id", "42"),
+        ({"trade_seq": "7"}, "trade_seq", 7),
+        ({"block_trade_id": 9}, "block_trade_id", "9"),
+        ({"mark_price": None}, "mark_price", None),
+        ({"legs": None}, "legs", None),
+    ],
+)
+def test_a_field_that_changes_type_is_read_all_the_same(
+    changes: dict[str, Any], column: str, value: object
+) -> None:
+    assert one(**changes).table.column(column).to_pylist() == [value]
+
+
+@pytest.mark.parametrize("changes", [{"iv": "high"}, {"tick_direction": [1]}, {"contracts": True}])
+def test_an_optional_field_of_another_type_goes_to_extra(changes: dict[str, Any]) -> None:
+    [row] = rows([ODD | changes])
+    [name] = changes
+    assert row[name] is None
+    assert json.loads(row["extra"]) == changes
+    assert unknown_in(one(**changes)) == {name: 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"price": {}}, "price"),
+        ({"price": None}, "price: Expected"),
+        ({"trade_seq": 0}, "trade_seq"),
+        ({"trade_seq": 2**70}, ""),
+        ({"direction": True}, "direction: text was expected"),
+        ({"timestamp": -1}, "timestamp"),
+        ({"amount": 1e13}, "amount"),
+        ({"amount": -1.0}, "amount"),
+        ({"price": -1e13}, "price"),
+        ({"direction": None}, "direction: Expected"),
+    ],
+)
+def test_what_cannot_be_typed_is_rejected_with_reason_and_raw_text(
+    changes: dict[str, Any], reason: str
+) -> None:
+    """The others of its page are not."""
+    found = decode_page(body([ODD, ODD | changes, ODD]))
+    assert found.rows - len(found.rejected) == 2
+    [bad] = found.rejected
+    assert reason in bad.reason
+    assert json.loads(bad.raw) == ODD | changes
+    if "price" in changes:
+        assert bad.key == ("BTC-29DEC23", 7)
+        assert bad.timestamp == 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    "piece", [b"[1]", b'"text"', b"null", b'{"a": 1e999}', b'{"trade_id": "\xff"}', ODD_LEGS]
+)
+def test_bad_pieces_of_a_page(piece: bytes) -> None:
+    """No object, a number out of range, bytes that are no text: rejected, and the rest is read."""
+    good = json.dumps(ODD).encode()
+    found = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
+    assert found.rows - len(found.rejected) == 2
+    assert len(found.rejected) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b"<html>", msgspec.DecodeError),
+        (b"", msgspec.DecodeError),
+        (body([ODD])[:-40], msgspec.DecodeError),
+        (b'{"error": {"code": 1}}', NoResultError),
+        (b"{}", NoResultError),
+        (b'{"result": []}', NoResultError),
+        (b'{"result": {"trades": 5}}', NoResultError),
+    ],
+)
+def test_what_is_no_page_is_an_error(text: bytes, error: type[Exception]) -> None:
+    """Never an empty page."""
+    with pytest.raises(error):
+        decode_page(text)
+
+
+def test_the_exchanges_clock_is_kept() -> None:
+    assert decode_page(body([ODD], usIn=1_700_000_000_123_456)).at_ms == 1_700_000_000_123
+    assert decode_page(body([ODD])).at_ms is None
+
+
+def test_a_digest_is_of_the_content_alone() -> None:
+    """Spelling and order do not count; content does."""
+    plain = one(legs=[{"a": 1, "b": 2}], new=[1, 2])
+    spaced = decode_page(json.dumps(
+        {"result": {"trades": [{"new": [1, 2]} | ODD | {"legs": [{"b": 2, "a": 1}]}]}}, indent=3
+    ).encode())  # fmt: skip
+    assert digest(plain) == digest(spaced)
+    assert digest(plain) != digest(one(legs=[{"a": 1, "b": 2}], new=[1, 3]))
+    assert digest(one()) != digest(one(price=1.5))
+
+
+@pytest.mark.skipif(not RECORDED, reason="the recorded answers are not beside the checkout")
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_recorded_answers_decode_whole(path: Path) -> None:
+    """Answers of the real exchange: no record rejected, no field unknown."""
+    text = path.read_bytes()
+    found = decode_page(text)
+    assert found.table.num_rows == len(json.loads(text)["result"]["trades"]) > 0
+    assert not found.rejected
+    assert not unknown_in(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABCÄ"), st.integers(1, 9)), max_size=30))
+def test_a_page_comes_by_instrument_and_else_as_it_was(keys: list[tuple[str, int]]) -> None:
+    """And tells that no trade is there twice only where that is so."""
+    same = {"timestamp": 0, "price": 1.0, "amount": 1.0, "direction": "buy"}
+    trades = [
+        Trade(trade_seq=seq, trade_id=f"{name}{seq}", instrument_name=name, **same) for name, seq in keys
+    ]
+    table, is_each_once = by_instrument(to_table(trades))
+    got = list(zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True))
+    assert got == sorted(keys, key=lambda key: key[0].encode())
+    assert is_each_once == (got == sorted(set(keys)))

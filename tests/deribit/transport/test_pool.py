@@ -1,0 +1,240 @@
+"""Pages from worker processes: what comes is what would have come without them, whatever comes, and whoever dies."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig
+from extract.deribit.transport.pool import PageTransport, page_transport
+from extract.deribit.transport.pooled import PooledTransport
+from extract.deribit.transport.workers import Workers
+from extract.errors import OutsideError
+from extract.retry import Retrier, RetryPolicy
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.support.histories import STREAMS, Record, histories, trade
+from tests.support.sweep_helpers import Crawl
+from tests.sweep.test_completeness_properties import LATER_MS, last_ms, once, several, ways
+
+METHOD = "get_last_trades_by_currency"
+LANES = 3
+PATIENCE_S = 20.0
+ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
+
+
+def body(*records: Any, **envelope: Any) -> bytes:
+    return json.dumps({"result": {"trades": records, "has_more": True}} | envelope).encode()
+
+
+ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "page": (200, {}, body(ODD, ODD | {"trade_seq": 8, "trade_id": "8"}, usIn=1_700_000_000_123_456)),
+    "empty": (200, {}, body()),
+    "odd": (200, {}, body(ODD | {"new": 1}, ODD | {"trade_seq": 0, "trade_id": "8"}, "text")),
+    "gzip": (200, {"Content-Encoding": "gzip"}, gzip.compress(body(ODD))),
+    "refused": (400, {}, b'{"error": {"code": 13020, "message": "not found"}}'),
+    "busy": (429, {"Retry-After": "0.25"}, b'{"error": {"code": 10028, "message": "too_many_requests"}}'),
+    "no json": (200, {}, b"<html>Please wait</html>"),
+    "no result": (200, {}, b'{"result": {"trades": 5}}'),
+    "half": (200, {"Content-Length": "5000"}, body(ODD)),
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        name = self.path.split("name=")[1].split("&")[0].replace("+", " ").replace("%20", " ")
+        status, headers, text = ANSWERS[name]
+        self.send_response(status)
+        for header, value in ({"Content-Length": str(len(text))} | headers).items():
+            self.send_header(header, value)
+        self.end_headers()
+        self.wfile.write(text)
+        self.close_connection = name == "half"
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api/v2"
+    server.shutdown()
+    server.server_close()
+
+
+class Lasting(httpx.BaseTransport):
+    """A transport that several clients use, one after the other."""
+
+    def __init__(self, inner: PageTransport) -> None:
+        self.inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.inner.handle_request(request)
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def started() -> Iterator[PageTransport]:
+    """A transport whose workers are ready."""
+    transport = PageTransport(PooledTransport(LANES), LANES)
+    try:
+        transport._start()
+        eventually(lambda: transport.idle_lanes == LANES)
+        yield transport
+    finally:
+        transport.close()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Lasting]:
+    with started() as transport:
+        yield Lasting(transport)
+        assert transport.idle_lanes == LANES, "a lane was lost on the way"
+
+
+def client_of(url: str, transport: httpx.BaseTransport) -> DeribitClient:
+    config = DeribitConfig(api_url=url, history_url=url, timeout_s=5.0)
+    return DeribitClient(config, transport=transport, retrier=Retrier(RetryPolicy(attempts=1)))
+
+
+def outcome(client: DeribitClient, name: str) -> Any:
+    """Everything of an answer that a caller can see."""
+    try:
+        page = client.trades(client.history, METHOD, {"name": name})
+    except OutsideError as error:
+        facts = {key: value for key, value in vars(error).items() if key != "request"}
+        return type(error), str(error), facts, client.traffic.bytes
+    rejected = [(bad.reason, bad.raw, bad.key, bad.timestamp) for bad in page.rejected]
+    facts = (page.rows, page.has_more, page.count, page.at_ms, rejected)
+    return page.table.to_pylist(), page.table.schema, facts, client.traffic.bytes
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_the_same_with_and_without_workers(name: str, url: str, pool: Lasting) -> None:
+    """Table, counts, what could not be typed, errors and bytes counted."""
+    with client_of(url, pool) as client:
+        through_worker = outcome(client, name)
+    with client_of(url, PooledTransport(1)) as client:
+        assert through_worker == outcome(client, name)
+
+
+def test_an_unreachable_exchange_is_told_the_same(pool: Lasting) -> None:
+    url = "http://127.0.0.1:9/api/v2"
+    with client_of(url, pool) as client:
+        said = outcome(client, "page")
+    assert "cannot be reached" in said[1]
+    with client_of(url, PooledTransport(1)) as client:
+        assert said[:2] == outcome(client, "page")[:2]
+
+
+@several
+@given(histories(), ways, st.integers(0, 40), st.integers(1, 2**16))
+def test_generated_histories_come_out_exactly_once(
+    pool: Lasting, records: list[Record], way: dict[str, int], percent: int, seed: int
+) -> None:
+    faults = f"rate={percent / 100},seed={seed},retry_after=0.001,slow=0.001"
+    with SandboxExchange(Tape.of(records), faults=faults, clock=last_ms(records) + LATER_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS, transport=pool, **way)
+        crawl.run()
+        assert crawl.rows == once(records)
+        assert crawl.run() == 0
+
+
+def test_workers_start_when_there_have_been_enough_large_pages(url: str) -> None:
+    """Not for a daily increment; and from then on pages are theirs."""
+    transport = PageTransport(PooledTransport(LANES), LANES, bulk_pages=3, bulk_bytes=len(ANSWERS["page"][2]))
+    with client_of(url, transport) as client:
+        for name in ("page", "empty", "empty", "empty", "page"):
+            outcome(client, name)
+        assert not transport.processes
+        expected = outcome(client, "page")[:3]
+        eventually(lambda: transport.idle_lanes == LANES)
+        assert 1 <= len(transport.processes) <= min(LANES, os.cpu_count() or 1)
+        assert outcome(client, "page")[:3] == expected
+    assert all(process.poll() is not None for process in transport.processes)
+
+
+def test_workers_that_were_started_before_take_the_first_page(url: str) -> None:
+    """And end with the transport, or at once where a proxy makes it httpx's own."""
+    workers = Workers(LANES)
+    transport = page_transport(LANES, workers)
+    assert isinstance(transport, PageTransport)
+    with client_of(url, transport) as client:
+        eventually(lambda: transport.idle_lanes == LANES)
+        with_worker = outcome(client, "page")
+    with client_of(url, PooledTransport(1)) as client:
+        assert with_worker == outcome(client, "page")
+    assert all(process.poll() is not None for process in workers.processes)
+
+
+def test_a_proxy_wants_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    workers = Workers(1)
+    assert page_transport(1, workers) is None
+    assert all(process.poll() is not None for process in workers.processes)
+
+
+def test_workers_that_are_killed_are_not_missed(url: str) -> None:
+    with started() as transport, client_of(url, Lasting(transport)) as client:
+        expected = outcome(client, "page")[:3]
+        for process in transport.processes:
+            process.kill()
+            process.wait()
+        for _ in range(2 * LANES):
+            assert outcome(client, "page")[:3] == expected
+        assert transport.idle_lanes == 0
+
+
+def test_workers_end_with_a_run_that_is_killed() -> None:
+    """kill -9 leaves no process behind."""
+    script = (
+        "import sys, time\n"
+        "from extract.deribit.transport.pool import PageTransport\n"
+        "from extract.deribit.transport.pooled import PooledTransport\n"
+        "transport = PageTransport(PooledTransport(2), 2)\n"
+        "transport._start()\n"
+        "while transport.idle_lanes < 2: time.sleep(0.01)\n"
+        "print(*(process.pid for process in transport.processes), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    workers = [int(word) for word in run.stdout.readline().split()]
+    assert workers
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    eventually(lambda: not any(map(_is_alive, workers)))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,139 @@
+"""What a user gets wrong is one sentence and an exit code; nothing is half loaded, no traceback is shown."""
+
+from __future__ import annotations
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
+from extract.errors import OutsideError, TapeError, UsageError
+from extract.pipeline.run import RunOptions, run
+from extract.sandbox.server import SandboxExchange
+from tests.support.commands import UserShell
+
+
+@pytest.fixture
+def user(
+    clean_clickhouse: ClickHouseSettings,
+    clickhouse_env: ClickHouseSettings,
+    exchange: SandboxExchange,
+    monkeypatch: pytest.MonkeyPatch,
+) -> pytest.MonkeyPatch:
+    """The environment of a user with an empty ClickHouse and an exchange that answers."""
+    monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+    monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+    return monkeypatch
+
+
+MISTAKES = [
+    pytest.param(RunOptions(currencies=["DOGE"]), {}, UsageError, "--currency 'DOGE'", id="unknown currency"),
+    pytest.param(RunOptions(kinds=["swap"]), {}, UsageError, "--kind 'swap'", id="unknown kind"),
+    pytest.param(RunOptions(since="soon"), {}, UsageError, "--since 'soon' is no time", id="no date"),
+    pytest.param(
+        RunOptions(until="2026-13-01"), {}, UsageError, "--until '2026-13-01' is no time", id="month 13"
+    ),
+    pytest.param(
+        RunOptions(since="2026-01-15", until="2026-01-14"),
+        {},
+        UsageError,
+        "is not before --until",
+        id="wrong order",
+    ),
+    pytest.param(RunOptions(since="2030-01-01"), {}, UsageError, "is in the future", id="future"),
+    pytest.param(
+        RunOptions(),
+        {"SOURCES__DERIBIT__API_URL": "http://127.0.0.1:9/api/v2"},
+        OutsideError,
+        "cannot be reached at http://127.0.0.1:9",
+        id="unreachable exchange",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"SOURCES__DERIBIT__API_URL": "deribit"},
+        UsageError,
+        "should read like https://www.deribit.com/api/v2",
+        id="no address",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"CLICKHOUSE_LOCAL_PASSWORD": "wrong"},
+        UsageError,
+        "refuses user 'tape'",
+        id="wrong password",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"CLICKHOUSE_LOCAL_PORT": "9"},
+        OutsideError,
+        "is not up; start it: make up",
+        id="not up",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"CLICKHOUSE_LOCAL_PORT": "http"},
+        UsageError,
+        "CLICKHOUSE_LOCAL_PORT is 'http'",
+        id="no port",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"CLICKHOUSE_MODE": "cloud"},
+        UsageError,
+        "CLICKHOUSE_CLOUD_",
+        id="cloud without settings",
+    ),
+    pytest.param(
+        RunOptions(), {"CLICKHOUSE_MODE": "moon"}, UsageError, "set it to local or cloud", id="no mode"
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "env", "error", "said"), MISTAKES)
+def test_it_is_named_in_one_sentence_and_nothing_is_loaded(
+    options: RunOptions,
+    env: dict[str, str],
+    error: type[TapeError],
+    said: str,
+    user: pytest.MonkeyPatch,
+    clickhouse_client: Client,
+) -> None:
+    """The sentence names what is wrong; no database was made."""
+    for name in ("CLICKHOUSE_CLOUD_HOST", "CLICKHOUSE_CLOUD_PASSWORD"):
+        user.delenv(name, raising=False)
+    for name, value in env.items():
+        user.setenv(name, value)
+    with pytest.raises(error) as raised:
+        run(options)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "wrong" not in str(raised.value), "no password in a message"
+    assert clickhouse_client.query("show databases").result_rows.count((RAW_DATABASE,)) == 0
+
+
+def test_the_command_line_shows_the_sentence_alone(shell: UserShell, exchange: SandboxExchange) -> None:
+    """`dlt pipeline run` with a mistake: one line on standard error, exit code 3, no traceback."""
+    done = shell.at(exchange).run("dlt", "pipeline", "run", "--currency", "DOGE")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("--currency 'DOGE' is none; the exchange has BTC")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_trades_of_two_exchanges_are_never_mixed(user: pytest.MonkeyPatch, clickhouse_client: Client) -> None:
+    """After a sandbox's trades, another exchange's are refused until the user drops the old ones."""
+    run(RunOptions(currencies=["BTC"], kinds=["spot"]))
+    rows = clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades")
+    user.setattr("extract.deribit.client._exchange_name", lambda url: "history.deribit.com")
+    with pytest.raises(UsageError, match=r"holds trades of a sandbox on loopback.*tape reset"):
+        run(RunOptions(currencies=["BTC"], kinds=["spot"]))
+    assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == rows
+
+
+def test_reset_goes_back_to_before_the_first_run(shell: UserShell, exchange: SandboxExchange) -> None:
+    """`tape reset` drops what was loaded, and the next run fetches it again."""
+    at_exchange = shell.at(exchange)
+    words = ("dlt", "pipeline", "run", "--currency", "BTC", "--kind", "spot")
+    first = at_exchange.ok(*words).out
+    at_exchange.ok("tape", "reset", "--yes")
+    again = at_exchange.ok(*words).out
+    assert first.split(" new trades")[0] == again.split(" new trades")[0]
+    assert "\n0 new" not in first

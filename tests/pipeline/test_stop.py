@@ -1,0 +1,152 @@
+"""A run that is to end early ends between windows, says that there is more to do, and the next one goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.cli.progress import Progress
+from extract.deribit.client import Traffic
+from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.stop import Stop
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.sweep.state import Stream
+from tests.support.commands import BIN, ROOT, UserShell
+from tests.support.small_windows import SMALL, keys_in, keys_of
+
+Listed = Callable[[Tape], SandboxExchange]
+SLOW = "rate=1,kinds=slow,slow=0.2,on=get_last_trades"
+
+
+class StopAfterSlices(Progress):
+    """Asks for the stop once so many slices have come."""
+
+    def __init__(self, slices: int) -> None:
+        super().__init__()
+        self.stop = Stop()
+        self._left = slices
+
+    def update(self, stream: Stream, rows: int, end_ms: int, traffic: Traffic) -> None:
+        self._left -= 1
+        if not self._left:
+            self.stop.ask("when told")
+        super().update(stream, rows, end_ms, traffic)
+
+
+def stopped_after(slices: int) -> RunSummary:
+    progress = StopAfterSlices(slices)
+    return run(RunOptions(currencies=("BTC",)), progress, progress.stop)
+
+
+def test_runs_that_are_stopped_early_end_where_one_long_run_does(
+    listed: Listed, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each loads what it had begun and a window's worth of trades would not have closed; none loads a trade twice."""
+    monkeypatch.setenv("SOURCES__DERIBIT__WINDOW_TRADES", "1000000")
+    tape = Tape.generate(seed=8, trades=2_500, days=3)
+    listed(tape)
+    loaded, summaries = 0, [stopped_after(6)]
+    while not summaries[-1].is_complete:
+        before, loaded = loaded, len(keys_in(clickhouse_client))
+        assert loaded > before, "a run that is stopped still gets on"
+        assert summaries[-1].stopped == "when told"
+        summaries.append(stopped_after(6))
+    assert len(summaries) > 3
+    assert keys_in(clickhouse_client) == keys_of(tape)
+    assert sum(each.total + each.repaired for each in summaries) == len(keys_of(tape))
+
+
+def test_a_stop_is_due_after_its_time_or_when_asked() -> None:
+    """By the clock that it was given; the reason says which of the two it was."""
+    now_s = 100.0
+    stop = Stop(90, clock=lambda: now_s)
+    assert not stop.is_due
+    now_s = 190.0
+    assert stop.reason == "after 1.5 minutes"
+    stop = Stop()
+    stop.ask("on SIGTERM")
+    assert stop.reason == "on SIGTERM"
+
+
+def test_max_minutes_ends_the_run_with_a_sentence_and_0(
+    shell: UserShell, start_exchange: Callable[..., SandboxExchange]
+) -> None:
+    """A slow exchange, two seconds: not done, said so, exit 0."""
+    slow = shell.at(start_exchange(Tape.generate(seed=8, trades=3_000, days=3), faults=SLOW))
+    done = slow.ok("dlt", "pipeline", "run", "--currency", "BTC", "--max-minutes", "0.03", **SMALL)
+    assert "Stopped after 0.03 minutes with more to do; the same command goes on from there." in done.out
+
+
+def test_max_minutes_that_are_none_are_a_user_s_mistake(shell: UserShell) -> None:
+    """One sentence, exit 3."""
+    done = shell.run("dlt", "pipeline", "run", "--max-minutes", "0")
+    assert done.code == 3
+    assert done.err == "--max-minutes 0 is no time to work in; name minutes above 0, for example 50.\n"
+
+
+@pytest.fixture
+def at_work(shell: UserShell, start_exchange: Callable[..., SandboxExchange]) -> Callable[[Tape], Started]:
+    """Starts `dlt pipeline run` against a slow exchange and returns when trades are on their way."""
+    return lambda tape: Started(shell, start_exchange(tape, faults=SLOW))
+
+
+class Started:
+    """A run by command line; `shell` to run it again."""
+
+    def __init__(self, shell: UserShell, exchange: SandboxExchange) -> None:
+        self.shell = shell.at(exchange)
+        self.process = subprocess.Popen(
+            [str(BIN / "dlt"), "pipeline", "run", "--currency", "BTC"],
+            cwd=ROOT,
+            env=self.shell.env | SMALL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline_s = time.monotonic() + 60
+        while sum("get_last_trades" in each.path for each in exchange.requests) < 8:
+            assert time.monotonic() < deadline_s, "no trades were asked for"
+            assert self.process.poll() is None, self.process.communicate()[1]
+            time.sleep(0.02)
+        exchange.faults = type(exchange.faults)()
+
+
+def test_sigterm_finishes_the_window_and_ends_with_0(
+    at_work: Callable[[Tape], Started], clickhouse_client: Client
+) -> None:
+    """As a machine that is about to be taken away does it: what was fetched is loaded, the next run goes on."""
+    tape = Tape.generate(seed=8, trades=20_000, days=3)
+    started = at_work(tape)
+    started.process.send_signal(signal.SIGTERM)
+    out, err = started.process.communicate(timeout=60)
+    assert started.process.returncode == 0, err
+    assert "Stopped on SIGTERM with more to do" in out
+    assert "a second SIGTERM ends the run at once" in err
+    loaded = len(keys_in(clickhouse_client))
+    assert 0 < loaded < len(keys_of(tape))
+    started.shell.ok("dlt", "pipeline", "run", "--currency", "BTC")
+    assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(
+    at_work: Callable[[Tape], Started], clickhouse_client: Client, second: signal.Signals
+) -> None:
+    """Whoever is in a hurry is not kept waiting; nothing is lost or doubled."""
+    tape = Tape.generate(seed=8, trades=3_000, days=3)
+    started = at_work(tape)
+    started.process.send_signal(signal.SIGTERM)
+    assert started.process.stderr is not None
+    while "second SIGTERM" not in started.process.stderr.readline():
+        pass
+    started.process.send_signal(second)
+    started.process.communicate(timeout=20)
+    assert started.process.returncode != 0
+    started.shell.ok("dlt", "pipeline", "run", "--currency", "BTC")
+    assert keys_in(clickhouse_client) == keys_of(tape)

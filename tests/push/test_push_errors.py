@@ -1,0 +1,118 @@
+"""What a push refuses, and what it cannot do: one sentence with the next thing to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from dlt.common.versioned_state import compress_state, decompress_state
+
+from extract.clickhouse.lease import Lease
+from extract.pipeline.session import run_lock
+from extract.push import database
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.push.conftest import Both
+
+Listed = Callable[[Tape], SandboxExchange]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may succeed later is tried again at once."""
+    monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
+
+
+@pytest.fixture
+def loaded(both: Both, listed: Listed) -> Both:
+    listed(Tape.generate(seed=6, trades=300, days=2))
+    both.run("local", currencies=("BTC",))
+    return both
+
+
+def said(both: Both, code: int, *words: str) -> str:
+    done = both.tape("push", *words)
+    assert (done.code, done.out) == (code, ""), done.said
+    assert done.err.count("\n") == 1
+    return done.err.strip()
+
+
+def test_cloud_is_not_configured(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST")
+    assert said(both, 3).startswith("CLICKHOUSE_CLOUD_HOST is not set")
+
+
+def test_local_is_empty(both: Both) -> None:
+    assert said(both, 2) == "local has nothing that could be pushed yet; run: dlt pipeline run"
+
+
+def test_cloud_does_not_answer(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
+    assert "is not up; check CLICKHOUSE_CLOUD_HOST and CLICKHOUSE_CLOUD_PORT" in said(both, 4)
+
+
+def test_two_pushes_at_once(both: Both) -> None:
+    with run_lock():
+        assert "wait for it or stop it" in said(both, 3)
+
+
+def test_a_run_or_a_push_of_another_machine_is_at_work_on_cloud(loaded: Both) -> None:
+    """Both write there, and the cursor is one; to look is free."""
+    loaded.tape("push")
+    with Lease(loaded.cloud, "another machine"):
+        sentence = said(loaded, 3)
+        assert loaded.tape("push", "--verify").code == 0
+    assert sentence.startswith("Another run is at work on this database (another machine)")
+    assert loaded.tape("push").code == 0
+
+
+def test_cloud_s_disk_takes_no_more(loaded: Both) -> None:
+    """What came before stays, and once there is room the next push goes on."""
+    loaded.tape("push")
+    loaded.cloud.command("truncate table deribit_raw.trades")
+    setting = "min_free_disk_bytes_to_perform_insert"
+    loaded.cloud.command(f"alter table deribit_raw.trades modify setting {setting} = 1000000000000000")
+    sentence = said(loaded, 4)
+    assert "space" in sentence
+    assert sentence.endswith("What was pushed stays; `tape push` goes on from there.")
+    loaded.cloud.command(f"alter table deribit_raw.trades reset setting {setting}")
+    assert loaded.tape("push").code == 0
+    assert loaded.same("trades")
+
+
+def test_trades_of_another_exchange_are_refused(loaded: Both) -> None:
+    """Of the live one, and of a push that was killed before its first package was whole."""
+    loaded.cloud.command("create database deribit_raw")
+    for table in ("trades", "_dlt_loads"):
+        columns = loaded.local.command(f"show create table deribit_raw.{table} format TSVRaw")
+        loaded.cloud.command(columns)
+    loaded.cloud.command(
+        "insert into deribit_raw.trades (instrument_name, _dlt_load_id) values ('BTC-PERPETUAL', '1')"
+    )
+    assert "cloud holds trades of a push or run that was never finished" in said(loaded, 3)
+    loaded.cloud.command("truncate table deribit_raw.trades")
+    loaded.tape("push")
+    text = loaded.cloud.command(
+        "select state from deribit_raw._dlt_pipeline_state order by _dlt_load_id desc limit 1"
+    )
+    real = decompress_state(text)
+    real["sources"]["deribit"]["exchange"] = "www.deribit.com"
+    loaded.cloud.command(
+        f"alter table deribit_raw._dlt_pipeline_state update state = '{compress_state(real)}' where 1",
+        settings={"mutations_sync": 2},
+    )
+    sentence = said(loaded, 3)
+    assert sentence.startswith(
+        "cloud holds trades of www.deribit.com, and local's, of a sandbox on loopback, must"
+    )
+
+
+def test_tables_that_differ_are_not_compared(loaded: Both) -> None:
+    loaded.tape("push")
+    loaded.cloud.command("alter table deribit_raw.trades modify column price Float32")
+    for words in ((), ("--verify",)):
+        assert said(loaded, 1, *words) == (
+            "deribit_raw.trades has not the same column price in local and cloud; "
+            "what differs is listed by: tape schema-align"
+        )

@@ -1,0 +1,151 @@
+"""Runs into cloud after a push, and before one: the cursor goes on where both sides end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from extract.clickhouse.lease import Lease
+from extract.push import dlt_state
+from extract.sandbox.instrument_names import parse
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from tests.push.conftest import Both
+
+TAPE = Tape.generate(seed=4, trades=1000, days=20)
+END_MS = max(trade["timestamp"] for trade in TAPE.trades)
+DAY_MS = 86_400_000
+
+
+def day(days_before_end: float) -> str:
+    """A time as `--since` and `--until` take it."""
+    from extract.times import iso
+
+    return iso(END_MS - days_before_end * DAY_MS)
+
+
+def wanted(currency: str | None = None) -> list[tuple[str, int]]:
+    return sorted(
+        (t["instrument_name"], t["trade_seq"])
+        for t in TAPE.trades
+        if currency in (None, parse(t["instrument_name"]).currency)
+    )
+
+
+@pytest.fixture
+def exchange(listed: Callable[[Tape], SandboxExchange]) -> SandboxExchange:
+    return listed(TAPE)
+
+
+def test_a_run_into_cloud_goes_on_where_local_ended(both: Both, exchange: SandboxExchange) -> None:
+    """It fetches what is new, and nothing again; and so does the next push."""
+    first = both.run("local", until=day(5))
+    assert both.tape("push").code == 0
+    rest = both.run("cloud")
+    assert 0 < rest < first
+    assert both.keys(both.cloud) == wanted()
+    done = both.tape("push")
+    assert done.code == 0
+    assert f"{rest:,} trades are of cloud's own runs" in done.out
+
+
+def test_local_runs_on_after_a_push_and_cloud_does_not_hear_of_it_before_the_next(
+    both: Both, exchange: SandboxExchange
+) -> None:
+    """Each target has a state of its own, though both are run from one directory."""
+    both.run("local", until=day(10), currencies=("BTC",))
+    both.tape("push")
+    both.run("local", currencies=("BTC",))
+    both.run("cloud", until=day(5), currencies=("BTC",))
+    assert both.keys(both.cloud) == [key for key in wanted("BTC") if key in set(both.keys(both.cloud))]
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("CLICKHOUSE_MODE", "cloud")
+        assert both.tape("gaps").code == 0
+    both.run("cloud", currencies=("BTC",))
+    assert both.keys(both.cloud) == wanted("BTC")
+
+
+@pytest.mark.parametrize("cloud_until", [None, 4.0])
+def test_both_have_extracted_and_cloud_gets_the_union(
+    both: Both, exchange: SandboxExchange, cloud_until: float | None
+) -> None:
+    """Of time that both have loaded a trade lies there from both sides; the next run asks for none of it again."""
+    both.run("local", until=day(8), currencies=("BTC",))
+    both.run(
+        "cloud", since=day(12), until=day(cloud_until) if cloud_until else None, currencies=("BTC", "ETH")
+    )
+    done = both.tape("push")
+    assert done.code == 0, done.said
+    assert len(both.keys(both.cloud)) > len(set(both.keys(both.cloud)))
+    both.run("cloud", currencies=("BTC",))
+    exchange.requests.clear()
+    both.run("cloud", currencies=("BTC",))
+    btc = [key for key in both.keys(both.cloud) if parse(key[0]).currency == "BTC"]
+    assert sorted(set(btc)) == wanted("BTC")
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("CLICKHOUSE_MODE", "cloud")
+        assert both.tape("gaps", "--currency", "BTC").code == 0
+        spans = {
+            s["currency"]: s for s in json.loads(both.tape("status", "--json").out) if s["kind"] == "future"
+        }
+    assert spans["BTC"]["covered_from"].startswith("2016-01-01")
+    assert spans["ETH"]["covered_from"] == day(12).replace("Z", ".000Z") or "." in day(12)
+    again = both.tape("push")
+    assert again.code == 0, again.said
+
+
+def test_a_pipeline_of_cloud_s_own_takes_the_state_of_a_push_for_newer(
+    both: Both, exchange: SandboxExchange
+) -> None:
+    """However many runs into cloud there were before, and though local's state is the younger one."""
+    for until in (10, 9, 8, 7):
+        both.run("cloud", since=day(11), until=day(until), currencies=("BTC",))
+    both.run("local", until=day(4), currencies=("BTC",))
+    assert both.tape("push").code == 0
+    exchange.requests.clear()
+    loaded = both.run("cloud", currencies=("BTC",))
+    late = {key for key in wanted("BTC") if key not in set(both.keys(both.local))}
+    assert loaded == len(late) > 0
+
+
+def test_a_trade_that_reads_otherwise_in_cloud_s_own_newer_package_is_told(
+    both: Both, exchange: SandboxExchange
+) -> None:
+    both.run("local", until=day(8))
+    both.tape("push")
+    both.cloud.command(
+        "insert into deribit_raw.trades select * replace ('9999999999.5' as _dlt_load_id, price + 1 as price) "
+        "from deribit_raw.trades order by instrument_name, trade_seq limit 3"
+    )
+    both.cloud.command(
+        "insert into deribit_raw._dlt_loads (load_id, status, inserted_at) values ('9999999999.5', 0, now())"
+    )
+    done = both.tape("push")
+    assert done.code == 1
+    assert "Restated trades" in done.out
+    found = json.loads(both.tape("push", "--verify", "--json").out)
+    assert sum(each["restated"] for each in found["partitions"]) == 3
+
+
+def test_the_cursor_stays_where_another_run_may_have_moved_it(
+    both: Both, exchange: SandboxExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept too long before it wrote the state of both does not write it."""
+    both.run("cloud", since=day(3), until=day(2), currencies=("BTC",))
+    both.run("local", until=day(4), currencies=("BTC",))
+    united_state = dlt_state.united_state
+
+    def too_late(*states: dlt_state.State) -> dlt_state.State:
+        monkeypatch.setattr(Lease, "_renew", lambda _: None)
+        monkeypatch.setattr(time, "time", lambda: 4e9)
+        return united_state(*states)
+
+    states = "select count() from deribit_raw._dlt_pipeline_state"
+    before = both.cloud.command(states), both.local.command(states)
+    monkeypatch.setattr(dlt_state, "united_state", too_late)
+    done = both.tape("push")
+    assert (done.code, "lease on the database" in done.err) == (4, True), done.said
+    assert both.cloud.command(states) == sum(before)

@@ -1,0 +1,211 @@
+"""`tape retention` on a real server: what is old goes, nothing that is not safe elsewhere, and late trades do no harm."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.cli.main import tape
+from extract.coverage.gaps import find_gaps
+from extract.errors import CannotTellError, UsageError
+from extract.retention import drop
+from extract.retention.drop import Month
+from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
+from tests.support import dbt_raw_tables
+from tests.support.candle_truth import LEVELS, assert_true
+from tests.support.dbt_project import Project, failures
+from tests.support.dbt_raw_tables import cover_everything
+
+TODAY = date(2025, 2, 10)
+KEEP = {"ohlcv_1m": 1, "ohlcv_1d": 1}
+OLD, OLDER = 202412, 202411
+SOUND = ("--select", "test_name:candles_are_sound", "test_name:trades_are_sound")
+# Noon of 1 January 2025 is trade 0; three a day, in two minutes.
+LOADS = {
+    "1764000001.5": [
+        trade(name, 1000 + day * 3 + n, NOON_MS + day * DAY_MS + n * 7_000, price=90_000.0 + day + n)
+        for name in ("BTC-PERPETUAL", "ETH_USDC-PERPETUAL")
+        for day in range(-45, 36)
+        for n in range(3)
+    ]
+}
+LATE = trade("BTC-PERPETUAL", 1, NOON_MS - 10 * DAY_MS + 1_000, price=1.0)
+
+
+@pytest.fixture
+def built(dbt: Project) -> Project:
+    """November 2024 to February 2025, at every level."""
+    dbt.fresh()
+    for load_id, trades in LOADS.items():
+        dbt_raw_tables.load(dbt.client, load_id, trades)
+    dbt.run()
+    return dbt
+
+
+def found(months: list[Month]) -> dict[tuple[str, int], str | None]:
+    return {(month.level, month.month): month.refusal for month in months}
+
+
+def months_of(dbt: Project, level: str) -> set[int]:
+    rows = dbt.rows(f"SELECT DISTINCT toYYYYMM(bucket_at) AS month FROM deribit.ohlcv_{level}")
+    return {row["month"] for row in rows}
+
+
+def everything(dbt: Project) -> dict[str, Any]:
+    return {level: dbt.candles(level) for level in LEVELS if level not in ("1m", "1d")}
+
+
+def test_what_is_old_goes_and_late_trades_change_no_candle_of_it(built: Project) -> None:
+    """A plan drops nothing; apply drops what it showed; then a trade of a dropped month comes; then all is rebuilt."""
+    client = built.client
+    assert drop.plan(client, drop.declared_keep(), TODAY) == []
+    planned = drop.plan(client, KEEP, TODAY)
+    assert found(planned) == {(level, month): None for level in KEEP for month in (OLDER, OLD)}
+    assert [month.rows for month in planned if month.level == "ohlcv_1m"] == [2 * 2 * 14, 2 * 2 * 31]
+    assert all(month.bytes > 0 for month in planned)
+    assert months_of(built, "1m") == {OLDER, OLD, 202501, 202502}
+
+    before = everything(built)
+    assert all(month.is_dropped for month in drop.apply(client, KEEP, TODAY))
+    assert months_of(built, "1m") == months_of(built, "1d") == {202501, 202502}
+    assert everything(built) == before
+    assert drop.plan(client, KEEP, TODAY) == []
+
+    dbt_raw_tables.load(client, "1764000002.5", [LATE])
+    built.run()
+    assert everything(built) == before
+    assert built.rows("SELECT count() AS n FROM deribit.trades WHERE price = 1") == [{"n": 1}]
+    built.must("test", *SOUND)
+
+    alone = built.invoke("run", "--full-refresh", "--select", "ohlcv_15m_versions")
+    assert "would lose the months that `tape retention` dropped" in str(failures(alone))
+    assert everything(built) == before
+    built.run("--full-refresh")
+    assert_true(built, LOADS | {"1764000002.5": [LATE]})
+
+
+def test_a_month_that_its_coarser_candles_do_not_vouch_for_stays(built: Project) -> None:
+    """A volume off by the last digit, a trade more, a bucket lost: that month stays, and only that one."""
+    client = built.client
+    for change in ("volume + toDecimal128('0.000000000001', 12) AS volume", "trade_count + 1 AS trade_count"):
+        client.command(
+            f"INSERT INTO deribit.ohlcv_15m_versions SELECT * REPLACE ({change}, now64(6) AS built_at) "
+            f"FROM deribit.ohlcv_15m_versions FINAL WHERE toYYYYMM(bucket_at) = {OLDER} LIMIT 1"
+        )
+        assert found(drop.plan(client, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
+        built.run("--full-refresh", "--select", "ohlcv_15m_versions")
+        assert found(drop.plan(client, KEEP, TODAY))["ohlcv_1m", OLDER] is None
+    client.command("DELETE FROM deribit.ohlcv_1w_versions WHERE bucket_at = '2024-12-02'")
+    applied = found(drop.apply(client, KEEP, TODAY))
+    assert applied.pop(("ohlcv_1d", OLD)) == "2 buckets differ in deribit.ohlcv_1w"
+    assert set(applied.values()) == {None}
+    assert months_of(built, "1d") == {OLD, 202501, 202502}
+    assert months_of(built, "1m") == {202501, 202502}
+
+
+def test_raw_goes_only_by_name_and_only_what_trades_have(built: Project) -> None:
+    """A load that dbt has not seen yet keeps its month."""
+    client, keep = built.client, {"raw_trades": 1}
+    assert drop.plan(client, keep, TODAY) == []
+    dbt_raw_tables.load(client, "1764000002.5", [LATE])
+    applied = found(drop.apply(client, keep, TODAY, ["raw_trades"]))
+    assert applied == {("raw_trades", OLDER): None, ("raw_trades", OLD): "1 trades are not in deribit.trades"}
+    months = built.rows("SELECT DISTINCT toYYYYMM(timestamp) AS month FROM deribit_raw.trades ORDER BY 1")
+    assert [row["month"] for row in months] == [OLD, 202501, 202502]
+    built.run()
+    built.must("test", *SOUND)
+
+
+LOST = [("BTC-PERPETUAL", 950), ("ETH_USDC-PERPETUAL", 1050)]  # in December and in January
+
+
+@pytest.fixture
+def with_gaps(dbt: Project) -> Project:
+    """As `built`, all time covered, without the trades LOST."""
+    dbt.fresh()
+    cover_everything(dbt.client, "future")
+    trades = LOADS["1764000001.5"]
+    dbt_raw_tables.load(
+        dbt.client, "1764000001.5", [t for t in trades if (t["instrument_name"], t["trade_seq"]) not in LOST]
+    )
+    dbt.run()
+    return dbt
+
+
+def test_a_month_dropped_from_trades_makes_no_gap(with_gaps: Project) -> None:
+    """What is missing stays what it was to both statements; of its edges raw knows the time."""
+    before, progress = gaps_of(with_gaps), progress_of(with_gaps)
+    heads = [(name, 1, 864) for name, _ in LOST]
+    assert before == gaps_told(with_gaps.client) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
+    assert [row["missing"] for row in progress] == [2 * 864 + 2]
+    drop.apply(with_gaps.client, {"trades": 1}, TODAY)
+    assert with_gaps.rows("SELECT min(toYYYYMM(timestamp)) AS month FROM deribit.trades") == [
+        {"month": 202501}
+    ]
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.client) == before
+    dbt_raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
+    with_gaps.run()
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.client)
+    assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
+
+
+def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
+    """A gap whose neighbours were dropped has no time: the model lists it, nobody is asked for it."""
+    client, before = with_gaps.client, gaps_of(with_gaps)
+    applied = drop.apply(client, {"raw_trades": 1, "trades": 1}, TODAY, ["raw_trades", "trades"])
+    assert all(month.is_dropped for month in applied)
+    assert {month.level for month in applied} == {"raw_trades", "trades"}
+    assert gaps_of(with_gaps) == before
+    assert gaps_told(client) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
+    dbt_raw_tables.load(
+        client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}]
+    )
+    with_gaps.run()
+    assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
+    assert progress_of(with_gaps)[0]["missing"] == 2
+    for model in ("trade_versions", "instrument_tallies"):
+        refused = with_gaps.invoke("run", "--full-refresh", "--select", model)
+        assert "months that `tape retention` dropped from deribit_raw.trades" in str(failures(refused))
+
+
+def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
+    """Of deribit.trade_gaps."""
+    query = "SELECT instrument_name, first_missing_seq, last_missing_seq FROM deribit.trade_gaps ORDER BY ALL"
+    return [tuple(row) for row in dbt.client.query(query).result_rows]
+
+
+def gaps_told(client: Client) -> list[tuple[str, int, int]]:
+    """Of `tape gaps`."""
+    return sorted((gap.range.instrument_name, gap.range.first, gap.range.last) for gap in find_gaps(client))
+
+
+def progress_of(dbt: Project) -> list[dict[str, Any]]:
+    return dbt.rows("SELECT currency, kind, missing, absent FROM deribit.backfill_progress ORDER BY ALL")
+
+
+def test_the_command(
+    built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    """By default nothing goes; what dbt_project.yml keeps decides; mistakes are named."""
+    assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
+    assert "Nothing is older" in capsys.readouterr().out
+    project = tmp_path / "dbt_project.yml"
+    monkeypatch.setattr(drop, "PROJECT", project)
+    project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")
+    assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
+    shown = capsys.readouterr().out
+    assert "ohlcv_1m  2024-11" in shown
+    assert "4 of 4 months would go" in shown
+    for text, words in (("{ohlcv_2m: 1}", "names 'ohlcv_2m'"), ("{trades: -1}", "of trades in .* is -1")):
+        project.write_text(f"vars: {{retention_months: {text}}}")
+        with pytest.raises(UsageError, match=words):
+            tape.main(["retention", "--plan"], standalone_mode=False)
+    with pytest.raises(UsageError, match="Say what to do"):
+        tape.main(["retention"], standalone_mode=False)
+    built.client.command("DROP TABLE deribit.ohlcv_4h_versions SYNC")
+    project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")
+    with pytest.raises(CannotTellError, match=r"There is no deribit\.ohlcv_4h_versions yet; run: dbt build"):
+        tape.main(["retention", "--plan"], standalone_mode=False)

@@ -1,0 +1,189 @@
+"""`tape schema-align`: what differs between two real servers is named, with what is declared and what each side has."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import ssl
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.cli.main import tape
+from extract.clickhouse.embedded.server import embedded_server
+from extract.errors import CannotTellError, UsageError
+from extract.schema import catalogue
+from extract.schema.align import align
+from tests.dbt.test_schema_drift import DRIFTS, NONE, plant
+from tests.support.certificates import Authority
+from tests.support.dbt_project import Project
+from tests.support.proxy import proxy_to
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+
+
+@pytest.fixture(scope="module")
+def cloud(dbt: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A second server behind TLS under an authority of its own, named by the environment as the target cloud."""
+    authority = Authority(tmp_path_factory.mktemp("cloud") / "ca")
+    server = authority.signed("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.cert, server.key)
+    with (
+        embedded_server(
+            tmp_path_factory.mktemp("cloud-server"), user="writer", password="its own"
+        ) as settings,
+        proxy_to(settings.port, context) as proxy,
+        pytest.MonkeyPatch.context() as env,
+    ):
+        env.setenv("TAPE_DIR", str(tmp_path_factory.mktemp("tape")))
+        env.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
+        env.setenv("CLICKHOUSE_CLOUD_PORT", str(proxy.port))
+        env.setenv("CLICKHOUSE_CLOUD_USER", settings.user)
+        env.setenv("CLICKHOUSE_CLOUD_PASSWORD", settings.password)
+        env.setenv("CLICKHOUSE_CLOUD_CA_CERT", str(authority.ca.cert))
+        with clickhouse_connect.get_client(
+            host=settings.host, port=settings.port, username=settings.user, password=settings.password
+        ) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def both(dbt: Project, cloud: Client) -> Client:
+    """The project built on local, and cloud given the same tables."""
+    dbt.fresh()
+    dbt.run()
+    for database in ("deribit_raw", "deribit"):
+        cloud.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+    tables = dbt.rows("SELECT database, name FROM system.tables WHERE database IN ('deribit_raw', 'deribit')")
+    # Raw tables, then tables, then views: these name the others.
+    for row in sorted(tables, key=lambda row: (row["database"] == "deribit", "_" not in row["name"])):
+        cloud.command(_ddl(dbt.client, f"{row['database']}.{row['name']}"))
+    return cloud
+
+
+def _ddl(client: Client, table: str) -> str:
+    ddl: str = client.command(f"SHOW CREATE TABLE {table} FORMAT TSVRaw")
+    return ddl.replace("CREATE VIEW", "CREATE OR REPLACE VIEW").replace(
+        "CREATE TABLE", "CREATE OR REPLACE TABLE"
+    )
+
+
+@pytest.fixture(scope="module")
+def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str | None]]:
+    """What the command finds, by table and thing: nothing at first, then every kind planted on cloud, one on local."""
+    assert align() == []
+    for table in DRIFTS:
+        plant(SimpleNamespace(client=both), table)  # type: ignore[arg-type]
+    both.command("DROP VIEW deribit.ohlcv_1mo")
+    both.command("CREATE TABLE deribit.forgotten (x UInt8) ENGINE = MergeTree ORDER BY x")
+    both.command("ALTER TABLE deribit.trade_moves ADD COLUMN planted UInt8 FIRST")
+    both.command("ALTER TABLE deribit_raw.trades MODIFY COLUMN price Float32")
+    both.command("CREATE TABLE deribit_raw.instrument_tails (x UInt8) ENGINE = MergeTree ORDER BY x")
+    dbt.client.command("CREATE TABLE deribit_raw.pushes (x UInt8) ENGINE = MergeTree ORDER BY x")
+    dbt.client.command("ALTER TABLE deribit.load_ledger MODIFY COLUMN claim_id String CODEC(ZSTD(7))")
+    with redirect_stdout(io.StringIO()) as said:
+        assert tape.main(["schema-align", "--json"], standalone_mode=False) == 1
+    return {(each["table"], each["thing"]): each for each in json.loads(said.getvalue())}
+
+
+@pytest.mark.parametrize("table", DRIFTS)
+def test_each_kind_of_drift_on_cloud_is_named(differing: dict, table: str) -> None:
+    """Columns, types, codecs, engine, version column, keys, TTL, index: declared, local, cloud."""
+    for _, _, facts in DRIFTS[table]:
+        for thing, declared, there in facts:
+            found = next(
+                each
+                for (of, name), each in differing.items()
+                if of == f"deribit.{table}" and name.startswith(thing)
+            )
+            assert found["local"] == found["declared"]
+            assert (found["declared"] is None) if declared == NONE else (declared in found["declared"])
+            assert (found["cloud"] is None) if there == NONE else (there in found["cloud"])
+
+
+def test_drift_on_local_is_told_from_drift_on_cloud(differing: dict) -> None:
+    """The side that is not as declared is the one that shows another text."""
+    found = differing["deribit.load_ledger", "codec of claim_id"]
+    assert (found["declared"], found["local"], found["cloud"]) == (None, "ZSTD(7)", None)
+
+
+def test_raw_tables_are_held_against_each_other(differing: dict) -> None:
+    """They are declared nowhere."""
+    found = differing["deribit_raw.trades", "type of price"]
+    assert (found["declared"], found["local"], found["cloud"]) == (None, "Float64", "Float32")
+
+
+def test_a_table_on_one_side_is_one_difference(differing: dict) -> None:
+    """Its columns are not listed; a raw table that is made with its first row is none."""
+    of_table = {table: each for (table, thing), each in differing.items() if thing == "table"}
+    assert set(of_table) == {"deribit.ohlcv_1mo", "deribit.forgotten"}
+    assert (of_table["deribit.ohlcv_1mo"]["local"], of_table["deribit.ohlcv_1mo"]["cloud"]) == ("there", None)
+    assert of_table["deribit.ohlcv_1mo"]["declared"] == "there"
+    assert (of_table["deribit.forgotten"]["declared"], of_table["deribit.forgotten"]["cloud"]) == (
+        None,
+        "there",
+    )
+
+
+def test_columns_behind_an_added_one_have_not_moved(differing: dict) -> None:
+    """One column more in front is one difference."""
+    assert [thing for table, thing in differing if table == "deribit.trade_moves"] == ["column planted"]
+
+
+def test_nothing_else_is_called_different(differing: dict) -> None:
+    touched = {
+        f"deribit.{table}" for table in (*DRIFTS, "ohlcv_1mo", "forgotten", "trade_moves", "load_ledger")
+    }
+    assert {table for table, _ in differing} == touched | {"deribit_raw.trades"}
+
+
+def test_a_target_that_does_not_answer_or_is_not_built_leaves_it_open(
+    dbt: Project, cloud: Client, both: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence names the target; one that is not configured is the user's mistake and names the variable."""
+    both.command("RENAME DATABASE deribit TO away")
+    try:
+        with pytest.raises(CannotTellError, match="cloud has no models yet; run: dbt build --target cloud"):
+            align()
+    finally:
+        both.command("RENAME DATABASE away TO deribit")
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
+    with pytest.raises(CannotTellError, match=r"for cloud gives no answer: .* is not up"):
+        align()
+    monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST")
+    with pytest.raises(UsageError, match="CLICKHOUSE_CLOUD_HOST is not set"):
+        align()
+
+
+@pytest.mark.parametrize(
+    ("engine", "full", "version"),
+    [
+        (
+            "SharedReplacingMergeTree",
+            "('/clickhouse/tables/{uuid}/{shard}', '{replica}', version)",
+            "version",
+        ),
+        ("ReplicatedReplacingMergeTree", "('/tables/x', '{replica}', version)", "version"),
+        ("SharedMergeTree", "('/clickhouse/tables/{uuid}/{shard}', '{replica}')", ""),
+    ],
+)
+def test_engines_of_cloud_are_taken_for_what_they_are(
+    dbt: Project, monkeypatch: pytest.MonkeyPatch, engine: str, full: str, version: str
+) -> None:
+    """As `system.tables` states them there."""
+    rows = (
+        f"(SELECT 'deribit' AS database, 't' AS name, '{engine}' AS engine, 'k' AS sorting_key, '' AS partition_key, "
+        f"$${engine}{full} ORDER BY k SETTINGS index_granularity = 8192$$ AS engine_full)"
+    )
+    monkeypatch.setattr(catalogue, "_THINGS", catalogue._THINGS.replace("system.tables", rows))
+    things = catalogue.read_catalogue(dbt.client)["deribit.t"]
+    assert (things["engine"], things["version column"]) == (
+        engine.removeprefix("Shared").removeprefix("Replicated"), version
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""What the models must say, computed from raw rows in plain Python and by other means than SQL."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.support.dbt_project import Project
+
+Trade = dict[str, Any]
+PLACES = Decimal("1e-12")
+LEVELS = ("1m", "15m", "1h", "4h", "1d", "1w", "1mo")
+
+
+def newest_trades(loads: dict[str, list[Trade]]) -> list[Trade]:
+    """One trade per (instrument_name, trade_seq): the one of the newest load package that has it."""
+    newest: dict[tuple[str, int], Trade] = {}
+    for _, trades in sorted(loads.items(), key=lambda load: Decimal(load[0])):
+        for trade in trades:
+            newest[trade["instrument_name"], trade["trade_seq"]] = trade
+    return list(newest.values())
+
+
+def bucket_start(level: str, timestamp_ms: int) -> datetime:
+    """Start of the bucket, UTC, without a time zone, as the driver returns DateTime('UTC')."""
+    at = datetime.fromtimestamp(timestamp_ms // 1000, UTC).replace(tzinfo=None, microsecond=0)
+    midnight = at.replace(hour=0, minute=0, second=0)
+    return {
+        "1m": at.replace(second=0),
+        "15m": at.replace(minute=at.minute // 15 * 15, second=0),
+        "1h": at.replace(minute=0, second=0),
+        "4h": at.replace(hour=at.hour // 4 * 4, minute=0, second=0),
+        "1d": midnight,
+        "1w": midnight - timedelta(days=at.weekday()),
+        "1mo": midnight.replace(day=1),
+    }[level]
+
+
+def volume_and_notional(trade: Trade) -> tuple[Decimal, Decimal]:
+    """Base coin and quote currency to 12 places; inverse futures count USD in `amount`."""
+    price, amount = (rounded(Decimal(repr(float(trade[name])))) for name in ("price", "amount"))
+    is_inverse_future = trade["kind"] == "future" and "_" not in trade["instrument_name"]
+    with localcontext() as context:
+        context.prec = 60
+        if is_inverse_future:
+            return (rounded(amount / price) if price else Decimal(0)), amount
+        return amount, rounded(price * amount)
+
+
+def rounded(number: Decimal) -> Decimal:
+    """To 12 places, halves away from zero."""
+    with localcontext() as context:
+        context.prec = 60
+        return number.quantize(PLACES, rounding=ROUND_HALF_UP)
+
+
+def candles(trades: Iterable[Trade], level: str) -> dict[tuple[str, datetime], dict[str, Any]]:
+    """By (instrument_name, bucket_at), straight from trades for any level."""
+    buckets: dict[tuple[str, datetime], list[Trade]] = defaultdict(list)
+    for trade in trades:
+        buckets[trade["instrument_name"], bucket_start(level, trade["timestamp"])].append(trade)
+    return {key: _candle(bucket) for key, bucket in buckets.items()}
+
+
+def _candle(trades: list[Trade]) -> dict[str, Any]:
+    trades = sorted(trades, key=lambda trade: (trade["timestamp"], trade["trade_seq"]))
+    sizes = [(trade, *volume_and_notional(trade)) for trade in trades]
+    prices = [trade["price"] for trade in trades]
+    ivs = [trade["iv"] for trade in trades if trade.get("iv") is not None] or [None]
+
+    def volume_of(field: str, values: tuple[str | None, ...], *, among: bool = True) -> Decimal:
+        return sum(
+            (volume for trade, volume, _ in sizes if (trade.get(field) in values) is among), Decimal(0)
+        )
+
+    return {
+        "kind": trades[0]["kind"],
+        "open": prices[0],
+        "high": max(prices),
+        "low": min(prices),
+        "close": prices[-1],
+        "volume": sum((volume for _, volume, _ in sizes), Decimal(0)),
+        "notional": sum((notional for _, _, notional in sizes), Decimal(0)),
+        "buy_volume": volume_of("direction", ("buy",)),
+        "sell_volume": volume_of("direction", ("sell",)),
+        "block_volume": volume_of("block_trade_id", (None,), among=False),
+        "liquidation_volume": volume_of("liquidation", (None,), among=False),
+        "trade_count": len(trades),
+        "iv_open": ivs[0],
+        "iv_high": max(ivs) if ivs != [None] else None,
+        "iv_low": min(ivs) if ivs != [None] else None,
+        "iv_close": ivs[-1],
+    }
+
+
+def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
+    """Every trade once, in its newest version, field by field; every candle, to the last digit."""
+    truth = newest_trades(loads)
+    rows = dbt.rows("SELECT * REPLACE (toUnixTimestamp64Milli(timestamp) AS timestamp) FROM deribit.trades")
+    shown = {(row["instrument_name"], row["trade_seq"]): row for row in rows}
+    assert len(rows) == len(shown) == len(truth)
+    for expected in truth:
+        row = shown[expected["instrument_name"], expected["trade_seq"]]
+        assert {name: row[name] for name in expected} == expected
+    for level in LEVELS:
+        assert_candles(dbt, truth, level)
+
+
+def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
+    """The level's view shows exactly the candles of `truth`."""
+    expected, shown = candles(truth, level), dbt.candles(level)
+    assert shown.keys() == expected.keys(), level
+    for key, candle in expected.items():
+        vwap, _ = shown[key].pop("vwap"), shown[key].pop("underlying")
+        assert shown[key] == candle, (level, key)
+        if candle["volume"]:
+            assert math.isclose(vwap, candle["notional"] / candle["volume"], rel_tol=1e-12)

@@ -1,0 +1,114 @@
+"""The project's own command lines, run as a user runs them."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from extract.cli.main import main
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.paths import ROOT
+
+BIN = Path(sys.executable).parent
+PATIENCE_S = 180
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class UserShell:
+    """A shell of a user's whose local ClickHouse is the tests' server and whose directories are the test's own."""
+
+    env: dict[str, str]
+
+    def run(self, *words: str, cwd: Path = ROOT, **env: str) -> Done:
+        """Runs `words[0]` of the virtual environment; never raises for its exit code."""
+        done = subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            cwd=cwd,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *words: str, cwd: Path = ROOT, **env: str) -> Done:
+        """As `run`, for a command that has to succeed."""
+        done = self.run(*words, cwd=cwd, **env)
+        assert done.code == 0, f"{' '.join(words)} ended with {done.code}:\n{done.said}"
+        return done
+
+    def at(self, exchange: object) -> UserShell:
+        """The same shell, pointed at a sandbox exchange."""
+        urls = {
+            "SOURCES__DERIBIT__API_URL": exchange.url,
+            "SOURCES__DERIBIT__HISTORY_URL": exchange.history_url,
+        }
+        return UserShell(self.env | urls)
+
+
+def tape_here(*words: str) -> Done:
+    """`tape WORDS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tape", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def shell(clean_clickhouse: ClickHouseSettings, tmp_path: Path) -> UserShell:
+    """A new user: nothing in ClickHouse, nothing on disk; no exchange can be reached but one that is named."""
+    return UserShell(environment(clean_clickhouse, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def module_shell(
+    clickhouse: ClickHouseSettings,
+    drop_databases: Callable[[], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> UserShell:
+    """As `shell`, for tests of one module that look at one run."""
+    drop_databases()
+    return UserShell(environment(clickhouse, tmp_path_factory.mktemp("user")))
+
+
+def environment(clickhouse: ClickHouseSettings, home: Path) -> dict[str, str]:
+    """What of our own environment a command may see, and where the test's directories are."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    nowhere = "http://127.0.0.1:9/api/v2"
+    return kept | {
+        "CLICKHOUSE_MODE": "local",
+        "CLICKHOUSE_LOCAL_HOST": clickhouse.host,
+        "CLICKHOUSE_LOCAL_PORT": str(clickhouse.port),
+        "CLICKHOUSE_LOCAL_USER": clickhouse.user,
+        "CLICKHOUSE_LOCAL_PASSWORD": clickhouse.password,
+        "TAPE_DIR": str(home / "tape"),
+        "DBT_TARGET_PATH": str(home / "target"),
+        "DBT_LOG_PATH": str(home / "logs"),
+        "SOURCES__DERIBIT__API_URL": nowhere,
+        "SOURCES__DERIBIT__HISTORY_URL": nowhere,
+        "SOURCES__DERIBIT__REQUESTS_PER_SECOND": "1000",
+        "PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX", ""),
+    }

@@ -1,0 +1,51 @@
+"""Servers of the tests' own, and a way to ask them as anybody."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extract.clickhouse.embedded import server
+from extract.clickhouse.embedded.probe import free_port
+from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, ClickHouseSettings
+
+
+@pytest.fixture
+def settings() -> ClickHouseSettings:
+    """A free port on which nothing runs yet."""
+    return ClickHouseSettings("local", "127.0.0.1", free_port(), LOCAL_USER, LOCAL_DEVELOPMENT_PASSWORD)
+
+
+@pytest.fixture
+def own_dir(tmp_path: Path) -> Iterator[Path]:
+    """A TAPE_DIR in which a test may start servers; what it leaves running is stopped."""
+    yield tmp_path / "tape"
+    server.down(tmp_path / "tape", timeout_s=5.0)
+
+
+def ask(
+    settings: ClickHouseSettings, sql: str, *, user: str | None = None, password: str | None = None
+) -> str:
+    """The answer to `sql` over HTTP, as text; an error is text too. `user` "" sends no credentials at all."""
+    who = replace(settings, user=settings.user if user is None else user)
+    key = settings.password if password is None else password
+    headers = {}
+    if who.user:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{who.user}:{key}".encode()).decode()
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=20)
+    try:
+        connection.request("POST", "/", body=sql.encode(), headers=headers)
+        return connection.getresponse().read().decode().strip()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def query(clickhouse: ClickHouseSettings) -> Callable[..., str]:
+    """`ask` bound to the shared server."""
+    return lambda sql, **who: ask(clickhouse, sql, **who)

@@ -1,0 +1,235 @@
+"""Against a hostile exchange every loop ends, in an error that names the contradiction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extract.deribit.client import DeribitClient
+from extract.errors import ProofError
+from extract.sweep.fetch_slice import MOST_PAGES, sweep_slice
+from extract.sweep.ledger import SeqRange
+from extract.sweep.repair import repair
+from extract.sweep.slices import Slice
+from extract.sweep.state import Span, Stream, StreamState
+from extract.sweep.stream_window import StreamSweep
+from extract.sweep.time_pager import CursorStuckError, OutsideRangeError, UnreadablePageError
+from extract.sweep.window import WindowReport, sweep_window
+from tests.support.contradictory_exchange import client_of, page
+from tests.support.histories import BEGIN_MS, trade
+
+FUTURES = Stream("BTC", "future")
+HOUR_MS = 3_600_000
+SIZE = 20
+FULL = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 1_000) for n in range(1, SIZE + 1)]
+CROWD = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + 500) for n in range(1, SIZE + 1)]
+
+
+def always(trades: list[dict[str, Any]]) -> DeribitClient:
+    return client_of(lambda method, params: page(trades, more=True), page_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("trades", "error", "names"),
+    [
+        (FULL, OutsideRangeError, "another time"),
+        ([each | {"timestamp": 5} for each in FULL], OutsideRangeError, "another time"),
+        (CROWD, CursorStuckError, f"Trade {1_000_000 + SIZE}"),
+        ([each | {"trade_id": "odd"} for each in CROWD], UnreadablePageError, "'odd'"),
+        ([{"odd": 1}] * SIZE, UnreadablePageError, "names no time"),
+        (
+            [each | {"instrument_name": "ETH-PERPETUAL"} for each in CROWD[:3]],
+            OutsideRangeError,
+            "ETH-PERPETUAL",
+        ),
+    ],
+    ids=["the same page", "rows of another time", "one moment", "odd ids", "no records", "another currency"],
+)
+@pytest.mark.parametrize("is_probe", [True, False])
+def test_a_slice_ends_in_an_error(
+    trades: list[dict[str, Any]], error: type[ProofError], names: str, is_probe: bool
+) -> None:
+    """The same full page for ever, rows that were not asked for: named, neither looped over nor passed."""
+
+    def sweep(client: DeribitClient) -> None:
+        part = Slice(BEGIN_MS, BEGIN_MS + HOUR_MS, is_probe)
+        while part.start_ms <= part.end_ms:
+            done = sweep_slice(client, client.history, FUTURES, part)
+            part = Slice(done.end_ms + 1, part.end_ms, is_probe)
+
+    with always(trades) as client, pytest.raises(error, match=names):
+        sweep(client)
+
+
+@pytest.mark.parametrize(
+    ("trades", "names"),
+    [
+        (FULL, "full page of others"),
+        ([FULL[0] | {"instrument_name": "ETH-PERPETUAL"}], "one of ETH-PERPETUAL"),
+    ],
+)
+def test_a_repair_ends_in_an_error(trades: list[dict[str, Any]], names: str) -> None:
+    """Other seqs, or another instrument's: no range is called absent on such an answer."""
+    with always(trades) as client, pytest.raises(OutsideRangeError, match=names):
+        list(repair(client, [SeqRange("BTC-PERPETUAL", 100, 200)]))
+
+
+def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowReport, StreamState, int]:
+    state, report = StreamState(), WindowReport()
+    [span] = state.wanted(since_ms, now_ms)
+    sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
+    tables = list(sweep_window(client, [sweep], in_flight=2, budget=10_000, report=report))
+    return report, state, sum(table.num_rows for table in tables)
+
+
+def honest(trades: list[dict[str, Any]], **envelope: Any) -> Callable[[str, dict[str, str]], Any]:
+    """An exchange of a few trades, by time and by seq."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if "start_seq" in params:
+            first, last = int(params["start_seq"]), int(params["end_seq"])
+            return page([each for each in trades if first <= each["trade_seq"] <= last], **envelope)
+        first, last = int(params["start_timestamp"]), int(params["end_timestamp"])
+        return page([each for each in trades if first <= each["timestamp"] <= last], **envelope)
+
+    return answer
+
+
+def test_a_rejected_record_is_neither_absent_nor_asked_for() -> None:
+    """It is there, although it cannot be typed: its seq is no hole."""
+    trades = [FULL[0], FULL[1] | {"price": {}}, FULL[2]]
+    with client_of(honest(trades)) as client:
+        report, _, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+    assert rows == 2
+    assert report.absent == []
+    assert len(report.rejected) == 1
+
+
+def test_a_range_is_not_called_absent_beside_a_record_without_a_seq() -> None:
+    """The record that cannot be read may be the missing one."""
+    trades = [FULL[0], FULL[1] | {"trade_seq": {}}, FULL[2]]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if "start_seq" in params:
+            return page([trades[1]])
+        return honest([FULL[0], FULL[2]])(method, params)
+
+    with client_of(answer) as client:
+        report, _, _ = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+    assert report.absent == []
+    assert report.rejected
+
+
+def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() -> None:
+    """What is seconds old may only be late; the next run proves it again."""
+    trades = [FULL[0], FULL[2]]
+    with client_of(honest(trades)) as client:
+        report, state, rows = window(client, FULL[2]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
+        assert (rows, report.absent) == (2, [])
+        now_ms = FULL[2]["timestamp"] + HOUR_MS
+        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
+        report = WindowReport()
+        assert not list(sweep_window(client, [sweep], in_flight=1, budget=9, report=report))
+        assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", 2, 2)]
+
+
+def test_restated_trades_are_new_versions_and_counted() -> None:
+    """The same key with another content comes again; the same content does not."""
+    now_ms = FULL[2]["timestamp"] + 5_000
+    with client_of(honest(FULL[:3])) as client:
+        _, state, _ = window(client, now_ms, BEGIN_MS)
+    with client_of(honest([FULL[0], FULL[1] | {"price": 1.5}, FULL[2]])) as client:
+        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
+        report = WindowReport()
+        [table] = sweep_window(client, [sweep], in_flight=1, budget=9, report=report)
+    assert table.column("price").to_pylist() == [1.5]
+    assert (report.restated, report.known, report.trades) == (1, 2, 1)
+
+
+def test_the_hole_of_the_live_host_is_refused_by_the_exchanges_own_clock() -> None:
+    """A machine that slept a day between question and answer does not take an empty page for no trades."""
+    late_us = (BEGIN_MS + 25 * HOUR_MS) * 1_000
+    with client_of(honest([], usIn=late_us)) as client, pytest.raises(ProofError, match="24 hours"):
+        window(client, BEGIN_MS, BEGIN_MS - 60_000)
+
+
+def test_an_instrument_that_no_host_knows_is_a_contradiction() -> None:
+    """Its trades were shown and cannot be fetched by name: said, not called absent."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if "start_seq" in params:
+            data = {"param": "instrument_name", "reason": "not found"}
+            return {"error": {"code": -32602, "message": "Invalid params", "data": data}}
+        return honest([FULL[0], FULL[2]])(method, params)
+
+    with client_of(answer) as client, pytest.raises(ProofError, match=r"BTC-PERPETUAL.*no such instrument"):
+        window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+
+
+def test_a_dense_slice_is_left_early_and_its_rest_fetched() -> None:
+    """A slice never holds more than a few pages, however dense: the peak does not grow with the work."""
+    trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 100) for n in range(1, 400)]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        found = honest(trades)(method, params)
+        found["result"]["trades"] = found["result"]["trades"][: int(params["count"])]
+        return found
+
+    with client_of(answer, page_size=SIZE) as client:
+        done = sweep_slice(client, client.history, FUTURES, Slice(BEGIN_MS, BEGIN_MS + HOUR_MS))
+        assert done.end_ms < BEGIN_MS + HOUR_MS
+        assert 2 * SIZE < done.table.num_rows <= MOST_PAGES * SIZE
+        _, _, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+    assert rows == len(trades)
+
+
+def test_a_window_ends_when_its_budget_is_spent() -> None:
+    """What a kill can cost is bounded: the budget, and the slices that were under way."""
+    trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 10_000) for n in range(1, 300)]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        found = honest(trades)(method, params)
+        found["result"]["trades"] = found["result"]["trades"][: int(params["count"])]
+        return found
+
+    now_ms = BEGIN_MS + 10 * HOUR_MS
+    with client_of(answer, page_size=SIZE) as client:
+        state, report = StreamState(), WindowReport()
+        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, more=False)
+        tables = list(sweep_window(client, [sweep], in_flight=2, budget=50, report=report))
+    rows = sum(table.num_rows for table in tables)
+    assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
+    assert not report.is_last
+    [covered] = state.covered
+    assert rows == sum(covered.start_ms <= each["timestamp"] <= covered.end_ms for each in trades)
+
+
+def test_the_join_of_two_covered_times_is_proven() -> None:
+    """A trade that no page by time shows, between an earlier window's last and a later one's first, is fetched."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        whole = [each | {"new_field": 1} if each["trade_seq"] == 10 else each for each in FULL]
+        shown = whole if "start_seq" in params else [each for each in FULL if each["trade_seq"] != 10]
+        return honest(shown)(method, params)
+
+    now_ms, middle_ms = BEGIN_MS + HOUR_MS, FULL[10]["timestamp"]
+    with client_of(answer) as client:
+        _, state, rows = window(client, now_ms, middle_ms)
+        assert rows == 10
+        [span] = state.wanted(BEGIN_MS, middle_ms)
+        report = WindowReport()
+        sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
+        tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
+    assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
+    assert tables[-1].column("trade_seq").to_pylist() == [10]
+
+
+def test_a_repaired_trade_comes_once_under_whatever_ids() -> None:
+    """Two versions of a trade on one page, each with an id of its own: the latest is taken."""
+    first = trade("BTC-PERPETUAL", 1, 1, BEGIN_MS)
+    restated = first | {"trade_id": "2", "price": 7.0}
+    client = client_of(lambda method, params: page([first, restated]))
+    (found,) = repair(client, [SeqRange("BTC-PERPETUAL", 1, 1)])
+    assert found.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]

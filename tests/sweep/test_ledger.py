@@ -1,0 +1,66 @@
+"""The proof over trade_seq, against a naive set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.sweep.ledger import SeqLedger, SeqRange, missing_in
+
+
+def ranges(seqs: set[int]) -> list[tuple[int, int]]:
+    starts = sorted(seq for seq in seqs if seq - 1 not in seqs)
+    ends = sorted(seq for seq in seqs if seq + 1 not in seqs)
+    return list(zip(starts, ends, strict=True))
+
+
+@given(st.lists(st.integers(1, 60)), st.integers(1, 60), st.integers(0, 60))
+def test_missing_in_is_the_set_difference(seqs: list[int], first: int, last: int) -> None:
+    expected = ranges(set(range(first, last + 1)) - set(seqs))
+    assert missing_in(np.array(seqs, dtype=np.int64), first, last) == expected
+
+
+named = st.dictionaries(st.sampled_from(["A", "B", "C"]), st.sets(st.integers(1, 40), min_size=1))
+edges = st.dictionaries(st.sampled_from(["A", "B", "C"]), st.integers(1, 40))
+
+
+@given(named, edges, edges, st.booleans())
+def test_the_ledger_tells_what_is_missing_of_each(
+    seen: dict[str, set[int]], before: dict[str, int], after: dict[str, int], whole: bool
+) -> None:
+    """From behind the known last, else from 1 or the first seen; up to the last seen or before the known first."""
+    ledger = SeqLedger()
+    for name, seqs in seen.items():
+        for part in (sorted(seqs)[::2], sorted(seqs)[1::2]):
+            ledger.add(
+                pa.table({"instrument_name": [name] * len(part), "trade_seq": pa.array(part, pa.int64())})
+            )
+    expected = []
+    for name in {*seen, *after}:
+        seqs = seen.get(name, set())
+        if name in before:
+            first = before[name] + 1
+        elif whole:
+            first = 1
+        elif seqs:
+            first = min(seqs)
+        else:
+            continue
+        last = max(max(seqs, default=0), after.get(name, 0) - 1)
+        expected += [SeqRange(name, *hole) for hole in ranges(set(range(first, last + 1)) - seqs)]
+    assert sorted(ledger.missing(before, after, whole)) == sorted(expected)
+    assert ledger.last_seqs() == {name: max(seqs) for name, seqs in seen.items()}
+    assert ledger.first_seqs() == {name: min(seqs) for name, seqs in seen.items()}
+
+
+def test_a_record_that_could_not_be_typed_is_not_missing() -> None:
+    ledger = SeqLedger()
+    ledger.add(pa.table({"instrument_name": ["A", "A"], "trade_seq": [1, 3]}))
+    ledger.add_one("A", 2)
+    assert ledger.missing({}, {}, True) == []
+
+
+def test_an_empty_ledger_misses_nothing() -> None:
+    assert SeqLedger().missing({"A": 5}, {}, True) == []

@@ -1,0 +1,104 @@
+"""The planner of slices: all of the time once, in pieces that fit a page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.sweep.slices import MAX_GROWTH, Pace, Slice, SlicePlanner
+
+
+@given(st.integers(0, 5_000), st.integers(2, 50), st.lists(st.integers(0, 200), max_size=30), st.data())
+def test_slices_cover_the_time_once(span_ms: int, page: int, rows: list[int], data: st.DataObject) -> None:
+    """Whatever the density and wherever a slice ends early, their parts are the whole, without overlap."""
+    planner = SlicePlanner(0, span_ms, page)
+    done: list[tuple[int, int]] = []
+    while (part := planner.next()) is not None:
+        early = data.draw(st.booleans()) if len(rows) else False
+        end_ms = data.draw(st.integers(part.start_ms, part.end_ms)) if early else part.end_ms
+        done.append((part.start_ms, end_ms))
+        planner.observe(part, part.start_ms, end_ms, rows.pop() if rows else 0)
+    assert planner.is_drained
+    assert planner.done_ms == span_ms
+    assert sorted(done)[0][0] == 0
+    assert all(
+        after[0] == before[1] + 1 for before, after in zip(sorted(done), sorted(done)[1:], strict=False)
+    )
+    assert max(end for _, end in done) == span_ms
+
+
+def test_nothing_is_handed_out_while_the_probe_is_out() -> None:
+    planner = SlicePlanner(0, 1_000, 10)
+    assert planner.next() == Slice(0, 1_000, is_probe=True)
+    assert planner.next() is None
+    assert not planner.is_drained
+
+
+def test_a_slice_grows_in_silence_and_shrinks_in_a_crowd() -> None:
+    """Up to eight times the one before; down at once. Silence ends even a millisecond's slices, at any page."""
+    planner = SlicePlanner(0, 10**9, 2)
+    planner.observe(planner.next(), 0, 0, 6)
+    lengths = []
+    for _ in range(4):
+        part = planner.next()
+        planner.observe(part, None, part.end_ms, 0)
+        lengths.append(part.end_ms - part.start_ms + 1)
+    assert lengths == [1, MAX_GROWTH, MAX_GROWTH**2, MAX_GROWTH**3]
+    part = planner.next()
+    planner.observe(part, part.start_ms, part.end_ms, 4_096)
+    crowded = planner.next()
+    assert crowded.end_ms - crowded.start_ms < 8
+
+
+def test_rests_come_first_and_alone_when_asked_for() -> None:
+    """A window that is full still ends without a gap in time."""
+    planner = SlicePlanner(0, 1_000, 10)
+    planner.observe(planner.next(), 0, 9, 10)
+    part = planner.next()
+    planner.observe(part, part.start_ms, part.start_ms + 1, 100)
+    rest = planner.next(rests_only=True)
+    assert rest.start_ms == part.start_ms + 2
+    planner.observe(rest, rest.start_ms, rest.end_ms, 0)
+    while more := planner.next(rests_only=True):
+        planner.observe(more, None, more.end_ms, 0)
+    assert planner.done_ms == part.end_ms
+
+
+def test_the_years_before_the_first_trade_do_not_count() -> None:
+    """A probe's density is taken from its first trade on."""
+    planner = SlicePlanner(0, 10**12, 100)
+    planner.observe(planner.next(), 10**11, 10**11 + 999, 100)
+    part = planner.next()
+    assert part.end_ms - part.start_ms + 1 == 2_800
+
+
+def test_a_known_pace_needs_no_probe() -> None:
+    planner = SlicePlanner(0, 1_000, 10, Pace(100))
+    assert planner.next() == Slice(0, 99)
+    assert planner.next() == Slice(100, 199)
+
+
+def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
+    """What is known of the time to come decides: a burst makes the slices longer until it is forgotten."""
+    pace = Pace.of(1_000, 100, 100)
+    lengths = [pace.length_ms]
+    for rows in (280, 280, 280, 280, 280, 95, 190, 95):
+        span_ms = pace.length_ms
+        pace.learn(span_ms, rows, 100)
+        lengths.append(pace.length_ms)
+    assert lengths[:5] == [2_800] * 5
+    assert lengths[5:7] == [950] * 2
+    assert lengths[7] == 1_400
+    assert lengths[8] == 4_127
+
+
+def test_a_remainder_too_short_to_tell_changes_nothing() -> None:
+    """A millisecond of silence would make the next slices short again, one after another."""
+    pace = Pace.of(1_000, 100, 100)
+    before = replace(pace)
+    pace.learn(1, 0, 100)
+    assert pace == before
+    pace.learn(2_800, 0, 100)
+    assert pace != before
