@@ -20,11 +20,12 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.decode import decode_page, decode_trades
 from extract.deribit.schema import to_table
+from extract.deribit.streams import Stream
 from extract.retry import RateLimiter
 from extract.sandbox.tape import Tape
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.slices import Slice
-from extract.sweep.state import Span, Stream, StreamState
+from extract.sweep.state import Span, StreamState
 from extract.sweep.stream_window import StreamSweep
 
 ROWS = 10_000

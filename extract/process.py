@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-NUMPY_ALONE = {"OPENBLAS_NUM_THREADS": "1"}
+SINGLE_THREADED_BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 """Environment of a numpy without threads of its own, which would wait in a busy loop."""
 
 
@@ -26,7 +26,7 @@ NATIVE_CLIENT = {
 """Modules of the client of ClickHouse's native protocol, with the names that dlt's destination imports of them."""
 
 
-class _Refusal:
+class _BlockPandas:
     """A finder that says no to pandas, which comes with the embedded ClickHouse.
 
     pyarrow imports it wherever it is, for a third of a second, to tell its arrays from lists.
@@ -40,11 +40,11 @@ class _Refusal:
         return None
 
 
-def begin_lean() -> None:
-    """Before anything large is imported. The collector is off until `undisturbed`: what is imported is no garbage."""
-    sys.meta_path.insert(0, _Refusal())
+def configure_process() -> None:
+    """Before anything large is imported. The collector is off until `gc_frozen`: what is imported is no garbage."""
+    sys.meta_path.insert(0, _BlockPandas())
     _name_native_client()
-    os.environ.update(NUMPY_ALONE)
+    os.environ.update(SINGLE_THREADED_BLAS)
     gc.disable()
     atexit.register(gc.freeze)  # nor at the end, when all of it goes anyway
 
@@ -62,7 +62,7 @@ def _name_native_client() -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def gc_frozen() -> Iterator[None]:
     """The collector leaves alone what was there before: all that was ever imported, again and again."""
     gc.freeze()
     gc.enable()

@@ -14,9 +14,9 @@ from extract.aws.workspace import work
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError, UsageError
 from extract.pipeline.run import RunOptions
-from extract.pipeline.stop import Stop, asked_by_sigterm
+from extract.pipeline.stop import StopSignal, stop_on_sigterm
 
-PATIENCE_S = 20 * 60.0
+WAIT_FOR_OTHER_RUN_S = 20 * 60.0
 """An increment is over in a quarter of an hour at the most."""
 ASKED_AGAIN_S = 5.0
 INTERRUPTED = 128 + signal.SIGTERM
@@ -36,23 +36,23 @@ def backfill(
 
     Example: python -m extract.aws.batch_backfill --since 2016-01-01 --currency BTC
     """
-    stop = Stop()
-    with asked_by_sigterm(stop):
-        is_complete = _when_free(RunOptions(since, until, currencies, kinds), stop)
+    stop = StopSignal()
+    with stop_on_sigterm(stop):
+        is_complete = _run_when_free(RunOptions(since, until, currencies, kinds), stop)
     if not is_complete:
         sys.exit(INTERRUPTED)
 
 
-def _when_free(options: RunOptions, stop: Stop) -> bool:
+def _run_when_free(options: RunOptions, stop: StopSignal) -> bool:
     """Waits for an increment that is at work, and runs; whether all is there that was asked for."""
     # An attempt that was killed is followed by another one of the same job.
     holder = f"batch {os.environ.get('AWS_BATCH_JOB_ID') or uuid.uuid4().hex[:12]}"
-    give_up_s = time.monotonic() + PATIENCE_S
+    give_up_s = time.monotonic() + WAIT_FOR_OTHER_RUN_S
     while True:
         try:
             return work(options, stop, holder).is_complete
         except AnotherRunError as error:
-            if stop.is_due:
+            if stop.is_requested:
                 print(f"Stopped {stop.reason} before another run was over; the same job goes on from there.")
                 return False
             if time.monotonic() > give_up_s:

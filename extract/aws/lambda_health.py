@@ -14,7 +14,7 @@ import boto3
 import click
 
 from extract.aws.lambda_increment import InvocationFailedError
-from extract.aws.workspace import place_to_work
+from extract.aws.workspace import temporary_workspace
 from extract.cli.main import tape
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import TapeError
@@ -33,7 +33,7 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     alarm of CloudWatch on the metric says it.
     """
     try:
-        with place_to_work() as settings, _in_environment(settings):
+        with temporary_workspace() as settings, _in_environment(settings):
             lines = health_lines((event or {}).get("options", ()))
     except click.ClickException as error:
         raise InvocationFailedError(error.format_message()) from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from extract.aws.workspace import told_of, work
+from extract.aws.workspace import summary_to_json, work
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError
 from extract.pipeline.run import RunOptions
-from extract.pipeline.stop import Stop
+from extract.pipeline.stop import StopSignal
 
 WORKING_SHARE = 0.7
 """Of the time that is left; the rest is for finishing the window at work and for loading it."""
@@ -24,9 +24,9 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, Any]
     `event` may narrow it: {"currencies": ["BTC"], "kinds": ["option"], "since": "7d"}. Returns {"status": "done" |
     "more" | "busy", …}; busy: another run, the backfill for example, is at work on the database.
     """
-    stop = Stop(context.get_remaining_time_in_millis() / 1000 * WORKING_SHARE)
+    stop = StopSignal(context.get_remaining_time_in_millis() / 1000 * WORKING_SHARE)
     try:
-        return told_of(work(_options(event or {}), stop, f"lambda {context.function_name}"))
+        return summary_to_json(work(_options(event or {}), stop, f"lambda {context.function_name}"))
     except AnotherRunError as error:
         print(error)
         return {"status": "busy", "notes": [str(error)]}

@@ -14,36 +14,36 @@ from extract.aws.secret import settings_from_secret
 from extract.cli.run_summary import notes, print_summary
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.pipeline.run import RunOptions, RunSummary, run
-from extract.pipeline.stop import Stop
+from extract.pipeline.stop import StopSignal
 
-PLACE = Path(tempfile.gettempdir()) / "deribit-tape"
+WORKSPACE = Path(tempfile.gettempdir()) / "deribit-tape"
 
 
 @contextmanager
-def place_to_work() -> Iterator[ClickHouseSettings]:
+def temporary_workspace() -> Iterator[ClickHouseSettings]:
     """An empty TAPE_DIR in /tmp and the settings from the secret, for the length of the block.
 
     What an invocation that was cut off left in a warm /tmp is deleted and not gone on with: whoever ran meanwhile has
     gone on from the state in ClickHouse. The place bears the same name each time, so that connections stay warm.
     """
-    shutil.rmtree(PLACE, ignore_errors=True)
-    PLACE.mkdir(mode=0o700)
-    os.environ["TAPE_DIR"] = str(PLACE)
+    shutil.rmtree(WORKSPACE, ignore_errors=True)
+    WORKSPACE.mkdir(mode=0o700)
+    os.environ["TAPE_DIR"] = str(WORKSPACE)
     try:
-        yield settings_from_secret(PLACE)
+        yield settings_from_secret(WORKSPACE)
     finally:
-        shutil.rmtree(PLACE, ignore_errors=True)
+        shutil.rmtree(WORKSPACE, ignore_errors=True)
 
 
-def work(options: RunOptions, stop: Stop, holder: str) -> RunSummary:
+def work(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
     """One run, from the state in ClickHouse; its summary is printed."""
-    with place_to_work() as settings:
+    with temporary_workspace() as settings:
         summary = run(options, stop=stop, settings=settings, holder=holder)
     print_summary(summary)
     return summary
 
 
-def told_of(summary: RunSummary) -> dict[str, Any]:
+def summary_to_json(summary: RunSummary) -> dict[str, Any]:
     """The summary for machines."""
     return {
         "status": "done" if summary.is_complete else "more",

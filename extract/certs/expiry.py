@@ -27,7 +27,7 @@ PREFIX = "CLICKHOUSE_CLOUD_"
 
 
 @dataclass(frozen=True)
-class Life:
+class CertificateStatus:
     """One certificate. `days_left` is whole days, below 0 for one that has expired, None for one that cannot be read."""
 
     name: str
@@ -55,44 +55,44 @@ class Life:
         }
 
 
-def configured_certificates(env: Mapping[str, str] = os.environ) -> list[Life]:
+def configured_certificates(env: Mapping[str, str] = os.environ) -> list[CertificateStatus]:
     """Those that CLICKHOUSE_CLOUD_* names: authority, client, and the server's own over the wire. Empty for none."""
-    found: list[Life] = []
+    found: list[CertificateStatus] = []
     for variable in (f"{PREFIX}CA_CERT", f"{PREFIX}CLIENT_CERT"):
         if path := env.get(variable):
             found += file_lives(variable, Path(path))
     client, key = env.get(f"{PREFIX}CLIENT_CERT"), env.get(f"{PREFIX}CLIENT_KEY")
-    if client and key and (problem := _pair_problem(Path(client), Path(key))):
-        found.append(Life(f"{PREFIX}CLIENT_KEY", key, problem=problem))
+    if client and key and (problem := _key_problem(Path(client), Path(key))):
+        found.append(CertificateStatus(f"{PREFIX}CLIENT_KEY", key, problem=problem))
     if env.get(f"{PREFIX}HOST"):
-        found.append(wire_life(*cloud_address(env)))
+        found.append(server_certificate(*cloud_address(env)))
     return found
 
 
-def stored_certificates(environment: str | None = None) -> list[Life]:
+def stored_certificates(environment: str | None = None) -> list[CertificateStatus]:
     """Those of one environment of `tape certs`, or of all."""
-    found: list[Life] = []
+    found: list[CertificateStatus] = []
     for each in [environment] if environment else environments():
         for path in CertificateStore(each).files():
             found += file_lives(f"{each} {path.stem}", path)
             key = path.with_suffix(".key")
-            if path.stem != "ca-before" and (problem := _pair_problem(path, key)):
-                found.append(Life(f"{each} {path.stem} key", str(key), problem=problem))
+            if path.stem != "ca-before" and (problem := _key_problem(path, key)):
+                found.append(CertificateStatus(f"{each} {path.stem} key", str(key), problem=problem))
     return found
 
 
-def file_lives(name: str, path: Path) -> Iterator[Life]:
+def file_lives(name: str, path: Path) -> Iterator[CertificateStatus]:
     """Every certificate of a file; one with a problem if it holds none."""
     try:
         certificates = load_certificates(path)
     except UsageError as error:
-        yield Life(name, str(path), problem=str(error))
+        yield CertificateStatus(name, str(path), problem=str(error))
         return
     for certificate in certificates:
         yield _life(name, str(path), certificate)
 
 
-def wire_life(host: str, port: int) -> Life:
+def server_certificate(host: str, port: int) -> CertificateStatus:
     """The server's own. Nothing is verified, for an expired one has to be read as well, and nothing is sent."""
     name, source = "server, over the wire", f"{host}:{port}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -107,10 +107,12 @@ def wire_life(host: str, port: int) -> Life:
         return _life(name, source, x509.load_der_x509_certificate(der or b""))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        return Life(name, source, problem=f"The certificate of {source} cannot be read: {reason}.")
+        return CertificateStatus(
+            name, source, problem=f"The certificate of {source} cannot be read: {reason}."
+        )
 
 
-def _life(name: str, source: str, certificate: x509.Certificate) -> Life:
+def _life(name: str, source: str, certificate: x509.Certificate) -> CertificateStatus:
     now = datetime.now(UTC)
     end = certificate.not_valid_after_utc
     problem = None
@@ -119,10 +121,10 @@ def _life(name: str, source: str, certificate: x509.Certificate) -> Life:
     elif end < now:
         problem = f"It has expired on {end:%Y-%m-%d}."
     days = (end - now) // timedelta(days=1)
-    return Life(name, source, certificate.subject.rfc4514_string(), end, days, problem)
+    return CertificateStatus(name, source, certificate.subject.rfc4514_string(), end, days, problem)
 
 
-def _pair_problem(certificate: Path, key: Path) -> str | None:
+def _key_problem(certificate: Path, key: Path) -> str | None:
     """What is wrong between the two files, if the certificate can be read."""
     try:
         public = load_certificates(certificate)[0].public_key()

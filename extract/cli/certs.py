@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from extract.certs.expiry import Life
+    from extract.certs.expiry import CertificateStatus
     from extract.certs.store import CertificateStore
 
 HEADER = ("name", "subject", "not after", "days", "where")
@@ -141,12 +141,12 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
 
     Example: tape certs check --days 14 --server edge.example.com:8443
     """
-    from extract.certs.expiry import configured_certificates, stored_certificates, wire_life
+    from extract.certs.expiry import configured_certificates, server_certificate, stored_certificates
     from extract.errors import CannotTellError
 
     lives = [*stored_certificates(environment), *configured_certificates()]
     if server:
-        lives.append(wire_life(*_address(server)))
+        lives.append(server_certificate(*_address(server)))
     if not lives:
         raise CannotTellError(
             "There is no certificate to check; set CLICKHOUSE_CLOUD_HOST, or make some: tape certs init --host NAME"
@@ -180,12 +180,12 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _show(lives: list[Life], least_days: int, as_json: bool) -> None:
-    from extract.cli.gaps import json_list
-    from extract.cli.output import aligned
+def _show(lives: list[CertificateStatus], least_days: int, as_json: bool) -> None:
+    from extract.cli.gaps import json_lines
+    from extract.cli.output import format_table
 
     if as_json:
-        click.echo(json_list([each.to_json(least_days) for each in lives]))
+        click.echo(json_lines([each.to_json(least_days) for each in lives]))
         return
     rows = [
         (
@@ -197,5 +197,5 @@ def _show(lives: list[Life], least_days: int, as_json: bool) -> None:
         )
         for each in lives
     ]
-    for line in aligned(HEADER, rows):
+    for line in format_table(HEADER, rows):
         click.echo(line)

@@ -152,7 +152,7 @@ def _gb(text: str) -> Decimal:
 
 
 def _show_baseline(found: Baseline, today: date) -> None:
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
     from extract.cost.billing.money import UNKNOWN, usd
 
     click.echo(f"{found.days}: {len(found.days)} days, UTC")
@@ -168,7 +168,7 @@ def _show_baseline(found: Baseline, today: date) -> None:
         rows.append(
             ("both", "", "all of it", usd(found.total), UNKNOWN if found.unread else usd(found.open_usd))
         )
-    for line in aligned(("cloud", "service", "charge", "USD", "may still change"), rows):
+    for line in format_table(("cloud", "service", "charge", "USD", "may still change"), rows):
         click.echo(line)
     for note in found.notes(today):
         click.echo(note)
@@ -203,12 +203,12 @@ def _baseline_json(found: Baseline, today: date) -> dict[str, Any]:
 
 
 def _show_egress(found: Egress) -> None:
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     click.echo(f"{found.days}: {len(found.days)} days, UTC")
     rows = [(source, _gb_text(gb)) for source, gb in found.gb.items()]
     rows.append(("all that is known", _gb_text(found.known_gb)))
-    for line in aligned(("source", "GB"), rows):
+    for line in format_table(("source", "GB"), rows):
         click.echo(line)
     for note in (*found.notes, *found.unread):
         click.echo(note)

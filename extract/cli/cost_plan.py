@@ -83,10 +83,10 @@ def show_plan(found: CostPlan) -> None:
     """Three tables, and the inputs that they rest on."""
     show_estimate(found.estimate)
     click.echo("\nInputs, each of which --set NAME=VALUE changes:")
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     rows = [(each.name, number(each.value), each.unit, each.source) for each in found.inputs.used()]
-    for line in aligned(("input", "value", "unit", "where from"), rows):
+    for line in format_table(("input", "value", "unit", "where from"), rows):
         click.echo(line)
     for note in found.notes:
         click.echo(note)
@@ -94,7 +94,7 @@ def show_plan(found: CostPlan) -> None:
 
 def show_estimate(found: Estimate) -> None:
     """Quantities of the backfill, its dollars and those of holding, and increments by cadence."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
     from extract.cost.billing.money import UNKNOWN, usd
 
     backfill, holding = found.backfill, found.holding
@@ -109,9 +109,9 @@ def show_estimate(found: Estimate) -> None:
         ("compute hours of ClickHouse", f"{backfill.compute_unit_hours:,.3f}"),
         ("hours that it is awake", f"{backfill.awake_hours:,.3f}"),
     ]
-    _table(aligned(("backfill", "figure"), quantities))
+    _table(format_table(("backfill", "figure"), quantities))
     rows = [(name, usd(backfill.usd[name]), usd(holding.usd[name])) for name in SETTINGS]
-    _table(aligned(("USD", "backfill, once", "holding, a month"), rows))
+    _table(format_table(("USD", "backfill, once", "holding, a month"), rows))
     if None in holding.usd.values():
         click.echo(f"{UNKNOWN}: it does not fit the disk of the own host (host_disk_gb).")
     rows = [
@@ -135,7 +135,7 @@ def show_estimate(found: Estimate) -> None:
         "hours awake",
         "Lambda",
     )
-    _table(aligned((*header, *SETTINGS[1:], "saved"), rows))
+    _table(format_table((*header, *SETTINGS[1:], "saved"), rows))
     click.echo(
         "USD a month, with holding; saved: on demand against always on. Local is your own machine: 0.00."
     )

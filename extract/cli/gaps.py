@@ -46,13 +46,13 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
 
     scope = Scope.of(currencies, kinds)
     if tails:
-        from extract.coverage.tails import learn_tails
+        from extract.coverage.tails import fetch_last_trades
 
-        report = learn_tails(scope)
+        report = fetch_last_trades(scope)
         click.echo(tails_note(report.asked, report.unknown), err=True)
     found = find_gaps(shared_client(clickhouse_settings()), scope)
     if as_json:
-        click.echo(json_list([gap.to_json() for gap in found]))
+        click.echo(json_lines([gap.to_json() for gap in found]))
     else:
         show(found)
     return int(any(not gap.known_absent for gap in found))
@@ -86,14 +86,14 @@ def repair(again: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> 
 
 def show(found: Sequence[Gap]) -> None:
     """The table, and what it comes to in a sentence."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     if found:
         rows = (
             (gap.range.instrument_name, gap.range.first, gap.range.last, len(gap), gap.where, why(gap))
             for gap in found
         )
-        for line in aligned(HEADER, rows):
+        for line in format_table(HEADER, rows):
             click.echo(line)
     click.echo(summary(found))
 
@@ -139,6 +139,6 @@ def tails_note(asked: int, unknown: int) -> str:
     return f"{note} {unknown:,} of them the history host does not know." if unknown else note
 
 
-def json_list(rows: Sequence[dict[str, Any]]) -> str:
+def json_lines(rows: Sequence[dict[str, Any]]) -> str:
     """A JSON list, one element a line."""
     return "[" + ",\n ".join(map(json.dumps, rows)) + "]"

@@ -49,7 +49,7 @@ def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], *
 
     Example: tape health --raw 2h:6h --currency BTC
     """
-    from extract.cli.gaps import json_list
+    from extract.cli.gaps import json_lines
     from extract.coverage.gaps import Scope
     from extract.health.checks import Limits, Thresholds, exit_code
     from extract.health.checks import health as health_of
@@ -57,7 +57,7 @@ def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], *
     thresholds = Thresholds(**{name: Limits(*_limits(name, text)) for name, text in limits.items()})
     checks = health_of(thresholds, Scope.of(currencies, kinds))
     if as_json:
-        click.echo(json_list([check.to_json() for check in checks]))
+        click.echo(json_lines([check.to_json() for check in checks]))
     else:
         show(checks)
     return exit_code(checks)
@@ -65,10 +65,10 @@ def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], *
 
 def show(checks: list[Check]) -> None:
     """A line each; the state in colour on a terminal."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     colours = {"ok": "green", "warn": "yellow", "unknown": "magenta", "alarm": "red"}
-    lines = aligned(HEADER, [(check.state.name.lower(), check.check, check.text) for check in checks])
+    lines = format_table(HEADER, [(check.state.name.lower(), check.check, check.text) for check in checks])
     click.echo(next(lines))
     for check, line in zip(checks, lines, strict=True):
         state = check.state.name.lower()

@@ -20,14 +20,14 @@ def init(target: str | None) -> None:
     """
     from extract.clickhouse.client import shared_client
     from extract.clickhouse.settings import clickhouse_settings
-    from extract.pipeline.session import exclusive_pipeline, run_lock
+    from extract.pipeline.session import open_session, run_lock
     from extract.source.source import empty_tables
 
     settings = clickhouse_settings(target)
     if shared_client(settings).command(f"exists table {RAW_DATABASE}.trades"):
         click.echo(f"{settings.mode} has its raw tables already, in {RAW_DATABASE} at {settings.url}.")
         return
-    with run_lock(), exclusive_pipeline(settings) as exclusive:
+    with run_lock(), open_session(settings) as exclusive:
         exclusive.run(empty_tables())
     click.echo(
         f"{settings.mode} has its raw tables, in {RAW_DATABASE} at {settings.url}; next: dbt run --target {settings.mode}"

@@ -55,12 +55,12 @@ def measure_volume(
 
 def show(found: Volume) -> None:
     """A row for each currency and kind that traded, and all of them together."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     rows = [_row(*each.stream, each) for each in found.streams if each.trades]
     if len(rows) != 1:
         rows.append(_row("all", "", found))
-    for line in aligned(HEADER, rows):
+    for line in format_table(HEADER, rows):
         click.echo(line)
     click.echo(f"{found.day}, UTC, of {found.exchange}; nothing was loaded. `tape cost plan` goes by it.")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 _NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
 
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> Iterator[str]:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> Iterator[str]:
     """Lines of the table; columns of numbers to the right, whole ones with thousands set apart, None as `-`."""
     table = [list(header), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in table) for at in range(len(header))]

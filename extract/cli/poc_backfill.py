@@ -10,7 +10,7 @@ import click
 from extract.cli.gaps import scope_options
 
 if TYPE_CHECKING:
-    from extract.cost.measure.month_backfill import Poc
+    from extract.cost.measure.month_backfill import MonthBackfill
 
 
 @click.command()
@@ -35,9 +35,9 @@ def poc_backfill(month: str, currencies: tuple[str, ...], kinds: tuple[str, ...]
     return 0
 
 
-def show(found: Poc) -> None:
+def show(found: MonthBackfill) -> None:
     """The run's summary with plan beside fact, and the extrapolation."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
     from extract.cli.run_summary import print_summary
     from extract.cost.billing.money import usd
 
@@ -69,14 +69,14 @@ def show(found: Poc) -> None:
         "MB at rest",
         "USD in the cloud",
     )
-    for line in aligned(header, rows):
+    for line in format_table(header, rows):
         click.echo(line)
     if not found.used.is_large:
         click.echo("Requests and hours are assumed: those of so few trades are mostly a run's beginning.")
     click.echo("MB at rest with models; `tape cost plan` shows every input, and what holding it costs.")
 
 
-def poc_json(found: Poc) -> dict[str, Any]:
+def poc_json(found: MonthBackfill) -> dict[str, Any]:
     """Plan and fact by the same names, and the extrapolation; dollars are decimal text."""
     plan = found.summary.plan
     planned = plan and {

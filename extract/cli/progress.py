@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from extract.deribit.client import Traffic
-from extract.sweep.state import EPOCH_MS, Stream
+from extract.deribit.client import RequestStats
+from extract.deribit.streams import EPOCH_MS, Stream
 from extract.times import iso
 
 PLAIN_EVERY_S = 5.0
@@ -36,7 +36,7 @@ class Progress:
         self._until_ms = 0
         self._started = time.monotonic()
         self._printed = self._started
-        self._traffic = Traffic()
+        self._traffic = RequestStats()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Progress:
@@ -57,12 +57,12 @@ class Progress:
             f"{len(streams)} streams ({names}) {since} until {iso(until_ms)}", highlight=False
         )
 
-    def update(self, stream: Stream, rows: int, end_ms: int, traffic: Traffic) -> None:
+    def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         """A slice of `stream` up to `end_ms` arrived with `rows` new trades."""
         line = self._lines.setdefault(stream, _Line(from_ms=end_ms))
         line.trades += rows
         line.covered_ms = max(line.covered_ms, end_ms)
-        self._traffic = traffic
+        self._traffic = stats
         if self._console.is_terminal:
             self._live.update(self._render())
         elif time.monotonic() - self._printed >= PLAIN_EVERY_S:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PLAIN_EVERY_S = 5.0
 
 
-class Tally:
+class ProgressBar:
     """On standard error, as a context manager: `start` says how much there is to do, `add` how much more is done."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -30,7 +30,7 @@ class Tally:
         self._total = self._done = 0
         self._started_s = self._printed_s = time.monotonic()
 
-    def __enter__(self) -> Tally:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:

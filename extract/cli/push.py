@@ -43,14 +43,14 @@ def push(verify: bool, as_json: bool) -> int:
 
 def show(report: PushReport) -> None:
     """What differs, as a table and as commands; then what it all comes to."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     differing = [part for part in report.parts if not part.is_equal]
     if differing:
         rows = (
             (p.label, p.local, p.cloud, p.own, p.lacking, p.changed, p.added, p.restated) for p in differing
         )
-        for line in aligned(HEADER, rows):
+        for line in format_table(HEADER, rows):
             click.echo(line)
     for note in notes(report):
         click.echo(note)

@@ -53,11 +53,11 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
 
 def show(months: list[Month], *, as_json: bool, is_apply: bool) -> None:
     """The table, and what it comes to in a sentence."""
-    from extract.cli.gaps import json_list
-    from extract.cli.output import aligned
+    from extract.cli.gaps import json_lines
+    from extract.cli.output import format_table
 
     if as_json:
-        click.echo(json_list([month.to_json() for month in months]))
+        click.echo(json_lines([month.to_json() for month in months]))
         return
     if not months:
         click.echo("Nothing is older than retention_months in dbt_project/dbt_project.yml keeps.")
@@ -74,7 +74,7 @@ def show(months: list[Month], *, as_json: bool, is_apply: bool) -> None:
         )
         for each in facts
     )
-    for line in aligned(HEADER, rows):
+    for line in format_table(HEADER, rows):
         click.echo(line)
     going = [month for month in months if not month.refusal]
     size = sum(month.bytes for month in going)

@@ -34,7 +34,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     for note in notes(summary):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     if summary.plan:
-        console.print(_beside_plan(summary, summary.plan))
+        console.print(plan_vs_actual(summary, summary.plan))
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -57,8 +57,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _beside_plan(summary: RunSummary, plan: Plan) -> Table:
-    fact = "fact, of this run alone" if plan.begun else "fact"
+def plan_vs_actual(summary: RunSummary, plan: Plan) -> Table:
+    fact = "fact, of this run alone" if plan.partially_run else "fact"
     table = _table(f"planned {plan.planned_at}", **{"plan": "right", fact: "right"})
     new = summary.total + summary.repaired
     table.add_row("trades", f"{plan.trades:,}", f"{new:,}")

@@ -25,12 +25,12 @@ def schema_align(as_json: bool) -> int:
 
     Example: tape schema-align --json
     """
-    from extract.cli.gaps import json_list
+    from extract.cli.gaps import json_lines
     from extract.schema.align import align
 
     found = align()
     if as_json:
-        click.echo(json_list([each.to_json() for each in found]))
+        click.echo(json_lines([each.to_json() for each in found]))
     else:
         show(found)
     return int(bool(found))
@@ -38,12 +38,12 @@ def schema_align(as_json: bool) -> int:
 
 def show(found: list[Difference]) -> None:
     """The table, and what it comes to in a sentence."""
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
 
     if not found:
         click.echo("local and cloud are aligned: with the models' contracts and with each other.")
         return
-    for line in aligned(HEADER, ((d.table, d.thing, d.declared, d.local, d.cloud) for d in found)):
+    for line in format_table(HEADER, ((d.table, d.thing, d.declared, d.local, d.cloud) for d in found)):
         click.echo(line)
     tables = len({each.table for each in found})
     click.echo(f"{len(found):,} differences in {tables:,} tables.")

@@ -26,7 +26,7 @@ def status(as_json: bool) -> None:
 
     Example: tape status --json
     """
-    from extract.cli.output import aligned
+    from extract.cli.output import format_table
     from extract.clickhouse.client import shared_client
     from extract.clickhouse.settings import clickhouse_settings
     from extract.coverage.status import status as status_of
@@ -35,7 +35,7 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([each.to_json() for each in found], indent=1))
         return
-    for line in aligned(HEADER, map(_cells, found)):
+    for line in format_table(HEADER, map(_cells, found)):
         click.echo(line)
     for each in found:
         for (_, end), (start, _) in zip(each.spans, each.spans[1:], strict=False):

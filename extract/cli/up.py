@@ -23,7 +23,7 @@ def up() -> None:
     settings = clickhouse_settings("local")
     outcome = server.up(settings, tape_dir(), tcp_port=_tcp_port())
     where = f"at {settings.url} (user {settings.user}"
-    if outcome.state is server.State.NOT_OURS:
+    if outcome.state is server.State.EXTERNAL:
         click.echo(f"ClickHouse {outcome.version} answers {where}); {outcome.note}.")
     else:
         already = "already " if outcome.state is server.State.ALREADY_UP else ""

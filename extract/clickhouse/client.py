@@ -13,9 +13,9 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
 
-from extract.clickhouse.errors import causes, explain
+from extract.clickhouse.errors import exception_chain, to_tape_error
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.clickhouse.tls import check_certificate_files, refusal
+from extract.clickhouse.tls import check_certificate_files, handshake_error
 from extract.clickhouse.wake import wait_until_awake
 
 CONNECT_TIMEOUT_S = 10
@@ -75,11 +75,11 @@ def open_client(
             **options,
         )
     except (ClickHouseError, OSError) as error:
-        broken = any(isinstance(cause, ssl.SSLEOFError | ConnectionError) for cause in causes(error))
-        raise explain((refusal(settings) if broken else None) or error, settings) from error
+        broken = any(isinstance(cause, ssl.SSLEOFError | ConnectionError) for cause in exception_chain(error))
+        raise to_tape_error((handshake_error(settings) if broken else None) or error, settings) from error
 
 
-def known_settings(client: Client, settings: dict[str, Any]) -> dict[str, Any]:
+def supported_settings(client: Client, settings: dict[str, Any]) -> dict[str, Any]:
     """Without what this server's version does not know or does not let this user change."""
     known = client.server_settings
     return {name: value for name, value in settings.items() if name in known and not known[name].readonly}

@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import explain
+from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 
 _SQL = f"""
@@ -29,5 +29,5 @@ def disk_use(settings: ClickHouseSettings) -> DiskUse:
     try:
         [(size, rows)] = shared_client(settings).query(_SQL).result_rows
     except (ClickHouseError, HTTPError, OSError) as error:
-        raise explain(error, settings) from error
+        raise to_tape_error(error, settings) from error
     return DiskUse(int(size), int(rows))

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as HttpTimeout
 
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.clickhouse.tls import why_refused
+from extract.clickhouse.tls import explain_rejected_certificate
 from extract.errors import FinalError, OutsideError, RetriableError, TapeError, UsageError
 
 UNDEFINED_RELATION_CODES = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
@@ -88,7 +88,7 @@ _UNKNOWN_AUTHORITY = (
 _NO_TLS = "port {port} of {host} does not speak TLS; check {prefix}_PORT."
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
     """`error` and everything it was raised from, urllib3's `reason` included, outermost first."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
@@ -101,9 +101,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
-def explain(error: BaseException, settings: ClickHouseSettings) -> TapeError:
+def to_tape_error(error: BaseException, settings: ClickHouseSettings) -> TapeError:
     """The sentence for `error`: UsageError, RetriableError (worth another try) or FinalError. No secret in it."""
-    chain = list(causes(error))
+    chain = list(exception_chain(error))
     for known in chain:
         if isinstance(known, TapeError):
             return known
@@ -112,7 +112,7 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> TapeError:
 
 def server_code(error: BaseException) -> int | None:
     """ClickHouse's own error code, where the server answered with one."""
-    for cause in causes(error):
+    for cause in exception_chain(error):
         if not isinstance(cause, ClickHouseError):
             continue
         if isinstance(code := getattr(cause, "code", None), int):
@@ -134,7 +134,7 @@ def _tls(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError 
     if isinstance(failure, ssl.SSLCertVerificationError):
         sentence = _VERIFY_SENTENCES.get(failure.verify_code, _UNKNOWN_AUTHORITY)
     elif "ALERT" in str(failure.reason):
-        return UsageError(why_refused(settings))
+        return UsageError(explain_rejected_certificate(settings))
     elif failure.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         sentence = _NO_TLS
     else:

@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import explain, server_code
+from extract.clickhouse.errors import server_code, to_tape_error
 from extract.clickhouse.roles import grants_sql
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import UsageError
@@ -38,7 +38,7 @@ def apply(target: str, passwords: Mapping[str, str]) -> None:
                     "`tape grants --print --users-xml`, or, where `tape up` starts it, run `tape down` and `tape up`."
                 ) from None
             # The server's own words may quote the statement, and with it a password's hash.
-            raise type(reason := explain(error, settings))(_without_hash(str(reason))) from None
+            raise type(reason := to_tape_error(error, settings))(_without_hash(str(reason))) from None
 
 
 def _without_hash(text: str) -> str:

@@ -5,7 +5,7 @@ begin together at least one sees the other, and who sees another gives way. A cl
 run was killed, expires by the server's clock.
 
 Beside it stands which load packages were begun. One that was begun and never finished, and is on no disk that goes on
-with it, has left rows that the next run would load once more: that run takes them away, see `remove_remains`.
+with it, has left rows that the next run would load once more: that run takes them away, see `delete_unfinished_loads`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from extract.clickhouse.client import known_settings
+from extract.clickhouse.client import supported_settings
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.errors import OutsideError, TapeError, UsageError
 
@@ -62,13 +62,13 @@ class AnotherRunError(UsageError):
 class Lease:
     """Held within the block. Two leases of one `holder` never meet: the newer one takes over from a run that is dead.
 
-    `follows_own`: nobody else held it since this holder did. Raises AnotherRunError, naming the holder, where another
+    `resumes_own_run`: nobody else held it since this holder did. Raises AnotherRunError, naming the holder, where another
     run is at work.
     """
 
     def __init__(self, client: Client, holder: str, seconds: float = LEASE_S) -> None:
         self.holder = holder
-        self.follows_own = True
+        self.resumes_own_run = True
         self._client = client
         self._seconds = seconds
         self._id = uuid.uuid4().hex
@@ -83,7 +83,7 @@ class Lease:
             self._client.command(statement)
         self._claim(self._seconds)
         rows = self._client.query(
-            _OTHERS, {"lease_id": self._id}, settings=known_settings(self._client, _READ)
+            _OTHERS, {"lease_id": self._id}, settings=supported_settings(self._client, _READ)
         ).result_rows
         for holder, left_ms, _ in rows:
             if left_ms > 0 and holder != self.holder:
@@ -92,7 +92,7 @@ class Lease:
                     f"Another run is at work on this database ({holder}); wait for it or stop it. "
                     f"If it was killed, it counts as dead in {left_ms / 1000:.0f} s."
                 )
-        self.follows_own = next((holder == self.holder for holder, _, held in rows if held), True)
+        self.resumes_own_run = next((holder == self.holder for holder, _, held in rows if held), True)
         self._is_held = True
         self._claim(self._seconds)
         self._thread.start()
@@ -135,12 +135,12 @@ class Lease:
                 "is_held": self._is_held,
                 "ms": int(seconds * 1000),
             },
-            settings=known_settings(self._client, {"async_insert": 0}),
+            settings=supported_settings(self._client, {"async_insert": 0}),
         )
         self._valid_until_s = valid_until_s
 
 
-def remove_remains(client: Client) -> list[str]:
+def delete_unfinished_loads(client: Client) -> list[str]:
     """Takes the rows of packages away that were begun and never finished; their load ids. The caller holds the lease.
 
     What is still on the caller's own disk has been loaded by then.
@@ -172,5 +172,5 @@ def remove_remains(client: Client) -> list[str]:
 
 
 def _column(client: Client, sql: str, ids: Sequence[str] = ()) -> list[str]:
-    rows = client.query(sql, {"ids": list(ids)}, settings=known_settings(client, _READ)).result_rows
+    rows = client.query(sql, {"ids": list(ids)}, settings=supported_settings(client, _READ)).result_rows
     return [value for (value,) in rows]

@@ -41,7 +41,7 @@ def check_certificate_files(settings: ClickHouseSettings) -> None:
         ) from None
 
 
-def refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
+def handshake_error(settings: ClickHouseSettings) -> ssl.SSLError | None:
     """What the server says about our client certificate, if it refuses it.
 
     In TLS 1.3 a server says so after the handshake. Whoever writes first, as HTTP does, may meet a broken
@@ -65,7 +65,7 @@ def refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
     return None
 
 
-def why_refused(settings: ClickHouseSettings) -> str:
+def explain_rejected_certificate(settings: ClickHouseSettings) -> str:
     """Which is wrong with our client certificate that the server refuses, in one sentence."""
     prefix = f"CLICKHOUSE_{settings.mode.upper()}"
     if not settings.client_cert:

@@ -10,13 +10,13 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
-from extract.clickhouse.errors import explain
+from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.coverage.gaps_sql import coverage_sql, gaps_sql
 from extract.deribit.config import KINDS
+from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError, UsageError
 from extract.sweep.ledger import SeqRange
-from extract.sweep.state import EPOCH_MS, Stream
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,22 @@ def find_gaps(client: Client, scope: Scope = EVERYTHING) -> list[Gap]:
     tables = require_covered(client, scope)
     return [
         Gap(Stream(currency, kind), SeqRange(name, first, last), where, bool(absent), bool(rejected))
-        for name, currency, kind, first, last, where, absent, rejected in ask(client, gaps_sql(tables), scope)
+        for name, currency, kind, first, last, where, absent, rejected in query_rows(
+            client, gaps_sql(tables), scope
+        )
     ]
 
 
-def covered(client: Client, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
+def covered_spans(client: Client, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
     """(currency, kind, covered_from, covered_to) of each span of covered time, ascending."""
-    return ask(client, coverage_sql(), scope)
+    return query_rows(client, coverage_sql(), scope)
 
 
 def raw_tables(client: Client) -> set[str]:
     """Names of the tables that the runs so far have made."""
     return {
-        name for (name,) in ask(client, f"select name from system.tables where database = '{RAW_DATABASE}'")
+        name
+        for (name,) in query_rows(client, f"select name from system.tables where database = '{RAW_DATABASE}'")
     }
 
 
@@ -103,7 +106,7 @@ def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
     tables = raw_tables(client)
     if not {"trades", "coverage"} <= tables:
         raise CannotTellError(f"Nothing is loaded yet, so nothing can be proven; run `{scope.command}`.")
-    streams = [row[:2] for row in covered(client, scope)]
+    streams = [row[:2] for row in covered_spans(client, scope)]
     lacking = [name for name in scope.currencies if name not in {currency for currency, _ in streams}]
     lacking += [name for name in scope.kinds if name not in {kind for _, kind in streams}]
     if lacking or not streams:
@@ -114,9 +117,9 @@ def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
     return tables
 
 
-def ask(client: Client, sql: str, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
+def query_rows(client: Client, sql: str, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
     """Rows of a statement with the parameters of `scope`. Raises OutsideError or UsageError where it fails."""
     try:
         return list(client.query(sql, parameters=scope.parameters).result_rows)
     except (ClickHouseError, HTTPError, OSError) as error:
-        raise explain(error, clickhouse_settings()) from error
+        raise to_tape_error(error, clickhouse_settings()) from error

@@ -269,15 +269,15 @@ select * from final"""
 
 def gaps_sql(tables: Collection[str]) -> str:
     """The statement for a raw database that has `tables`. One row per range, ordered, with whose it is and why."""
-    return rendered(f"with {COVERED},\n{_GAPS}", tables)
+    return render(f"with {COVERED},\n{_GAPS}", tables)
 
 
 def coverage_sql() -> str:
     """The spans of time that are covered, of the same parameters: currency, kind, covered_from, covered_to."""
-    return rendered(f"with {COVERED}\n\nselect * from covered order by all", ())
+    return render(f"with {COVERED}\n\nselect * from covered order by all", ())
 
 
-def rendered(sql: str, tables: Collection[str]) -> str:
+def render(sql: str, tables: Collection[str]) -> str:
     """`sql` with `<asked>` and each `<table>` filled in."""
     for name in ("trades", "coverage", *OPTIONAL_TABLES):
         is_there = name in tables or name not in OPTIONAL_TABLES

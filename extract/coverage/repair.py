@@ -12,24 +12,24 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource
 
-from extract.cli.progress_bar import Tally
+from extract.cli.progress_bar import ProgressBar
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.coverage.gaps import EVERYTHING, Gap, Scope, find_gaps
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
-from extract.deribit.schema import stamped
-from extract.pipeline.session import exclusive_pipeline, run_lock
+from extract.deribit.schema import with_stream_columns
+from extract.deribit.streams import Stream
+from extract.pipeline.session import open_session, run_lock
 from extract.source.source import (
     ABSENT_COLUMNS,
     REJECTED_COLUMNS,
     absent_rows,
-    odd_rows,
-    refuse_another_exchange,
     rejected_rows,
+    report_resource,
+    require_same_exchange,
 )
-from extract.sweep.repair import Repair, Repaired, repairs
-from extract.sweep.state import Stream
+from extract.sweep.repair import InstrumentRepair, RepairResult, repairs
 from extract.sweep.window import Absent, WindowReport
 
 
@@ -55,7 +55,7 @@ class RepairReport:
 
 
 def repair_gaps(
-    scope: Scope = EVERYTHING, *, again: bool = False, tally: Tally | None = None
+    scope: Scope = EVERYTHING, *, again: bool = False, tally: ProgressBar | None = None
 ) -> RepairReport:
     """Fetches the gaps of `scope`; with `again` also what the exchange had not, or sent untypable, the last time.
 
@@ -69,8 +69,8 @@ def repair_gaps(
     with (
         run_lock(),
         DeribitClient(config) as client,
-        exclusive_pipeline(settings) as exclusive,
-        tally or Tally() as tally,
+        open_session(settings) as exclusive,
+        tally or ProgressBar() as tally,
     ):
         gaps = find_gaps(clickhouse, scope)
         wanted = [gap for gap in gaps if again or not (gap.known_absent or gap.rejected)]
@@ -86,7 +86,7 @@ def repair_gaps(
         if wanted:
             gaps = find_gaps(clickhouse, scope)
         report.remaining = [gap for gap in gaps if not gap.known_absent]
-        report.requests = client.traffic.requests
+        report.requests = client.stats.requests
     report.seconds = time.monotonic() - started_s
     return report
 
@@ -105,9 +105,9 @@ class RepairQueue:
     def is_empty(self) -> bool:
         return not self._waiting
 
-    def take(self, budget: int) -> Iterator[tuple[Stream, Repaired]]:
+    def take(self, budget: int) -> Iterator[tuple[Stream, RepairResult]]:
         """What comes of the gaps, a few pages at a time, until there are `budget` trades or no gaps."""
-        under_way: dict[Future[Repaired], Repair] = {}
+        under_way: dict[Future[RepairResult], InstrumentRepair] = {}
         taken = 0
         with ThreadPoolExecutor(self._in_flight, thread_name_prefix="deribit") as pool:
             try:
@@ -126,14 +126,14 @@ class RepairQueue:
                         taken += result.table.num_rows
                         yield self._stream_of[each.instrument_name], result
             except BaseException:
-                self._client.abandon()
+                self._client.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
 def repaired(
-    client: DeribitClient, queue: RepairQueue, budget: int, report: WindowReport, tally: Tally
+    client: DeribitClient, queue: RepairQueue, budget: int, report: WindowReport, tally: ProgressBar
 ) -> tuple[DltResource, ...]:
     """One package of a repair, in the tables of a run; fills `report`. The state of a run is not touched."""
 
@@ -142,18 +142,18 @@ def repaired(
     @dlt.resource(name="trades", write_disposition="append")
     def trades() -> Iterator[Any]:
         nonlocal filled
-        refuse_another_exchange(dlt.current.source_state(), client.exchange)
+        require_same_exchange(dlt.current.source_state(), client.exchange)
         for stream, piece in queue.take(budget):
             report.trades += piece.table.num_rows
             report.absent += [Absent(stream, missing) for missing in piece.absent]
             report.rejected += [(stream, rejected) for rejected in piece.rejected]
             tally.add(piece.table.num_rows + sum(map(len, piece.absent)))
             if piece.table.num_rows:
-                yield stamped(piece.table, stream.currency, stream.kind)
+                yield with_stream_columns(piece.table, stream.currency, stream.kind)
         filled = report
 
     return (
         trades(),
-        odd_rows(lambda: filled, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        odd_rows(lambda: filled, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        report_resource(lambda: filled, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        report_resource(lambda: filled, "absent_trades", ABSENT_COLUMNS, absent_rows),
     )

@@ -10,8 +10,8 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import RAW_DATABASE
-from extract.coverage.gaps import Gap, Scope, ask, covered, find_gaps, require_covered
-from extract.sweep.state import Stream
+from extract.coverage.gaps import Gap, Scope, covered_spans, find_gaps, query_rows, require_covered
+from extract.deribit.streams import Stream
 
 _TRADES = f"""
 with
@@ -102,11 +102,11 @@ def status(client: Client) -> list[StreamStatus]:
     """One entry for each stream that is covered, by currency and kind. Raises CannotTellError where none is."""
     tables = require_covered(client)
     spans: dict[Stream, list[tuple[datetime, datetime]]] = defaultdict(list)
-    for currency, kind, covered_from, covered_to in covered(client):
+    for currency, kind, covered_from, covered_to in covered_spans(client):
         spans[Stream(currency, kind)].append((covered_from, covered_to))
     found = {stream: StreamStatus(stream, each) for stream, each in spans.items()}
     lacking: list[Stream] = []
-    for currency, kind, trades, instruments, is_lacking in ask(client, _TRADES):
+    for currency, kind, trades, instruments, is_lacking in query_rows(client, _TRADES):
         stream = Stream(currency, kind)
         if stream in found:
             found[stream].trades, found[stream].instruments = trades, instruments
@@ -117,7 +117,7 @@ def status(client: Client) -> list[StreamStatus]:
             found[gap.stream].absent += len(gap)
         else:
             found[gap.stream].missing += len(gap)
-    for currency, kind, last_load_at in ask(client, _LOADS):
+    for currency, kind, last_load_at in query_rows(client, _LOADS):
         found[Stream(currency, kind)].last_load_at = last_load_at
     return [found[stream] for stream in sorted(found)]
 

@@ -16,17 +16,17 @@ import msgspec
 from clickhouse_connect.driver.client import Client
 from dlt.extract import DltResource
 
-from extract.cli.progress_bar import Tally
+from extract.cli.progress_bar import ProgressBar
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
-from extract.coverage.gaps import EVERYTHING, Scope, ask, require_covered
-from extract.coverage.gaps_sql import COVERED, rendered
+from extract.coverage.gaps import EVERYTHING, Scope, query_rows, require_covered
+from extract.coverage.gaps_sql import COVERED, render
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
 from extract.deribit.jsonrpc import ExchangeRefusedError
-from extract.pipeline.session import exclusive_pipeline, run_lock
-from extract.source.source import refuse_another_exchange
-from extract.sweep.state import Stream
+from extract.deribit.streams import Stream
+from extract.pipeline.session import open_session, run_lock
+from extract.source.source import require_same_exchange
 
 PROBES_A_PACKAGE = 5_000
 """What a kill costs at most: some minutes of asking."""
@@ -104,7 +104,7 @@ class _LastTrades(msgspec.Struct):
     trades: list[_LastTrade]
 
 
-def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsReport:
+def fetch_last_trades(scope: Scope = EVERYTHING, tally: ProgressBar | None = None) -> TailsReport:
     """Asks for the last trade of each expired instrument in covered time of which it is not known yet.
 
     Raises CannotTellError where nothing is covered, OutsideError when a part outside failed: what was asked until
@@ -116,10 +116,10 @@ def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsR
     with (
         run_lock(),
         DeribitClient(config) as client,
-        exclusive_pipeline(settings) as exclusive,
-        tally or Tally() as tally,
+        open_session(settings) as exclusive,
+        tally or ProgressBar() as tally,
     ):
-        to_ask = instruments_to_ask(clickhouse, scope)
+        to_ask = instruments_without_last_trade(clickhouse, scope)
         if to_ask:
             client.now_ms()  # an exchange that is not there is told at once
         tally.start(len(to_ask), "last trades")
@@ -129,10 +129,10 @@ def learn_tails(scope: Scope = EVERYTHING, tally: Tally | None = None) -> TailsR
     return report
 
 
-def instruments_to_ask(clickhouse: Client, scope: Scope = EVERYTHING) -> list[tuple[str, Stream]]:
+def instruments_without_last_trade(clickhouse: Client, scope: Scope = EVERYTHING) -> list[tuple[str, Stream]]:
     """Instruments that expired in covered time, and began in it or were seen in it, and were not asked for yet."""
     tables = require_covered(clickhouse, scope)
-    rows = ask(clickhouse, rendered(_TO_ASK, tables), scope)
+    rows = query_rows(clickhouse, render(_TO_ASK, tables), scope)
     return [(name, Stream(currency, kind)) for name, currency, kind in rows]
 
 
@@ -142,7 +142,7 @@ def tails(
     instruments: Sequence[tuple[str, Stream]],
     in_flight: int,
     report: TailsReport,
-    tally: Tally,
+    tally: ProgressBar,
 ) -> DltResource:
     """One row for each of `instruments`: the seq of its last trade."""
 
@@ -164,7 +164,7 @@ def tails(
 
     @dlt.resource(name="instrument_tails", write_disposition="append", columns=COLUMNS)
     def resource() -> Iterator[Any]:
-        refuse_another_exchange(dlt.current.source_state(), client.exchange)
+        require_same_exchange(dlt.current.source_state(), client.exchange)
         with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
             try:
                 for row in pool.map(last_seq, instruments):
@@ -174,7 +174,7 @@ def tails(
                     if row:
                         yield row
             except BaseException:
-                client.abandon()
+                client.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

@@ -13,12 +13,12 @@ import msgspec
 from extract.deribit.config import DeribitConfig
 from extract.deribit.decode import decode_page
 from extract.deribit.jsonrpc import (
+    DECODE_ERRORS,
     INVALID_PARAMS,
-    NO_JSON,
     Envelope,
     ExchangeRefusedError,
     NoResultError,
-    error_of,
+    error_from_response,
 )
 from extract.deribit.schema import TradePage
 from extract.deribit.transport.pool import PAGE, WIRE_BYTES, page_transport
@@ -57,7 +57,7 @@ class Host:
 
 
 @dataclass
-class Traffic:
+class RequestStats:
     """What was asked so far, over all threads; `bytes` as they came over the wire."""
 
     requests: int = 0
@@ -83,14 +83,14 @@ class DeribitClient:
         self.live = Host.at("live", config.api_url)
         self.history = Host.at("history", config.history_url)
         self.exchange = _exchange_name(config.history_url)
-        self.traffic = Traffic()
+        self.stats = RequestStats()
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
         self._abandoned = threading.Event()
         self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._abandoned.wait)
         self._retrier = retrier or Retrier(
             RetryPolicy(total_s=config.retry_total_s), sleep=self._abandoned.wait
         )
-        self._was_answered = False
+        self._has_connected = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
             transport=transport or page_transport(config.requests_in_flight, workers),
@@ -105,7 +105,7 @@ class DeribitClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Has every thread give up at its next step: what they are asked for is not wanted any more."""
         self._abandoned.set()
 
@@ -137,7 +137,7 @@ class DeribitClient:
         """The exchange's own clock. The first question of all gives up early: a run that cannot begin says so."""
         decoder = msgspec.json.Decoder(Envelope[int])
         retrier = self._retrier
-        if not self._was_answered:
+        if not self._has_connected:
             retrier = replace(retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
         return retrier.run(
             lambda: self._once(
@@ -167,12 +167,12 @@ class DeribitClient:
         if response.status_code == 200:
             try:
                 result = decode(response)
-            except (NoResultError, *NO_JSON):
+            except (NoResultError, *DECODE_ERRORS):
                 pass
             else:
-                self._was_answered = True
+                self._has_connected = True
                 return result
-        error = error_of(method, response.status_code, response.headers, response.content)
+        error = error_from_response(method, response.status_code, response.headers, response.content)
         if isinstance(error, RetriableError) and error.retry_after_s:
             # A wait too long for the retrier ends the run; nobody else need sit it out.
             self._limiter.pause(min(error.retry_after_s, self._retrier.policy.total_s))
@@ -180,7 +180,7 @@ class DeribitClient:
 
     def _get(self, host: Host, method: str, params: Params, extensions: Extensions) -> httpx.Response:
         with self._lock:
-            self.traffic.requests += 1
+            self.stats.requests += 1
         try:
             response = self._http.get(
                 f"{host.url}/public/{method}",
@@ -192,12 +192,12 @@ class DeribitClient:
             fault = str(error) or type(error).__name__
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error
         with self._lock:
-            self.traffic.bytes += response.extensions.get(WIRE_BYTES, response.num_bytes_downloaded)
+            self.stats.bytes += response.extensions.get(WIRE_BYTES, response.num_bytes_downloaded)
         return response
 
     def _note_retry(self, wait_s: float) -> None:
         with self._lock:
-            self.traffic.retries += 1
+            self.stats.retries += 1
 
 
 def _page_of(answer: httpx.Response) -> TradePage:

@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 
-from extract.deribit.jsonrpc import NO_JSON, Envelope, NoResultError
+from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
 from extract.deribit.schema import (
     ARROW_TYPES,
     FIELDS,
     REQUIRED,
-    LooseTrade,
-    Rejected,
+    RejectedTrade,
     Trade,
     TradePage,
+    TradeWithExtras,
     by_instrument,
-    learn,
+    register_unknown_fields,
     to_table,
 )
 
@@ -66,7 +66,7 @@ class _Decoders:
             forbid_unknown_fields=True,
             gc=False,
         )
-        learn(trade, self.attributes)
+        register_unknown_fields(trade, self.attributes)
         return trade
 
 
@@ -83,22 +83,22 @@ def decode_page(body: bytes) -> TradePage:
     """
     trades, rejected, has_more, at_ms = decode_trades(body)
     table, is_each_once = by_instrument(to_table(trades))
-    if not is_each_once and len(once := _each_once(trades)) < len(trades):
+    if not is_each_once and len(once := _deduplicate(trades)) < len(trades):
         table, _ = by_instrument(to_table(once))
     return TradePage(table, len(trades) + len(rejected), has_more, rejected, at_ms=at_ms)
 
 
-Decoded = tuple[Sequence[Trade], list[Rejected], bool, int | None]
+Decoded = tuple[Sequence[Trade], list[RejectedTrade], bool, int | None]
 
 
 def decode_trades(body: bytes) -> Decoded:
     """(trades, what could not be typed, has_more, time of the answer in ms). Raises as `decode_page`."""
-    if not _is_text(body):  # raw pieces would carry what is no text into the table
+    if not _is_utf8(body):  # raw pieces would carry what is no text into the table
         return decode_record_by_record(body)
-    for decoder in _candidates(body):
+    for decoder in _decoders_to_try(body):
         try:
             answer = decoder.decode(body)
-        except NO_JSON:
+        except DECODE_ERRORS:
             continue
         page = answer.unwrap()
         return page.trades, [], page.has_more, answer.at_ms
@@ -113,16 +113,16 @@ def decode_record_by_record(body: bytes) -> Decoded:
         raise NoResultError(f"the answer is no page of trades: {error}") from error
     raw_page, decoders = answer.unwrap(), _decoders
     trades: list[Trade] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedTrade] = []
     for raw in raw_page.trades:
         try:
             trades.append(_decode_record(raw, decoders))
-        except (*NO_JSON, TypeError) as error:
+        except (*DECODE_ERRORS, TypeError) as error:
             rejected.append(_rejected(raw, str(error)))
     return trades, rejected, raw_page.has_more, answer.at_ms
 
 
-def _each_once(trades: Sequence[Trade]) -> Sequence[Trade]:
+def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
     if len({trade.trade_id for trade in trades}) == len(trades):
         return trades
     return list({(trade.instrument_name, trade.trade_seq): trade for trade in trades}.values())
@@ -136,7 +136,7 @@ def _decode_record(raw: msgspec.Raw, decoders: _Decoders) -> Trade:
         return _decode_loosely(raw)
 
 
-def _is_text(body: bytes) -> bool:
+def _is_utf8(body: bytes) -> bool:
     try:
         return body.isascii() or bool(body.decode())
     except UnicodeDecodeError:
@@ -165,7 +165,7 @@ def _decode_loosely(raw: msgspec.Raw) -> Trade:
         raise msgspec.ValidationError(f"{missing[0]} is missing")
     if legs is not None:
         values["legs"] = msgspec.Raw(msgspec.json.encode(legs))
-    return LooseTrade(**values, extra=msgspec.json.encode(extra).decode() if extra else None)
+    return TradeWithExtras(**values, extra=msgspec.json.encode(extra).decode() if extra else None)
 
 
 _FIELD_TYPES = {f.name: f.type for f in msgspec.structs.fields(Trade)}
@@ -183,13 +183,13 @@ def _as_typed(name: str, value: object) -> object:
     return msgspec.convert(value, _FIELD_TYPES[name], strict=False)
 
 
-def _rejected(raw: msgspec.Raw, reason: str) -> Rejected:
+def _rejected(raw: msgspec.Raw, reason: str) -> RejectedTrade:
     try:
         known = _identity_decoder.decode(raw)
-    except NO_JSON:
+    except DECODE_ERRORS:
         known = _Identity()
     named = type(known.instrument_name) is str and _is_int64(known.trade_seq)
-    return Rejected(
+    return RejectedTrade(
         reason,
         bytes(raw).decode("utf-8", "replace"),
         key=(known.instrument_name, known.trade_seq) if named else None,
@@ -201,22 +201,22 @@ def _is_int64(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _candidates(body: bytes) -> Iterator[msgspec.json.Decoder[Any]]:
+def _decoders_to_try(body: bytes) -> Iterator[msgspec.json.Decoder[Any]]:
     """What is known so far, then what this page teaches, then numbers in quotes."""
     known = _decoders
     yield known.page
-    taught = _relearned(body)
+    taught = _decoder_for_fields_of(body)
     if taught is not known:
         yield taught.page
     yield taught.lenient_page
 
 
-def _relearned(body: bytes) -> _Decoders:
+def _decoder_for_fields_of(body: bytes) -> _Decoders:
     """Decoders that know every field of `body`, from now on used first."""
     global _decoders
     try:
         page = _fields_decoder.decode(body).unwrap()
-    except (*NO_JSON, NoResultError):
+    except (*DECODE_ERRORS, NoResultError):
         return _decoders
     names = dict.fromkeys(name for record in page.trades for name in record if name not in FIELDS)
     learned = tuple(dict.fromkeys([*_decoders.learned, *names]))

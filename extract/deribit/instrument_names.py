@@ -12,7 +12,7 @@ _DATE = re.compile(
 _BY_RULE = re.compile(r"([A-Z0-9]+(?:_[A-Z0-9]+)?)(?:-(?:PERPETUAL|\d{1,2}[A-Z]{3}\d{2}(?:-.*)?))?")
 
 
-def last_trading_day_over(instrument_name: str, at: datetime) -> bool:
+def has_expired(instrument_name: str, at: datetime) -> bool:
     """Whether every date in the name is more than two days before `at`; False for a name without a date."""
     dates = [date for parts in _DATE.findall(instrument_name) if (date := _date("".join(parts)))]
     return bool(dates) and max(dates) + timedelta(days=2) < at
@@ -26,7 +26,7 @@ def _date(text: str) -> datetime | None:
 
 
 @lru_cache(maxsize=10_000)
-def contradicts(instrument_name: str, currency: str) -> bool:
+def belongs_to_other_currency(instrument_name: str, currency: str) -> bool:
     """Whether a name that follows the rules belongs to another currency; a name that follows none may be anybody's."""
     match = _BY_RULE.fullmatch(instrument_name)
     return match is not None and currency not in match[1]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from extract.deribit.client import DeribitClient
-from extract.sweep.state import Stream
+from extract.deribit.streams import Stream
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "instrument_name": {"data_type": "text", "nullable": False},

@@ -19,11 +19,11 @@ T = TypeVar("T")
 RETRIABLE_CODES = frozenset({10028, 10040, 10041, 10047, 10066, 11051, 11094, 13028, 13888})
 RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 INVALID_PARAMS = -32602
-MOST_SAID = 300
+MAX_MESSAGE_CHARS = 300
 """Characters of the exchange's own words in a message."""
 
 
-NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
 """What decoding raises for a body that is no JSON, or not of the expected shape."""
 
 
@@ -71,12 +71,12 @@ class ExchangeRefusedError(FinalError):
 _error_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
-def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) -> OutsideError:
+def error_from_response(method: str, status: int, headers: Mapping[str, str], body: bytes) -> OutsideError:
     """The error that an answer without a usable result stands for, by what to do about it."""
     retry_after_s = _retry_after_s(headers)
     try:
         rpc = _error_decoder.decode(body).error
-    except NO_JSON:
+    except DECODE_ERRORS:
         rpc = None
     if rpc is None:
         what = f"HTTP {status}" if status != 200 else f"{len(body)} bytes that are no result"
@@ -87,7 +87,7 @@ def error_of(method: str, status: int, headers: Mapping[str, str], body: bytes) 
     data = rpc.data if isinstance(rpc.data, dict) else {}
     detail = ", ".join(str(data[key]) for key in ("param", "reason") if data.get(key))
     said = f"{rpc.message} ({detail})" if detail else rpc.message
-    message = f"The exchange answered {method} with error {rpc.code} {said[:MOST_SAID]}"
+    message = f"The exchange answered {method} with error {rpc.code} {said[:MAX_MESSAGE_CHARS]}"
     if rpc.code in RETRIABLE_CODES or status in RETRIABLE_STATUSES:
         return RetriableError(message, retry_after_s=retry_after_s)
     param = data.get("param")

@@ -1,8 +1,8 @@
-"""The trade record: one explicit schema, from the exchange's JSON to an Arrow table.
+"""Schema of a trade record and its conversion to Arrow.
 
-Columns bear the API's names and types; `legs` is JSON text. Added here are `extra`, JSON text of the fields that no
-column knows, and, by `stamped`, `currency` and `kind` as the exchange was asked. A record that cannot be typed is not
-lost: it comes back as `Rejected` with the reason and its raw text.
+Columns have the names and types of the API; `legs` is JSON text. `extra` is JSON text of the fields without a column,
+and `with_stream_columns` adds `currency` and `kind` as requested. A record that does not fit the types is returned
+as a `RejectedTrade` with the reason and its raw text, so that it is not lost.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import pyarrow as pa
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-MOST = 1e12
+MAX_ABS_VALUE = 1e12
 """Neither a price nor an amount is larger: the models' decimals hold the product, and sums of it. No market comes near."""
-Price = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
-Amount = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+Price = Annotated[float, msgspec.Meta(ge=-MAX_ABS_VALUE, le=MAX_ABS_VALUE)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=MAX_ABS_VALUE)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=9_999_999_999_999)]
 
 
@@ -55,14 +55,14 @@ class Trade(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
     legs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class LooseTrade(Trade, kw_only=True, forbid_unknown_fields=False, gc=False):
+class TradeWithExtras(Trade, kw_only=True, forbid_unknown_fields=False, gc=False):
     """A trade whose record has something that `Trade` does not know, kept in `extra`."""
 
     extra: str | None = None
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedTrade:
     """A record that could not be typed; `key` and `timestamp` where at least they could."""
 
     reason: str
@@ -82,7 +82,7 @@ class TradePage:
     table: pa.Table
     rows: int
     has_more: bool
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedTrade] = field(default_factory=list)
     count: int = 0
     at_ms: int | None = None
 
@@ -137,18 +137,18 @@ _PACKED = {pa.int64(): "q", pa.float64(): "d", ARROW_TYPES["timestamp"]: "q"}
 _learned: dict[type[Trade], tuple[tuple[str, str], ...]] = {}
 
 
-def learn(kind: type[Trade], fields: dict[str, str]) -> None:
+def register_unknown_fields(kind: type[Trade], fields: dict[str, str]) -> None:
     """Has trades of `kind` bear the exchange's field `fields[attribute]` as raw JSON in `attribute`."""
     _learned[kind] = tuple(
         (attribute, msgspec.json.encode(name).decode()) for attribute, name in fields.items()
     )
 
 
-def extra_of(trade: Trade) -> str | None:
+def unknown_fields_json(trade: Trade) -> str | None:
     """JSON text of what no column knows of the trade."""
     if type(trade) is Trade:
         return None
-    if type(trade) is LooseTrade:
+    if type(trade) is TradeWithExtras:
         return trade.extra
     parts = [
         f"{name}:{bytes(value).decode()}"
@@ -213,7 +213,7 @@ def by_instrument(table: pa.Table) -> tuple[pa.Table, bool]:
     return ordered, bool(np.all((steps > 0) | (np.diff(ranks[order]) > 0)))
 
 
-def stamped(table: pa.Table, currency: str, kind: str) -> pa.Table:
+def with_stream_columns(table: pa.Table, currency: str, kind: str) -> pa.Table:
     """`table` of PAGE_SCHEMA in ARROW_SCHEMA."""
     stream = (pa.repeat(pa.scalar(word), table.num_rows) for word in (currency, kind))
     return pa.Table.from_arrays([*table.columns[:-1], *stream, table.columns[-1]], schema=ARROW_SCHEMA)
@@ -239,19 +239,19 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
 
 
 def _extras(trades: Sequence[Trade]) -> list[str | None]:
-    """`extra_of` each trade."""
+    """`unknown_fields_json` each trade."""
     kinds = set(map(type, trades))
-    if not any(kind is LooseTrade or has_any(kind, trades) for kind in kinds):
+    if not any(kind is TradeWithExtras or has_unknown_fields(kind, trades) for kind in kinds):
         return [None] * len(trades)
-    return [extra_of(trade) for trade in trades]
+    return [unknown_fields_json(trade) for trade in trades]
 
 
-def has_any(kind: type[Trade], trades: Sequence[Trade]) -> bool:
+def has_unknown_fields(kind: type[Trade], trades: Sequence[Trade]) -> bool:
     """Whether any of the trades bears a field that `kind` learned."""
     return any(has_field(attribute, trades) for attribute, _ in _learned.get(kind, ()))
 
 
-def count_unknown(table: pa.Table) -> Counter[str]:
+def count_unknown_fields(table: pa.Table) -> Counter[str]:
     """Rows that bear each field kept in `extra`, by the field's name."""
     extras = table.column("extra").drop_null().to_pylist()
     records = msgspec.json.decode(f"[{','.join(extras)}]", type=list[dict[str, msgspec.Raw]])

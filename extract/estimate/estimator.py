@@ -9,22 +9,22 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from extract.deribit.instrument_names import last_trading_day_over
+from extract.deribit.instrument_names import has_expired
+from extract.deribit.streams import Stream
 from extract.paths import tape_dir
-from extract.sweep.state import Stream
 
-FILL = 0.85
+PAGE_FILL_RATIO = 0.85
 """Share of a page that answers fill: 0.88 on recorded options, whose trading is uneven, 0.95 where it is even."""
 REQUESTS_AN_ABSENT_HEAD = 6
 """Three fruitless answers of each host, and a range counts as absent."""
 DISK_BYTES_PER_TRADE = 30.0
 """28 measured on 73,548 recorded options, freshly loaded; taken where no trades are loaded yet."""
-LEAST_SHOWN = 0.4
+MIN_OVERLAP = 0.4
 """Share of trades whose instrument a later page shows, below which the numbers tell too little."""
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
-class Mark(NamedTuple):
+class SampledTrade(NamedTuple):
     """What a probe keeps of a trade. `number` is that of its id, which counts a currency's trades of all kinds."""
 
     at_ms: int
@@ -33,7 +33,7 @@ class Mark(NamedTuple):
     number: int = 0
 
 
-Page = Sequence[Mark]
+Page = Sequence[SampledTrade]
 """Trades in the order of time, none left out between the first and the last."""
 
 
@@ -52,7 +52,7 @@ class StreamPlan:
 class Plan:
     """What a run will take in all; `inputs` are the figures that it rests on, a sentence each.
 
-    `begun`: whether a run has already done a part of it.
+    `partially_run`: whether a run has already done a part of it.
     """
 
     streams: list[StreamPlan]
@@ -63,7 +63,7 @@ class Plan:
     disk_bytes: int
     planned_at: str
     inputs: list[str] = field(default_factory=list)
-    begun: bool = False
+    partially_run: bool = False
 
 
 class Count(NamedTuple):
@@ -73,7 +73,7 @@ class Count(NamedTuple):
     is_rough: bool = False
 
 
-def count_trades(pages: Sequence[Page], *, from_the_beginning: bool) -> Count:
+def estimate_trades(pages: Sequence[Page], *, from_the_beginning: bool) -> Count:
     """How many trades there are from the first of `pages` to the end of the last.
 
     The numbers of an instrument that is seen twice tell how many of its trades lie between. What remains are trades
@@ -87,11 +87,11 @@ def count_trades(pages: Sequence[Page], *, from_the_beginning: bool) -> Count:
         for page, after, later in zip(pages, pages[1:], _later(pages), strict=False)
         if after[0] not in set(page)
     ]
-    between = _told_by_seq(pages, from_the_beginning) - len(seen)
+    between = _count_by_seq(pages, from_the_beginning) - len(seen)
     if not gaps or between <= 0:
         return Count(len(seen))
-    shares = [_shown_later(*gap) for gap in gaps]
-    if sum(before for before, _ in shares) < LEAST_SHOWN * len(shares):
+    shares = [_overlap_shares(*gap) for gap in gaps]
+    if sum(before for before, _ in shares) < MIN_OVERLAP * len(shares):
         return Count(len(seen) + round(sum(_by_density(page, after) for page, after, _ in gaps)), True)
     return Count(len(seen) + round(between * 2 * len(shares) / sum(map(sum, shares))))
 
@@ -113,7 +113,7 @@ def _later(pages: Sequence[Page]) -> list[set[str]]:
     return found[::-1]
 
 
-def _told_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
+def _count_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
     """Trades from the first page on up to the last sight of each instrument."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -123,13 +123,13 @@ def _told_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
                 first[name] = min(seq, first.get(name, seq))
             elif name not in first:
                 # What never expires may have traded for years before, too seldom to be on the first page.
-                begins = from_the_beginning or last_trading_day_over(name, _NEVER)
+                begins = from_the_beginning or has_expired(name, _NEVER)
                 first[name] = 1 if begins else seq
             last[name] = max(seq, last.get(name, seq))
     return sum(last[name] - first[name] + 1 for name in last)
 
 
-def _shown_later(page: Page, after: Page, later: set[str]) -> tuple[float, float]:
+def _overlap_shares(page: Page, after: Page, later: set[str]) -> tuple[float, float]:
     """Shares of trades whose instrument a later page shows: right before the gap, and right after it."""
     before = page[-len(after) :]
     names = {mark.instrument_name for mark in after} | later
@@ -151,7 +151,7 @@ def trades_since(page: Page, at_ms: int, until_ms: int) -> int:
     return round(inside * (until_ms - at_ms) / max(1, until_ms - page[0].at_ms))
 
 
-def absent_heads(page: Page) -> int:
+def count_missing_heads(page: Page) -> int:
     """Instruments whose trades do not begin with 1 on the first page of all: the run will ask for what is before."""
     first: dict[str, int] = {}
     for _, name, seq, _ in page:
@@ -161,20 +161,20 @@ def absent_heads(page: Page) -> int:
 
 def pages_for(trades: int, page_size: int) -> int:
     """Requests that `trades` of one stretch of time take, the first of which learns how dense they are."""
-    return 1 + math.ceil(max(0, trades - page_size) / (page_size * FILL))
+    return 1 + math.ceil(max(0, trades - page_size) / (page_size * PAGE_FILL_RATIO))
 
 
 # What was planned is kept until it was run
 
 
-def keep(plan: Plan, key: str) -> None:
+def save_plan(plan: Plan, key: str) -> None:
     """Writes the plan to `.tape/plan.json`, beside those of other questions."""
     kept = _kept()
     kept[key] = asdict(plan)
     _write(kept)
 
 
-def kept_plan(key: str) -> Plan | None:
+def load_plan(key: str) -> Plan | None:
     """The plan that was made for the same question and not run yet."""
     try:
         found = _kept()[key]
@@ -184,7 +184,7 @@ def kept_plan(key: str) -> Plan | None:
         return None
 
 
-def forget(key: str) -> None:
+def delete_plan(key: str) -> None:
     """What was run to its end is no plan any more."""
     kept = _kept()
     if kept.pop(key, None) is not None:

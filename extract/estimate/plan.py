@@ -12,14 +12,15 @@ from extract.clickhouse.disk import DiskUse, disk_use
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
-from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan, keep
+from extract.deribit.streams import Stream
+from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan, save_plan
 from extract.estimate.probes import OnPage, Probed, StreamProbes
-from extract.pipeline.load import open_pipeline, source_state, told
+from extract.pipeline.load import open_pipeline, source_state, unwrap_dlt_errors
 from extract.pipeline.run import RunOptions, wanted_streams, wanted_time
 from extract.pipeline.session import run_lock
-from extract.process import undisturbed
-from extract.source.source import refuse_another_exchange
-from extract.sweep.state import Stream, StreamState
+from extract.process import gc_frozen
+from extract.source.source import require_same_exchange
+from extract.sweep.state import StreamState
 from extract.times import iso
 
 
@@ -30,13 +31,13 @@ def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None)
     """
     settings = clickhouse_settings()
     config = deribit_config()
-    shared_client(settings)  # a server that is not up is told before anything is asked
-    with run_lock(), undisturbed(), DeribitClient(config) as client:
+    shared_client(settings)  # a server that is not up is reported before anything is requested
+    with run_lock(), gc_frozen(), DeribitClient(config) as client:
         pipeline = open_pipeline(settings)
-        with told():
+        with unwrap_dlt_errors():
             pipeline.sync_destination()
         plan = _Planner(client, config, options, settings, source_state(pipeline), on_page).plan()
-    keep(plan, options.plan_key)
+    save_plan(plan, options.plan_key)
     return plan
 
 
@@ -52,7 +53,7 @@ class _Planner:
         state: dict[str, Any],
         on_page: OnPage,
     ) -> None:
-        refuse_another_exchange(dict(state), client.exchange)
+        require_same_exchange(dict(state), client.exchange)
         self._client = client
         self._config = config
         self._options = options
@@ -65,10 +66,10 @@ class _Planner:
         now_ms = self._client.now_ms()
         streams = wanted_streams(self._client, self._config, self._options)
         since_ms, until_ms = wanted_time(self._options, now_ms)
-        before = self._client.traffic.requests
+        before = self._client.stats.requests
         probed = [self._probe(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
         listed = self._listed_bytes(streams)
-        asked = self._client.traffic.requests - before
+        asked = self._client.stats.requests - before
         disk = disk_use(self._settings)
         per_trade = disk.bytes / disk.rows if disk.rows else DISK_BYTES_PER_TRADE
         trades = sum(each.plan.trades for each in probed)
@@ -103,10 +104,10 @@ class _Planner:
 
     def _listed_bytes(self, streams: Sequence[Stream]) -> int:
         """Bytes of the lists of live instruments, which each window reads."""
-        before = self._client.traffic.bytes
+        before = self._client.stats.bytes
         for currency in dict.fromkeys(stream.currency for stream in streams):
             self._client.result(self._client.live, "get_instruments", {"currency": currency})
-        return self._client.traffic.bytes - before
+        return self._client.stats.bytes - before
 
     def _overhead(self, streams: Sequence[Stream], windows: int, *, is_open: bool) -> int:
         """Requests beside those for trades: clock, currencies, instruments, and what each further window reads again."""

@@ -10,17 +10,18 @@ import pyarrow as pa
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.decode import decode_page
 from extract.deribit.schema import TradePage, times_ms
+from extract.deribit.streams import EPOCH_MS, Stream
 from extract.estimate.estimator import (
     REQUESTS_AN_ABSENT_HEAD,
-    Mark,
     Page,
+    SampledTrade,
     StreamPlan,
-    absent_heads,
-    count_trades,
+    count_missing_heads,
+    estimate_trades,
     pages_for,
     trades_since,
 )
-from extract.sweep.state import EPOCH_MS, Span, Stream
+from extract.sweep.state import Span
 from extract.sweep.stream_window import LIVE_SPAN_MS
 from extract.sweep.time_pager import UnreadablePageError, id_parts
 
@@ -69,9 +70,9 @@ class StreamProbes:
             pages, is_whole = self._pages(span, most)
             is_exact &= is_whole
             from_the_beginning = span.start_ms <= EPOCH_MS
-            found, rough = count_trades(pages, from_the_beginning=from_the_beginning)
+            found, rough = estimate_trades(pages, from_the_beginning=from_the_beginning)
             is_rough |= rough
-            heads = absent_heads(pages[0]) if from_the_beginning else 0
+            heads = count_missing_heads(pages[0]) if from_the_beginning else 0
             trades += found
             requests += self._requests(span, found, pages[-1]) + heads * REQUESTS_AN_ABSENT_HEAD
         how = "counted" if is_exact else f"{self.probes} probes{', rough' * is_rough}"
@@ -93,7 +94,7 @@ class StreamProbes:
     def _pages(self, span: Span, most: int) -> tuple[list[Page], bool]:
         """Pages in the order of time, the first from the beginning of trading; whether they hold all there is."""
         history = self.client.history
-        before = self.client.traffic.bytes
+        before = self.client.stats.bytes
         page = self.client.trades(history, _BY_TIME, self._params(span, "asc"))
         first = self._marks(page, span, before)
         if page.rows < page.count or most < 2 or not first:
@@ -106,7 +107,7 @@ class StreamProbes:
         return [*pages, newest], False
 
     def _probe(self, span: Span, sorting: str) -> Page:
-        client, before = self.client, self.client.traffic.bytes
+        client, before = self.client, self.client.stats.bytes
         count = min(PROBE_ROWS, LIVE_PAGE_SIZE, client.page_size(client.history))
         params = {**self._params(span, sorting), "count": count}
         return self._marks(client.call(client.history, _BY_TIME, params, decode_page), span, before)
@@ -123,13 +124,13 @@ class StreamProbes:
     def _marks(self, page: TradePage, span: Span, bytes_before: int) -> Page:
         self.probes += 1
         self.rows += page.rows
-        self.bytes += self.client.traffic.bytes - bytes_before
+        self.bytes += self.client.stats.bytes - bytes_before
         self.on_page(self.stream, page.table)
         table = page.table
         names, seqs, ids = (
             table.column(name).to_pylist() for name in ("instrument_name", "trade_seq", "trade_id")
         )
-        marks = map(Mark, times_ms(table).tolist(), names, seqs, _numbers(ids))
+        marks = map(SampledTrade, times_ms(table).tolist(), names, seqs, _numbers(ids))
         return sorted(mark for mark in marks if span.start_ms <= mark.at_ms <= span.end_ms)
 
 

@@ -16,7 +16,7 @@ from extract.certs.expiry import configured_certificates, stored_certificates
 from extract.cli.status import duration
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
-from extract.coverage.gaps import EVERYTHING, Scope, ask
+from extract.coverage.gaps import EVERYTHING, Scope, query_rows
 from extract.coverage.status import StreamStatus, status
 from extract.errors import CannotTellError, TapeError
 from extract.health.checks_sql import DISKS, LEDGER, MODELS_PENDING, MONTHS_PENDING
@@ -128,7 +128,7 @@ def _is_in(each: StreamStatus, scope: Scope) -> bool:
 
 def _marts(limits: Limits, client: Client) -> Check:
     """Since when a finished load package waits to be taken in by a model."""
-    if not ask(client, LEDGER) or not (rows := ask(client, MODELS_PENDING)):
+    if not query_rows(client, LEDGER) or not (rows := query_rows(client, MODELS_PENDING)):
         raise CannotTellError("There are no models yet; run: dbt build")
     pending = {model: (count, since) for model, count, since in rows if count}
     if not pending:
@@ -142,9 +142,11 @@ def _marts(limits: Limits, client: Client) -> Check:
 
 def _push(limits: Limits, client: Client) -> Check:
     """Since when a month of local holds something that was not proven to be on cloud."""
-    if not ask(client, "select 1 from system.tables where database = 'deribit_raw' and name = 'pushes'"):
+    if not query_rows(
+        client, "select 1 from system.tables where database = 'deribit_raw' and name = 'pushes'"
+    ):
         return Check("push", State.ALARM, None, "seconds", "nothing was ever pushed; run: tape push")
-    pending = ask(client, MONTHS_PENDING)
+    pending = query_rows(client, MONTHS_PENDING)
     if not pending:
         return Check("push", State.OK, 0, "seconds", "every month of local was proven to be on cloud")
     lag = max(_seconds_since(since) for _, since in pending)
@@ -180,7 +182,7 @@ def _disk(limits: Limits, client: Client) -> Check:
         directory = directory.parent
     use = shutil.disk_usage(directory)
     shares = {f"where {directory} lies": 100 * use.free / use.total}
-    for name, free, total in ask(client, DISKS):
+    for name, free, total in query_rows(client, DISKS):
         if total:
             shares[f"on ClickHouse's disk {name}"] = 100 * free / total
     place = min(shares, key=lambda name: shares[name])

@@ -56,8 +56,8 @@ def open_pipeline(settings: ClickHouseSettings, *, forget: bool = False) -> Pipe
     """
     pipelines = dlt_dir(settings.mode) / "pipelines"
     if forget or not _has_database(settings):
-        _forget(pipelines / PIPELINE_NAME)
-    _put_right(pipelines / PIPELINE_NAME)
+        delete_working_directory(pipelines / PIPELINE_NAME)
+    repair_working_directory(pipelines / PIPELINE_NAME)
     use_trade_files()
     dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
     dlt.config["data_writer.buffer_max_items"] = ROW_GROUP_ROWS
@@ -75,7 +75,7 @@ def _has_database(settings: ClickHouseSettings) -> bool:
     return bool(shared_client(settings).command(sql, {"name": RAW_DATABASE}))
 
 
-def _forget(directory: Path) -> None:
+def delete_working_directory(directory: Path) -> None:
     """Moved away first: dlt takes a directory that is half removed for a whole one."""
     aside = directory.parent.parent / "forgotten"
     shutil.rmtree(aside, ignore_errors=True)
@@ -94,7 +94,7 @@ def recover(pipeline: Pipeline) -> None:
 
     A database without its working directory is asked for the state.
     """
-    with told():
+    with unwrap_dlt_errors():
         pipeline.sync_destination()
         if pipeline.has_pending_data:
             pipeline.normalize()
@@ -103,7 +103,7 @@ def recover(pipeline: Pipeline) -> None:
             pipeline.sync_destination()
 
 
-def _put_right(directory: Path) -> None:
+def repair_working_directory(directory: Path) -> None:
     """Ends each of dlt's steps that is several changes to its files, and may have been cut off between two of them."""
     normalize, load = directory / "normalize", directory / "load"
     if normalize.is_dir():  # half an extraction
@@ -155,14 +155,14 @@ class BackgroundLoader:
         """Raises what loading has failed with, if it has; does not wait. Safe in any thread."""
         under_way = self._under_way
         if under_way is not None and under_way.done():
-            with told():
+            with unwrap_dlt_errors():
                 under_way.result()
 
     def wait(self) -> None:
         """Returns when everything begun is loaded. Raises OutsideError or what our own parts raised."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
-            with told():
+            with unwrap_dlt_errors():
                 under_way.result()
 
     def _load(self) -> None:
@@ -179,19 +179,19 @@ class BackgroundLoader:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def unwrap_dlt_errors() -> Iterator[None]:
     """dlt's wrapping around our own errors is taken off; its own become one sentence."""
     try:
         yield
     except TapeError:
         raise
     except PipelineStepFailed as error:
-        _raise_told(error, error.step)
+        _raise_root_cause(error, error.step)
     except Exception as error:
-        _raise_told(error, "load")
+        _raise_root_cause(error, "load")
 
 
-def _raise_told(error: Exception, step: str) -> NoReturn:
+def _raise_root_cause(error: Exception, step: str) -> NoReturn:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TapeError):

@@ -16,18 +16,19 @@ from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
 from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.streams import Stream
 from extract.deribit.transport.workers import Workers
 from extract.errors import UsageError
-from extract.estimate.estimator import Plan, forget, keep, kept_plan, plan_key
-from extract.pipeline.load import BackgroundLoader, source_state, told
-from extract.pipeline.session import Exclusive, exclusive_pipeline, run_lock
-from extract.pipeline.stop import Stop
-from extract.process import undisturbed
+from extract.estimate.estimator import Plan, delete_plan, load_plan, plan_key, save_plan
+from extract.pipeline.load import BackgroundLoader, source_state, unwrap_dlt_errors
+from extract.pipeline.session import PipelineSession, open_session, run_lock
+from extract.pipeline.stop import StopSignal
+from extract.process import gc_frozen
 from extract.source.source import deribit
-from extract.sweep.prefetch import ahead
-from extract.sweep.state import Stream, StreamState, read_states
+from extract.sweep.prefetch import prefetch
+from extract.sweep.state import StreamState, read_states
 from extract.sweep.window import WindowReport
-from extract.sweep.windows import Order, Package, Swept, WindowEnd, sweep_windows
+from extract.sweep.windows import SweepRequest, WindowItem, WindowReader, WindowResult, sweep_windows
 from extract.times import parse_time_ms
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class RunSummary:
 def run(
     options: RunOptions,
     progress: Progress | None = None,
-    stop: Stop | None = None,
+    stop: StopSignal | None = None,
     *,
     settings: ClickHouseSettings | None = None,
     holder: str | None = None,
@@ -104,7 +105,7 @@ def run(
 ) -> RunSummary:
     """Runs windows until the streams are covered up to now, or the window asked for, or until `stop` is due.
 
-    `settings` are by default the environment's; `holder` as `exclusive_pipeline` has it; `workers` fetch pages if they
+    `settings` are by default the environment's; `holder` as `open_session` has it; `workers` fetch pages if they
     were started already.
 
     Raises UsageError for what cannot be asked for, OutsideError when a part outside failed, ProofError when data
@@ -114,19 +115,19 @@ def run(
     config = deribit_config()
     progress = progress or Progress()
     shared_client(settings)  # a server that is not up is told before anything is fetched
-    with run_lock(), undisturbed(), DeribitClient(config, workers=workers) as client:
+    with run_lock(), gc_frozen(), DeribitClient(config, workers=workers) as client:
         asked = _Asked.of(client, config, options)
-        with exclusive_pipeline(settings, holder) as exclusive:
-            plan = kept_plan(options.plan_key)
+        with open_session(settings, holder) as exclusive:
+            plan = load_plan(options.plan_key)
             before = disk_use(settings).bytes if plan else 0
             if plan:
-                keep(replace(plan, begun=True), options.plan_key)
+                save_plan(replace(plan, partially_run=True), options.plan_key)
             with progress:
-                summary = _run_windows(exclusive, client, config, asked, progress, stop or Stop())
+                summary = _run_windows(exclusive, client, config, asked, progress, stop or StopSignal())
             if plan and summary.is_complete:
                 summary.plan = plan
                 summary.disk_bytes = max(0, disk_use(settings).bytes - before)
-                forget(options.plan_key)
+                delete_plan(options.plan_key)
             return summary
 
 
@@ -147,12 +148,12 @@ class _Asked:
 
 
 def _run_windows(
-    exclusive: Exclusive,
+    exclusive: PipelineSession,
     client: DeribitClient,
     config: DeribitConfig,
     asked: _Asked,
     progress: Progress,
-    stop: Stop,
+    stop: StopSignal,
 ) -> RunSummary:
     started = time.monotonic()
     summary = RunSummary()
@@ -163,18 +164,18 @@ def _run_windows(
         def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
             loader.check()
             summary.trades[stream] = summary.trades.get(stream, 0) + rows
-            progress.update(stream, rows, end_ms, client.traffic)
+            progress.update(stream, rows, end_ms, client.stats)
 
-        order = Order(
+        order = SweepRequest(
             asked.since_ms,
             asked.until_ms,
             in_flight=config.requests_in_flight,
-            budget=config.window_trades,
+            max_trades=config.window_trades,
             on_slice=on_slice,
-            is_over=lambda: stop.is_due,
+            should_stop=lambda: stop.is_requested,
         )
         swept = sweep_windows(client, order, _states(exclusive.pipeline, asked.streams))
-        with closing(ahead(swept, most=BATCHES_AHEAD, give_up=client.abandon)) as flow:
+        with closing(prefetch(swept, depth=BATCHES_AHEAD, cancel=client.cancel)) as flow:
             is_final = False
             while not is_final:
                 end = _extract(exclusive, client, asked, flow)
@@ -182,25 +183,27 @@ def _run_windows(
                 is_final = end.is_final
                 # One window is written while one is loaded, and never more: neither disk nor memory grow.
                 loader.wait()
-                with told():
+                with unwrap_dlt_errors():
                     exclusive.pipeline.normalize()
                     if is_final:
                         exclusive.load()
                         summary.stopped = None if end.report.is_last else stop.reason
                     else:
-                        exclusive.announce()
+                        exclusive.register_pending_loads()
                         loader.start()
-    summary.requests = client.traffic.requests
-    summary.retries = client.traffic.retries
-    summary.wire_bytes = client.traffic.bytes
+    summary.requests = client.stats.requests
+    summary.retries = client.stats.retries
+    summary.wire_bytes = client.stats.bytes
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _extract(exclusive: Exclusive, client: DeribitClient, asked: _Asked, flow: Iterator[Swept]) -> WindowEnd:
+def _extract(
+    exclusive: PipelineSession, client: DeribitClient, asked: _Asked, flow: Iterator[WindowItem]
+) -> WindowResult:
     """Writes the flow's next window into a load package."""
-    package = Package(flow)
-    with told():
+    package = WindowReader(flow)
+    with unwrap_dlt_errors():
         exclusive.pipeline.extract(deribit(client, package, asked.streams, asked.now_ms))
     assert package.end is not None, "extracted to its end"
     return package.end

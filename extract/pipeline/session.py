@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.lease import Lease, remove_remains
+from extract.clickhouse.lease import Lease, delete_unfinished_loads
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
 from extract.paths import tape_dir
-from extract.pipeline.load import open_pipeline, recover, told
+from extract.pipeline.load import open_pipeline, recover, unwrap_dlt_errors
 
 if TYPE_CHECKING:
     from dlt import Pipeline
 
 
 @dataclass(frozen=True)
-class Exclusive:
+class PipelineSession:
     """The one pipeline that is at work, and the lease under which it loads."""
 
     pipeline: Pipeline
@@ -31,17 +31,17 @@ class Exclusive:
 
     def run(self, source: Any) -> None:
         """One whole package of `source`."""
-        with told():
+        with unwrap_dlt_errors():
             self.pipeline.extract(source)
             self.pipeline.normalize()
             self.load()
 
     def load(self) -> None:
         """Loads what is ready."""
-        self.announce()
+        self.register_pending_loads()
         self.pipeline.load()
 
-    def announce(self) -> None:
+    def register_pending_loads(self) -> None:
         """Has it written down what is about to be loaded. Raises OutsideError if the lease is lost."""
         self.lease.begin(
             [*self.pipeline.list_extracted_load_packages(), *self.pipeline.list_normalized_load_packages()]
@@ -49,20 +49,20 @@ class Exclusive:
 
 
 @contextmanager
-def exclusive_pipeline(settings: ClickHouseSettings, holder: str | None = None) -> Iterator[Exclusive]:
+def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Iterator[PipelineSession]:
     """What was cut off before is loaded, or its remains are removed. The caller has `run_lock`.
 
     `holder` names who runs, for others to read; of one holder's runs only one can be at work. By default it is this
     machine's TAPE_DIR. Raises UsageError where a run of another machine is at work.
     """
     client = shared_client(settings)
-    with Lease(client, holder or this_directory()) as lease:
+    with Lease(client, holder or default_holder_id()) as lease:
         # If another machine went on from the state in ClickHouse, what lies here was loaded by it, or will be.
-        pipeline = open_pipeline(settings, forget=not lease.follows_own)
-        exclusive = Exclusive(pipeline, lease)
-        exclusive.announce()
+        pipeline = open_pipeline(settings, forget=not lease.resumes_own_run)
+        exclusive = PipelineSession(pipeline, lease)
+        exclusive.register_pending_loads()
         recover(pipeline)
-        remove_remains(client)
+        delete_unfinished_loads(client)
         yield exclusive
 
 
@@ -84,7 +84,7 @@ def run_lock() -> Iterator[None]:
         yield
 
 
-def this_directory() -> str:
+def default_holder_id() -> str:
     """Who holds a lease by default: the name of this machine and of its TAPE_DIR, which is known by a number of its own."""
     path = tape_dir() / "holder"
     if not path.exists():

@@ -12,7 +12,7 @@ from types import FrameType
 _TOLD = b"SIGTERM: the window at work is finished and loaded; a second SIGTERM ends the run at once.\n"
 
 
-class Stop:
+class StopSignal:
     """Due once `after_s` seconds have passed, or once asked for; `reason` says which of the two. Never, by default."""
 
     def __init__(self, after_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,7 +26,7 @@ class Stop:
         self._asked = reason
 
     @property
-    def is_due(self) -> bool:
+    def is_requested(self) -> bool:
         return self.reason is not None
 
     @property
@@ -39,7 +39,7 @@ class Stop:
 
 
 @contextmanager
-def asked_by_sigterm(stop: Stop) -> Iterator[None]:
+def stop_on_sigterm(stop: StopSignal) -> Iterator[None]:
     """The first SIGTERM asks for the stop, a second ends the process at once, as SIGINT does. In the main thread."""
 
     def ask(number: int, frame: FrameType | None) -> None:

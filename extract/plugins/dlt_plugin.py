@@ -82,16 +82,16 @@ class RunCommand(SupportsCliCommand):
         )
 
     def execute(self, args: argparse.Namespace) -> None:
-        from extract.process import begin_lean
+        from extract.process import configure_process
 
-        begin_lean()
+        configure_process()
         workers = _workers_for(args)
         from extract.cli.run_summary import print_plan, print_summary
         from extract.errors import TapeError, UsageError
         from extract.estimate.plan import make_plan
         from extract.pipeline.load import PIPELINE_NAME
         from extract.pipeline.run import RunOptions, run
-        from extract.pipeline.stop import Stop, asked_by_sigterm
+        from extract.pipeline.stop import StopSignal, stop_on_sigterm
 
         try:
             if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
@@ -100,8 +100,8 @@ class RunCommand(SupportsCliCommand):
             if args.plan:
                 print_plan(make_plan(options))
             else:
-                stop = Stop(_seconds(args.max_minutes))
-                with asked_by_sigterm(stop):
+                stop = StopSignal(_seconds(args.max_minutes))
+                with stop_on_sigterm(stop):
                     print_summary(run(options, stop=stop, workers=workers))
         except TapeError as error:
             # dlt's own handling would add a link to its documentation, which says nothing of ours.

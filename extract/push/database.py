@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
-from extract.clickhouse.client import known_settings, open_client
+from extract.clickhouse.client import open_client, supported_settings
 from extract.clickhouse.destination import dedup_tokens
-from extract.clickhouse.errors import explain
+from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, RetriableError
 
@@ -58,7 +58,7 @@ class RawTable:
         return f"cityHash64(tuple({', '.join(self.names)}))"
 
 
-class Side:
+class PushDatabase:
     """`local` or `cloud`. What fails is one sentence that says what a push has come to by then."""
 
     def __init__(self, settings: ClickHouseSettings, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -67,7 +67,7 @@ class Side:
         # Load ids by the thousand go in the body; an address has limits.
         self.client = open_client(settings, form_encode_query_params=True, autogenerate_query_id=False)
         # Whichever replica answers knows what was written before.
-        self._reading = known_settings(self.client, {"select_sequential_consistency": 1})
+        self._reading = supported_settings(self.client, {"select_sequential_consistency": 1})
 
         self.tables: dict[str, RawTable] = {}
         """Of deribit_raw, as they were when last looked at."""
@@ -87,17 +87,17 @@ class Side:
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a statement. Raises OutsideError or UsageError."""
-        return self.tried(
+        return self.with_retries(
             lambda: list(self.client.query(sql, parameters=parameters, settings=self._reading).result_rows)
         )
 
     def command(self, sql: str, **parameters: Any) -> None:
         """A statement that may be given twice."""
-        self.tried(lambda: self.client.command(sql, parameters=parameters))
+        self.with_retries(lambda: self.client.command(sql, parameters=parameters))
 
     def read(self, sql: str, **parameters: Any) -> bytes:
         """The result as a compressed block, for `write` of the other side; whole, or an error."""
-        return self.tried(lambda: self._read(sql, parameters))
+        return self.with_retries(lambda: self._read(sql, parameters))
 
     def _read(self, sql: str, parameters: dict[str, Any]) -> bytes:
         stream = self.client.raw_stream(
@@ -113,8 +113,8 @@ class Side:
 
     def write(self, table: str, columns: Sequence[str], block: bytes, token: str) -> None:
         """Inserts a block of one partition, whole or not at all, and once however often it is written."""
-        settings = known_settings(self.client, dedup_tokens.statement_settings(token))
-        self.tried(
+        settings = supported_settings(self.client, dedup_tokens.statement_settings(token))
+        self.with_retries(
             lambda: self.client.raw_insert(
                 f"{RAW_DATABASE}.{table}",
                 column_names=columns,
@@ -127,8 +127,8 @@ class Side:
 
     def insert(self, table: str, row: dict[str, Any], token: str) -> None:
         """One row; once however often it is inserted."""
-        settings = known_settings(self.client, dedup_tokens.statement_settings(token))
-        self.tried(
+        settings = supported_settings(self.client, dedup_tokens.statement_settings(token))
+        self.with_retries(
             lambda: self.client.insert(
                 f"{RAW_DATABASE}.{table}", [list(row.values())], column_names=list(row), settings=settings
             )
@@ -145,13 +145,13 @@ class Side:
                 )
             self._sleep(0.2)
 
-    def tried(self, work: Callable[[], T]) -> T:
+    def with_retries(self, work: Callable[[], T]) -> T:
         """What `work` comes to, which may be done twice. Raises OutsideError or UsageError."""
         for wait_s in (*WAITS_S, None):
             try:
                 return work()
             except (ClickHouseError, HTTPError, OSError) as error:
-                reason = explain(error, self.settings)
+                reason = to_tape_error(error, self.settings)
                 if isinstance(reason, RetriableError) and wait_s is not None:
                     self._sleep(wait_s)
                     continue

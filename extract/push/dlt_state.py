@@ -22,8 +22,8 @@ from extract.clickhouse.destination.job_client import TapeClickHouseClient
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.deribit.instruments import united_known
 from extract.errors import CannotTellError
-from extract.pipeline.load import PIPELINE_NAME, told
-from extract.push.database import Side
+from extract.pipeline.load import PIPELINE_NAME, unwrap_dlt_errors
+from extract.push.database import PushDatabase
 from extract.push.partitions import LOADS, STATE
 from extract.sweep.state import StreamState
 
@@ -35,7 +35,7 @@ State = dict[str, Any]
 
 def stored_schema(local: ClickHouseSettings) -> Schema:
     """The newest schema that local's runs have written down."""
-    with told(), _client(local, Schema(SCHEMA_NAME)) as client:
+    with unwrap_dlt_errors(), _client(local, Schema(SCHEMA_NAME)) as client:
         stored = client.get_stored_schema(SCHEMA_NAME)
     if stored is None:
         raise CannotTellError(
@@ -46,7 +46,7 @@ def stored_schema(local: ClickHouseSettings) -> Schema:
 
 def make_tables(cloud: ClickHouseSettings, schema: Schema, tables: Iterable[str]) -> None:
     """Database and tables on cloud as the destination makes them for a run, where they are not there yet."""
-    with told(), _client(cloud, schema) as client:
+    with unwrap_dlt_errors(), _client(cloud, schema) as client:
         client.initialize_storage()
         client.update_stored_schema(
             only_tables=[name for name in tables if name in schema.tables], force=True
@@ -58,7 +58,9 @@ def _client(settings: ClickHouseSettings, schema: Schema) -> TapeClickHouseClien
     return destination.client(schema, destination.spec()._bind_dataset_name(RAW_DATABASE))
 
 
-def newest_state(side: Side, among: Collection[str] | None = None, but: Collection[str] = ()) -> State | None:
+def newest_state(
+    side: PushDatabase, among: Collection[str] | None = None, but: Collection[str] = ()
+) -> State | None:
     """The state that a run would go on from, of finished packages `among` these, or of all `but` those."""
     table = f"{RAW_DATABASE}.{STATE} where pipeline_name = {{pipeline:String}}"
     listed = f"""
@@ -82,7 +84,7 @@ def exchange_of(state: State | None) -> str | None:
     return _source(state).get("exchange") if state else None
 
 
-def united_state(one: State, other: State) -> State:
+def merge_states(one: State, other: State) -> State:
     """What two pipelines know together: time covered by either, instruments known to either."""
     resources: dict[str, Any] = {}
     sides = [_source(each).get("resources", {}) for each in (one, other)]
@@ -104,7 +106,7 @@ def united_state(one: State, other: State) -> State:
     return {**newer, "sources": {**newer["sources"], SCHEMA_NAME: source}}
 
 
-def write_state(cloud: Side, state: State, schema: Schema) -> None:
+def write_state(cloud: PushDatabase, state: State, schema: Schema) -> None:
     """As a load package of its own, the newest of all, with nothing in it but the state."""
     state = {**state, "_local": {}}
     bump_pipeline_state_version_if_modified(state)  # type: ignore[arg-type]
@@ -125,7 +127,7 @@ def write_state(cloud: Side, state: State, schema: Schema) -> None:
     )
 
 
-def _insert(side: Side, table: str, row: dict[str, Any]) -> None:
+def _insert(side: PushDatabase, table: str, row: dict[str, Any]) -> None:
     side.insert(table, row, token=f"push/{table}/{row.get('_dlt_load_id') or row['load_id']}")
 
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.errors import ProofError
-from extract.push.database import TRADES, RawTable, Side
+from extract.push.database import TRADES, PushDatabase, RawTable
 from extract.retention.drop import DROPPED_TRADES
 
 LOADS = "_dlt_loads"
 STATE = "_dlt_pipeline_state"
 VERSIONS = "_dlt_version"
 PUSHES = "pushes"
-OWN = frozenset({LOADS, VERSIONS, PUSHES, DROPPED_TRADES})
+NOT_PUSHED = frozenset({LOADS, VERSIONS, PUSHES, DROPPED_TRADES})
 """Not pushed as data: the list of finished packages, which comes after their rows; dlt's schemas, which are written
 as tables are made; what this command itself writes down; and what retention dropped here, which cloud may have."""
 CHUNK_ROWS = 200_000
@@ -62,7 +62,7 @@ class Part:
         where = "1" if self.month is None else f"toYYYYMM(timestamp) = {self.month}"
         return f"{RAW_DATABASE}.{self.table.name} where {where}"
 
-    def digests(self, side: Side) -> Digests:
+    def digests(self, side: PushDatabase) -> Digests:
         """What each group of rows comes to; nothing where the table is not there."""
         if self.table.name not in side.tables:
             return {}
@@ -108,7 +108,7 @@ class Part:
 def require_same(local: Mapping[str, RawTable], cloud: Mapping[str, RawTable]) -> None:
     """Raises ProofError that names the first column which is not the same: hashes of other types say nothing."""
     for name, table in local.items():
-        if name in OWN or name not in cloud:
+        if name in NOT_PUSHED or name not in cloud:
             continue
         there = dict(cloud[name].columns)
         differing = [column for column, kind in table.columns if there.pop(column, None) != kind] + [*there]
@@ -119,14 +119,14 @@ def require_same(local: Mapping[str, RawTable], cloud: Mapping[str, RawTable]) -
             )
 
 
-def finished_loads(side: Side) -> set[str]:
+def finished_loads(side: PushDatabase) -> set[str]:
     """Load packages that are whole."""
     return {
         load_id for (load_id,) in side.rows(f"select load_id from {RAW_DATABASE}.{LOADS} where status = 0")
     }
 
 
-def rows_by_month(side: Side) -> dict[int, dict[str, int]]:
+def rows_by_month(side: PushDatabase) -> dict[int, dict[str, int]]:
     """Rows of trades by month and load package."""
     sql = f"""
         select toYYYYMM(timestamp) as month, toString(_dlt_load_id) as load_id, count()
@@ -137,7 +137,7 @@ def rows_by_month(side: Side) -> dict[int, dict[str, int]]:
     return months
 
 
-def dropped_months(side: Side) -> set[int]:
+def dropped_months(side: PushDatabase) -> set[int]:
     """Months of raw trades that `tape retention` dropped from this very table."""
     table = f"{MART_DATABASE}.retention_drops"
     if not side.rows(f"select 1 from system.tables where concat(database, '.', name) = '{table}'"):

@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from extract.cli.progress_bar import Tally
+from extract.cli.progress_bar import ProgressBar
 from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.errors import CannotTellError, ProofError, UsageError
-from extract.pipeline.session import run_lock, this_directory
+from extract.pipeline.session import default_holder_id, run_lock
 from extract.push import dlt_state
-from extract.push.database import Side
+from extract.push.database import PushDatabase
 from extract.push.partitions import (
     CHUNK_LOADS,
     CHUNK_ROWS,
     LOADS,
-    OWN,
+    NOT_PUSHED,
     PUSHES,
     STATE,
     TRADES,
@@ -32,7 +32,7 @@ from extract.push.partitions import (
     require_same,
     rows_by_month,
 )
-from extract.push.reconcile import PartResult, Settling, digest
+from extract.push.reconcile import PartResult, Reconciler, digest
 
 Months = dict[int, dict[str, int]]
 """Rows by month and load package."""
@@ -40,15 +40,15 @@ Months = dict[int, dict[str, int]]
 
 @dataclass
 class PushReport:
-    """What a push came to. `parts` in the order in which they were proven; `left_out`: months dropped by retention.
+    """What a push came to. `parts` in the order in which they were proven; `excluded_months`: months dropped by retention.
 
-    `hidden`: packages that local has finished and cloud does not list as finished.
+    `unpublished`: packages that local has finished and cloud does not list as finished.
     """
 
     parts: list[PartResult] = field(default_factory=list)
-    left_out: list[int] = field(default_factory=list)
+    excluded_months: list[int] = field(default_factory=list)
     packages: int = 0
-    hidden: int = 0
+    unpublished: int = 0
     seconds: float = 0.0
 
     @property
@@ -65,7 +65,7 @@ class PushReport:
 
     @property
     def is_equal(self) -> bool:
-        return not self.hidden and all(part.is_equal for part in self.parts)
+        return not self.unpublished and all(part.is_equal for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -73,14 +73,14 @@ class PushReport:
             "trades": self.trades,
             "pushed": self.pushed,
             "packages": self.packages,
-            "packages_not_visible": self.hidden,
-            "left_out": [f"{month // 100}-{month % 100:02}" for month in self.left_out],
+            "packages_not_visible": self.unpublished,
+            "left_out": [f"{month // 100}-{month % 100:02}" for month in self.excluded_months],
             "seconds": round(self.seconds, 3),
             "partitions": [part.to_json() for part in self.parts],
         }
 
 
-def push(*, verify: bool = False, tally: Tally | None = None) -> PushReport:
+def push(*, verify: bool = False, tally: ProgressBar | None = None) -> PushReport:
     """Copies what local has and cloud lacks and proves each part; with `verify` only proves.
 
     Raises UsageError where cloud is not configured or holds another exchange's trades, CannotTellError where local has
@@ -89,12 +89,14 @@ def push(*, verify: bool = False, tally: Tally | None = None) -> PushReport:
     """
     started_s = time.monotonic()
     cloud_settings, local_settings = clickhouse_settings("cloud"), clickhouse_settings("local")
-    with run_lock(), tally or Tally() as tally:
-        local, cloud = Side(local_settings), Side(cloud_settings)
+    with run_lock(), tally or ProgressBar() as tally:
+        local, cloud = PushDatabase(local_settings), PushDatabase(cloud_settings)
         with ExitStack() as stack:
             if not verify:
                 # A run into cloud, or a push from another machine, would move the cursor meanwhile.
-                lease = cloud.tried(lambda: stack.enter_context(Lease(cloud.client, this_directory())))
+                lease = cloud.with_retries(
+                    lambda: stack.enter_context(Lease(cloud.client, default_holder_id()))
+                )
             report = _Push(local, cloud, tally, None if verify else lease).run()
     report.seconds = time.monotonic() - started_s
     return report
@@ -103,7 +105,9 @@ def push(*, verify: bool = False, tally: Tally | None = None) -> PushReport:
 class _Push:
     """`lease` on cloud is held for as long as anything is written there; without one nothing is."""
 
-    def __init__(self, local: Side, cloud: Side, tally: Tally, lease: Lease | None) -> None:
+    def __init__(
+        self, local: PushDatabase, cloud: PushDatabase, tally: ProgressBar, lease: Lease | None
+    ) -> None:
         self.local, self.cloud, self.tally, self.lease = local, cloud, tally, lease
         self.copies = lease is not None
         self.report = PushReport()
@@ -121,17 +125,19 @@ class _Push:
         here = {month: _only(rows, loads) for month, rows in rows_by_month(self.local).items()}
         there = rows_by_month(self.cloud)
         self._refuse_another_exchange(there, listed)
-        left_out = (dropped_months(self.local) | dropped_months(self.cloud)) & (here.keys() | there.keys())
-        self.report.left_out = sorted(left_out)
+        excluded_months = (dropped_months(self.local) | dropped_months(self.cloud)) & (
+            here.keys() | there.keys()
+        )
+        self.report.excluded_months = sorted(excluded_months)
         self.visible = loads & listed
         self.waiting = {
-            load: {m for m in here if load in here[m]} - left_out for load in loads - self.visible
+            load: {m for m in here if load in here[m]} - excluded_months for load in loads - self.visible
         }
-        self.settling = Settling(
+        self.settling = Reconciler(
             self.local, self.cloud, loads, listed - loads, copies=self.copies, on_rows=self.tally.add
         )
-        self._settle_all(here, there, (here.keys() | there.keys()) - left_out)
-        self.report.packages, self.report.hidden = len(loads), len(loads - self.visible)
+        self._settle_all(here, there, (here.keys() | there.keys()) - excluded_months)
+        self.report.packages, self.report.unpublished = len(loads), len(loads - self.visible)
         return self.report
 
     def _settle_all(self, here: Months, there: Months, months: Collection[int]) -> None:
@@ -142,12 +148,12 @@ class _Push:
         for month in sorted(gaps, key=lambda month: (-gaps[month], month)):
             self._month(month, here.get(month, {}))
         for table in self._small_tables():
-            self.report.parts.append(self.settling.settle(Part(table, None, {})))
+            self.report.parts.append(self.settling.reconcile(Part(table, None, {})))
         self._move_cursor()
 
     def _small_tables(self) -> list[RawTable]:
         """All that is pushed beside trades and cursor."""
-        return [t for name, t in self.local.tables.items() if name not in {*OWN, TRADES, STATE}]
+        return [t for name, t in self.local.tables.items() if name not in {*NOT_PUSHED, TRADES, STATE}]
 
     def _prepare_cloud(self) -> None:
         if self.copies:
@@ -174,7 +180,7 @@ class _Push:
 
     def _month(self, month: int, rows: Mapping[str, int]) -> None:
         cuts = {load: -(-count // CHUNK_ROWS) for load, count in rows.items() if count > CHUNK_ROWS}
-        result = self.settling.settle(Part(self.local.tables[TRADES], month, cuts))
+        result = self.settling.reconcile(Part(self.local.tables[TRADES], month, cuts))
         self.report.parts.append(result)
         if not self.copies:
             self.tally.add(result.local)
@@ -192,7 +198,7 @@ class _Push:
             return
         self.lease.begin(())  # raises where it is lost
         for table in self._small_tables():
-            ready -= self.settling.settle(Part(table, None, {}), only=ready).differing_loads
+            ready -= self.settling.reconcile(Part(table, None, {}), only=ready).differing_loads
         for salt in ("", f"/{time.time_ns()}"):
             if missing := ready - finished_loads(self.cloud):
                 self._list(sorted(missing), salt)
@@ -214,7 +220,7 @@ class _Push:
             return
         whole = set(takewhile(lambda load: load in self.visible, sorted(self.loads)))
         part = Part(self.local.tables[STATE], None, {})
-        self.report.parts.append(self.settling.settle(part, only=whole))
+        self.report.parts.append(self.settling.reconcile(part, only=whole))
         if not self.lease:
             return
         own = dlt_state.newest_state(self.cloud, but=self.loads)
@@ -222,15 +228,15 @@ class _Push:
         effective = dlt_state.newest_state(self.cloud)
         if not (own and ours and effective):
             return
-        both = dlt_state.united_state(dlt_state.united_state(effective, ours), own)
-        is_known = both["sources"] == dlt_state.united_state(effective, effective)["sources"]
+        both = dlt_state.merge_states(dlt_state.merge_states(effective, ours), own)
+        is_known = both["sources"] == dlt_state.merge_states(effective, effective)["sources"]
         # A pipeline of cloud's own takes a state for newer by its version alone.
         if not is_known or effective["_state_version"] < own["_state_version"]:
             self.lease.begin(())  # a run that took over meanwhile has a newer one
             dlt_state.write_state(self.cloud, both, self.schema)
 
 
-def record_proof(local: Side, target: str, month: PartResult) -> None:
+def record_proof(local: PushDatabase, target: str, month: PartResult) -> None:
     """Writes down in local that a month was proven to be the same in `target`."""
     local.command(
         f"create table if not exists {RAW_DATABASE}.{PUSHES} (target String, partition_month String, trades UInt64, "

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from extract.clickhouse.settings import RAW_DATABASE
-from extract.push.database import TRADES, RawTable, Side
+from extract.push.database import TRADES, PushDatabase, RawTable
 from extract.push.partitions import Digest, Digests, Group, Part
 from extract.push.restated import restated
 
@@ -71,7 +71,7 @@ class _Differences:
     added: Counter[Row] = field(default_factory=Counter)
 
 
-class Settling:
+class Reconciler:
     """Copies and compares parts. `loads`: packages that local has finished; `own`: those that cloud alone has.
 
     `copies` False only compares. `on_rows` hears how many trades have arrived.
@@ -79,8 +79,8 @@ class Settling:
 
     def __init__(
         self,
-        local: Side,
-        cloud: Side,
+        local: PushDatabase,
+        cloud: PushDatabase,
         loads: Collection[str],
         own: Collection[str],
         *,
@@ -92,7 +92,7 @@ class Settling:
         self.copies = copies
         self.on_rows = on_rows
 
-    def settle(self, part: Part, only: Collection[str] | None = None) -> PartResult:
+    def reconcile(self, part: Part, only: Collection[str] | None = None) -> PartResult:
         """Copies what cloud lacks of `part`, of the packages in `only` or of all, and proves what came of it."""
         loads = self.loads if only is None else only
         here = self._digests(self.local, part, loads)
@@ -108,7 +108,7 @@ class Settling:
         return self._result(part, here, there, pushed)
 
     @staticmethod
-    def _digests(side: Side, part: Part, loads: Collection[str] | None) -> Digests:
+    def _digests(side: PushDatabase, part: Part, loads: Collection[str] | None) -> Digests:
         found = part.digests(side)
         if loads is None:
             return found
@@ -129,10 +129,10 @@ class Settling:
         facts = [(*group, *here[group]) for group in chunk]
         rows = sum(here[group].rows for group in chunk)
         self._insert(part, chunk, "", {}, token=f"{digest(facts)}{salt}")
-        self._arrived(part, rows)
+        self._report_rows(part, rows)
         return rows
 
-    def _arrived(self, part: Part, rows: int) -> None:
+    def _report_rows(self, part: Part, rows: int) -> None:
         if part.month is not None:
             self.on_rows(rows)
 
@@ -148,7 +148,7 @@ class Settling:
             self._insert(part, [group], only, {"contents": contents}, f"{digest([group, some, turn])}{salt}")
             left -= Counter(some)
             turn += 1
-            self._arrived(part, len(some))
+            self._report_rows(part, len(some))
         return rows
 
     def _insert(
@@ -204,7 +204,7 @@ class Settling:
         return found
 
     @staticmethod
-    def _rows(side: Side, part: Part, group: Group) -> Counter[Row]:
+    def _rows(side: PushDatabase, part: Part, group: Group) -> Counter[Row]:
         sql = f"select {part.table.key_hash}, {part.table.content_hash} from {part.source} and {part.condition([group])}"
         return Counter((key, content) for key, content in side.rows(sql, loads=[group.load_id]))
 

@@ -13,7 +13,7 @@ from extract.sandbox.candles import candles
 from extract.sandbox.instrument_names import DAY_MS
 from extract.sandbox.params import KINDS, RESOLUTIONS, SORTINGS, ApiError, Params, invalid
 from extract.sandbox.tape import Record
-from extract.sandbox.trade_index import Book, Shelf, expired
+from extract.sandbox.trade_index import ExchangeData, TradeIndex, expired
 
 CURRENCIES = {
     "BTC": "Bitcoin",
@@ -41,7 +41,7 @@ HISTORY = Host("/history/api/v2", 10_000, None)
 class Answers:
     """Answers for a book at a moment; `quirks` are Deribit's own."""
 
-    book: Book
+    book: ExchangeData
     host: Host
     now_ms: int
     quirks: bool
@@ -77,14 +77,14 @@ class Answers:
     def by_instrument_and_time(self, params: Params) -> bytes:
         return self._by_time(self._instrument_shelf(params), params)
 
-    def _by_time(self, shelf: Shelf, params: Params) -> bytes:
+    def _by_time(self, shelf: TradeIndex, params: Params) -> bytes:
         params.required_integer("start_timestamp")
         params.required_integer("end_timestamp")
         return self._page(shelf, params, 0, len(shelf))
 
     def _page(
         self,
-        shelf: Shelf,
+        shelf: TradeIndex,
         params: Params,
         low: int,
         high: int,
@@ -113,10 +113,10 @@ class Answers:
             more = quirks.has_more(more, page, repr(sorted(params.query.items())))
         return _rendered(page, more)
 
-    def _seen(self, shelf: Shelf, positions: list[int], oldest_ms: int) -> list[int]:
+    def _seen(self, shelf: TradeIndex, positions: list[int], oldest_ms: int) -> list[int]:
         return [each for each in positions if oldest_ms <= shelf.stamps[each] <= self.now_ms]
 
-    def _currency_shelf(self, params: Params) -> Shelf:
+    def _currency_shelf(self, params: Params) -> TradeIndex:
         currency = self._currency(params)
         return self.book.currency(currency, params.choice("kind", (*KINDS, "combo", "any"), "any"))
 
@@ -126,7 +126,7 @@ class Answers:
             raise invalid("currency", "invalid currency")
         return currency
 
-    def _id_bound(self, shelf: Shelf, params: Params, name: str, default: int) -> int:
+    def _id_bound(self, shelf: TradeIndex, params: Params, name: str, default: int) -> int:
         if name not in params.query:
             return default
         bound = shelf.at_id(params.query[name], after=name == "end_id")
@@ -134,7 +134,7 @@ class Answers:
             raise invalid(name, "wrong format")
         return bound or 0
 
-    def _instrument_shelf(self, params: Params) -> Shelf:
+    def _instrument_shelf(self, params: Params) -> TradeIndex:
         return self.book.instrument(self._listed(params)["instrument_name"])
 
     # Instruments and candles

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from extract.sandbox.trade_index import Shelf
+from extract.sandbox.trade_index import TradeIndex
 
 LEAST_LEAK = 8  # narrower seq ranges are whole, so that asking again in pieces can end
 LARGE_LEAK = 10_000
@@ -26,7 +26,7 @@ def disorder(page: list[bytes]) -> None:
         page[last], page[last - 1] = page[last - 1], page[last]
 
 
-def leak(shelf: Shelf, positions: list[int], low: int, high: int) -> list[int]:
+def leak(shelf: TradeIndex, positions: list[int], low: int, high: int) -> list[int]:
     """A full-size range's rows: as many as asked for, some of them from outside, as many inside not there.
 
     From 10,000 rows on three come from above (30,001–40,000 came as 30,003–40,003), else one from below.

@@ -19,7 +19,7 @@ from extract.sandbox.faults import API_ERRORS, Faults
 from extract.sandbox.http import Connection, Reply
 from extract.sandbox.params import ApiError
 from extract.sandbox.tape import Record, Tape
-from extract.sandbox.trade_index import Book
+from extract.sandbox.trade_index import ExchangeData
 
 REMEMBERED_REQUESTS = 50_000
 _HTML = b"<html><title>Please wait</title><body><h1>Service Temporarily Unavailable</h1></body></html>"
@@ -58,7 +58,7 @@ class SandboxExchange:
         self.history_lag_ms = history_lag_ms
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
         self.port = port
-        self._book = Book(tape)
+        self._book = ExchangeData(tape)
         self._clock = self._book.last_stamp_ms() + 1000 if clock is None else clock
         self._counted = 0
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ class Row:
     body: bytes
 
 
-class Shelf:
+class TradeIndex:
     """Rows in database order, found by time with few steps although time is not sorted in that order."""
 
     def __init__(self, rows: list[Row]) -> None:
@@ -94,11 +94,11 @@ class Shelf:
         return found
 
 
-class Book:
+class ExchangeData:
     """A tape as the exchange holds it: may be added to, restated, forgotten from; the tape itself stays."""
 
     def __init__(self, tape: Tape) -> None:
-        self._shelves: dict[tuple[str, str], Shelf] = {}
+        self._shelves: dict[tuple[str, str], TradeIndex] = {}
         self._rows: dict[str, dict[int, Row]] = defaultdict(dict)
         self.instruments: dict[str, Record] = {}
         self._listed: dict[str, list[str]] = {}
@@ -144,24 +144,24 @@ class Book:
     def last_stamp_ms(self) -> int:
         return max((row.stamp_ms for rows in self._rows.values() for row in rows.values()), default=0)
 
-    def instrument(self, name: str) -> Shelf:
+    def instrument(self, name: str) -> TradeIndex:
         """One instrument's trades, by seq."""
         key = ("instrument", name)
         if key not in self._shelves:
             rows = self._rows.get(name, {})
-            self._shelves[key] = Shelf([rows[seq] for seq in sorted(rows)])
+            self._shelves[key] = TradeIndex([rows[seq] for seq in sorted(rows)])
         return self._shelves[key]
 
-    def currency(self, currency: str, kind: str = "any") -> Shelf:
+    def currency(self, currency: str, kind: str = "any") -> TradeIndex:
         """One currency's trades of a kind, by id."""
         key = (currency, kind)
         if key not in self._shelves:
             if kind == "any":
-                self._shelves[key] = Shelf(self._in_database_order(currency))
+                self._shelves[key] = TradeIndex(self._in_database_order(currency))
             else:
                 kinds = COMBO_KINDS if kind == "combo" else (kind,)
                 everything = self.currency(currency).rows
-                self._shelves[key] = Shelf([row for row in everything if row.kind in kinds])
+                self._shelves[key] = TradeIndex([row for row in everything if row.kind in kinds])
         return self._shelves[key]
 
     def _in_database_order(self, currency: str) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import explain
+from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.errors import CannotTellError, OutsideError
 from extract.schema.catalogue import Catalogue, Things, read_catalogue
@@ -124,7 +124,7 @@ def _told(settings: ClickHouseSettings) -> Iterator[None]:
     try:
         yield
     except (OutsideError, ClickHouseError, OSError) as error:
-        reason = explain(error, settings)
+        reason = to_tape_error(error, settings)
         if not isinstance(reason, OutsideError):
             raise reason from error
         raise CannotTellError(f"Cannot tell, for {settings.mode} gives no answer: {reason}") from error

@@ -14,10 +14,10 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import COLUMNS as INSTRUMENT_COLUMNS
 from extract.deribit.instruments import changed_instruments
 from extract.deribit.schema import ARROW_SCHEMA
+from extract.deribit.streams import Stream
 from extract.errors import UsageError
-from extract.sweep.state import Stream
 from extract.sweep.window import WindowReport
-from extract.sweep.windows import Package
+from extract.sweep.windows import WindowReader
 
 TRADES_SORT = ("_dlt_load_id", "instrument_name", "trade_seq")
 """A reader of the newest load packages reads nothing else; within one, a trade's neighbours compress best."""
@@ -62,7 +62,7 @@ may overlap after one has grown into another.
 
 @dlt.source(name="deribit", max_table_nesting=0)
 def deribit(
-    client: DeribitClient, package: Package, streams: Sequence[Stream], now_ms: int
+    client: DeribitClient, package: WindowReader, streams: Sequence[Stream], now_ms: int
 ) -> tuple[DltResource, ...]:
     """The public trades of a window, what is odd about them, and the instruments that changed.
 
@@ -71,19 +71,19 @@ def deribit(
     """
     return (
         trades(client, package),
-        odd_rows(lambda: package.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        odd_rows(lambda: package.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
-        odd_rows(lambda: package.report, "coverage", COVERAGE_COLUMNS, _coverage),
+        report_resource(lambda: package.report, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
+        report_resource(lambda: package.report, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        report_resource(lambda: package.report, "coverage", COVERAGE_COLUMNS, _coverage),
         instruments(client, streams, now_ms),
     )
 
 
-def trades(client: DeribitClient, package: Package) -> DltResource:
+def trades(client: DeribitClient, package: WindowReader) -> DltResource:
     """Trades as Arrow tables in `record.ARROW_SCHEMA`."""
 
     @dlt.resource(name="trades", write_disposition="append")
     def resource() -> Iterator[Any]:
-        refuse_another_exchange(dlt.current.source_state(), client.exchange)
+        require_same_exchange(dlt.current.source_state(), client.exchange)
         state = dlt.current.resource_state()
         if not state:
             yield ARROW_SCHEMA.empty_table()  # so that the table is there, whatever comes
@@ -94,7 +94,7 @@ def trades(client: DeribitClient, package: Package) -> DltResource:
     return clickhouse_adapter(resource(), **TRADES_TABLE)
 
 
-def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
+def require_same_exchange(state: dict[str, Any], exchange: str) -> None:
     """A sandbox's trades, or the testnet's, must never come to lie among real ones."""
     held = state.setdefault("exchange", exchange)
     if held != exchange:
@@ -104,7 +104,7 @@ def refuse_another_exchange(state: dict[str, Any], exchange: str) -> None:
         )
 
 
-def odd_rows(
+def report_resource(
     report_of: Callable[[], WindowReport | None],
     name: str,
     columns: dict[str, Any],

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient, Host
-from extract.deribit.instrument_names import contradicts
-from extract.deribit.schema import Rejected, TradePage, times_ms
+from extract.deribit.instrument_names import belongs_to_other_currency
+from extract.deribit.schema import RejectedTrade, TradePage, times_ms
+from extract.deribit.streams import Stream
 from extract.errors import ProofError
 from extract.sweep.slices import Slice
-from extract.sweep.state import Stream
 from extract.sweep.time_pager import ById, ByTime, OutsideRangeError, PageFacts, SlicePager
 
 MOST_PAGES = 5
@@ -30,7 +30,7 @@ class SliceResult:
 
     table: pa.Table
     end_ms: int
-    rejected: list[Rejected]
+    rejected: list[RejectedTrade]
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
@@ -41,11 +41,11 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     pager = SlicePager(part.start_ms, part.end_ms)
     most_pages = 1 if part.is_probe else MOST_PAGES
     parts: list[pa.Table] = []
-    rejected: dict[str, Rejected] = {}
+    rejected: dict[str, RejectedTrade] = {}
     end_ms, pages = part.end_ms, 0
     while (asked := pager.request) is not None:
         page = _ask(client, host, stream, asked)
-        _refuse_live_hole(client, host, page, part.start_ms)
+        _require_live_window(client, host, page, part.start_ms)
         parts.append(page.table)
         rejected.update((bad.raw, bad) for bad in page.rejected)
         pager.feed(page_facts(page, asked))
@@ -53,8 +53,8 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         if pager.request and pages >= most_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
             break
-    table = each_once(parts)
-    _refuse_other_currency(stream, table)
+    table = deduplicate(parts)
+    _require_currency(stream, table)
     return SliceResult(
         _between(table, part.start_ms, end_ms),
         end_ms,
@@ -66,12 +66,12 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     )
 
 
-def each_once(pages: Sequence[pa.Table]) -> pa.Table:
+def deduplicate(pages: Sequence[pa.Table]) -> pa.Table:
     """The trades of overlapping pages, each key once, in its latest version."""
     if len(pages) == 1:
         return pages[0]
     table = pa.concat_tables(pages)
-    in_question = np.flatnonzero(_is_twice(table))
+    in_question = np.flatnonzero(_duplicate_candidates(table))
     if not len(in_question):
         return table
     few = table.select(["instrument_name", "trade_seq"]).take(pa.array(in_question)).to_pylist()
@@ -82,7 +82,7 @@ def each_once(pages: Sequence[pa.Table]) -> pa.Table:
     return table.filter(pa.array(keep))
 
 
-def _is_twice(table: pa.Table) -> np.ndarray:
+def _duplicate_candidates(table: pa.Table) -> np.ndarray:
     """Of each row whether another may have the same key: by a number made of the key, the same for few others."""
     names = table.column("instrument_name").combine_chunks().dictionary_encode()
     seqs = table.column("trade_seq").to_numpy().astype(np.uint64)
@@ -127,7 +127,7 @@ def _ask(client: DeribitClient, host: Host, stream: Stream, asked: ByTime | ById
     )
 
 
-def _refuse_live_hole(client: DeribitClient, host: Host, page: TradePage, start_ms: int) -> None:
+def _require_live_window(client: DeribitClient, host: Host, page: TradePage, start_ms: int) -> None:
     """By the exchange's own clock: ours may have slept between question and answer."""
     if host is client.live and page.at_ms is not None and start_ms < page.at_ms - LIVE_KEEPS_MS:
         raise ProofError(
@@ -136,9 +136,9 @@ def _refuse_live_hole(client: DeribitClient, host: Host, page: TradePage, start_
         )
 
 
-def _refuse_other_currency(stream: Stream, table: pa.Table) -> None:
+def _require_currency(stream: Stream, table: pa.Table) -> None:
     for name in table.column("instrument_name").unique().to_pylist():
-        if contradicts(name, stream.currency):
+        if belongs_to_other_currency(name, stream.currency):
             raise OutsideRangeError(
                 f"Asked for trades of {stream.currency}, the exchange answers with one of {name}."
             )

@@ -15,16 +15,16 @@ _END = object()
 LOOK_S = 0.1
 
 
-def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Generator[T]:
-    """`items` in their order, up to `most` of them made before they are asked for; what they raise is raised here.
+def prefetch(items: Generator[T], *, depth: int, cancel: Callable[[], None]) -> Generator[T]:
+    """`items` in their order, up to `depth` of them made before they are asked for; what they raise is raised here.
 
-    Whoever stops asking has `give_up` called, which is to end what the making waits for, and `items` closed.
+    Whoever stops asking has `cancel` called, which is to end what the making waits for, and `items` closed.
     """
-    made: queue.Queue[object] = queue.Queue(most)
-    is_over = threading.Event()
+    made: queue.Queue[object] = queue.Queue(depth)
+    should_stop = threading.Event()
 
     def hand_over(item: object) -> None:
-        while not is_over.is_set():
+        while not should_stop.is_set():
             with contextlib.suppress(queue.Full):
                 made.put(item, timeout=LOOK_S)
                 return
@@ -33,7 +33,7 @@ def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Gen
         try:
             for item in items:
                 hand_over(item)
-                if is_over.is_set():
+                if should_stop.is_set():
                     items.close()
         finally:
             hand_over(_END)
@@ -44,7 +44,7 @@ def ahead(items: Generator[T], *, most: int, give_up: Callable[[], None]) -> Gen
             while (item := made.get()) is not _END:
                 yield item
         except BaseException:
-            is_over.set()
-            give_up()
+            should_stop.set()
+            cancel()
             raise
         making.result()

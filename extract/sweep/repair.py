@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.jsonrpc import ExchangeRefusedError
-from extract.deribit.schema import PAGE_SCHEMA, Rejected, TradePage
+from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade, TradePage
 from extract.errors import ProofError
 from extract.sweep.ledger import SeqRange
 from extract.sweep.seq_pager import Hole, SeqPager
@@ -22,15 +22,15 @@ PAGES_AT_ONCE = 3
 
 
 @dataclass
-class Repaired:
+class RepairResult:
     """What came of missing trades: those that are there, what the exchange does not have, what could not be typed."""
 
     table: pa.Table = field(default_factory=PAGE_SCHEMA.empty_table)
     absent: list[SeqRange] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedTrade] = field(default_factory=list)
 
 
-class Repair:
+class InstrumentRepair:
     """The holes of one instrument: from the history host, then from the live one what that lacks.
 
     History is some seconds behind, and may not know an instrument yet that is minutes old.
@@ -48,9 +48,9 @@ class Repair:
     def is_done(self) -> bool:
         return self._pager.request is None and (self._host is self._client.live or not self._pager.absent)
 
-    def step(self) -> Repaired:
+    def step(self) -> RepairResult:
         """The next few pages. Raises ProofError where trades can neither be had nor be shown to be absent."""
-        result = Repaired()
+        result = RepairResult()
         for _ in range(PAGES_AT_ONCE):
             if self._pager.request is None:
                 break
@@ -59,15 +59,15 @@ class Repair:
             except ExchangeRefusedError as error:
                 if error.param != "instrument_name":
                     raise
-                self._give_up_host()
+                self._skip_host()
         if self._pager.request is None and self._pager.absent:
             if self._host is self._client.live:
-                self._conclude(result)
+                self._report_absent(result)
             else:
-                self._turn_to_live()
+                self._switch_to_live_host()
         return result
 
-    def _take(self, page: TradePage, result: Repaired) -> None:
+    def _take(self, page: TradePage, result: RepairResult) -> None:
         asked = self._pager.request
         assert asked is not None
         for name in page.table.column("instrument_name").unique().to_pylist():
@@ -87,17 +87,17 @@ class Repair:
         # A record that names no seq may be the one that is missing.
         self._is_sure &= all(bad.key for bad in page.rejected)
 
-    def _give_up_host(self) -> None:
+    def _skip_host(self) -> None:
         self._unknown_to.append(self._host.name)
         while self._pager.request is not None:
             self._pager.feed(np.empty(0, dtype=np.int64), is_full=False)
 
-    def _turn_to_live(self) -> None:
+    def _switch_to_live_host(self) -> None:
         holes = [(each.first, each.last) for each in self._pager.absent]
         self._host = self._client.live
         self._pager = SeqPager(self.instrument_name, holes, self._client.page_size(self._host))
 
-    def _conclude(self, result: Repaired) -> None:
+    def _report_absent(self, result: RepairResult) -> None:
         # The live host keeps a day: only history can say that there is no such trade.
         if self._client.history.name in self._unknown_to:
             first = self._pager.absent[0]
@@ -109,13 +109,16 @@ class Repair:
             result.absent += self._pager.absent
 
 
-def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[Repair]:
+def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[InstrumentRepair]:
     """One Repair for each instrument of `missing`."""
     by_name = groupby(sorted(missing), key=lambda each: each.instrument_name)
-    return [Repair(client, name, [(each.first, each.last) for each in ranges]) for name, ranges in by_name]
+    return [
+        InstrumentRepair(client, name, [(each.first, each.last) for each in ranges])
+        for name, ranges in by_name
+    ]
 
 
-def repair(client: DeribitClient, missing: Iterable[SeqRange]) -> Iterator[Repaired]:
+def repair(client: DeribitClient, missing: Iterable[SeqRange]) -> Iterator[RepairResult]:
     """What comes of `missing`, a few pages at a time, one instrument after the other."""
     for each in repairs(client, missing):
         while not each.is_done:

@@ -9,7 +9,7 @@ import numpy as np
 from extract.sweep.ledger import SeqRange, missing_in
 from extract.sweep.time_pager import OutsideRangeError
 
-SURE_AFTER = 3
+EMPTY_ANSWERS_BEFORE_ABSENT = 3
 """Answers in a row without any trade of a hole until a host counts as not having it."""
 
 Hole = tuple[int, int]
@@ -42,7 +42,7 @@ class SeqPager:
         """
         asked = self.request
         assert asked is not None
-        holes, fruitless = self._open.pop()
+        holes, empty_answers = self._open.pop()
         inside = np.unique(seqs[(seqs >= asked.first) & (seqs <= asked.last)])
         if is_full and not len(inside):
             raise OutsideRangeError(
@@ -56,8 +56,8 @@ class SeqPager:
         near = [(first, min(last, reached)) for first, last in left if first <= reached]
         if far:
             self._open.append((far, 0))
-        if near and (found or fruitless + 1 < SURE_AFTER):
-            self._open.append((near, 0 if found else fruitless + 1))
+        if near and (found or empty_answers + 1 < EMPTY_ANSWERS_BEFORE_ABSENT):
+            self._open.append((near, 0 if found else empty_answers + 1))
         elif near:
             self.absent += [SeqRange(self.instrument_name, *hole) for hole in near]
         return found

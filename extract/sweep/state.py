@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from extract.deribit.instrument_names import last_trading_day_over
-
-EPOCH_MS = 1_451_606_400_000
-"""2016-01-01 UTC: the exchange has no trade before it."""
-
-Key = tuple[str, int]
-"""(instrument_name, trade_seq): what names a trade."""
+from extract.deribit.instrument_names import has_expired
+from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
 
 
 class Span(NamedTuple):
@@ -27,17 +22,7 @@ class Span(NamedTuple):
     end_ms: int
 
 
-class Stream(NamedTuple):
-    """The trades of one currency and kind."""
-
-    currency: str
-    kind: str
-
-    def __str__(self) -> str:
-        return f"{self.currency} {self.kind}"
-
-
-class Seen(NamedTuple):
+class LoadedTrade(NamedTuple):
     """A loaded trade's time and the hash of its content."""
 
     at_ms: int
@@ -55,7 +40,7 @@ class StreamState:
     """
 
     covered: list[Span] = field(default_factory=list)
-    recent: dict[Key, Seen] = field(default_factory=dict)
+    recent: dict[TradeKey, LoadedTrade] = field(default_factory=dict)
     last_seq: dict[int, dict[str, int]] = field(default_factory=dict)
     first_seq: dict[int, dict[str, int]] = field(default_factory=dict)
 
@@ -63,7 +48,10 @@ class StreamState:
     def from_json(cls, value: dict[str, Any]) -> StreamState:
         return cls(
             covered=[Span(*span) for span in value.get("covered", [])],
-            recent={(name, seq): Seen(at_ms, digest) for name, seq, at_ms, digest in value.get("recent", [])},
+            recent={
+                (name, seq): LoadedTrade(at_ms, digest)
+                for name, seq, at_ms, digest in value.get("recent", [])
+            },
             last_seq={end_ms: dict(seqs) for end_ms, seqs in value.get("last_seq", [])},
             first_seq={start_ms: dict(seqs) for start_ms, seqs in value.get("first_seq", [])},
         )
@@ -84,7 +72,7 @@ class StreamState:
             start_ms = self.covered[-1].end_ms + 1 if self.covered else EPOCH_MS
         return subtract(Span(start_ms, until_ms), self.covered)
 
-    def begin_of(self, start_ms: int) -> int:
+    def span_start(self, start_ms: int) -> int:
         """Where the covered time that `start_ms` goes on from begins; `start_ms` itself where there is none."""
         return next((span.start_ms for span in self.covered if span.end_ms + 1 == start_ms), start_ms)
 
@@ -101,7 +89,7 @@ class StreamState:
 
     def cover(self, span: Span, first_seq: Mapping[str, int], last_seq: Mapping[str, int]) -> None:
         """Adds `span`, next to covered time or apart from it, with the seqs at which the proof found its edges."""
-        begin_ms = self.begin_of(span.start_ms)
+        begin_ms = self.span_start(span.start_ms)
         before = self.last_seq.pop(span.start_ms - 1, {})
         firsts = self.first_seq.setdefault(begin_ms, {}) if begin_ms > EPOCH_MS else {}
         for name, seq in first_seq.items():
@@ -114,7 +102,7 @@ class StreamState:
                 firsts.setdefault(name, seq)
         # Covered time that the span grew into goes on knowing what traded before it and not within it.
         after = self.last_seq.get(end_ms, {})
-        self.last_seq[end_ms] = alive({**before, **last_seq, **after}, end_ms)
+        self.last_seq[end_ms] = drop_expired({**before, **last_seq, **after}, end_ms)
         self.covered = merge([*self.covered, span])
 
     def united(self, other: StreamState) -> StreamState:
@@ -137,7 +125,7 @@ class StreamState:
                 oldest.update({name: min(seq, oldest.get(name, seq)) for name, seq in firsts.items()})
                 # Who traded in a part, and has no seq before it, began there.
                 born.setdefault(whole.start_ms, set()).update(lasts.keys() - firsts.keys())
-        both.last_seq = {end_ms: alive(seqs, end_ms) for end_ms, seqs in both.last_seq.items()}
+        both.last_seq = {end_ms: drop_expired(seqs, end_ms) for end_ms, seqs in both.last_seq.items()}
         both.first_seq = {
             start_ms: {name: seq for name, seq in seqs.items() if name not in born[start_ms]}
             for start_ms, seqs in both.first_seq.items()
@@ -145,7 +133,7 @@ class StreamState:
         }
         return both
 
-    def remember(self, seen: Mapping[Key, Seen], overlap_ms: int) -> None:
+    def remember(self, seen: Mapping[TradeKey, LoadedTrade], overlap_ms: int) -> None:
         """Keeps what was loaded of time that is not covered yet, and of the last `overlap_ms` that are."""
         from_ms = self.covered[-1].end_ms - overlap_ms if self.covered else 0
         self.recent = {
@@ -160,10 +148,10 @@ def read_states(kept: Mapping[str, Any], streams: Iterable[Stream]) -> dict[Stre
     return {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in streams}
 
 
-def alive(seqs: Mapping[str, int], at_ms: int) -> dict[str, int]:
+def drop_expired(seqs: Mapping[str, int], at_ms: int) -> dict[str, int]:
     """`seqs` without the instruments that had expired at `at_ms`: the state holds what is alive, not all history."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return {name: seq for name, seq in seqs.items() if not last_trading_day_over(name, at)}
+    return {name: seq for name, seq in seqs.items() if not has_expired(name, at)}
 
 
 def subtract(whole: Span, parts: Iterable[Span]) -> list[Span]:

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient, Host
-from extract.deribit.schema import Rejected, content_digests, stamped, times_ms
+from extract.deribit.schema import RejectedTrade, content_digests, times_ms, with_stream_columns
+from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
 from extract.sweep.fetch_slice import SliceResult
 from extract.sweep.ledger import SeqLedger, SeqRange
-from extract.sweep.repair import Repaired
-from extract.sweep.slices import Pace, Slice, SlicePlanner
-from extract.sweep.state import EPOCH_MS, Key, Seen, Span, Stream, StreamState
+from extract.sweep.repair import RepairResult
+from extract.sweep.slices import Slice, SlicePlanner, SliceSizer
+from extract.sweep.state import LoadedTrade, Span, StreamState
 from extract.sweep.time_pager import ID_LAG_MS
 
 LIVE_SPAN_MS = 15 * 60_000
@@ -27,7 +28,7 @@ SETTLE_MS = 60_000
 class StreamSweep:
     """Takes what was fetched of `span`, tells what is new of it and what is missing, and moves the state at the end.
 
-    `more`: other spans of the stream follow. `pace` is that of the window before.
+    `more`: other spans of the stream follow. `sizer` is that of the window before.
     `known` counts trades that were loaded before, `restated` those that were loaded with another content.
     """
 
@@ -40,7 +41,7 @@ class StreamSweep:
         now_ms: int,
         *,
         more: bool,
-        pace: Pace | None = None,
+        sizer: SliceSizer | None = None,
     ) -> None:
         self.stream = stream
         self.state = state
@@ -52,13 +53,13 @@ class StreamSweep:
         self._more = more
         self._settled_ms = now_ms - SETTLE_MS
         self._done_ms = span.start_ms - 1
-        self._seen: dict[Key, Seen] = {}
+        self._seen: dict[TradeKey, LoadedTrade] = {}
         self._unproven: dict[str, int] = {}
-        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), pace)
+        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), sizer)
 
-    def _plan(self, live_from_ms: int, pace: Pace | None) -> deque[tuple[Host, SlicePlanner]]:
+    def _plan(self, live_from_ms: int, sizer: SliceSizer | None) -> deque[tuple[Host, SlicePlanner]]:
         parts = (
-            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), pace),
+            (self._client.history, self._span.start_ms, min(self._span.end_ms, live_from_ms - 1), sizer),
             (self._client.live, live_from_ms, self._span.end_ms, None),
         )
         return deque(
@@ -68,10 +69,10 @@ class StreamSweep:
         )
 
     @property
-    def pace(self) -> Pace | None:
+    def sizer(self) -> SliceSizer | None:
         """That of the history host, as far as it is known."""
         host, planner = self._planners[0]
-        return planner.pace if host is self._client.history else None
+        return planner.sizer if host is self._client.history else None
 
     @property
     def is_drained(self) -> bool:
@@ -83,15 +84,15 @@ class StreamSweep:
         """Whether the stream is covered up to where the run wants it."""
         return self.is_drained and not self._more
 
-    def next(self, *, rests_only: bool = False) -> tuple[Host, SlicePlanner, Slice] | None:
+    def next(self, *, drain_only: bool = False) -> tuple[Host, SlicePlanner, Slice] | None:
         """The next slice to fetch, None while a probe is out or when there is none left.
 
-        With `rests_only` what a slice left over, and nothing newer: the window is to end without a gap in time.
+        With `drain_only` what a slice left over, and nothing newer: the window is to end without a gap in time.
         """
         for host, planner in self._planners:
-            if part := planner.next(rests_only=rests_only):
+            if part := planner.next(drain_only=drain_only):
                 return host, planner, part
-            if not planner.is_drained and not rests_only:
+            if not planner.is_drained and not drain_only:
                 return None
         return None
 
@@ -99,7 +100,7 @@ class StreamSweep:
 
     def take(
         self, planner: SlicePlanner, part: Slice, result: SliceResult
-    ) -> tuple[pa.Table, list[Rejected]]:
+    ) -> tuple[pa.Table, list[RejectedTrade]]:
         """Takes note of a slice that arrived; of its trades and odd records those that are not loaded yet."""
         times = times_ms(result.table)
         for host, each in self._planners:
@@ -109,18 +110,18 @@ class StreamSweep:
         planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
         self.ledger.add(result.table)
         table = self._fresh(result.table, self._may_be_known(times))
-        return self._stamped(table), self._fresh_rejected(result.rejected)
+        return self._with_stream_columns(table), self._fresh_rejected(result.rejected)
 
-    def take_repaired(self, repaired: Repaired) -> tuple[pa.Table, list[Rejected], list[SeqRange]]:
+    def accept_repair(self, repaired: RepairResult) -> tuple[pa.Table, list[RejectedTrade], list[SeqRange]]:
         """Trades, odd records and absent ranges of a repair, without what is loaded or may still show up."""
         self.ledger.add(repaired.table)
         read_twice = [self._is_read_twice(key, at_ms) for key, at_ms in _keys(repaired.table)]
         table = self._fresh(repaired.table, np.array(read_twice, dtype=bool))
-        absent = [each for each in repaired.absent if not self._may_show_up(each)]
-        return self._stamped(table), self._fresh_rejected(repaired.rejected), absent
+        absent = [each for each in repaired.absent if not self._may_arrive_late(each)]
+        return self._with_stream_columns(table), self._fresh_rejected(repaired.rejected), absent
 
-    def _stamped(self, table: pa.Table) -> pa.Table:
-        return stamped(table, self.stream.currency, self.stream.kind)
+    def _with_stream_columns(self, table: pa.Table) -> pa.Table:
+        return with_stream_columns(table, self.stream.currency, self.stream.kind)
 
     def _may_be_known(self, times: np.ndarray) -> np.ndarray:
         """Which trades of these times are loaded already, perhaps, or will be read again: few, as a rule none."""
@@ -135,7 +136,7 @@ class StreamSweep:
         rows = np.flatnonzero(in_question)
         asked = table.take(pa.array(rows))
         seen = zip(_keys(asked), content_digests(asked), strict=True)
-        fresh = [self._note(key, Seen(at_ms, digest)) for (key, at_ms), digest in seen]
+        fresh = [self._is_new_version(key, LoadedTrade(at_ms, digest)) for (key, at_ms), digest in seen]
         keep = ~in_question
         keep[rows] = fresh
         return table if keep.all() else table.filter(pa.array(keep))
@@ -145,7 +146,7 @@ class StreamSweep:
         """Later trades are remembered: they are read again, or near enough to a hole that may fill."""
         return self._settled_ms - ID_LAG_MS
 
-    def _note(self, key: Key, seen: Seen) -> bool:
+    def _is_new_version(self, key: TradeKey, seen: LoadedTrade) -> bool:
         before = self._seen.get(key) or self.state.recent.get(key)
         self._seen[key] = seen
         if before is None:
@@ -156,8 +157,8 @@ class StreamSweep:
         self.restated += 1
         return True
 
-    def _fresh_rejected(self, rejected: Iterable[Rejected]) -> list[Rejected]:
-        fresh: list[Rejected] = []
+    def _fresh_rejected(self, rejected: Iterable[RejectedTrade]) -> list[RejectedTrade]:
+        fresh: list[RejectedTrade] = []
         for bad in rejected:
             if bad.key:
                 self.ledger.add_one(*bad.key)
@@ -165,17 +166,17 @@ class StreamSweep:
                 not bad.key
                 or bad.timestamp is None
                 or not self._is_read_twice(bad.key, bad.timestamp)
-                or self._note(bad.key, Seen(bad.timestamp, crc32(bad.raw.encode())))
+                or self._is_new_version(bad.key, LoadedTrade(bad.timestamp, crc32(bad.raw.encode())))
             ):
                 fresh.append(bad)
         return fresh
 
-    def _is_read_twice(self, key: Key, at_ms: int) -> bool:
+    def _is_read_twice(self, key: TradeKey, at_ms: int) -> bool:
         """Whether a trade was loaded from time not covered then, or is of time that will be read later."""
         is_inside = self._span.start_ms <= at_ms <= min(self._done_ms, self._kept_from_ms)
         return key in self.state.recent or not (is_inside or self.state.is_covered(at_ms))
 
-    def _may_show_up(self, absent: SeqRange) -> bool:
+    def _may_arrive_late(self, absent: SeqRange) -> bool:
         """Whether the trade after the range is so new that those before it may only be late."""
         after = self._seen.get((absent.instrument_name, absent.last + 1))
         if after is None or after.at_ms <= self._settled_ms:
@@ -200,7 +201,7 @@ class StreamSweep:
         return self.ledger.missing(
             self.state.last_before(self._span.start_ms),
             self.state.first_after(self._done_ms),
-            self.state.begin_of(self._span.start_ms) <= EPOCH_MS,
+            self.state.span_start(self._span.start_ms) <= EPOCH_MS,
         )
 
     def commit(self) -> None:
@@ -212,7 +213,7 @@ class StreamSweep:
         self.state.remember(self._seen, ID_LAG_MS)
 
 
-def _keys(table: pa.Table) -> Iterator[tuple[Key, int]]:
+def _keys(table: pa.Table) -> Iterator[tuple[TradeKey, int]]:
     """Each trade's key and time."""
     names, seqs = table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist()
     return zip(zip(names, seqs, strict=True), times_ms(table).tolist(), strict=True)

@@ -76,8 +76,8 @@ class SlicePager:
         self.done_ms = start_ms - 1
         self._open = [ByTime(start_ms, end_ms)]
         self._last_ms: int | None = None
-        self._doubted = False
-        self._crowded_ms = start_ms
+        self._rechecked = False
+        self._dense_ms = start_ms
         self._ids: dict[str, int] = {}
         self._ids_to_ask: dict[str, int] = {}
 
@@ -90,18 +90,18 @@ class SlicePager:
 
     def _after_time_page(self, asked: ByTime, page: PageFacts) -> None:
         if page.outside:
-            self._halve(asked)
+            self._split_range(asked)
         elif page.last_ms is None:
             if page.is_full:
                 raise UnreadablePageError(
                     f"A full page of trades since {asked.start_ms} ms names no time: there is no way past it."
                 )
-            if page.has_more and not self._doubted:
-                self._doubted = True
+            if page.has_more and not self._rechecked:
+                self._rechecked = True
             else:
                 self._close(asked)
         elif page.is_full:
-            self._go_on(asked, page, page.last_ms)
+            self._advance(asked, page, page.last_ms)
         elif page.has_more and (self._last_ms is None or page.last_ms > self._last_ms):
             # A short page that promises more contradicts itself: asked again from its end.
             self._last_ms = page.last_ms
@@ -109,14 +109,14 @@ class SlicePager:
         else:
             self._close(asked)
 
-    def _go_on(self, asked: ByTime, page: PageFacts, last_ms: int) -> None:
+    def _advance(self, asked: ByTime, page: PageFacts, last_ms: int) -> None:
         next_ms = last_ms - ID_LAG_MS
         if next_ms > asked.start_ms:
             self.done_ms = next_ms - 1
             self._next(ByTime(next_ms, asked.end_ms))
             return
         # Time cannot tell the rest of so crowded a moment from what was seen: go on by id.
-        self._crowded_ms = last_ms
+        self._dense_ms = last_ms
         self._ids = last_ids(page.trade_ids)
         self._ids_to_ask = dict(self._ids)
         self._next_id()
@@ -128,7 +128,7 @@ class SlicePager:
             if number > self._ids.get(prefix, -1)
         }
         self._ids |= further
-        if page.last_ms is not None and page.last_ms > self._crowded_ms + ID_LAG_MS:
+        if page.last_ms is not None and page.last_ms > self._dense_ms + ID_LAG_MS:
             self._ids_to_ask.pop(id_parts(asked.start_id)[0], None)
         elif page.is_full or page.has_more:
             if page.is_full and not further and not self._ids_to_ask:
@@ -143,10 +143,10 @@ class SlicePager:
             prefix, number = self._ids_to_ask.popitem()
             self.request = ById(f"{prefix}{number}")
             return
-        self.done_ms = max(self.done_ms, min(self._crowded_ms, self._open[-1].end_ms))
+        self.done_ms = max(self.done_ms, min(self._dense_ms, self._open[-1].end_ms))
         end_ms = self._open[-1].end_ms
-        if self._crowded_ms < end_ms:
-            self._next(ByTime(self._crowded_ms + 1, end_ms))
+        if self._dense_ms < end_ms:
+            self._next(ByTime(self._dense_ms + 1, end_ms))
         else:
             self._close(self._open[-1])
 
@@ -156,10 +156,10 @@ class SlicePager:
     def _close(self, span: ByTime) -> None:
         self.done_ms = span.end_ms
         self._open.pop()
-        self._last_ms, self._doubted = None, False
+        self._last_ms, self._rechecked = None, False
         self.request = self._open[-1] if self._open else None
 
-    def _halve(self, asked: ByTime) -> None:
+    def _split_range(self, asked: ByTime) -> None:
         """Rows from outside stand for as many inside that are not there: smaller questions get whole answers."""
         if asked.start_ms >= asked.end_ms:
             raise OutsideRangeError(
@@ -167,7 +167,7 @@ class SlicePager:
             )
         middle_ms = (asked.start_ms + asked.end_ms) // 2
         self._open[-1:] = [ByTime(middle_ms + 1, asked.end_ms), ByTime(asked.start_ms, middle_ms)]
-        self._last_ms, self._doubted = None, False
+        self._last_ms, self._rechecked = None, False
         self.request = self._open[-1]
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient
-from extract.deribit.schema import Rejected, count_unknown
+from extract.deribit.schema import RejectedTrade, count_unknown_fields
+from extract.deribit.streams import Stream
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.ledger import SeqRange
-from extract.sweep.repair import Repair, Repaired, repairs
+from extract.sweep.repair import InstrumentRepair, RepairResult, repairs
 from extract.sweep.slices import Slice, SlicePlanner
-from extract.sweep.state import Span, Stream
+from extract.sweep.state import Span
 from extract.sweep.stream_window import StreamSweep
 
 
@@ -42,7 +43,7 @@ class WindowReport:
     repaired: int = 0
     known: int = 0
     restated: int = 0
-    rejected: list[tuple[Stream, Rejected]] = field(default_factory=list)
+    rejected: list[tuple[Stream, RejectedTrade]] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
     unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
@@ -50,7 +51,7 @@ class WindowReport:
 
 
 OnSlice = Callable[[Stream, int, int], None]
-IsOver = Callable[[], bool]
+ShouldStop = Callable[[], bool]
 
 
 def sweep_window(
@@ -58,21 +59,23 @@ def sweep_window(
     sweeps: Sequence[StreamSweep],
     *,
     in_flight: int,
-    budget: int,
+    max_trades: int,
     report: WindowReport,
     on_slice: OnSlice = lambda stream, rows, end_ms: None,
-    is_over: IsOver = lambda: False,
+    should_stop: ShouldStop = lambda: False,
 ) -> Iterator[pa.Table]:
     """Tables of new trades; fills `report`, and moves the streams' states when the last table has been taken.
 
-    The window closes once it holds `budget` trades or `is_over`: what is under way is finished, nothing newer begun.
+    The window closes once it holds `max_trades` trades or `should_stop`: what is under way is finished, nothing newer begun.
     """
     with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
         try:
-            yield from _Slices(client, sweeps, pool, in_flight, budget, report, on_slice, is_over).tables()
+            yield from SliceScheduler(
+                client, sweeps, pool, in_flight, max_trades, report, on_slice, should_stop
+            ).tables()
             yield from _repairs(client, sweeps, pool, in_flight, report)
         except BaseException:
-            client.abandon()
+            client.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for sweep in sweeps:
@@ -85,33 +88,33 @@ def sweep_window(
 
 
 @dataclass
-class _Slices:
+class SliceScheduler:
     """The slices of all streams, `in_flight` of them under way."""
 
     client: DeribitClient
     sweeps: Sequence[StreamSweep]
     pool: ThreadPoolExecutor
     in_flight: int
-    budget: int
+    max_trades: int
     report: WindowReport
     on_slice: OnSlice
-    is_over: IsOver
+    should_stop: ShouldStop
     under_way: dict[Future[SliceResult], tuple[StreamSweep, SlicePlanner, Slice]] = field(
         default_factory=dict
     )
 
     def tables(self) -> Iterator[pa.Table]:
-        self._hand_out()
+        self._submit()
         while self.under_way:
             done, _ = wait(self.under_way, return_when=FIRST_COMPLETED)
             tables = [table for future in done if (table := self._take(future)).num_rows]
-            self._hand_out()  # before the tables, whose taker may take its time
+            self._submit()  # before the tables, whose taker may take its time
             yield from tables
 
-    def _hand_out(self) -> None:
-        rests_only = self.report.trades >= self.budget or self.is_over()
+    def _submit(self) -> None:
+        drain_only = self.report.trades >= self.max_trades or self.should_stop()
         for sweep in self.sweeps:
-            while len(self.under_way) < self.in_flight and (step := sweep.next(rests_only=rests_only)):
+            while len(self.under_way) < self.in_flight and (step := sweep.next(drain_only=drain_only)):
                 host, planner, part = step
                 future = self.pool.submit(sweep_slice, self.client, host, sweep.stream, part)
                 self.under_way[future] = (sweep, planner, part)
@@ -121,7 +124,7 @@ class _Slices:
         result = future.result()
         table, rejected = sweep.take(planner, part, result)
         self.report.trades += table.num_rows
-        self.report.unknown_fields += count_unknown(table)
+        self.report.unknown_fields += count_unknown_fields(table)
         self.report.rejected += [(sweep.stream, bad) for bad in rejected]
         self.on_slice(sweep.stream, table.num_rows, result.end_ms)
         return table
@@ -139,7 +142,7 @@ def _repairs(
         sweep.close()
     waiting = [(sweep, each) for sweep in sweeps for each in repairs(client, sweep.missing())]
     waiting.reverse()
-    under_way: dict[Future[Repaired], tuple[StreamSweep, Repair]] = {}
+    under_way: dict[Future[RepairResult], tuple[StreamSweep, InstrumentRepair]] = {}
     while waiting or under_way:
         while waiting and len(under_way) < in_flight:
             sweep, each = waiting.pop()
@@ -147,13 +150,13 @@ def _repairs(
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
             sweep, each = under_way.pop(future)
-            table, rejected, absent = sweep.take_repaired(future.result())
+            table, rejected, absent = sweep.accept_repair(future.result())
             if not each.is_done:
                 waiting.append((sweep, each))
             report.rejected += [(sweep.stream, bad) for bad in rejected]
             report.absent += [Absent(sweep.stream, missing) for missing in absent]
             report.trades += table.num_rows
             report.repaired += table.num_rows
-            report.unknown_fields += count_unknown(table)
+            report.unknown_fields += count_unknown_fields(table)
             if table.num_rows:
                 yield table

@@ -1,6 +1,6 @@
 """A run's windows, one after another: each as much as one load package holds, until its streams are covered.
 
-They are one flow of tables, so that `ahead` can sweep the next window while the one before is written and loaded.
+They are one flow of tables, so that `prefetch` can sweep the next window while the one before is written and loaded.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from typing import Any
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient
-from extract.sweep.slices import Pace
-from extract.sweep.state import Stream, StreamState
+from extract.deribit.streams import Stream
+from extract.sweep.slices import SliceSizer
+from extract.sweep.state import StreamState
 from extract.sweep.stream_window import StreamSweep
-from extract.sweep.window import IsOver, OnSlice, WindowReport, sweep_window
+from extract.sweep.window import OnSlice, ShouldStop, WindowReport, sweep_window
 
 BATCH_ROWS = 100_000
 """Trades handed on at once: what dlt does for each table is dear."""
 
 
 @dataclass(frozen=True)
-class Order:
+class SweepRequest:
     """What a run is to sweep of its streams: the time asked for, and how much of it at once.
 
     None for `since_ms` is where a stream's state stands, for `until_ms` the time at which each window begins. Once
-    `is_over`, the window at work is closed early and is the last one.
+    `should_stop`, the window at work is closed early and is the last one.
     """
 
     since_ms: int | None = None
     until_ms: int | None = None
     in_flight: int = 4
-    budget: int = 1_000_000
+    max_trades: int = 1_000_000
     on_slice: OnSlice = lambda stream, rows, end_ms: None
-    is_over: IsOver = lambda: False
+    should_stop: ShouldStop = lambda: False
 
 
 @dataclass
-class WindowEnd:
+class WindowResult:
     """What a window came to, after its last table. `states` are those of its streams from now on, as plain JSON.
 
     `is_final`: no other window follows.
@@ -49,34 +50,39 @@ class WindowEnd:
     is_final: bool
 
 
-Swept = pa.Table | WindowEnd
+WindowItem = pa.Table | WindowResult
 
 
-def sweep_windows(client: DeribitClient, order: Order, states: dict[Stream, StreamState]) -> Generator[Swept]:
+def sweep_windows(
+    client: DeribitClient, order: SweepRequest, states: dict[Stream, StreamState]
+) -> Generator[WindowItem]:
     """Each window's tables in `record.ARROW_SCHEMA`, then its end; of the streams that have `states`, which move along."""
-    paces: dict[Stream, Pace] = {}
+    sizers: dict[Stream, SliceSizer] = {}
     is_final = False
     while not is_final:
-        sweeps = list(_sweeps(client, order, states, paces))
+        sweeps = list(_sweeps(client, order, states, sizers))
         report = WindowReport()
         yield from in_batches(
             sweep_window(
                 client,
                 sweeps,
                 in_flight=order.in_flight,
-                budget=order.budget,
+                max_trades=order.max_trades,
                 report=report,
                 on_slice=order.on_slice,
-                is_over=order.is_over,
+                should_stop=order.should_stop,
             )
         )
-        is_final = report.is_last or order.is_over()
-        yield WindowEnd(report, {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}, is_final)
-        paces = {sweep.stream: sweep.pace for sweep in sweeps if sweep.pace}
+        is_final = report.is_last or order.should_stop()
+        yield WindowResult(report, {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}, is_final)
+        sizers = {sweep.stream: sweep.sizer for sweep in sweeps if sweep.sizer}
 
 
 def _sweeps(
-    client: DeribitClient, order: Order, states: dict[Stream, StreamState], paces: dict[Stream, Pace]
+    client: DeribitClient,
+    order: SweepRequest,
+    states: dict[Stream, StreamState],
+    sizers: dict[Stream, SliceSizer],
 ) -> Iterator[StreamSweep]:
     now_ms = client.now_ms()
     for stream, state in states.items():
@@ -89,7 +95,7 @@ def _sweeps(
                 wanted[0],
                 now_ms,
                 more=len(wanted) > 1,
-                pace=paces.get(stream),
+                sizer=sizers.get(stream),
             )
 
 
@@ -108,11 +114,11 @@ def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[
 
 
 @dataclass
-class Package:
+class WindowReader:
     """What one load package takes of the flow: a window, whose `end` and `report` are there after its last table."""
 
-    flow: Iterator[Swept]
-    end: WindowEnd | None = None
+    flow: Iterator[WindowItem]
+    end: WindowResult | None = None
 
     @property
     def report(self) -> WindowReport | None:
@@ -121,7 +127,7 @@ class Package:
     def tables(self) -> Iterator[pa.Table]:
         """The window's tables."""
         for item in self.flow:
-            if isinstance(item, WindowEnd):
+            if isinstance(item, WindowResult):
                 self.end = item
                 return
             yield item

@@ -29,7 +29,7 @@ from tests.support.lambda_runtime_api import RuntimeApi
 
 PASSWORD_CANARY = "canary-of-the-secret-password"
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "AKIACANARYOFTHETESTS", "AWS_SECRET_ACCESS_KEY": "canary/of+the/aws+key"}
-PATIENCE_S = 120
+WAIT_FOR_OTHER_RUN_S = 120
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ class Machine:
 
     def ended(self, process: subprocess.Popen[str]) -> Done:
         """Waits for it; what it said is kept for the search for canaries."""
-        out, _ = process.communicate(timeout=PATIENCE_S)
+        out, _ = process.communicate(timeout=WAIT_FOR_OTHER_RUN_S)
         self.said += out
         return Done(process.returncode, out, "")
 
@@ -178,7 +178,7 @@ class Function:
     def begin(self, timeout_s: float = 60, **event: Any) -> None:
         """Hands out the event and does not wait for the result."""
         self._api.invoke(event, timeout_s)
-        assert self._api.handed_out.wait(PATIENCE_S), "nobody asked for the event"
+        assert self._api.handed_out.wait(WAIT_FOR_OTHER_RUN_S), "nobody asked for the event"
 
     def cut_off(self) -> None:
         self._process.kill()

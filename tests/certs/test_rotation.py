@@ -16,7 +16,7 @@ from extract.certs.store import CertificateStore
 from extract.clickhouse.client import open_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import TapeError, UsageError
-from tests.support.edge import CADDYFILE, PATIENCE_S, Caddy, Edge, needs_caddy, running_edge
+from tests.support.edge import CADDYFILE, WAIT_FOR_OTHER_RUN_S, Caddy, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 
@@ -95,7 +95,7 @@ class Knocking:
 
     def wait(self) -> None:
         """Returns once it has come thrice more."""
-        enough, deadline_s = self.times + 3, time.monotonic() + PATIENCE_S
+        enough, deadline_s = self.times + 3, time.monotonic() + WAIT_FOR_OTHER_RUN_S
         while self.times < enough:
             assert time.monotonic() < deadline_s, "nobody knocks any more"
             time.sleep(0.01)

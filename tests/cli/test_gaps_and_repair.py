@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from extract.cli.output import aligned
+from extract.cli.output import format_table
 from extract.clickhouse.settings import ClickHouseSettings
 from tests.support.commands import UserShell
 from tests.support.loaded_user import User
@@ -74,5 +74,5 @@ def test_a_mistake_is_said(clickhouse_env: ClickHouseSettings, user: User) -> No
 
 def test_tables_are_aligned_and_never_cut() -> None:
     """Numbers to the right with thousands apart, nothing after the last word."""
-    lines = list(aligned(["name", "n", "why"], [["a" * 200, 1234, ""], ["b", None, "x"]]))
+    lines = list(format_table(["name", "n", "why"], [["a" * 200, 1234, ""], ["b", None, "x"]]))
     assert lines == [f"{'name':200}      n  why", f"{'a' * 200}  1,234", f"{'b':200}      -  x"]

@@ -9,8 +9,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.gaps import Scope, find_gaps
+from extract.deribit.streams import Stream
 from extract.errors import CannotTellError, UsageError
-from extract.sweep.state import Stream
 from tests.support.raw_tables import EPOCH, NAME, Raw, at
 
 

@@ -11,8 +11,8 @@ import pytest
 from extract.cli.status import duration, share
 from extract.coverage.repair import repair_gaps
 from extract.coverage.status import status
+from extract.deribit.streams import EPOCH_MS
 from extract.errors import CannotTellError
-from extract.sweep.state import EPOCH_MS
 from tests.support.loaded_user import User
 from tests.support.raw_tables import EPOCH, Raw, at
 

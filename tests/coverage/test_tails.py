@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from extract.coverage.gaps import find_gaps
 from extract.coverage.repair import repair_gaps
-from extract.coverage.tails import instruments_to_ask, learn_tails
+from extract.coverage.tails import fetch_last_trades, instruments_without_last_trade
 from tests.support.loaded_user import User
 from tests.support.raw_tables import EPOCH, Raw, at
 
@@ -43,7 +43,7 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert f"{len(expired)} expired instruments were asked" in told.err
 
     user.exchange.requests.clear()
-    assert learn_tails().asked == 0
+    assert fetch_last_trades().asked == 0
     assert user.methods() == set()
     assert repair_gaps().fetched == len(lost)
     assert user.asked_seqs(ends_only=True) <= set(lost)
@@ -51,8 +51,8 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert find_gaps(user.client) == []
 
 
-def ask(raw: Raw) -> list[str]:
-    return [name for name, _ in instruments_to_ask(raw.client)]
+def query_rows(raw: Raw) -> list[str]:
+    return [name for name, _ in instruments_without_last_trade(raw.client)]
 
 
 def option(raw: Raw, name: str, created: datetime | None, expired: datetime | None) -> None:
@@ -82,7 +82,7 @@ def test_only_instruments_whose_tail_lies_in_covered_time_are_asked_for(raw: Raw
     raw.trades({1: 2}, name="older, seen")
     raw.trades({1: -2}, name="older, seen before only")
     raw.insert("instrument_tails", instrument_name="asked for", last_seq=0)
-    assert ask(raw) == ["older, seen", "within"]
+    assert query_rows(raw) == ["older, seen", "within"]
 
 
 def test_from_the_exchange_s_beginning_on_every_expired_instrument_is_asked_for(raw: Raw) -> None:
@@ -90,9 +90,9 @@ def test_from_the_exchange_s_beginning_on_every_expired_instrument_is_asked_for(
     raw.covered(EPOCH, 10)
     option(raw, "of unknown age", None, at(9))
     option(raw, "long gone", EPOCH + timedelta(days=9), EPOCH + timedelta(days=10))
-    assert ask(raw) == ["long gone", "of unknown age"]
+    assert query_rows(raw) == ["long gone", "of unknown age"]
 
 
 def test_before_any_instrument_is_known_nobody_is_asked_for(raw: Raw) -> None:
     raw.covered(EPOCH, 10)
-    assert ask(raw) == []
+    assert query_rows(raw) == []

@@ -47,7 +47,7 @@ def test_another_refused_parameter_is_not_taken_for_the_count() -> None:
     ):
         client.trades(client.history, METHOD, {})
     assert client.page_size(client.history) == 10_000
-    assert client.traffic.requests == 1
+    assert client.stats.requests == 1
 
 
 def test_a_count_is_always_stated() -> None:
@@ -73,7 +73,7 @@ def test_no_failure_reads_as_no_trades(bad: httpx.Response) -> None:
     answers = iter([bad, bad, page([])])
     with client_of(lambda method, params: next(answers)) as client:
         assert client.trades(client.history, METHOD, {}).rows == 0
-        assert (client.traffic.requests, client.traffic.retries) == (3, 2)
+        assert (client.stats.requests, client.stats.retries) == (3, 2)
     with (
         client_of(lambda method, params: bad) as client,
         pytest.raises(RetriableError, match="tried 4 times"),
@@ -89,7 +89,7 @@ def test_faults_on_the_wire(small_tape: Any, start_exchange: Any, fault: str) ->
     retrier = Retrier(RetryPolicy(attempts=5, first_s=0.001))
     with DeribitClient(config, retrier=retrier) as client:
         assert client.now_ms() == exchange.now_ms
-        assert client.traffic.retries == 2
+        assert client.stats.retries == 2
 
 
 def test_bytes_that_do_not_unpack_are_tried_again() -> None:
@@ -152,9 +152,9 @@ def test_a_run_that_ends_wakes_those_who_wait() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not client.traffic.retries:
+        while not client.stats.retries:
             thread.join(0.01)
-        client.abandon()
+        client.cancel()
         thread.join(10)
         assert not thread.is_alive()
     assert "given up" in str(caught[0])

@@ -17,11 +17,11 @@ from extract.deribit.decode import decode_page, decode_record_by_record, decode_
 from extract.deribit.jsonrpc import NoResultError
 from extract.deribit.schema import (
     PAGE_SCHEMA,
-    LooseTrade,
     Trade,
+    TradeWithExtras,
     by_instrument,
     content_digests,
-    count_unknown,
+    count_unknown_fields,
     to_table,
 )
 from extract.sandbox.tape import Tape
@@ -48,7 +48,7 @@ def rows(records: list[Any]) -> list[dict[str, Any]]:
 
 
 def unknown_in(page: Any) -> dict[str, int]:
-    return count_unknown(page.table)
+    return count_unknown_fields(page.table)
 
 
 def digest(page: Any) -> int:
@@ -68,7 +68,7 @@ def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pyt
     slow, *_ = decode_record_by_record(body(records))
     raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
     loose = [page_module._decode_loosely(raw) for raw in raws]
-    assert {type(each) for each in loose} == {LooseTrade}
+    assert {type(each) for each in loose} == {TradeWithExtras}
     table = decode_page(body(records)).table
     assert table.schema == PAGE_SCHEMA
     assert table.equals(by_instrument(to_table(quick))[0])
@@ -109,7 +109,7 @@ def test_an_unknown_field_is_kept_counted_and_learned() -> None:
     extra = [row["extra"] for row in rows(records)]
     assert json.loads(extra[0]) == {"odd field": [1, {"a": None}]}
     assert extra[1] is None
-    assert LooseTrade not in {type(each) for each in decode_trades(body(records))[0]}
+    assert TradeWithExtras not in {type(each) for each in decode_trades(body(records))[0]}
     assert unknown_in(decode_page(body([ODD]))) == {}
     assert unknown_in(one(other="x")) == {"other": 1}
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from extract.deribit.instrument_names import contradicts, last_trading_day_over
+from extract.deribit.instrument_names import belongs_to_other_currency, has_expired
 from extract.deribit.instruments import COLUMNS, changed_instruments, to_row
-from extract.sweep.state import Stream
+from extract.deribit.streams import Stream
 from tests.support.contradictory_exchange import client_of
 
 FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
@@ -104,7 +104,7 @@ def test_a_row_has_typed_columns_and_the_rest_as_json() -> None:
 )
 def test_a_name_tells_when_trading_is_over(name: str, day: tuple[int, int, int], over: bool) -> None:
     """Two midnights after the last date in it, to be sure; never for a name without a real date."""
-    assert last_trading_day_over(name, datetime(*day, 1, tzinfo=UTC)) is over
+    assert has_expired(name, datetime(*day, 1, tzinfo=UTC)) is over
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_a_name_tells_when_trading_is_over(name: str, day: tuple[int, int, int],
     ],
 )
 def test_a_name_by_rule_tells_its_currency(name: str, currency: str, wrong: bool) -> None:
-    assert contradicts(name, currency) is wrong
+    assert belongs_to_other_currency(name, currency) is wrong

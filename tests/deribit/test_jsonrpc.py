@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from extract.deribit.jsonrpc import RETRIABLE_CODES, Envelope, ExchangeRefusedError, NoResultError, error_of
+from extract.deribit.jsonrpc import (
+    RETRIABLE_CODES,
+    Envelope,
+    ExchangeRefusedError,
+    NoResultError,
+    error_from_response,
+)
 from extract.errors import RetriableError
 
 
@@ -42,19 +48,19 @@ def test_the_table(
     status: int, body: bytes, headers: dict[str, str], kind: type[Exception], message: str
 ) -> None:
     """(status, body, headers) → exception and message: the body is read before the status is judged."""
-    error = error_of("get_time", status, headers, body)
+    error = error_from_response("get_time", status, headers, body)
     assert type(error) is kind
     assert str(error) == f"The exchange answered get_time with {message}"
 
 
 @pytest.mark.parametrize("code", sorted(RETRIABLE_CODES))
 def test_every_code_worth_another_try(code: int) -> None:
-    assert type(error_of("m", 400, {}, rpc(code))) is RetriableError
+    assert type(error_from_response("m", 400, {}, rpc(code))) is RetriableError
 
 
 @pytest.mark.parametrize("code", [-32602, -32601, -32700, 11050, 11029, 10020, 13020])
 def test_every_final_code(code: int) -> None:
-    error = error_of("m", 400, {}, rpc(code, param="currency"))
+    error = error_from_response("m", 400, {}, rpc(code, param="currency"))
     assert type(error) is ExchangeRefusedError
     assert (error.code, error.param, error.status) == (code, "currency", 400)
 
@@ -66,7 +72,7 @@ def test_every_final_code(code: int) -> None:
 def test_retry_after(said: str | None, seconds: float | None) -> None:
     """Seconds as stated; what is no time to wait is no statement."""
     headers = {"retry-after": said} if said is not None else {}
-    assert error_of("m", 429, headers, b"").retry_after_s == seconds
+    assert error_from_response("m", 429, headers, b"").retry_after_s == seconds
 
 
 def test_a_result_is_unwrapped_and_an_error_is_none() -> None:

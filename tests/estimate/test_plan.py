@@ -14,7 +14,7 @@ from rich.console import Console
 
 from extract.cli.run_summary import print_summary
 from extract.errors import TapeError
-from extract.estimate.estimator import Plan, kept_plan
+from extract.estimate.estimator import Plan, load_plan
 from extract.estimate.plan import make_plan
 from extract.paths import ROOT
 from extract.pipeline.run import RunOptions, run
@@ -112,7 +112,7 @@ def test_a_plan_is_shown_beside_the_fact_once(user: pytest.MonkeyPatch, small_ta
     assert len({len(line.rstrip()) for line in table}) == 1
     assert table[1].split() == ["trades", f"{plan.trades:,}", f"{summary.total:,}"]
     assert summary.disk_bytes > 0
-    assert kept_plan(asked.plan_key) is None
+    assert load_plan(asked.plan_key) is None
 
 
 def test_a_run_that_was_cut_off_leaves_the_plan_to_the_next_one(

@@ -65,11 +65,11 @@ def consume(raw: Raw, load_id: str) -> None:
 def health(tape: Callable[..., Done]) -> Callable[..., tuple[int, dict[str, dict[str, Any]]]]:
     """Exit code, and each check by its name."""
 
-    def ask(*words: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    def query_rows(*words: str) -> tuple[int, dict[str, dict[str, Any]]]:
         done = tape("health", "--json", "--disk", "0.2:0.1", *words)
         return done.code, {each["check"]: each for each in json.loads(done.out)}
 
-    return ask
+    return query_rows
 
 
 Health = Callable[..., tuple[int, dict[str, dict[str, Any]]]]

@@ -16,7 +16,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.lease import Lease, remove_remains
+from extract.clickhouse.lease import Lease, delete_unfinished_loads
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import OutsideError, UsageError
 from extract.paths import tape_dir
@@ -67,7 +67,7 @@ def test_a_lease_is_kept_as_long_as_its_run_lives_and_no_longer(
         pass
     time.sleep(1)
     with Lease(shared_client(clean_clickhouse), "two") as two:
-        assert not two.follows_own
+        assert not two.resumes_own_run
 
 
 def test_of_many_that_begin_together_never_two_are_at_work(
@@ -123,7 +123,7 @@ def test_what_may_be_deleted_is_asked_of_a_replica_that_knows_all(
     with Lease(client, "one") as lease:
         lease.begin(["1.2"])
         monkeypatch.setattr(client, "query", heard)
-        assert remove_remains(client) == ["1.2"]
+        assert delete_unfinished_loads(client) == ["1.2"]
     assert asked == [{"select_sequential_consistency": 1}] * 3
 
 

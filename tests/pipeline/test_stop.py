@@ -11,12 +11,12 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cli.progress import Progress
-from extract.deribit.client import Traffic
+from extract.deribit.client import RequestStats
+from extract.deribit.streams import Stream
 from extract.pipeline.run import RunOptions, RunSummary, run
-from extract.pipeline.stop import Stop
+from extract.pipeline.stop import StopSignal
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from extract.sweep.state import Stream
 from tests.support.commands import BIN, ROOT, UserShell
 from tests.support.small_windows import SMALL, keys_in, keys_of
 
@@ -29,14 +29,14 @@ class StopAfterSlices(Progress):
 
     def __init__(self, slices: int) -> None:
         super().__init__()
-        self.stop = Stop()
+        self.stop = StopSignal()
         self._left = slices
 
-    def update(self, stream: Stream, rows: int, end_ms: int, traffic: Traffic) -> None:
+    def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         self._left -= 1
         if not self._left:
             self.stop.ask("when told")
-        super().update(stream, rows, end_ms, traffic)
+        super().update(stream, rows, end_ms, stats)
 
 
 def stopped_after(slices: int) -> RunSummary:
@@ -65,11 +65,11 @@ def test_runs_that_are_stopped_early_end_where_one_long_run_does(
 def test_a_stop_is_due_after_its_time_or_when_asked() -> None:
     """By the clock that it was given; the reason says which of the two it was."""
     now_s = 100.0
-    stop = Stop(90, clock=lambda: now_s)
-    assert not stop.is_due
+    stop = StopSignal(90, clock=lambda: now_s)
+    assert not stop.is_requested
     now_s = 190.0
     assert stop.reason == "after 1.5 minutes"
-    stop = Stop()
+    stop = StopSignal()
     stop.ask("on SIGTERM")
     assert stop.reason == "on SIGTERM"
 

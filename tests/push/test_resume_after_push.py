@@ -136,12 +136,12 @@ def test_the_cursor_stays_where_another_run_may_have_moved_it(
     """A machine that slept too long before it wrote the state of both does not write it."""
     both.run("cloud", since=day(3), until=day(2), currencies=("BTC",))
     both.run("local", until=day(4), currencies=("BTC",))
-    united_state = dlt_state.united_state
+    merge_states = dlt_state.merge_states
 
     def too_late(*states: dlt_state.State) -> dlt_state.State:
         monkeypatch.setattr(Lease, "_renew", lambda _: None)
         monkeypatch.setattr(time, "time", lambda: 4e9)
-        return united_state(*states)
+        return merge_states(*states)
 
     states = "select count() from deribit_raw._dlt_pipeline_state"
     before = both.cloud.command(states), both.local.command(states)

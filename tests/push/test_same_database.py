@@ -60,8 +60,8 @@ def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
     assert both.cloud.query(LEDGER).result_rows == both.local.query(LEDGER).result_rows
     for model in MODELS:
         assert _rows(both.local, model) == _rows(both.cloud, model)
-    aligned = both.tape("schema-align")
-    assert (aligned.code, aligned.out) == (
+    format_table = both.tape("schema-align")
+    assert (format_table.code, format_table.out) == (
         0,
         "local and cloud are aligned: with the models' contracts and with each other.\n",
     )

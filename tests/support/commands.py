@@ -18,7 +18,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 
 BIN = Path(sys.executable).parent
-PATIENCE_S = 180
+WAIT_FOR_OTHER_RUN_S = 180
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class UserShell:
             env=self.env | env,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=WAIT_FOR_OTHER_RUN_S,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -24,7 +24,7 @@ ROLES = ("loader", "transformer", "reader")
 AUTHORITY = "/O=deribit-tape/OU=test/CN=test authority"
 """As `tape certs` names one, with a number of its own at the end."""
 SERVER_PASSWORD = "canary-of-the-edge-server"
-PATIENCE_S = 10
+WAIT_FOR_OTHER_RUN_S = 10
 
 needs_caddy = pytest.mark.skipif(
     not all(shutil.which(command) for command in ("caddy", "openssl", "setpriv")),
@@ -117,11 +117,11 @@ def running_edge(home: Path, certs: Path, clickhouse: ClickHouseSettings, **env:
         yield Caddy(port, caddy, env)
     finally:
         caddy.terminate()
-        caddy.wait(PATIENCE_S)
+        caddy.wait(WAIT_FOR_OTHER_RUN_S)
 
 
 def _wait(caddy: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_FOR_OTHER_RUN_S
     while time.monotonic() < deadline:
         assert caddy.poll() is None, f"Caddy ended: {log.read_text()[-2000:]}"
         try:

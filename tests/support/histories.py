@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from extract.sweep.state import Stream
+from extract.deribit.streams import Stream
 
 BEGIN_MS = 1_700_000_000_000
 NAMES = (

@@ -12,12 +12,13 @@ import httpx
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
+from extract.deribit.streams import Stream
 from extract.retry import RateLimiter, Retrier, RetryPolicy
 from extract.sandbox.server import SandboxExchange
 from extract.sweep.ledger import SeqRange
-from extract.sweep.state import Stream, read_states
+from extract.sweep.state import read_states
 from extract.sweep.window import WindowReport
-from extract.sweep.windows import Order, Package, sweep_windows
+from extract.sweep.windows import SweepRequest, WindowReader, sweep_windows
 
 Row = tuple[str, int, int, float, float]
 QUICK = RetryPolicy(attempts=60, total_s=60.0, first_s=0.0005, longest_s=0.002)
@@ -35,7 +36,7 @@ def quick_client(
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, **settings)
     client = DeribitClient(config, transport=transport, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
     # A run's very first question gives up early; here faults are wanted from the beginning.
-    client._was_answered = True
+    client._has_connected = True
     return client
 
 
@@ -47,7 +48,7 @@ class Crawl:
     streams: Sequence[Stream]
     page_size: int = 10_000
     in_flight: int = 4
-    budget: int = 500_000
+    max_trades: int = 500_000
     rows: Counter[Row] = field(default_factory=Counter)
     absent: Counter[SeqRange] = field(default_factory=Counter)
     rejected: list[str] = field(default_factory=list)
@@ -61,19 +62,19 @@ class Crawl:
         """One run, or its first windows; how many rows came."""
         before = self.rows.total()
         with quick_client(self.exchange, self.transport, page_size=self.page_size) as client:
-            order = Order(since_ms, until_ms, in_flight=self.in_flight, budget=self.budget)
+            order = SweepRequest(since_ms, until_ms, in_flight=self.in_flight, max_trades=self.max_trades)
             flow = sweep_windows(client, order, read_states(json.loads(self.state), self.streams))
             for _ in range(most_windows):
-                package = Package(flow)
+                package = WindowReader(flow)
                 report = self._take(package)
                 self.between_windows()
                 if report.is_last:
                     break
             flow.close()
-            self.requests += client.traffic.requests
+            self.requests += client.stats.requests
         return self.rows.total() - before
 
-    def _take(self, package: Package) -> WindowReport:
+    def _take(self, package: WindowReader) -> WindowReport:
         """One window, all of it at once, as a load package does it."""
         rows: list[Row] = []
         for table in package.tables():

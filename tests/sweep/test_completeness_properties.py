@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extract.deribit.streams import EPOCH_MS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from extract.sweep.state import EPOCH_MS
 from tests.support.histories import BEGIN_MS, STREAMS, Record, histories, trade
 from tests.support.sweep_helpers import Crawl, row_of
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from extract.deribit.client import DeribitClient
+from extract.deribit.streams import Stream
 from extract.errors import ProofError
 from extract.sweep.fetch_slice import MOST_PAGES, sweep_slice
 from extract.sweep.ledger import SeqRange
 from extract.sweep.repair import repair
 from extract.sweep.slices import Slice
-from extract.sweep.state import Span, Stream, StreamState
+from extract.sweep.state import Span, StreamState
 from extract.sweep.stream_window import StreamSweep
 from extract.sweep.time_pager import CursorStuckError, OutsideRangeError, UnreadablePageError
 from extract.sweep.window import WindowReport, sweep_window
@@ -80,7 +81,7 @@ def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowRep
     state, report = StreamState(), WindowReport()
     [span] = state.wanted(since_ms, now_ms)
     sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
-    tables = list(sweep_window(client, [sweep], in_flight=2, budget=10_000, report=report))
+    tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=10_000, report=report))
     return report, state, sum(table.num_rows for table in tables)
 
 
@@ -131,7 +132,7 @@ def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() ->
         now_ms = FULL[2]["timestamp"] + HOUR_MS
         sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
         report = WindowReport()
-        assert not list(sweep_window(client, [sweep], in_flight=1, budget=9, report=report))
+        assert not list(sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report))
         assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", 2, 2)]
 
 
@@ -143,7 +144,7 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
     with client_of(honest([FULL[0], FULL[1] | {"price": 1.5}, FULL[2]])) as client:
         sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
         report = WindowReport()
-        [table] = sweep_window(client, [sweep], in_flight=1, budget=9, report=report)
+        [table] = sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report)
     assert table.column("price").to_pylist() == [1.5]
     assert (report.restated, report.known, report.trades) == (1, 2, 1)
 
@@ -198,7 +199,7 @@ def test_a_window_ends_when_its_budget_is_spent() -> None:
     with client_of(answer, page_size=SIZE) as client:
         state, report = StreamState(), WindowReport()
         sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, more=False)
-        tables = list(sweep_window(client, [sweep], in_flight=2, budget=50, report=report))
+        tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=50, report=report))
     rows = sum(table.num_rows for table in tables)
     assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
     assert not report.is_last
@@ -221,7 +222,7 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
         [span] = state.wanted(BEGIN_MS, middle_ms)
         report = WindowReport()
         sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
-        tables = list(sweep_window(client, [sweep], in_flight=1, budget=99, report=report))
+        tables = list(sweep_window(client, [sweep], in_flight=1, max_trades=99, report=report))
     assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]
 

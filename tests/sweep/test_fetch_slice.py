@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extract.deribit.schema import PAGE_SCHEMA, Trade, to_table
 from extract.sweep import fetch_slice
-from extract.sweep.fetch_slice import each_once
+from extract.sweep.fetch_slice import deduplicate
 
 KEYS = st.tuples(st.sampled_from("ABC"), st.sampled_from([1, 2, 3, 2**62, 2**63 - 1]))
 PAGES = st.lists(st.dictionaries(KEYS, st.floats(1, 9), max_size=6), min_size=1, max_size=4)
@@ -36,7 +36,7 @@ def test_overlapping_pages_are_each_trade_once_in_its_latest_version(
     """Also where different keys come to the same number."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fetch_slice, "_SPREAD", spread)
-        table = each_once([page_of(page) for page in pages])
+        table = deduplicate([page_of(page) for page in pages])
     assert table.schema == PAGE_SCHEMA
     keys = zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True)
     got = dict(zip(keys, table["price"].to_pylist(), strict=True))

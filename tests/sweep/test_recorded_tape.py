@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from extract.deribit.streams import Stream
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.sweep.ledger import SeqRange
-from extract.sweep.state import Stream
 from tests.support.sweep_helpers import Crawl, row_of
 
 SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3] / "shared")
@@ -34,7 +34,7 @@ def test_the_recorded_tape_comes_out_whole() -> None:
 
     with SandboxExchange(tape, clock=tape.trades[-1]["timestamp"] + LATER_MS) as exchange:
         streams = [Stream(currency, "option") for currency in ("BTC", "ETH")]
-        crawl = Crawl(exchange, streams, budget=10_000)
+        crawl = Crawl(exchange, streams, max_trades=10_000)
         crawl.run()
         assert crawl.rows == Counter(map(row_of, tape.trades))
         assert crawl.absent == heads

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.sweep.ledger import SeqRange
-from extract.sweep.seq_pager import SURE_AFTER, SeqPager, grouped
+from extract.sweep.seq_pager import EMPTY_ANSWERS_BEFORE_ABSENT, SeqPager, grouped
 from extract.sweep.time_pager import OutsideRangeError
 
 PAGE = 10
@@ -36,7 +36,7 @@ def test_everything_comes_or_is_absent(there: set[int], missing: set[int]) -> No
         found |= new
     assert found == missing & there
     assert {seq for each in pager.absent for seq in range(each.first, each.last + 1)} == missing - there
-    assert asked <= 12 * (SURE_AFTER + 2) + len(missing)
+    assert asked <= 12 * (EMPTY_ANSWERS_BEFORE_ABSENT + 2) + len(missing)
 
 
 def test_an_absent_head_costs_a_few_requests_however_long() -> None:
@@ -44,7 +44,7 @@ def test_an_absent_head_costs_a_few_requests_however_long() -> None:
     while pager.request is not None:
         asked += 1
         pager.feed(np.array([], dtype=np.int64), is_full=False)
-    assert asked == SURE_AFTER
+    assert asked == EMPTY_ANSWERS_BEFORE_ABSENT
     assert pager.absent == [SeqRange("X", 1, 300_000_000)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.sweep.slices import MAX_GROWTH, Pace, Slice, SlicePlanner
+from extract.sweep.slices import MAX_GROWTH, Slice, SlicePlanner, SliceSizer
 
 
 @given(st.integers(0, 5_000), st.integers(2, 50), st.lists(st.integers(0, 200), max_size=30), st.data())
@@ -58,10 +58,10 @@ def test_rests_come_first_and_alone_when_asked_for() -> None:
     planner.observe(planner.next(), 0, 9, 10)
     part = planner.next()
     planner.observe(part, part.start_ms, part.start_ms + 1, 100)
-    rest = planner.next(rests_only=True)
+    rest = planner.next(drain_only=True)
     assert rest.start_ms == part.start_ms + 2
     planner.observe(rest, rest.start_ms, rest.end_ms, 0)
-    while more := planner.next(rests_only=True):
+    while more := planner.next(drain_only=True):
         planner.observe(more, None, more.end_ms, 0)
     assert planner.done_ms == part.end_ms
 
@@ -75,19 +75,19 @@ def test_the_years_before_the_first_trade_do_not_count() -> None:
 
 
 def test_a_known_pace_needs_no_probe() -> None:
-    planner = SlicePlanner(0, 1_000, 10, Pace(100))
+    planner = SlicePlanner(0, 1_000, 10, SliceSizer(100))
     assert planner.next() == Slice(0, 99)
     assert planner.next() == Slice(100, 199)
 
 
 def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
     """What is known of the time to come decides: a burst makes the slices longer until it is forgotten."""
-    pace = Pace.of(1_000, 100, 100)
-    lengths = [pace.length_ms]
+    sizer = SliceSizer.of(1_000, 100, 100)
+    lengths = [sizer.length_ms]
     for rows in (280, 280, 280, 280, 280, 95, 190, 95):
-        span_ms = pace.length_ms
-        pace.learn(span_ms, rows, 100)
-        lengths.append(pace.length_ms)
+        span_ms = sizer.length_ms
+        sizer.learn(span_ms, rows, 100)
+        lengths.append(sizer.length_ms)
     assert lengths[:5] == [2_800] * 5
     assert lengths[5:7] == [950] * 2
     assert lengths[7] == 1_400
@@ -96,9 +96,9 @@ def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
 
 def test_a_remainder_too_short_to_tell_changes_nothing() -> None:
     """A millisecond of silence would make the next slices short again, one after another."""
-    pace = Pace.of(1_000, 100, 100)
-    before = replace(pace)
-    pace.learn(1, 0, 100)
-    assert pace == before
-    pace.learn(2_800, 0, 100)
-    assert pace != before
+    sizer = SliceSizer.of(1_000, 100, 100)
+    before = replace(sizer)
+    sizer.learn(1, 0, 100)
+    assert sizer == before
+    sizer.learn(2_800, 0, 100)
+    assert sizer != before

@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.sweep.state import EPOCH_MS, Seen, Span, StreamState, merge, subtract
+from extract.deribit.streams import EPOCH_MS
+from extract.sweep.state import LoadedTrade, Span, StreamState, merge, subtract
 
 spans = st.tuples(st.integers(0, 60), st.integers(0, 15)).map(lambda each: Span(each[0], sum(each)))
 
@@ -38,7 +39,7 @@ def test_json_keeps_everything(covers: list[tuple[Span, dict[str, int]]]) -> Non
     for span, seqs in covers:
         for part in subtract(span, state.covered):
             state.cover(part, seqs, seqs)
-    state.remember({("A", 1): Seen(1_000, 7)}, 0)
+    state.remember({("A", 1): LoadedTrade(1_000, 7)}, 0)
     again = StreamState.from_json(json.loads(json.dumps(state.to_json())))
     assert again == state
     assert set(state.last_seq) == {span.end_ms for span in state.covered}
@@ -70,7 +71,9 @@ def test_an_earlier_span_grows_up_to_a_later_one() -> None:
 def test_recent_trades_are_forgotten_once_their_time_is_covered() -> None:
     state = StreamState()
     state.cover(Span(0, 100), {}, {})
-    state.remember({("A", 1): Seen(50, 1), ("A", 2): Seen(99, 2), ("A", 3): Seen(150, 3)}, 10)
+    state.remember(
+        {("A", 1): LoadedTrade(50, 1), ("A", 2): LoadedTrade(99, 2), ("A", 3): LoadedTrade(150, 3)}, 10
+    )
     assert set(state.recent) == {("A", 2), ("A", 3)}
 
 

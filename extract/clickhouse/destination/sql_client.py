@@ -23,10 +23,10 @@ from dlt.destinations.sql_client import DBApiCursorImpl, SqlClientBase, raise_da
 from dlt.destinations.typing import DBTransaction
 from dlt.destinations.utils import _convert_to_old_pyformat
 
-from extract.clickhouse.client import known_settings, shared_client
+from extract.clickhouse.client import shared_client, supported_settings
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
-from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, explain, server_code
+from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, server_code, to_tape_error
 from extract.errors import RetriableError, TapeError
 
 CHUNK_BYTES = 1 << 20
@@ -124,7 +124,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
                 fmt=file_format,
                 # What the file is compressed with already; parquet compresses inside.
                 compression="gzip" if compression == "gz" else None,
-                settings=known_settings(
+                settings=supported_settings(
                     self._connected, {**dedup_tokens.file_settings(self.insert_token), **self._consistency}
                 ),
             )
@@ -140,7 +140,9 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         if parameters:
             query = ClickHouseSqlClient.escape_pct(query)
             parameters = ClickHouseSqlClient._sanitise_dbargs(parameters)
-        settings = known_settings(self._connected, settings) | ({"database": database} if database else {})
+        settings = supported_settings(self._connected, settings) | (
+            {"database": database} if database else {}
+        )
         with Cursor(self._connected) as cursor:
             if _HAS_RESULT.match(query):
                 cursor.execute(query, parameters, settings, pyformat_encoded=False)
@@ -173,7 +175,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
     def _make_database_exception(self, ex: Exception) -> Exception:  # type: ignore[override]
         if isinstance(ex, DatabaseException) or not isinstance(ex, Error | OSError | TapeError):
             return ex
-        failure = explain(ex, self.settings)
+        failure = to_tape_error(ex, self.settings)
         if server_code(ex) in UNDEFINED_RELATION_CODES:
             return DatabaseUndefinedRelation(failure)
         return (

@@ -13,7 +13,7 @@ from contextlib import suppress
 from extract.clickhouse.embedded import config, process
 from extract.clickhouse.embedded.home import ServerHome, wait_until
 from extract.clickhouse.embedded.probe import Answer, probe
-from extract.clickhouse.embedded.process import HELD_ELSEWHERE
+from extract.clickhouse.embedded.process import DATA_DIR_LOCKED
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import FinalError, RetriableError
 from extract.paths import ROOT
@@ -91,7 +91,7 @@ def _why_it_ended(home: ServerHome, status: int) -> str:
     """The last line that tells of an error; after most of them the engine ends with exit code 0."""
     lines = home.output.read_text(errors="replace").splitlines()
     told = [
-        line.strip() for line in lines if "Exception" in line or "Error" in line or HELD_ELSEWHERE in line
+        line.strip() for line in lines if "Exception" in line or "Error" in line or DATA_DIR_LOCKED in line
     ]
     reason = told[-1] if told else f"it left no message, its exit code is {status}"
     if "No space left" in reason or "NOT_ENOUGH_SPACE" in reason:

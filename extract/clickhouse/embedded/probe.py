@@ -17,7 +17,7 @@ class Answer(Enum):
     NOBODY = "nobody listens"
     CLICKHOUSE = "ClickHouse answers"
     WRONG_PASSWORD = "ClickHouse refuses user or password"
-    TROUBLED = "ClickHouse answers with an error"
+    ERROR = "ClickHouse answers with an error"
     NOT_CLICKHOUSE = "something that is no ClickHouse"
 
 
@@ -48,7 +48,7 @@ def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
         return Probe(Answer.CLICKHOUSE, body.strip())
     if error_code in WRONG_CREDENTIALS_CODES:
         return Probe(Answer.WRONG_PASSWORD)
-    return Probe(Answer.TROUBLED, body.strip().partition("\n")[0][:300])
+    return Probe(Answer.ERROR, body.strip().partition("\n")[0][:300])
 
 
 def port_is_free(port: int) -> bool:

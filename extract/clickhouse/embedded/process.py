@@ -28,7 +28,7 @@ from extract.clickhouse.embedded.confine import confine
 PROC = ("self", "cpuinfo", "diskstats", "loadavg", "meminfo", "pressure", "stat", "sys", "uptime", "vmstat")
 READABLE = [Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/sys")]
 READABLE += [Path("/proc", name) for name in PROC]
-HELD_ELSEWHERE = "another server uses this data directory"
+DATA_DIR_LOCKED = "another server uses this data directory"
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     os.closerange(3, 4096)  # pipes of make or of a shell would stay open as long as the server lives
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # every thread from here on leaves it to _stop
     if not _hold_lock(home / "server.lock"):
-        print(HELD_ELSEWHERE, file=sys.stderr)
+        print(DATA_DIR_LOCKED, file=sys.stderr)
         return 1
     confine(writable=[home, log_dir, Path(os.devnull)], readable=READABLE)
     fifo = home / "stop.fifo"

@@ -34,7 +34,7 @@ UNCONFINED = "this system cannot confine the server, so who knows its password c
 class State(Enum):
     STARTED = "started"
     ALREADY_UP = "already up"
-    NOT_OURS = "not ours"
+    EXTERNAL = "not ours"
     STOPPED = "stopped"
     KILLED = "killed"
     NOT_RUNNING = "not running"
@@ -155,14 +155,14 @@ def _use_foreign(settings: ClickHouseSettings, home: ServerHome, note: str) -> U
     found = probe(settings)
     match found.answer:
         case Answer.CLICKHOUSE:
-            return Up(State.NOT_OURS, found.detail, home.data, note)
+            return Up(State.EXTERNAL, found.detail, home.data, note)
         case Answer.WRONG_PASSWORD:
             raise UsageError(
                 f"The ClickHouse at {settings.url} is not ours and refuses user {settings.user}: "
                 "set CLICKHOUSE_LOCAL_USER and CLICKHOUSE_LOCAL_PASSWORD to one that it knows, "
                 "or CLICKHOUSE_LOCAL_PORT to a free port."
             )
-        case Answer.TROUBLED:
+        case Answer.ERROR:
             raise FinalError(f"The ClickHouse at {settings.url} is not ours and has an error: {found.detail}")
         case Answer.NOBODY:
             raise UsageError(

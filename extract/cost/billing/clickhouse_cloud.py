@@ -114,7 +114,7 @@ class _Services(msgspec.Struct):
     result: list[Service]
 
 
-class _Refusal(msgspec.Struct):
+class _BlockPandas(msgspec.Struct):
     error: str = ""
     request_id: str = msgspec.field(name="requestId", default="")
 
@@ -209,9 +209,9 @@ class UsageCostClient:
     def _said(self, response: httpx.Response) -> str:
         """`HTTP 403: what the API says, request id`, without the key, whatever the API repeats."""
         try:
-            refusal = msgspec.json.decode(response.content, type=_Refusal)
+            refusal = msgspec.json.decode(response.content, type=_BlockPandas)
         except msgspec.MsgspecError:
-            refusal = _Refusal()
+            refusal = _BlockPandas()
         said = " ".join(refusal.error.split())[:200]
         said = f"HTTP {response.status_code}{f': {said}' if said else ''}"
         if refusal.request_id:

@@ -14,7 +14,7 @@ GB_A_UNIT = 8
 PATIENCE = RetryPolicy(attempts=2, total_s=10.0, first_s=0.5)
 
 
-def put_service(inputs: Inputs, env: Mapping[str, str] = os.environ) -> list[str]:
+def apply_service_settings(inputs: Inputs, env: Mapping[str, str] = os.environ) -> list[str]:
     """Minutes to idle and size of the service at CLICKHOUSE_CLOUD_HOST, or of the only one; a note where there is none."""
     if not env.get("CLICKHOUSE_CLOUD_ORGANIZATION_ID"):
         return []

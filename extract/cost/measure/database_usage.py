@@ -9,7 +9,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, explain, server_code
+from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, server_code, to_tape_error
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
 
 LEAST_TRADES = 10_000
@@ -86,4 +86,4 @@ def _rows(settings: ClickHouseSettings, sql: str) -> list[tuple]:
     except (ClickHouseError, HTTPError, OSError) as error:
         if server_code(error) in UNDEFINED_RELATION_CODES:
             raise
-        raise explain(error, settings) from error
+        raise to_tape_error(error, settings) from error

@@ -22,7 +22,7 @@ MONTHS_A_YEAR = 12
 
 
 @dataclass(frozen=True)
-class Used:
+class ResourceUsage:
     """What a month's backfill took. `cpu_seconds` with the page workers', `rest_bytes` more in deribit_raw.trades."""
 
     month: str
@@ -44,15 +44,15 @@ class Used:
 
 
 @dataclass(frozen=True)
-class Poc:
+class MonthBackfill:
     """`summary.plan` is what was planned. `extrapolated` is empty where nothing came that could tell."""
 
-    used: Used
+    used: ResourceUsage
     summary: RunSummary
     extrapolated: dict[str, Backfill]
 
 
-def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str] = ()) -> Poc:
+def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str] = ()) -> MonthBackfill:
     """Plans the month, runs it, and keeps what it used in `.tape/backfill.json`.
 
     Raises UsageError for a month that is not over, and what `make_plan` and `run` raise.
@@ -65,7 +65,7 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
     make_plan(options)
     before = _cpu_seconds()
     summary = run(options)
-    used = Used(
+    used = ResourceUsage(
         month,
         exchange,
         summary.total + summary.repaired,
@@ -79,7 +79,7 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
     )
     if used.trades:
         remember("backfill", vars(used))
-    return Poc(used, summary, extrapolate(used, config.page_size) if used.trades else {})
+    return MonthBackfill(used, summary, extrapolate(used, config.page_size) if used.trades else {})
 
 
 def _month(text: str, now_ms: int) -> tuple[date, date]:
@@ -102,7 +102,7 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def extrapolate(used: Used, page_size: int) -> dict[str, Backfill]:
+def extrapolate(used: ResourceUsage, page_size: int) -> dict[str, Backfill]:
     """A year of such months, and the volumes that are known of the exchange, at this month's figures for each trade.
 
     Requests and speed of fewer than LEAST_WORK trades are mostly those of a run's beginning, so they are assumed then.

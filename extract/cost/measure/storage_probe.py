@@ -12,29 +12,29 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import explain
+from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.deribit.schema import ARROW_SCHEMA, stamped
+from extract.deribit.schema import ARROW_SCHEMA, with_stream_columns
+from extract.deribit.streams import Stream
 from extract.source.source import TRADES_SORT
-from extract.sweep.state import Stream
 
 SCRATCH_DATABASE = "deribit_scratch"
 _TYPES = {pa.int64(): "Int64", pa.float64(): "Float64", pa.string(): "String"}
 _CODECS = {"timestamp": " CODEC(Delta, ZSTD)", "trade_seq": " CODEC(Delta, ZSTD)"}
 
 
-class Scale:
+class StorageProbe:
     """Weighs one stream's trades at a time."""
 
     def __init__(self, client: Client, table: str) -> None:
         self._client = client
         self._table = table
 
-    def weigh(self, trades: pa.Table, stream: Stream) -> int:
+    def bytes_on_disk(self, trades: pa.Table, stream: Stream) -> int:
         """Bytes on disk of trades in PAGE_SCHEMA, as freshly loaded in one insert."""
         if not trades.num_rows:
             return 0
-        arrow = stamped(trades, stream.currency, stream.kind)
+        arrow = with_stream_columns(trades, stream.currency, stream.kind)
         load_id = pa.repeat(pa.scalar("1700000000.123456"), arrow.num_rows)
         self._client.command(f"TRUNCATE TABLE {self._table}")
         self._client.insert_arrow(self._table, arrow.append_column("_dlt_load_id", load_id))
@@ -47,7 +47,7 @@ class Scale:
 
 
 @contextmanager
-def scale(settings: ClickHouseSettings) -> Iterator[Scale]:
+def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
     """A scale in this database, gone afterwards. Raises OutsideError or UsageError where the server refuses."""
     client = shared_client(settings)
     try:
@@ -57,13 +57,13 @@ def scale(settings: ClickHouseSettings) -> Iterator[Scale]:
             client.command(f"CREATE DATABASE IF NOT EXISTS {SCRATCH_DATABASE}")
         client.command(f"CREATE TABLE {table} AS {RAW_DATABASE}.trades" if has_raw else _definition(table))
         try:
-            yield Scale(client, table)
+            yield StorageProbe(client, table)
         finally:
             client.command(f"DROP TABLE {table} SYNC")
             if not has_raw:
                 client.command(f"DROP DATABASE {SCRATCH_DATABASE} SYNC")
     except (ClickHouseError, HTTPError, OSError) as error:
-        raise explain(error, settings) from error
+        raise to_tape_error(error, settings) from error
 
 
 def _definition(table: str) -> str:

@@ -8,19 +8,19 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
-from extract.cli.progress_bar import Tally
+from extract.cli.progress_bar import ProgressBar
 from extract.clickhouse.settings import clickhouse_settings
-from extract.cost.measure.storage_probe import Scale, scale
+from extract.cost.measure.storage_probe import StorageProbe, storage_probe
 from extract.cost.plan.plan import remember
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
 from extract.deribit.schema import PAGE_SCHEMA
+from extract.deribit.streams import Stream
 from extract.errors import UsageError
 from extract.pipeline.run import RunOptions, wanted_streams
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.ledger import SeqLedger
 from extract.sweep.slices import Slice
-from extract.sweep.state import Stream
 from extract.times import parse_day
 
 DAY_MS = 86_400_000
@@ -53,7 +53,10 @@ class Volume:
 
 
 def measure_volume(
-    day: str | None, currencies: Sequence[str] = (), kinds: Sequence[str] = (), tally: Tally | None = None
+    day: str | None,
+    currencies: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    tally: ProgressBar | None = None,
 ) -> Volume:
     """Sweeps `day` (UTC; None = the last whole one), and keeps what it came to for the plans that follow.
 
@@ -61,9 +64,9 @@ def measure_volume(
     """
     config = deribit_config()
     with (
-        scale(clickhouse_settings()) as weights,
+        storage_probe(clickhouse_settings()) as weights,
         DeribitClient(config) as client,
-        tally or Tally() as tally,
+        tally or ProgressBar() as tally,
     ):
         found_day = _day(day, client.now_ms())
         streams = wanted_streams(client, config, RunOptions(currencies=currencies, kinds=kinds))
@@ -93,8 +96,10 @@ def _day(text: str | None, now_ms: int) -> date:
     return day
 
 
-def _measure(client: DeribitClient, weights: Scale, tally: Tally, stream: Stream, day: date) -> StreamVolume:
-    requests, size = client.traffic.requests, client.traffic.bytes
+def _measure(
+    client: DeribitClient, weights: StorageProbe, tally: ProgressBar, stream: Stream, day: date
+) -> StreamVolume:
+    requests, size = client.stats.requests, client.stats.bytes
     trades = _sweep(
         client, tally, stream, round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     )
@@ -106,13 +111,13 @@ def _measure(client: DeribitClient, weights: Scale, tally: Tally, stream: Stream
         trades.num_rows,
         len(seqs),
         sum(int(each.max() - each.min()) + 1 - len(each) for each in seqs),
-        client.traffic.requests - requests,
-        client.traffic.bytes - size,
-        weights.weigh(trades, stream),
+        client.stats.requests - requests,
+        client.stats.bytes - size,
+        weights.bytes_on_disk(trades, stream),
     )
 
 
-def _sweep(client: DeribitClient, tally: Tally, stream: Stream, start_ms: int) -> pa.Table:
+def _sweep(client: DeribitClient, tally: ProgressBar, stream: Stream, start_ms: int) -> pa.Table:
     """All trades of the day; a slice that turned out too dense ends early, and the next begins there."""
     end_ms = start_ms + DAY_MS - 1
     tables = [PAGE_SCHEMA.empty_table()]

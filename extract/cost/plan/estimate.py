@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from extract.cost.plan.inputs import Inputs
-from extract.estimate.estimator import FILL
+from extract.estimate.estimator import PAGE_FILL_RATIO
 
 HOUR_S = 3600
 HOURS_A_MONTH = Decimal(730)
@@ -86,7 +86,9 @@ def _backfill(inputs: Inputs) -> Backfill:
     trades = inputs["trades"]
     requests = inputs["requests"]
     if not requests:
-        requests = (trades / (inputs["page_size"] * Decimal(str(FILL)))).to_integral_value(ROUND_CEILING)
+        requests = (trades / (inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO)))).to_integral_value(
+            ROUND_CEILING
+        )
     rate_hours = requests / inputs["requests_per_second"] / HOUR_S
     fetch_hours = max(rate_hours, trades / inputs["fetch_trades_per_second"] / HOUR_S)
     processors = inputs["vcpus_per_unit"] * inputs["compute_units"]
@@ -147,7 +149,8 @@ def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
         every=every,
         runs=runs,
         trades=trades,
-        requests=runs * inputs["requests_per_run"] + trades / (inputs["page_size"] * Decimal(str(FILL))),
+        requests=runs * inputs["requests_per_run"]
+        + trades / (inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO))),
         wire_bytes=runs * inputs["wire_bytes_per_run"] + trades * inputs["wire_bytes_per_trade"],
         awake_hours=awake_hours,
         lambda_usd=function,

@@ -10,21 +10,21 @@ from typing import Any
 import pyarrow as pa
 
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
-from extract.cost.billing.service import put_service
+from extract.cost.billing.service import apply_service_settings
 from extract.cost.measure.database_usage import LEAST_TRADES, LEAST_WORK, measured, work
-from extract.cost.measure.storage_probe import scale
+from extract.cost.measure.storage_probe import storage_probe
 from extract.cost.plan.estimate import Estimate, estimate
 from extract.cost.plan.inputs import BYTES, Inputs
 from extract.deribit.config import deribit_config
+from extract.deribit.streams import Stream
 from extract.errors import TapeError
 from extract.estimate.plan import make_plan
 from extract.paths import tape_dir
 from extract.pipeline.run import RunOptions
-from extract.sweep.state import Stream
 
 SCOPES = ("btc-options", "everything")
 DEFAULT_SCOPE = SCOPES[0]
-HELD_BACK = 0.8
+RATE_LIMITED_SHARE = 0.8
 """A run that spent this share of its time waiting for the next request tells nothing of its own speed."""
 RAW_BYTES = f"{BYTES}{RAW_DATABASE}.trades"
 
@@ -69,7 +69,7 @@ def cost_plan(
     _put_backfill(inputs)
     if options is not None:
         notes += _put_probes(inputs, options)
-    notes += _put_database(inputs) + put_service(inputs)
+    notes += _put_database(inputs) + apply_service_settings(inputs)
     return CostPlan(inputs, estimate(inputs), notes)
 
 
@@ -85,8 +85,8 @@ def _put_probes(inputs: Inputs, options: RunOptions) -> list[str]:
     probed = {stream: pa.concat_tables(tables) for stream, tables in pages.items()}
     count = sum(table.num_rows for table in probed.values())
     if count >= LEAST_TRADES:
-        with scale(clickhouse_settings()) as weights:
-            size = sum(weights.weigh(table, stream) for stream, table in probed.items())
+        with storage_probe(clickhouse_settings()) as weights:
+            size = sum(weights.bytes_on_disk(table, stream) for stream, table in probed.items())
         weighed = f"measured: {count:,} trades of the probes, weighed in a table of their own"
         inputs.put(RAW_BYTES, round(size / count, 2), "bytes a trade at rest", weighed)
     return [line for line in plan.inputs if not line.startswith(("On disk", "Rate limit"))]
@@ -112,7 +112,7 @@ def _put_backfill(inputs: Inputs) -> None:
     if not kept or kept.get("trades", 0) < LEAST_WORK:
         return
     held_back_s = kept["requests"] / kept["requests_per_second"]
-    if held_back_s < HELD_BACK * kept["seconds"]:
+    if held_back_s < RATE_LIMITED_SHARE * kept["seconds"]:
         rate = round(kept["trades"] / kept["seconds"])
         source = f"measured: tape poc-backfill, {kept['month']}"
         inputs.put("fetch_trades_per_second", rate, "trades a second that a run took in", source)

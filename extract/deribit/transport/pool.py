@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from extract.deribit.transport import channels
 from extract.deribit.transport.pooled import PooledTransport
-from extract.deribit.transport.worker import Head, Question, page_of
+from extract.deribit.transport.worker import PageHeader, PageRequest, page_of
 from extract.deribit.transport.workers import Workers
 
-BULK_BYTES = 500_000
+LARGE_PAGE_BYTES = 500_000
 """Smaller answers are decoded sooner than they are handed over."""
-BULK_PAGES = 1
+START_AFTER_LARGE_PAGES = 1
 """Large answers after which processes are started, each for a third of a second's work: a full page is seldom the last."""
 
 PAGE = "page"
@@ -55,13 +55,13 @@ class PageTransport(httpx.BaseTransport):
         lanes: int,
         workers: Workers | None = None,
         *,
-        bulk_pages: int = BULK_PAGES,
-        bulk_bytes: int = BULK_BYTES,
+        start_after_large_pages: int = START_AFTER_LARGE_PAGES,
+        large_page_bytes: int = LARGE_PAGE_BYTES,
     ) -> None:
         self._inner = inner
         self._lanes = lanes
-        self._until_bulk = bulk_pages
-        self._bulk_bytes = bulk_bytes
+        self._large_pages_until_start = start_after_large_pages
+        self._large_page_bytes = large_page_bytes
         self._lock = threading.Lock()
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._workers: Workers | None = None
@@ -83,38 +83,38 @@ class PageTransport(httpx.BaseTransport):
         if answer := self._ask_worker(request):
             return _response(*answer, request)
         response = self._inner.handle_request(request)
-        if len(response.read()) >= self._bulk_bytes:
-            self._count_bulk()
+        if len(response.read()) >= self._large_page_bytes:
+            self._note_large_page()
         return response
 
     def close(self) -> None:
         """Ends the processes, whatever they are at."""
         with self._lock:
-            self._until_bulk = 0
+            self._large_pages_until_start = 0
         if self._workers:
             self._workers.close()
         self._inner.close()
 
-    def _ask_worker(self, request: httpx.Request) -> tuple[Head, pa.Buffer] | None:
+    def _ask_worker(self, request: httpx.Request) -> tuple[PageHeader, pa.Buffer] | None:
         """What a worker answers; None where no lane is free, or its process has died."""
         try:
             lane = self._free.get_nowait()
         except queue.Empty:
             return None
-        question = Question(str(request.url), dict(request.headers), request.extensions.get("timeout", {}))
+        question = PageRequest(str(request.url), dict(request.headers), request.extensions.get("timeout", {}))
         try:
             channels.send(lane, msgspec.msgpack.encode(question))
-            head = msgspec.msgpack.decode(channels.receive(lane), type=Head)
+            head = msgspec.msgpack.decode(channels.receive(lane), type=PageHeader)
             body = channels.receive(lane)
         except (EOFError, OSError):
             return None
         self._free.put(lane)
         return head, body
 
-    def _count_bulk(self) -> None:
+    def _note_large_page(self) -> None:
         with self._lock:
-            self._until_bulk -= 1
-            if self._until_bulk == 0:
+            self._large_pages_until_start -= 1
+            if self._large_pages_until_start == 0:
                 with contextlib.suppress(OSError):
                     self._start()
 
@@ -122,19 +122,19 @@ class PageTransport(httpx.BaseTransport):
         self._use(Workers(self._lanes))
 
     def _use(self, workers: Workers) -> None:
-        self._until_bulk = 0
+        self._large_pages_until_start = 0
         self._workers = workers
         for lane in workers.lanes:
-            threading.Thread(target=self._welcome, args=(lane,), daemon=True).start()
+            threading.Thread(target=self._wait_until_ready, args=(lane,), daemon=True).start()
 
-    def _welcome(self, lane: socket.socket) -> None:
+    def _wait_until_ready(self, lane: socket.socket) -> None:
         """A lane counts when its process has said that it is ready; until then the caller goes on by itself."""
         with contextlib.suppress(EOFError, OSError):
             channels.receive(lane)
             self._free.put(lane)
 
 
-def _response(head: Head, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
+def _response(head: PageHeader, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
     """Raises the httpx.TransportError that the worker met."""
     if head.fault:
         name, message = head.fault

@@ -17,18 +17,18 @@ import msgspec
 import pyarrow as pa
 
 from extract.deribit.decode import decode_page
-from extract.deribit.jsonrpc import NO_JSON, NoResultError
-from extract.deribit.schema import Rejected, TradePage
+from extract.deribit.jsonrpc import DECODE_ERRORS, NoResultError
+from extract.deribit.schema import RejectedTrade, TradePage
 from extract.deribit.transport import channels
 from extract.deribit.transport.pooled import PooledTransport
-from extract.process import begin_lean
+from extract.process import configure_process
 
 READY = b"ready"
 TURN_S = 0.05
 """A page is decoded in one turn: two half done at a time would push each other out of the caches."""
 
 
-class Question(msgspec.Struct):
+class PageRequest(msgspec.Struct):
     """What is to be fetched; timeouts in seconds."""
 
     url: str
@@ -36,7 +36,7 @@ class Question(msgspec.Struct):
     timeout: dict[str, float | None]
 
 
-class Head(msgspec.Struct):
+class PageHeader(msgspec.Struct):
     """What an answer says beside its page, or its body where it is none; `bytes` as they came over the wire.
 
     `fault` names the httpx.TransportError and its message where nothing came.
@@ -48,18 +48,18 @@ class Head(msgspec.Struct):
     is_page: bool = False
     rows: int = 0
     has_more: bool = False
-    rejected: list[Rejected] = []
+    rejected: list[RejectedTrade] = []
     at_ms: int | None = None
     fault: tuple[str, str] | None = None
 
 
-def page_of(head: Head, body: pa.Buffer) -> TradePage:
+def page_of(head: PageHeader, body: pa.Buffer) -> TradePage:
     """The page that a worker took apart for the way."""
     table = pa.ipc.open_stream(body).read_all()
     return TradePage(table, head.rows, head.has_more, head.rejected, at_ms=head.at_ms)
 
 
-def answer(transport: PooledTransport, question: Question) -> tuple[Head, bytes | pa.Buffer]:
+def answer(transport: PooledTransport, question: PageRequest) -> tuple[PageHeader, bytes | pa.Buffer]:
     """The page as an Arrow stream, or the body of whatever else came."""
     request = httpx.Request(
         "GET", question.url, headers=question.headers, extensions={"timeout": question.timeout}
@@ -67,10 +67,10 @@ def answer(transport: PooledTransport, question: Question) -> tuple[Head, bytes 
     try:
         status, headers, body = transport.fetch(request)
     except httpx.TransportError as error:
-        return Head(fault=(type(error).__name__, str(error))), b""
-    head = Head(status, headers, len(body))
+        return PageHeader(fault=(type(error).__name__, str(error))), b""
+    head = PageHeader(status, headers, len(body))
     if status == 200:
-        with contextlib.suppress(NoResultError, httpx.DecodingError, *NO_JSON):
+        with contextlib.suppress(NoResultError, httpx.DecodingError, *DECODE_ERRORS):
             return _as_parts(head, decode_page(_plain(headers, body)))
     return head, body
 
@@ -82,7 +82,7 @@ def _plain(headers: list[tuple[str, str]], body: bytes) -> bytes:
     return httpx.Response(200, headers=headers, content=body).read()
 
 
-def _as_parts(head: Head, page: TradePage) -> tuple[Head, pa.Buffer]:
+def _as_parts(head: PageHeader, page: TradePage) -> tuple[PageHeader, pa.Buffer]:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, page.table.schema) as writer:
         writer.write_table(page.table)
@@ -93,7 +93,7 @@ def _as_parts(head: Head, page: TradePage) -> tuple[Head, pa.Buffer]:
 
 def serve(lane: socket.socket, transport: PooledTransport) -> None:
     """Says that it is ready, then answers one question after another until the other end is closed."""
-    decoder, encoder = msgspec.msgpack.Decoder(Question), msgspec.msgpack.Encoder()
+    decoder, encoder = msgspec.msgpack.Decoder(PageRequest), msgspec.msgpack.Encoder()
     with contextlib.suppress(EOFError, OSError):
         channels.send(lane, READY)
         while True:
@@ -104,7 +104,7 @@ def serve(lane: socket.socket, transport: PooledTransport) -> None:
 def main(descriptors: list[int]) -> None:
     """One thread a lane."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool's process decides about the end
-    begin_lean()  # with no collector at all: decoding makes no cycles
+    configure_process()  # with no collector at all: decoding makes no cycles
     sys.setswitchinterval(TURN_S)
     transport = PooledTransport(len(descriptors))
     threads = [

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 
-from extract.process import NUMPY_ALONE
+from extract.process import SINGLE_THREADED_BLAS
 
 LANES = 4
 
@@ -37,7 +37,7 @@ class Workers:
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "extract.deribit.transport.worker", *map(str, descriptors)],
-                    env=os.environ | NUMPY_ALONE,  # the worker has numpy before it is lean
+                    env=os.environ | SINGLE_THREADED_BLAS,  # the worker has numpy before it is lean
                     pass_fds=descriptors,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -71,7 +71,7 @@ def test_down_before_any_up(own_dir):
 
 def test_somebody_elses_server_is_used_and_never_stopped(own_dir, clickhouse):
     """A second TAPE_DIR at the address of a running server uses that one; its `down` leaves it alone."""
-    assert server.up(clickhouse, own_dir).state is State.NOT_OURS
+    assert server.up(clickhouse, own_dir).state is State.EXTERNAL
     assert server.down(own_dir).state is State.NOT_RUNNING
     assert ask(clickhouse, "SELECT 1") == "1"
 

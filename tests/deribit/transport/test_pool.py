@@ -36,7 +36,7 @@ from tests.sweep.test_completeness_properties import LATER_MS, last_ms, once, se
 
 METHOD = "get_last_trades_by_currency"
 LANES = 3
-PATIENCE_S = 20.0
+WAIT_FOR_OTHER_RUN_S = 20.0
 ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
 
 
@@ -93,7 +93,7 @@ class Lasting(httpx.BaseTransport):
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_FOR_OTHER_RUN_S
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -129,10 +129,10 @@ def outcome(client: DeribitClient, name: str) -> Any:
         page = client.trades(client.history, METHOD, {"name": name})
     except OutsideError as error:
         facts = {key: value for key, value in vars(error).items() if key != "request"}
-        return type(error), str(error), facts, client.traffic.bytes
+        return type(error), str(error), facts, client.stats.bytes
     rejected = [(bad.reason, bad.raw, bad.key, bad.timestamp) for bad in page.rejected]
     facts = (page.rows, page.has_more, page.count, page.at_ms, rejected)
-    return page.table.to_pylist(), page.table.schema, facts, client.traffic.bytes
+    return page.table.to_pylist(), page.table.schema, facts, client.stats.bytes
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -168,7 +168,9 @@ def test_generated_histories_come_out_exactly_once(
 
 def test_workers_start_when_there_have_been_enough_large_pages(url: str) -> None:
     """Not for a daily increment; and from then on pages are theirs."""
-    transport = PageTransport(PooledTransport(LANES), LANES, bulk_pages=3, bulk_bytes=len(ANSWERS["page"][2]))
+    transport = PageTransport(
+        PooledTransport(LANES), LANES, start_after_large_pages=3, large_page_bytes=len(ANSWERS["page"][2])
+    )
     with client_of(url, transport) as client:
         for name in ("page", "empty", "empty", "empty", "page"):
             outcome(client, name)

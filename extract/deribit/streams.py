@@ -1,0 +1,21 @@
+"""Streams: the trades of one currency and instrument kind."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+EPOCH_MS = 1_451_606_400_000
+"""2016-01-01 UTC in ms; the exchange has no earlier trade."""
+
+TradeKey = tuple[str, int]
+"""(instrument_name, trade_seq): identifies a trade."""
+
+
+class Stream(NamedTuple):
+    """The trades of one currency and kind."""
+
+    currency: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.currency} {self.kind}"
