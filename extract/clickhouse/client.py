@@ -1,4 +1,4 @@
-"""Opens ClickHouse over HTTP(S): one warm connection pool for each server, and failures told in one sentence."""
+"""Connections to ClickHouse over HTTP(S), and the one wrapper around the driver that the rest of the project uses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import logging
 import os
 import ssl
 import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
+from urllib3.exceptions import HTTPError
 
 from extract.clickhouse.errors import exception_chain, to_tape_error
 from extract.clickhouse.settings import ClickHouseSettings
@@ -39,6 +43,67 @@ def shared_client(settings: ClickHouseSettings) -> Client:
         if key not in _clients:
             _clients[key] = open_client(settings)
         return _clients[key]
+
+
+@dataclass(frozen=True)
+class Database:
+    """One ClickHouse server. Every failure of the driver or the network becomes a TapeError of one sentence.
+
+    UsageError where a setting has to change (credentials, certificates, address), RetriableError where the same
+    statement may succeed later, FinalError where it will not (a missing right, a read-only profile, bad SQL).
+    Safe in any number of threads.
+    """
+
+    client: Client
+    settings: ClickHouseSettings
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a query and return all of its rows. `{name:Type}` in `sql` is bound to `parameters`."""
+        with self._explained():
+            result = self.client.query(sql, parameters=_dict(parameters), settings=_dict(settings))
+            return [tuple(row) for row in result.result_rows]
+
+    def value(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Run a query and return the first column of its first row, or None where there is no row."""
+        rows = self.rows(sql, parameters)
+        return rows[0][0] if rows else None
+
+    def command(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run a statement that returns nothing."""
+        with self._explained():
+            self.client.command(sql, parameters=_dict(parameters), settings=_dict(settings))
+
+    def insert(
+        self,
+        table: str,
+        rows: Iterable[Sequence[Any]],
+        columns: Sequence[str],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Insert rows into `table`, which is named with its database; does nothing where there is no row."""
+        if data := list(rows):
+            with self._explained():
+                self.client.insert(table, data, column_names=columns, settings=_dict(settings))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (ClickHouseError, HTTPError, OSError) as error:
+            raise to_tape_error(error, self.settings) from error
+
+
+def shared_database(settings: ClickHouseSettings) -> Database:
+    """The process's one `Database` of a server, on `shared_client`."""
+    return Database(shared_client(settings), settings)
+
+
+def _dict(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if mapping is None else dict(mapping)
 
 
 def open_client(
