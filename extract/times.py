@@ -1,4 +1,4 @@
-"""Times as people type them, in UTC, as milliseconds since 1970."""
+"""Parse and format times, days, months and durations. Everything is UTC."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from datetime import UTC, date, datetime
 
 from extract.errors import UsageError
 
-_AGO = re.compile(r"(\d+)\s*(m|h|d|w)")
-_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_AGO = re.compile(r"(\d+)\s*([mhdw])")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def parse_time_ms(text: str, option: str, now_ms: int) -> int:
-    """`2025-01-31`, `2025-01-31T08:00`, with `Z` or an offset, or so long ago: `90m`, `24h`, `7d`, `2w`.
+    """Milliseconds since 1970 of `2025-01-31`, `2025-01-31T08:00` (also with `Z` or an offset), or `7d` before now.
 
-    Times without an offset are UTC. Raises UsageError that names `option`.
+    Units of a time before now are m, h, d and w. Raises UsageError that names `option`.
     """
     if ago := _AGO.fullmatch(text.strip()):
-        return now_ms - int(ago[1]) * _UNIT_MS[ago[2]]
+        return now_ms - int(ago[1]) * _UNIT_S[ago[2]] * 1000
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
@@ -29,11 +30,34 @@ def parse_time_ms(text: str, option: str, now_ms: int) -> int:
 
 
 def parse_day(text: str, option: str) -> date:
-    """`2026-10-31`. Raises UsageError that names `option`."""
+    """The day `2026-10-31`. Raises UsageError that names `option`."""
     try:
         return date.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{option} {text!r} is no day; write it like 2026-10-31.") from None
+
+
+def parse_month(text: str, option: str) -> date:
+    """The first day of the month `2026-10`. Raises UsageError that names `option`."""
+    try:
+        return datetime.strptime(text, "%Y-%m").date()
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is no month; write it like 2026-10.") from None
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Seconds of `10s`, `90m`, `26h`, `7d` or `2w`; a number without a unit is seconds. Raises UsageError."""
+    if not (match := _DURATION.fullmatch(text.strip())):
+        raise UsageError(f"{option} {text!r} is no duration; write it like 10s, 90m, 26h or 7d.")
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h` or `5 d`: rounded down, in the largest unit that fits at least twice."""
+    for unit, name in (("d", "d"), ("h", "h"), ("m", "min")):
+        if seconds >= 2 * _UNIT_S[unit]:
+            return f"{int(seconds // _UNIT_S[unit])} {name}"
+    return f"{int(seconds)} s"
 
 
 def iso(at_ms: int | float) -> str:
