@@ -7,55 +7,20 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
 from extract.certs.expiry import configured_certificates, stored_certificates
-from extract.cli.status import duration
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.coverage.gaps import EVERYTHING, Scope, query_rows
 from extract.coverage.status import StreamStatus, status
 from extract.errors import CannotTellError, TapeError
 from extract.health.checks_sql import DISKS, LEDGER, MODELS_PENDING, MONTHS_PENDING
+from extract.health.thresholds import Limits, State, Thresholds
 from extract.paths import tape_dir
-
-
-class State(IntEnum):
-    """In the order of what they weigh."""
-
-    OK = 0
-    WARN = 1
-    UNKNOWN = 2
-    ALARM = 3
-
-
-class Limits(NamedTuple):
-    """From where on something is worth a warning, and an alarm; a warning comes first."""
-
-    warn: float
-    alarm: float
-
-    def judge(self, value: float) -> State:
-        """Of a value that is better the smaller it is, or the other way round if the alarm lies below the warning."""
-        sign = 1 if self.alarm >= self.warn else -1
-        if sign * value >= sign * self.alarm:
-            return State.ALARM
-        return State.WARN if sign * value >= sign * self.warn else State.OK
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Lags in seconds, gaps in trades, certificates in days left, disks in per cent free."""
-
-    raw: Limits
-    marts: Limits
-    push: Limits
-    gaps: Limits
-    certificates: Limits
-    disk: Limits
+from extract.times import duration
 
 
 @dataclass(frozen=True)
@@ -114,10 +79,10 @@ def _of_streams(thresholds: Thresholds, scope: Scope, client: Callable[[], Clien
     oldest = max(streams, key=lambda each: each.lag_seconds)
     lag = oldest.lag_seconds
     text = f"covered time of {oldest.stream} ends {duration(lag)} ago"
-    yield Check("raw", thresholds.raw.judge(lag), lag, "seconds", text)
+    yield Check("raw", thresholds.raw.classify(lag), lag, "seconds", text)
     missing = sum(each.missing for each in streams)
     text = f"{missing:,} trades are missing; `tape repair` fetches them" if missing else "nothing is missing"
-    yield Check("gaps", thresholds.gaps.judge(missing), missing, "trades", text)
+    yield Check("gaps", thresholds.gaps.classify(missing), missing, "trades", text)
 
 
 def _is_in(each: StreamStatus, scope: Scope) -> bool:
@@ -136,8 +101,8 @@ def _marts(limits: Limits, client: Client) -> Check:
     model = min(pending, key=lambda name: pending[name][1])
     count, since = pending[model]
     lag = _seconds_since(since)
-    text = f"{count:,} load packages wait for {model}, since {duration(int(lag))}; run: dbt build"
-    return Check("marts", limits.judge(lag), lag, "seconds", text)
+    text = f"{count:,} load packages wait for {model}, since {duration(lag)}; run: dbt build"
+    return Check("marts", limits.classify(lag), lag, "seconds", text)
 
 
 def _push(limits: Limits, client: Client) -> Check:
@@ -151,8 +116,8 @@ def _push(limits: Limits, client: Client) -> Check:
         return Check("push", State.OK, 0, "seconds", "every month of local was proven to be on cloud")
     lag = max(_seconds_since(since) for _, since in pending)
     months = ", ".join(month for month, _ in pending[:3]) + (", …" if len(pending) > 3 else "")
-    text = f"{len(pending):,} months are not proven on cloud, since {duration(int(lag))}: {months}; run: tape push"
-    return Check("push", limits.judge(lag), lag, "seconds", text)
+    text = f"{len(pending):,} months are not proven on cloud, since {duration(lag)}: {months}; run: tape push"
+    return Check("push", limits.classify(lag), lag, "seconds", text)
 
 
 def _certificates(limits: Limits) -> Iterator[Check]:
@@ -172,7 +137,7 @@ def _certificates(limits: Limits) -> Iterator[Check]:
         yield Check("certificates", State.ALARM, worst.days_left, "days", text)
         return
     text = f"{worst.name} has {worst.days_left:,} days left ({worst.source})"
-    yield Check("certificates", limits.judge(worst.days_left), worst.days_left, "days", text)
+    yield Check("certificates", limits.classify(worst.days_left), worst.days_left, "days", text)
 
 
 def _disk(limits: Limits, client: Client) -> Check:
@@ -187,7 +152,7 @@ def _disk(limits: Limits, client: Client) -> Check:
             shares[f"on ClickHouse's disk {name}"] = 100 * free / total
     place = min(shares, key=lambda name: shares[name])
     share = round(shares[place], 1)
-    return Check("disk", limits.judge(share), share, "per cent", f"{share:.1f} % are free {place}")
+    return Check("disk", limits.classify(share), share, "per cent", f"{share:.1f} % are free {place}")
 
 
 def _seconds_since(at: datetime) -> float:

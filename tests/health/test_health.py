@@ -12,7 +12,7 @@ import pytest
 
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.health import checks as library
-from extract.health.checks import Limits, State
+from extract.health.thresholds import Limits, State
 from tests.support.certificates import Authority
 from tests.support.commands import Done
 from tests.support.raw_tables import Raw
@@ -206,4 +206,4 @@ def test_the_worst_decides() -> None:
         ((State.OK, State.WARN), 0), ((State.OK, State.UNKNOWN), 2), ((State.UNKNOWN, State.ALARM), 1)
     ):  # fmt: skip
         assert library.exit_code([check(state) for state in states]) == code
-    assert [Limits(30, 7).judge(days) for days in (31, 30, 7, -1)] == [0, 1, 3, 3]
+    assert [Limits(30, 7).classify(days) for days in (31, 30, 7, -1)] == [0, 1, 3, 3]

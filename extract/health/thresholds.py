@@ -1,0 +1,48 @@
+"""Limits of the health checks: from which value on a check warns, and from which it is an alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+HOUR_S = 3600
+
+
+class State(IntEnum):
+    """States of a check, the most serious last."""
+
+    OK = 0
+    WARN = 1
+    UNKNOWN = 2
+    ALARM = 3
+
+
+class Limits(NamedTuple):
+    """Values from which on a check warns and is an alarm. Larger is worse, unless `alarm` is below `warn`."""
+
+    warn: float
+    alarm: float
+
+    def classify(self, value: float) -> State:
+        """OK, WARN or ALARM; a value equal to a limit has reached it."""
+        sign = 1 if self.alarm >= self.warn else -1
+        if sign * value >= sign * self.alarm:
+            return State.ALARM
+        return State.WARN if sign * value >= sign * self.warn else State.OK
+
+
+def _limits(warn: float, alarm: float, unit: str, meaning: str) -> Limits:
+    return field(default=Limits(warn, alarm), metadata={"unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits of each check, in the unit of its value; `metadata` of a field holds that unit and what is measured."""
+
+    raw: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of covered time")
+    marts: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of the models behind the loads")
+    push: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of what is proven on cloud")
+    gaps: Limits = _limits(1, 1000, "trades", "missing trades")
+    certificates: Limits = _limits(30, 7, "days", "days left")
+    disk: Limits = _limits(20, 10, "per cent", "per cent free")
