@@ -1,4 +1,9 @@
-"""Certificates of the edge: an authority for each environment, what it signs, and how long all of it is valid.
+"""Certificates of the edge: an authority per environment, the certificates that it signs, and their expiry.
 
-`authority` makes and signs, `store` keeps the files, `expiry` tells the days left; `command` is `tape certs`.
+`authority` creates and signs certificates, `store` manages their files, `expiry` checks how long they are valid.
 """
+
+ROLES = ("loader", "transformer", "reader")
+"""Names of the client certificates. The edge maps each to the ClickHouse user of that name."""
+SERVER = "server"
+"""Name of the edge's own certificate."""

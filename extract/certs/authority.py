@@ -1,7 +1,7 @@
-"""Keys and certificates: an authority signs the edge's own certificate and one for each role.
+"""Create a certificate authority and sign certificates for the edge and for each role.
 
-A role's certificate names nothing but the role (`CN=loader`), which is what the edge maps to a ClickHouse user. It is
-good for clients alone, the edge's for servers alone: neither can stand in for the other.
+The subject of a role's certificate is only the role (`CN=loader`); the edge maps it to a ClickHouse user. Extended key
+usage restricts a role's certificate to clients and the edge's to servers, so neither works in place of the other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -21,12 +22,12 @@ ORGANISATION = "deribit-tape"
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
 CLOCK_SKEW = timedelta(minutes=5)
-"""A machine whose clock is a little behind takes a new certificate at once."""
+"""Certificates start this much in the past, so that a machine with a slow clock accepts a new one."""
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A certificate and its private key, which `repr` does not show."""
+    """A certificate and its private key; `repr` omits the key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -44,7 +45,7 @@ class Signed:
 
 
 def new_authority(environment: str, *, now: datetime | None = None, days: int = AUTHORITY_DAYS) -> Signed:
-    """An authority of its own for `environment`; a later one has another number in its name."""
+    """Create an authority for `environment`. Its name ends with its serial number, so a later one differs."""
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     name = x509.Name(
@@ -64,37 +65,40 @@ def new_authority(environment: str, *, now: datetime | None = None, days: int = 
 def new_client(
     authority: Signed, role: str, *, now: datetime | None = None, days: int = CERTIFICATE_DAYS
 ) -> Signed:
-    """A client certificate that names `role`."""
+    """Sign a client certificate with the subject `CN=role`."""
     return _leaf(authority, role, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
 
 
 def new_server(
     authority: Signed, hosts: Sequence[str], *, now: datetime | None = None, days: int = CERTIFICATE_DAYS
 ) -> Signed:
-    """A server certificate for `hosts`: names, and addresses where a user types those."""
+    """Sign a server certificate for `hosts`, DNS names or IP addresses."""
     alternatives = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     return _leaf(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now, days, alternatives)
 
 
-def hosts_of(certificate: x509.Certificate) -> list[str]:
-    """What a server certificate was made for."""
-    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return [str(name.value) for name in found]
+def server_names(certificate: x509.Certificate) -> list[str]:
+    """Return the subject alternative names of a server certificate."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
 
 
-def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether `authority`'s key signed it."""
+def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether `authority` issued and signed `certificate`."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (
-        Exception
-    ):  # a wrong name, another kind of key, a signature that does not fit: none of them signed it
+        ValueError,
+        TypeError,
+        InvalidSignature,
+        UnsupportedAlgorithm,
+    ):  # another name, another kind of key, a wrong signature
         return False
     return True
 
 
 def same_environment(issuer: x509.Name, authority: x509.Name) -> bool:
-    """Whether two authorities are of one environment of ours: the later took the place of the earlier."""
+    """Whether two authorities belong to the same environment, so that one may have replaced the other."""
     parts = (NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME)
     values = [[name.get_attributes_for_oid(part) for part in parts] for name in (issuer, authority)]
     return all(values[0]) and values[0] == values[1]
@@ -109,7 +113,7 @@ def _leaf(
     alternatives: x509.SubjectAlternativeName | None = None,
 ) -> Signed:
     key = ec.generate_private_key(ec.SECP256R1())
-    # A name may have 64 characters, a host more: clients look at the alternatives alone.
+    # A common name has at most 64 characters; clients compare only the alternative names.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
     issuer = authority.certificate
     builder = _builder(subject, issuer.subject, key, x509.random_serial_number(), now, days, issuer)
@@ -136,7 +140,7 @@ def _builder(
     now = now or datetime.now(UTC)
     end = now + timedelta(days=days)
     if authority:
-        # What outlives its authority is refused all the same, and would be told to be good for longer than it is.
+        # Clients reject a certificate once its authority has expired, so its own end must not be later.
         end = min(end, authority.not_valid_after_utc)
     return (
         x509.CertificateBuilder()
@@ -151,7 +155,7 @@ def _builder(
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:
-    """An authority signs certificates, all others signatures of handshakes."""
+    """Key usage: certificate signing for an authority, digital signatures (handshakes) for the others."""
     return x509.KeyUsage(
         digital_signature=not signs,
         key_cert_sign=signs,

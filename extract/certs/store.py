@@ -1,11 +1,11 @@
-"""The certificates of one environment on disk.
+"""Certificate files of one environment: create, renew, rotate and revoke them.
 
-DIRECTORY/              0700
-    ca.pem  ca.key      the authority that signs; its key is needed nowhere else, and stays on this machine
-    ca-before.pem       the one before while both are trusted; else the same as ca.pem, for the edge reads both files
-    trusted.pem         what clients trust, CLICKHOUSE_CLOUD_CA_CERT: ca.pem, and ca-before.pem where that is another
-    server.pem/.key     the edge's own
-    ROLE.pem/.key       a client's own: loader, transformer, reader
+DIRECTORY/              mode 0700
+    ca.pem  ca.key      current authority; the key is only needed for signing and stays on this machine
+    ca-before.pem       previous authority during a rotation; otherwise a copy of ca.pem, because the edge reads both
+    trusted.pem         authorities that clients trust (CLICKHOUSE_CLOUD_CA_CERT): ca.pem, plus the previous one
+    server.pem/.key     certificate of the edge
+    ROLE.pem/.key       certificate of a client: loader, transformer, reader
 """
 
 from __future__ import annotations
@@ -21,47 +21,44 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from extract.certs import ROLES, SERVER
 from extract.certs.authority import (
     CERTIFICATE_DAYS,
     Signed,
-    hosts_of,
+    is_signed_by,
     new_authority,
     new_client,
     new_server,
-    signed_by,
+    server_names,
 )
 from extract.errors import UsageError
 from extract.paths import tape_dir
-
-ROLES = ("loader", "transformer", "reader")
-SERVER = "server"
 
 _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _HOST = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
 
 
 def certs_dir() -> Path:
-    """Where the environments' directories are: `.tape/certs/`."""
+    """Return the parent directory of all environments: `.tape/certs/`."""
     return tape_dir() / "certs"
 
 
 def environments() -> list[str]:
-    """Those that have a directory."""
-    root = certs_dir()
-    found = (path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else ()
-    return sorted(name for name in found if _ENVIRONMENT.fullmatch(name))  # beside them may lie a backup
+    """Return the environments that have a directory; other names, such as a backup `production.bak`, are ignored."""
+    names = (path.name for path in certs_dir().glob("*/"))
+    return sorted(name for name in names if _ENVIRONMENT.fullmatch(name))
 
 
 @dataclass(frozen=True)
 class CertificateStore:
-    """One environment's files. Raises UsageError where what is asked for does not fit what is there."""
+    """Files of one environment. Methods raise UsageError if a command does not fit the present state."""
 
     environment: str
 
     def __post_init__(self) -> None:
         if not _ENVIRONMENT.fullmatch(self.environment):
             raise UsageError(
-                f"--environment {self.environment!r} cannot be; take small letters, digits and dashes."
+                f"--environment {self.environment!r} is invalid; use lower-case letters, digits and dashes."
             )
 
     @property
@@ -72,10 +69,10 @@ class CertificateStore:
         return self.directory / name
 
     def init(self, hosts: Sequence[str], days: int = CERTIFICATE_DAYS) -> None:
-        """An authority, the edge's certificate for `hosts`, and one for each role."""
+        """Create an authority, a server certificate for `hosts`, and a client certificate per role."""
         if self.path("ca.key").exists():
             raise UsageError(
-                f"{self.environment} has an authority; a new one beside it: tape certs rotate -e {self.environment}"
+                f"{self.environment} already has an authority; to replace it: tape certs rotate -e {self.environment}"
             )
         _require_hosts(hosts)
         authority = new_authority(self.environment)
@@ -83,26 +80,26 @@ class CertificateStore:
         self._sign_all(authority, hosts, days)
 
     def issue(self, name: str, days: int = CERTIFICATE_DAYS, hosts: Sequence[str] = ()) -> None:
-        """A new certificate for a role, or the server; the one before stays valid until its end."""
+        """Renew the certificate of a role or of the server; the previous one stays valid until it expires."""
         authority = self.authority()
         if name != SERVER:
             self._write(name, new_client(authority, name, days=days))
             return
         if self.is_rotating:
-            # Clients that have not yet got trusted.pem know the authority before alone.
+            # Clients without the new trusted.pem only know the previous authority.
             raise UsageError(
-                f"{self.environment} is between two authorities; `tape certs revoke -e {self.environment}` "
-                "ends that, with a new server certificate."
+                f"{self.environment} is in the middle of a rotation; `tape certs revoke -e {self.environment}` "
+                "completes it and renews the server certificate."
             )
         _require_hosts(hosts)
         self._write(SERVER, new_server(authority, hosts or self.hosts(), days=days))
 
     def rotate(self, days: int = CERTIFICATE_DAYS) -> None:
-        """A new authority beside the one before, and new client certificates under it; the server's stays as it is."""
+        """Start a rotation: add a new authority and sign client certificates with it; keep the server's certificate."""
         before = self.authority()
         if self.is_rotating:
             raise UsageError(
-                f"{self.environment} is between two authorities already; when every client has its new files: "
+                f"{self.environment} is already in the middle of a rotation; when every client has its new files: "
                 f"tape certs revoke -e {self.environment}"
             )
         authority = new_authority(self.environment)
@@ -111,18 +108,18 @@ class CertificateStore:
             self._write(role, new_client(authority, role, days=days))
 
     def revoke(self, *, now: bool = False, days: int = CERTIFICATE_DAYS) -> None:
-        """The authority before is trusted no more. `now`: neither is the present one; all is signed anew."""
+        """Stop trusting the previous authority; with `now` the current one too, and sign everything again."""
         hosts, authority = self.hosts(), self.authority()
         if now:
             authority = new_authority(self.environment)
         elif not self.is_rotating:
             raise UsageError(
-                f"{self.environment} has one authority; begin with `tape certs rotate -e {self.environment}`, "
-                f"or refuse all that was issued so far: tape certs revoke --now -e {self.environment}"
+                f"{self.environment} has only one authority; start with `tape certs rotate -e {self.environment}`, "
+                f"or reject every certificate issued so far: tape certs revoke --now -e {self.environment}"
             )
         else:
             self._require_signed(authority)
-            # While both are trusted still, so that this can be given again if it is cut off.
+            # Before the trust changes, so that an interrupted command can be repeated.
             self._write(SERVER, new_server(authority, hosts, days=days))
         self._trust(authority, before=None)
         if now:
@@ -130,16 +127,16 @@ class CertificateStore:
 
     @property
     def is_rotating(self) -> bool:
-        """Whether two authorities are trusted."""
+        """Whether a rotation is in progress: two authorities are trusted."""
         before = self.path("ca-before.pem")
         return before.exists() and before.read_bytes() != self.path("ca.pem").read_bytes()
 
     def authority(self) -> Signed:
-        """The one that signs."""
+        """Load the current authority."""
         if not self.path("ca.key").exists():
             raise UsageError(
                 f"{self.environment} has no authority in {self.directory}; "
-                f"make one: tape certs init -e {self.environment} --host NAME"
+                f"create one: tape certs init -e {self.environment} --host NAME"
             )
         certificate = load_certificates(self.path("ca.pem"))[0]
         try:
@@ -148,18 +145,18 @@ class CertificateStore:
             raise UsageError(f"{self.path('ca.key')} cannot be read as a private key.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise UsageError(
-                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; bring the right one back, "
-                f"or remove it and begin anew: tape certs init -e {self.environment} --host NAME"
+                f"{self.path('ca.key')} is not the key of {self.path('ca.pem')}; restore the right one, "
+                f"or remove it and start again: tape certs init -e {self.environment} --host NAME"
             )
         return Signed(certificate, key)
 
     def hosts(self) -> list[str]:
-        """What the edge's certificate was made for."""
+        """Return the host names and addresses of the server certificate."""
         self.authority()
-        return hosts_of(load_certificates(self.path("server.pem"))[0])
+        return server_names(load_certificates(self.path("server.pem"))[0])
 
     def files(self) -> Iterator[Path]:
-        """Every file with certificates, also one that should be there and is not."""
+        """Yield every certificate file that should exist."""
         yield self.path("ca.pem")
         if self.is_rotating:
             yield self.path("ca-before.pem")
@@ -171,19 +168,19 @@ class CertificateStore:
             self._write(role, new_client(authority, role, days=days))
 
     def _require_signed(self, authority: Signed) -> None:
-        """A rotation that was cut off may have left a role with the certificate that is about to be refused."""
+        """Raise if an interrupted rotation left a role with a certificate that would now be rejected."""
         for role in ROLES:
             path = self.path(f"{role}.pem")
-            if path.exists() and not signed_by(load_certificates(path)[0], authority.certificate):
+            if path.exists() and not is_signed_by(load_certificates(path)[0], authority.certificate):
                 raise UsageError(
-                    f"{self.environment}'s {role} has a certificate of the authority before, which would be refused; "
+                    f"{self.environment}'s {role} still has a certificate of the previous authority, to be rejected; "
                     f"first: tape certs issue {role} -e {self.environment}"
                 )
 
     def _trust(self, authority: Signed, before: x509.Certificate | None) -> None:
         ca = authority.certificate_pem
         older = before.public_bytes(Encoding.PEM) if before else b""
-        # The authority last: cut off before, the one that was here signs on, and the command can be given again.
+        # The authority last: if interrupted before, the previous one still signs and the command can be repeated.
         self._put("ca-before.pem", older or ca, 0o644)
         self._put("trusted.pem", ca + older, 0o644)
         self._write("ca", authority)
@@ -193,7 +190,7 @@ class CertificateStore:
         self._put(f"{name}.pem", signed.certificate_pem, 0o644)
 
     def _put(self, name: str, content: bytes, mode: int) -> None:
-        """The whole file or the one before it; a key is never readable by others, not for a moment."""
+        """Replace a file atomically; a key is never readable by other users, not even briefly."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for directory in (self.directory.parent, self.directory):
             directory.chmod(0o700)
@@ -208,12 +205,12 @@ class CertificateStore:
 
 
 def _require_hosts(hosts: Sequence[str]) -> None:
-    """A certificate for what no client takes for the edge's name, a URL for example, would be refused by all."""
+    """Reject anything that is not a host name or an address, for example a URL: no client would accept it."""
     for host in hosts:
         if not _HOST.fullmatch(host) and not _is_address(host):
             raise UsageError(
-                f"--host {host!r} is no name or address of a host; it reads like edge.example.com, letters beyond ASCII "
-                "in their form that begins with xn--."
+                f"--host {host!r} is not a host name or address; expected a name like edge.example.com, "
+                "with non-ASCII letters in their xn-- form."
             )
 
 
@@ -226,12 +223,12 @@ def _is_address(host: str) -> bool:
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
-    """Every certificate of a PEM file. Raises UsageError if it holds none that can be read."""
+    """Load every certificate of a PEM file. Raises UsageError if none can be read."""
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
     except FileNotFoundError:
-        raise UsageError(f"{path} is not there.") from None
+        raise UsageError(f"{path} does not exist.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise UsageError(f"{path} holds no certificate that can be read.") from None
+        raise UsageError(f"{path} contains no readable certificate.") from None

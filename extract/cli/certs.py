@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from extract.certs import ROLES, SERVER
+
 if TYPE_CHECKING:
     from extract.certs.expiry import CertificateStatus
     from extract.certs.store import CertificateStore
 
 HEADER = ("name", "subject", "not after", "days", "where")
-ROLES_AND_SERVER = ("loader", "transformer", "reader", "server")
+ROLES_AND_SERVER = (*ROLES, SERVER)
 YEAR = 365
 
 _environment = click.option(
@@ -120,9 +122,9 @@ def list_(environment: str | None, as_json: bool) -> None:
 
     Example: tape certs list --json
     """
-    from extract.certs.expiry import LEAST_DAYS, stored_certificates
+    from extract.certs.expiry import MIN_DAYS_LEFT, stored_certificates
 
-    _show(stored_certificates(environment), LEAST_DAYS, as_json)
+    _show(list(stored_certificates(environment)), MIN_DAYS_LEFT, as_json)
 
 
 @certs.command()
@@ -142,9 +144,10 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
     Example: tape certs check --days 14 --server edge.example.com:8443
     """
     from extract.certs.expiry import configured_certificates, server_certificate, stored_certificates
+    from extract.clickhouse.settings import cloud_address_if_set
     from extract.errors import CannotTellError
 
-    lives = [*stored_certificates(environment), *configured_certificates()]
+    lives = [*stored_certificates(environment), *configured_certificates(cloud_address_if_set())]
     if server:
         lives.append(server_certificate(*_address(server)))
     if not lives:
@@ -176,7 +179,9 @@ def _address(text: str) -> tuple[str, int]:
 
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"--server {text!r} is no address; it reads like edge.example.com:8443")
+        raise UsageError(
+            f"--server {text!r} is not an address; expected HOST:PORT like edge.example.com:8443"
+        )
     return host.strip("[]"), int(port)
 
 

@@ -99,6 +99,11 @@ def cloud_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     return _required(env, "CLICKHOUSE_CLOUD_HOST"), _port(env, "CLICKHOUSE_CLOUD_PORT", 8443)
 
 
+def cloud_address_if_set(env: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
+    """Host and port of the target cloud, None if CLICKHOUSE_CLOUD_HOST is not set."""
+    return cloud_address(env) if env.get("CLICKHOUSE_CLOUD_HOST") else None
+
+
 def _required(env: Mapping[str, str], name: str) -> str:
     value = env.get(name)
     if not value:

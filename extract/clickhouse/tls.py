@@ -80,7 +80,7 @@ def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
     # Loaded where something went wrong, and not by each command that starts.
     from cryptography import x509
 
-    from extract.certs.authority import same_environment, signed_by
+    from extract.certs.authority import is_signed_by, same_environment
     from extract.certs.store import load_certificates
 
     certificate = load_certificates(Path(path))[0]
@@ -95,7 +95,7 @@ def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
     if purposes and x509.ExtendedKeyUsageOID.CLIENT_AUTH not in purposes[0]:
         return "is not one for clients; take that of a role."
     trusted = load_certificates(Path(settings.ca_cert)) if settings.ca_cert else []
-    known = [each for each in trusted if signed_by(certificate, each)]
+    known = [each for each in trusted if is_signed_by(certificate, each)]
     if known or any(same_environment(certificate.issuer, each.subject) for each in trusted):
         return f"was revoked: {settings.host} has changed its authority since; get a new one: tape certs issue ROLE"
     foreign = "is foreign" if trusted else "is foreign or was revoked"

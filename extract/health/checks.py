@@ -13,7 +13,7 @@ from clickhouse_connect.driver.client import Client
 
 from extract.certs.expiry import configured_certificates, stored_certificates
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.settings import clickhouse_settings
+from extract.clickhouse.settings import clickhouse_settings, cloud_address_if_set
 from extract.coverage.gaps import EVERYTHING, Scope, query_rows
 from extract.coverage.status import StreamStatus, status
 from extract.errors import CannotTellError, TapeError
@@ -123,7 +123,7 @@ def _push(limits: Limits, client: Client) -> Check:
 def _certificates(limits: Limits) -> Iterator[Check]:
     """The one that runs out first; one that cannot be read, or is not as it should be, comes before all."""
     try:
-        lives = [*configured_certificates(), *stored_certificates()]
+        lives = [*configured_certificates(cloud_address_if_set()), *stored_certificates()]
     except (TapeError, OSError) as error:
         yield Check("certificates", State.ALARM, None, "days", f"cannot be read: {error}")
         return

@@ -205,7 +205,7 @@ def test_the_server_s_own_is_read_over_the_wire(home: Path, monkeypatch: pytest.
             short_lived(home, name, left)
         with serving(home, name) as port:
             monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(port))
-            [life] = configured_certificates()
+            [life] = configured_certificates(("127.0.0.1", port))
             assert (life.days_left, life.source) == (left, f"127.0.0.1:{port}")
             assert run("check").exit_code == code
 
@@ -226,7 +226,7 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
     monkeypatch.setenv("CLICKHOUSE_CLOUD_CA_CERT", str(elsewhere / "trusted.pem"))
     monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_CERT", str(elsewhere / "loader.pem"))
     monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_KEY", str(elsewhere / "loader.key"))
-    assert {(life.name, life.days_left) for life in configured_certificates()} == {
+    assert {(life.name, life.days_left) for life in configured_certificates(None)} == {
         ("CLICKHOUSE_CLOUD_CA_CERT", 3649),
         ("CLICKHOUSE_CLOUD_CLIENT_CERT", 364),
     }
@@ -238,18 +238,18 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
 @pytest.mark.parametrize(
     ("before", "words", "said"),
     [
-        ([], ["issue", "loader"], "make one: tape certs init -e production --host NAME"),
-        ([], ["rotate"], "make one: tape certs init -e production --host NAME"),
-        (["init"], ["init", "--host", "x"], "a new one beside it: tape certs rotate"),
-        (["init"], ["revoke"], "begin with `tape certs rotate -e production`"),
-        (["init", "rotate"], ["rotate"], "is between two authorities already"),
-        (["init", "rotate"], ["issue", "server"], "`tape certs revoke -e production` ends that"),
-        ([], ["init", "--host", "x", "-e", "../up"], "cannot be; take small letters, digits and dashes"),
-        ([], ["init", "--host", "https://edge.example.com"], "it reads like edge.example.com"),
-        ([], ["init", "--host", "edge.example.com:8443"], "it reads like edge.example.com"),
-        ([], ["init", "--host", "ümlaut.example"], "it reads like edge.example.com"),
-        (["init"], ["issue", "server", "--host", "a b"], "it reads like edge.example.com"),
-        ([], ["check", "--server", "edge"], "it reads like edge.example.com:8443"),
+        ([], ["issue", "loader"], "create one: tape certs init -e production --host NAME"),
+        ([], ["rotate"], "create one: tape certs init -e production --host NAME"),
+        (["init"], ["init", "--host", "x"], "to replace it: tape certs rotate"),
+        (["init"], ["revoke"], "start with `tape certs rotate -e production`"),
+        (["init", "rotate"], ["rotate"], "is already in the middle of a rotation"),
+        (["init", "rotate"], ["issue", "server"], "`tape certs revoke -e production` completes it"),
+        ([], ["init", "--host", "x", "-e", "../up"], "is invalid; use lower-case letters, digits and dashes"),
+        ([], ["init", "--host", "https://edge.example.com"], "expected a name like edge.example.com"),
+        ([], ["init", "--host", "edge.example.com:8443"], "expected a name like edge.example.com"),
+        ([], ["init", "--host", "ümlaut.example"], "expected a name like edge.example.com"),
+        (["init"], ["issue", "server", "--host", "a b"], "expected a name like edge.example.com"),
+        ([], ["check", "--server", "edge"], "expected HOST:PORT like edge.example.com:8443"),
     ],
 )
 def test_a_wrong_order_is_one_sentence_with_what_to_type(
@@ -302,7 +302,7 @@ def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, put
         assert "tape certs init -e production --host NAME" in done.stderr
         (home / "ca.key").unlink()
         init()
-    while "has one authority" in done.stderr:
+    while "has only one authority" in done.stderr:
         assert run("rotate").exit_code == 0
         done = run("revoke")
     while issue := re.search(r"first: tape certs (issue \w+)", done.stderr):
