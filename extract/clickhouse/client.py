@@ -13,11 +13,9 @@ from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
-from urllib3.exceptions import HTTPError
 
-from extract.clickhouse.errors import exception_chain, to_tape_error
+from extract.clickhouse.errors import DRIVER_ERRORS, exception_chain, to_tape_error
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, handshake_error
 from extract.clickhouse.wake import wait_until_awake
@@ -27,7 +25,7 @@ CONNECT_TIMEOUT_S = 10
 SEND_RECEIVE_TIMEOUT_S = 300
 POOL_CONNECTIONS = 32
 
-# Both report each failure on a logger of their own, beside the exception that we turn into a sentence.
+# Both log each failure in addition to the exception that becomes a sentence.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
 
@@ -36,8 +34,8 @@ _clients_lock = threading.Lock()
 
 
 def shared_client(settings: ClickHouseSettings) -> Client:
-    """The process's one client of a server; safe in any number of threads, connections stay warm."""
-    # A forked child must not write into its parent's sockets.
+    """The process's one client of a server; safe in any number of threads, connections are reused."""
+    # A forked child must not write to its parent's sockets.
     key = (os.getpid(), settings)
     with _clients_lock:
         if key not in _clients:
@@ -50,7 +48,8 @@ class Database:
     """One ClickHouse server. Every failure of the driver or the network becomes a TapeError of one sentence.
 
     UsageError where a setting has to change (credentials, certificates, address), RetriableError where the same
-    statement may succeed later, FinalError where it will not (a missing right, a read-only profile, bad SQL).
+    statement may succeed later, FinalError where it will not (a missing right or table, a read-only profile, bad SQL).
+    Statement settings that the server does not know, or does not let this user change, are left out.
     Safe in any number of threads.
     """
 
@@ -61,21 +60,29 @@ class Database:
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows. `{name:Type}` in `sql` is bound to `parameters`."""
-        with self._explained():
-            result = self.client.query(sql, parameters=_dict(parameters), settings=_dict(settings))
+        with self.translated_errors():
+            result = self.client.query(sql, _dict(parameters), settings=self._supported(settings))
             return [tuple(row) for row in result.result_rows]
 
-    def value(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    def column(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> list[Any]:
+        """Run a query and return the first column of its rows."""
+        return [row[0] for row in self.rows(sql, parameters, settings)]
+
+    def value(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Any:
         """Run a query and return the first column of its first row, or None where there is no row."""
-        rows = self.rows(sql, parameters)
+        rows = self.rows(sql, parameters, settings)
         return rows[0][0] if rows else None
 
     def command(
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> None:
         """Run a statement that returns nothing."""
-        with self._explained():
-            self.client.command(sql, parameters=_dict(parameters), settings=_dict(settings))
+        with self.translated_errors():
+            self.client.command(sql, _dict(parameters), settings=self._supported(settings))
 
     def insert(
         self,
@@ -86,20 +93,39 @@ class Database:
     ) -> None:
         """Insert rows into `table`, which is named with its database; does nothing where there is no row."""
         if data := list(rows):
-            with self._explained():
-                self.client.insert(table, data, column_names=columns, settings=_dict(settings))
+            with self.translated_errors():
+                self.client.insert(table, data, columns, settings=self._supported(settings))
+
+    def close(self) -> None:
+        """Close the connections of a database that `open_database` returned."""
+        self.client.close()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
+        """Raise a TapeError for what the driver raises in the block, for direct calls of `client`."""
         try:
             yield
-        except (ClickHouseError, HTTPError, OSError) as error:
+        except DRIVER_ERRORS as error:
             raise to_tape_error(error, self.settings) from error
+
+    def _supported(self, settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return supported_settings(self.client, settings) if settings else None
 
 
 def shared_database(settings: ClickHouseSettings) -> Database:
     """The process's one `Database` of a server, on `shared_client`."""
     return Database(shared_client(settings), settings)
+
+
+def open_database(settings: ClickHouseSettings, **options: Any) -> Database:
+    """A `Database` on a new client, see `open_client`."""
+    return Database(open_client(settings, **options), settings)
+
+
+def quote_identifier(name: str) -> str:
+    """`name` as one identifier in a statement, whatever characters it has."""
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
 
 
 def _dict(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -109,11 +135,11 @@ def _dict(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def open_client(
     settings: ClickHouseSettings, *, compress: bool | str | None = None, **options: Any
 ) -> Client:
-    """A client of its own, connected and greeted; a service that sleeps is waited for.
+    """Open a new client and connect it, waiting for an idle Cloud service to start.
 
-    `compress` names what the wire carries (lz4, zstd, gzip, True for the best, False); by default nothing on
-    loopback and the best elsewhere. Files that are inserted go as they are: parquet is compressed already.
-    Without a session, because queries of one session may not run side by side.
+    `compress` names the compression of requests and results (lz4, zstd, gzip, True for the best, False); by default
+    none on loopback and the best elsewhere. Inserted files are sent unchanged, because parquet is compressed already.
+    The client has no session, because ClickHouse runs the queries of one session one at a time.
 
     Raises UsageError, RetriableError or FinalError, each one sentence without secrets.
     """
@@ -139,25 +165,26 @@ def open_client(
             client_name="deribit-tape",
             **options,
         )
-    except (ClickHouseError, OSError) as error:
+    except DRIVER_ERRORS as error:
         broken = any(isinstance(cause, ssl.SSLEOFError | ConnectionError) for cause in exception_chain(error))
         raise to_tape_error((handshake_error(settings) if broken else None) or error, settings) from error
 
 
-def supported_settings(client: Client, settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what this server's version does not know or does not let this user change."""
+def supported_settings(client: Client, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the server's version knows and lets this user change."""
     known = client.server_settings
     return {name: value for name, value in settings.items() if name in known and not known[name].readonly}
 
 
 def _pool(settings: ClickHouseSettings) -> Any:
     scheme = "https" if settings.secure else "http"
-    # A proxy for the outside world cannot reach this machine's own loopback.
+    # An outbound proxy cannot reach this machine's loopback.
     proxy = None if settings.is_loopback else check_env_proxy(scheme, settings.host, settings.port)
     return get_pool_manager(
         ca_cert=settings.ca_cert,
         client_cert=settings.client_cert,
         client_cert_key=settings.client_key,
         maxsize=POOL_CONNECTIONS,
-        **({f"{scheme}_proxy": proxy} if proxy else {}),
+        http_proxy=proxy if proxy and not settings.secure else None,
+        https_proxy=proxy if proxy and settings.secure else None,
     )

@@ -1,16 +1,15 @@
-"""What went wrong between us and ClickHouse: one sentence, and whether trying again can help.
-
-Codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
-"""
+"""Map errors of ClickHouse, the driver and the network to TapeErrors of one sentence."""
 
 from __future__ import annotations
 
 import re
 import socket
 import ssl
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as HttpTimeout
 
@@ -18,63 +17,14 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import explain_rejected_certificate
 from extract.errors import FinalError, OutsideError, RetriableError, TapeError, UsageError
 
-UNDEFINED_RELATION_CODES = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
-AUTHENTICATION_CODES = frozenset({192, 193, 194, 516})  # unknown user, wrong or missing password
-# The server is busy, full, starting, stopping or cut off from its replicas: the same request may succeed later.
-TRANSIENT_CODES = frozenset(
-    {
-        3,
-        23,
-        74,
-        75,
-        76,
-        95,
-        99,
-        101,
-        102,
-        159,
-        160,
-        198,
-        202,
-        203,
-        209,
-        210,
-        225,
-        236,
-        241,
-        242,
-        243,
-        252,
-        254,
-        264,
-    }
-    | {
-        265,
-        278,
-        279,
-        285,
-        286,
-        289,
-        298,
-        313,
-        319,
-        335,
-        341,
-        364,
-        373,
-        394,
-        410,
-        415,
-        425,
-        432,
-        439,
-        465,
-        473,
-        518,
-    }
-    | {519, 574, 586, 595, 630, 643, 668, 671, 683, 700, 726, 734, 745, 755, 999, 1000}
-)
+_CODES: dict[str, dict[str, int]] = tomllib.loads(Path(__file__).with_name("error_codes.toml").read_text())
+AUTHENTICATION_CODES = frozenset(_CODES["authentication"].values())
+TRANSIENT_CODES = frozenset(_CODES["transient"].values())
+_UNDEFINED_RELATION_CODES = frozenset(_CODES["undefined_relation"].values())
 TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+DRIVER_ERRORS = (ClickHouseError, HTTPError, OSError)
+"""Everything that a call of the driver may raise where the server, the network or the statement is at fault."""
 
 _VERIFY_SENTENCES = {
     10: "the certificate of {host} has expired; renew it on the server.",
@@ -88,8 +38,12 @@ _UNKNOWN_AUTHORITY = (
 _NO_TLS = "port {port} of {host} does not speak TLS; check {prefix}_PORT."
 
 
+class UndefinedRelationError(FinalError):
+    """The statement names a table or a database that does not exist."""
+
+
 def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and everything it was raised from, urllib3's `reason` included, outermost first."""
+    """`error` and all exceptions that caused it, including urllib3's `reason`, outermost first."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -102,7 +56,7 @@ def exception_chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def to_tape_error(error: BaseException, settings: ClickHouseSettings) -> TapeError:
-    """The sentence for `error`: UsageError, RetriableError (worth another try) or FinalError. No secret in it."""
+    """The UsageError, RetriableError or FinalError for `error`: one sentence, without secrets."""
     chain = list(exception_chain(error))
     for known in chain:
         if isinstance(known, TapeError):
@@ -111,13 +65,13 @@ def to_tape_error(error: BaseException, settings: ClickHouseSettings) -> TapeErr
 
 
 def server_code(error: BaseException) -> int | None:
-    """ClickHouse's own error code, where the server answered with one."""
+    """The error code that the server returned, or None. Works on the TapeErrors of `to_tape_error`, too."""
     for cause in exception_chain(error):
         if not isinstance(cause, ClickHouseError):
             continue
         if isinstance(code := getattr(cause, "code", None), int):
             return code
-        # A result that fails in the middle carries its error as text.
+        # An error in the middle of a result arrives as text.
         if match := re.search(r"Code: (\d+)\. DB::Exception", str(cause)):
             return int(match[1])
     return None
@@ -150,13 +104,15 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
     text = str(chain[0])
     status = int(match[1]) if (match := re.search(r"HTTP status (\d{3})", text)) else None
     if code in AUTHENTICATION_CODES or (code is None and status in (401, 403)):
-        return _refused(settings)
+        return _login_error(settings)
     if code is not None:
         kind: type[OutsideError] = RetriableError if code in TRANSIENT_CODES else FinalError
-        return kind(f"ClickHouse at {settings.url} answered: {_tidy(text)}")
+        if code in _UNDEFINED_RELATION_CODES:
+            kind = UndefinedRelationError
+        return kind(f"ClickHouse at {settings.url} answered: {_to_one_line(text)}")
     if status == 413:
         return FinalError(
-            f"{settings.url} takes no request of this size; raise its limit, at our edge TAPE_EDGE_MAX_BODY."
+            f"{settings.url} rejects a request of this size; raise its limit (the project's edge: TAPE_EDGE_MAX_BODY)."
         )
     if status in TRANSIENT_HTTP_STATUSES:
         return RetriableError(
@@ -165,21 +121,21 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
     if status is not None or "Unexpected response" in text:
         prefix = _prefix(settings)
         return UsageError(
-            f"What answers at {settings.url} is no ClickHouse{f' (HTTP status {status})' if status else ''}; "
+            f"The server at {settings.url} is not ClickHouse{f' (HTTP status {status})' if status else ''}; "
             f"check {prefix}_HOST and {prefix}_PORT."
         )
     return None
 
 
-def _refused(settings: ClickHouseSettings) -> TapeError:
+def _login_error(settings: ClickHouseSettings) -> TapeError:
     prefix = _prefix(settings)
     if settings.client_cert:
         return UsageError(
-            f"{settings.url} knows no user by the name of the client certificate in {prefix}_CLIENT_CERT; "
-            "take that of a role, from `tape certs`."
+            f"{settings.url} has no user with the name of the client certificate in {prefix}_CLIENT_CERT; "
+            "use the certificate of a role, from `tape certs`."
         )
     return UsageError(
-        f"ClickHouse at {settings.url} refuses user {settings.user!r} with this password; "
+        f"ClickHouse at {settings.url} rejects user {settings.user!r} with this password; "
         f"check {prefix}_USER and {prefix}_PASSWORD."
     )
 
@@ -188,26 +144,26 @@ def _network(chain: list[BaseException], settings: ClickHouseSettings) -> TapeEr
     prefix = _prefix(settings)
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return RetriableError(
-            f"Host name {settings.host} is unknown here; check {prefix}_HOST and the network."
+            f"Host name {settings.host} cannot be resolved; check {prefix}_HOST and the network."
         )
     if any(isinstance(cause, ConnectionRefusedError) for cause in chain):
         advice = "start it: make up" if settings.mode == "local" else f"check {prefix}_HOST and {prefix}_PORT"
-        return RetriableError(f"ClickHouse at {settings.url} is not up; {advice}.")
+        return RetriableError(f"ClickHouse at {settings.url} is not running; {advice}.")
     if any(isinstance(cause, TimeoutError | HttpTimeout) for cause in chain):
-        return RetriableError(f"ClickHouse at {settings.url} does not answer in time.")
-    broken = [cause for cause in chain if isinstance(cause, OSError | HTTPError)]
+        return RetriableError(f"ClickHouse at {settings.url} did not respond in time.")
+    broken = [cause for cause in chain if isinstance(cause, OSError | HTTPError | StreamFailureError)]
     if broken:
-        # The innermost says it in the plainest words.
+        # The innermost message is the plainest one.
         return RetriableError(
-            f"The connection to ClickHouse at {settings.url} broke: {_tidy(str(broken[-1]))}"
+            f"The connection to ClickHouse at {settings.url} broke: {_to_one_line(str(broken[-1]))}"
         )
     return FinalError(
-        f"ClickHouse at {settings.url} was asked what the driver cannot: {_tidy(str(chain[0]))}"
+        f"The ClickHouse driver failed on a request to {settings.url}: {_to_one_line(str(chain[0]))}"
     )
 
 
-def _tidy(text: str) -> str:
-    """One line of a message: without the driver's frame, the server's version and the URL."""
+def _to_one_line(text: str) -> str:
+    """A message as one line, without the driver's prefix, the server's version and the URL."""
     text = re.sub(r"^Error (.*) executing HTTP request attempt \d+ \(\S+\)$", r"\1", text, flags=re.DOTALL)
     text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", text)
     text = re.sub(r"\s*\(for url [^)]*\)$", "", text)

@@ -57,7 +57,7 @@ def _why_asleep(settings: ClickHouseSettings, pool: PoolManager, timeout_s: floa
     except NameResolutionError:
         return None
     except NewConnectionError as error:
-        return "is not up" if isinstance(error.__cause__, ConnectionRefusedError) else None
+        return "is not running" if isinstance(error.__cause__, ConnectionRefusedError) else None
     except (ConnectTimeoutError, HttpTimeout):
         return "does not answer"
     except (HTTPError, OSError):

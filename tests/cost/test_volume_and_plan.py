@@ -198,7 +198,7 @@ def test_every_input_is_shown_and_can_be_set(cloud_env: pytest.MonkeyPatch, tape
     cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
     cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
     told = tape("cost", "plan", "--scope", "btc-options").out
-    assert "is not up; start it: make up" in told
+    assert "is not running; start it: make up" in told
     words = ("cost", "plan", "--scope", "btc-options", "--json", "--set", "egress_gb=1")
     plan = json.loads(tape(*words).out)
     for each in plan["inputs"]:

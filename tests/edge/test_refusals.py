@@ -23,7 +23,7 @@ SAID = {
     "foreign": "CLICKHOUSE_CLOUD_CLIENT_CERT is foreign: 127.0.0.1 does not trust CN=somebody else, which signed it.",
     "expired": "CLICKHOUSE_CLOUD_CLIENT_CERT has expired on ",
     "revoked": "CLICKHOUSE_CLOUD_CLIENT_CERT was revoked: 127.0.0.1 has changed its authority since;",
-    "no role": "knows no user by the name of the client certificate in CLICKHOUSE_CLOUD_CLIENT_CERT;",
+    "no role": "has no user with the name of the client certificate in CLICKHOUSE_CLOUD_CLIENT_CERT;",
     "wrong authority": "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT.",
     "no authority": "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT.",
     "wrong host name": "The certificate at localhost is for another host name; check CLICKHOUSE_CLOUD_HOST.",

@@ -58,14 +58,14 @@ MISTAKES = [
         RunOptions(),
         {"CLICKHOUSE_LOCAL_PASSWORD": "wrong"},
         UsageError,
-        "refuses user 'tape'",
+        "rejects user 'tape'",
         id="wrong password",
     ),
     pytest.param(
         RunOptions(),
         {"CLICKHOUSE_LOCAL_PORT": "9"},
         OutsideError,
-        "is not up; start it: make up",
+        "is not running; start it: make up",
         id="not up",
     ),
     pytest.param(

@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_never_ok(
     code, found = health()
     assert code == 2
     assert {each["state"] for each in found.values()} == {"unknown"}
-    assert all("is not up" in each["text"] for each in found.values())
+    assert all("is not running" in each["text"] for each in found.values())
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_local_is_empty(both: Both) -> None:
 def test_cloud_does_not_answer(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
-    assert "is not up; check CLICKHOUSE_CLOUD_HOST and CLICKHOUSE_CLOUD_PORT" in said(both, 4)
+    assert "is not running; check CLICKHOUSE_CLOUD_HOST and CLICKHOUSE_CLOUD_PORT" in said(both, 4)
 
 
 def test_two_pushes_at_once(both: Both) -> None:

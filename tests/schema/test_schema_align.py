@@ -155,7 +155,7 @@ def test_a_target_that_does_not_answer_or_is_not_built_leaves_it_open(
         both.command("RENAME DATABASE away TO deribit")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
-    with pytest.raises(CannotTellError, match=r"for cloud gives no answer: .* is not up"):
+    with pytest.raises(CannotTellError, match=r"for cloud gives no answer: .* is not running"):
         align()
     monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST")
     with pytest.raises(UsageError, match="CLICKHOUSE_CLOUD_HOST is not set"):

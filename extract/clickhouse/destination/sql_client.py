@@ -26,7 +26,7 @@ from dlt.destinations.utils import _convert_to_old_pyformat
 from extract.clickhouse.client import shared_client, supported_settings
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
-from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, server_code, to_tape_error
+from extract.clickhouse.errors import UndefinedRelationError, to_tape_error
 from extract.errors import RetriableError, TapeError
 
 CHUNK_BYTES = 1 << 20
@@ -176,7 +176,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         if isinstance(ex, DatabaseException) or not isinstance(ex, Error | OSError | TapeError):
             return ex
         failure = to_tape_error(ex, self.settings)
-        if server_code(ex) in UNDEFINED_RELATION_CODES:
+        if isinstance(failure, UndefinedRelationError):
             return DatabaseUndefinedRelation(failure)
         return (
             DatabaseTransientException if isinstance(failure, RetriableError) else DatabaseTerminalException

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
-
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import UNDEFINED_RELATION_CODES, server_code, to_tape_error
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.errors import UndefinedRelationError
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
 
 LEAST_TRADES = 10_000
@@ -61,7 +57,7 @@ class Work:
 
 def measured(settings: ClickHouseSettings) -> Measured | None:
     """None where fewer than LEAST_TRADES are loaded. Raises OutsideError or UsageError where nobody answers."""
-    rows = _rows(settings, _PARTS)
+    rows = shared_database(settings).rows(_PARTS)
     trades = next((int(count) for name, _, count in rows if name == f"{RAW_DATABASE}.trades"), 0)
     if trades < LEAST_TRADES:
         return None
@@ -71,19 +67,9 @@ def measured(settings: ClickHouseSettings) -> Measured | None:
 def work(settings: ClickHouseSettings, least: int = LEAST_WORK) -> Work | None:
     """None where the query log is not kept, or knows of fewer than `least` trades."""
     try:
-        [(trades, raw_s, model_s)] = _rows(settings, _WORK)
-    except ClickHouseError:
+        [(trades, raw_s, model_s)] = shared_database(settings).rows(_WORK)
+    except UndefinedRelationError:
         return None
     if trades < least:
         return None
     return Work(int(trades), raw_s / trades * 1e6, model_s / trades * 1e6)
-
-
-def _rows(settings: ClickHouseSettings, sql: str) -> list[tuple]:
-    client: Client = shared_client(settings)
-    try:
-        return list(client.query(sql).result_rows)
-    except (ClickHouseError, HTTPError, OSError) as error:
-        if server_code(error) in UNDEFINED_RELATION_CODES:
-            raise
-        raise to_tape_error(error, settings) from error
