@@ -69,9 +69,9 @@ def whole_way(body: bytes, records: list[dict]) -> Callable[[], None]:
 
     def run() -> None:
         sweep = StreamSweep(client, stream, StreamState(), span, span.end_ms + 10**9, False)
-        host, planner, _ = sweep.next()
+        host, planner, _ = sweep.next_slice()
         part = Slice(span.start_ms, span.end_ms)
-        sweep.take(planner, part, sweep_slice(client, host, stream, part))
+        sweep.accept_slice(planner, part, sweep_slice(client, host, stream, part))
 
     return run
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +18,11 @@ from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade, TradePage
 from extract.errors import ProofError
 from extract.sweep.ledger import SeqRange
+from extract.sweep.scheduler import Task, run_all
 from extract.sweep.seq_pager import Hole, SeqPager
 from extract.sweep.time_pager import OutsideRangeError
+
+Owner = TypeVar("Owner")
 
 PAGES_AT_ONCE = 3
 """Pages of one instrument before what they brought is handed on: memory does not grow with the hole."""
@@ -109,20 +116,48 @@ class InstrumentRepair:
             result.absent += self._pager.absent
 
 
+class RepairQueue(Generic[Owner]):
+    """Repairs that wait for a thread, each with its owner, such as the stream of its instrument."""
+
+    def __init__(self, owned: Iterable[tuple[Owner, InstrumentRepair]]) -> None:
+        self._waiting = deque(owned)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
+
+    def run(
+        self, *, in_flight: int, cancel: Callable[[], None], max_trades: float = math.inf
+    ) -> Generator[tuple[Owner, RepairResult]]:
+        """Repair instruments concurrently, a few pages at a time, until none is left or `max_trades` are fetched.
+
+        Raises what `InstrumentRepair.step` raises, after `cancel`.
+        """
+        trades = 0
+
+        def accept(owner: Owner, each: InstrumentRepair, result: RepairResult) -> tuple[Owner, RepairResult]:
+            nonlocal trades
+            trades += result.table.num_rows
+            if not each.is_done:
+                self._waiting.appendleft((owner, each))
+            return owner, result
+
+        def next_task() -> Task[RepairResult, tuple[Owner, RepairResult]] | None:
+            if trades >= max_trades or not self._waiting:
+                return None
+            owner, each = self._waiting.popleft()
+            return Task(each.step, partial(accept, owner, each))
+
+        return run_all(next_task, in_flight=in_flight, cancel=cancel)
+
+
 def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[InstrumentRepair]:
-    """One Repair for each instrument of `missing`."""
+    """One InstrumentRepair for each instrument of `missing`."""
     by_name = groupby(sorted(missing), key=lambda each: each.instrument_name)
     return [
         InstrumentRepair(client, name, [(each.first, each.last) for each in ranges])
         for name, ranges in by_name
     ]
-
-
-def repair(client: DeribitClient, missing: Iterable[SeqRange]) -> Iterator[RepairResult]:
-    """What comes of `missing`, a few pages at a time, one instrument after the other."""
-    for each in repairs(client, missing):
-        while not each.is_done:
-            yield each.step()
 
 
 def _ask(client: DeribitClient, host: Host, asked: SeqRange) -> TradePage:

@@ -78,7 +78,7 @@ class SlicePlanner:
         """Up to where the slices reach without a gap, once all that were handed out are back."""
         return self._frontier_ms - 1
 
-    def next(self, *, drain_only: bool = False) -> Slice | None:
+    def next_slice(self, *, drain_only: bool = False) -> Slice | None:
         """The next slice; None while a probe is out, or when there is nothing left."""
         if self._probing:
             return None

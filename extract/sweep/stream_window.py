@@ -84,13 +84,13 @@ class StreamSweep:
         """Whether the stream is covered up to where the run wants it."""
         return self.is_drained and not self._more
 
-    def next(self, *, drain_only: bool = False) -> tuple[Host, SlicePlanner, Slice] | None:
+    def next_slice(self, *, drain_only: bool = False) -> tuple[Host, SlicePlanner, Slice] | None:
         """The next slice to fetch, None while a probe is out or when there is none left.
 
         With `drain_only` what a slice left over, and nothing newer: the window is to end without a gap in time.
         """
         for host, planner in self._planners:
-            if part := planner.next(drain_only=drain_only):
+            if part := planner.next_slice(drain_only=drain_only):
                 return host, planner, part
             if not planner.is_drained and not drain_only:
                 return None
@@ -98,7 +98,7 @@ class StreamSweep:
 
     # What arrives
 
-    def take(
+    def accept_slice(
         self, planner: SlicePlanner, part: Slice, result: SliceResult
     ) -> tuple[pa.Table, list[RejectedTrade]]:
         """Takes note of a slice that arrived; of its trades and odd records those that are not loaded yet."""

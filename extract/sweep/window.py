@@ -1,15 +1,15 @@
-"""One window: streams of trades swept by time, several slices under way at once, up to a budget of trades.
+"""Load one window of several streams: fetch its slices, check sequence numbers, fetch what is missing.
 
-A window is: slices by time (`slices`, `paging`), then the proof over `trade_seq` (`proof`), then the fetch of what
-the proof found missing (`repair`). Only then does the state say that the time is covered.
+Slices are fetched concurrently until the window holds enough trades. Then the proof over `trade_seq` (`ledger`) lists
+missing trades, and `repair` fetches them. Only after that the state marks the time as covered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
@@ -18,7 +18,8 @@ from extract.deribit.schema import RejectedTrade, count_unknown_fields
 from extract.deribit.streams import Stream
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.ledger import SeqRange
-from extract.sweep.repair import InstrumentRepair, RepairResult, repairs
+from extract.sweep.repair import RepairQueue, repairs
+from extract.sweep.scheduler import Task, run_all
 from extract.sweep.slices import Slice, SlicePlanner
 from extract.sweep.state import Span
 from extract.sweep.stream_window import StreamSweep
@@ -26,7 +27,7 @@ from extract.sweep.stream_window import StreamSweep
 
 @dataclass
 class Absent:
-    """A range that the exchange does not have."""
+    """A range of trades that the exchange does not have."""
 
     stream: Stream
     range: SeqRange
@@ -34,9 +35,10 @@ class Absent:
 
 @dataclass
 class WindowReport:
-    """What one window came to. `trades` counts rows handed out, `restated` and `repaired` ones included.
+    """Result of one window. `trades` counts the rows yielded, including `restated` and `repaired` ones.
 
-    `unknown_fields` counts those of them that bear a field that no column knows.
+    `unknown_fields` counts rows by the name of each field that has no column. `known` counts trades skipped because
+    they are already loaded. `is_last`: every stream is covered.
     """
 
     trades: int = 0
@@ -64,20 +66,25 @@ def sweep_window(
     on_slice: OnSlice = lambda stream, rows, end_ms: None,
     should_stop: ShouldStop = lambda: False,
 ) -> Iterator[pa.Table]:
-    """Tables of new trades; fills `report`, and moves the streams' states when the last table has been taken.
+    """Tables of new trades in ARROW_SCHEMA; fills `report`, and updates the streams' states after the last table.
 
-    The window closes once it holds `max_trades` trades or `should_stop`: what is under way is finished, nothing newer begun.
+    Once the window holds `max_trades` trades or `should_stop` returns True, no newer slice starts: those that have
+    started are finished, so that the window ends without a gap.
     """
-    with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
-        try:
-            yield from SliceScheduler(
-                client, sweeps, pool, in_flight, max_trades, report, on_slice, should_stop
-            ).tables()
-            yield from _repairs(client, sweeps, pool, in_flight, report)
-        except BaseException:
-            client.cancel()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    slices = _SliceQueue(client, sweeps, max_trades, report, on_slice, should_stop)
+    for table in run_all(slices.next_task, in_flight=in_flight, cancel=client.cancel):
+        if table.num_rows:
+            yield table
+    for sweep in sweeps:
+        sweep.close()
+    repairing = RepairQueue((sweep, each) for sweep in sweeps for each in repairs(client, sweep.missing()))
+    for sweep, result in repairing.run(in_flight=in_flight, cancel=client.cancel):
+        table, rejected, absent = sweep.accept_repair(result)
+        report.absent += [Absent(sweep.stream, missing) for missing in absent]
+        report.repaired += table.num_rows
+        _add_trades(report, sweep.stream, table, rejected)
+        if table.num_rows:
+            yield table
     for sweep in sweeps:
         before = set(sweep.state.covered)
         sweep.commit()
@@ -88,75 +95,39 @@ def sweep_window(
 
 
 @dataclass
-class SliceScheduler:
-    """The slices of all streams, `in_flight` of them under way."""
+class _SliceQueue:
+    """The slices of all streams in the order in which they are fetched."""
 
     client: DeribitClient
     sweeps: Sequence[StreamSweep]
-    pool: ThreadPoolExecutor
-    in_flight: int
     max_trades: int
     report: WindowReport
     on_slice: OnSlice
     should_stop: ShouldStop
-    under_way: dict[Future[SliceResult], tuple[StreamSweep, SlicePlanner, Slice]] = field(
-        default_factory=dict
-    )
 
-    def tables(self) -> Iterator[pa.Table]:
-        self._submit()
-        while self.under_way:
-            done, _ = wait(self.under_way, return_when=FIRST_COMPLETED)
-            tables = [table for future in done if (table := self._take(future)).num_rows]
-            self._submit()  # before the tables, whose taker may take its time
-            yield from tables
-
-    def _submit(self) -> None:
+    def next_task(self) -> Task[SliceResult, pa.Table] | None:
         drain_only = self.report.trades >= self.max_trades or self.should_stop()
         for sweep in self.sweeps:
-            while len(self.under_way) < self.in_flight and (step := sweep.next(drain_only=drain_only)):
+            if step := sweep.next_slice(drain_only=drain_only):
                 host, planner, part = step
-                future = self.pool.submit(sweep_slice, self.client, host, sweep.stream, part)
-                self.under_way[future] = (sweep, planner, part)
+                return Task(
+                    partial(sweep_slice, self.client, host, sweep.stream, part),
+                    partial(self._accept, sweep, planner, part),
+                )
+        return None
 
-    def _take(self, future: Future[SliceResult]) -> pa.Table:
-        sweep, planner, part = self.under_way.pop(future)
-        result = future.result()
-        table, rejected = sweep.take(planner, part, result)
-        self.report.trades += table.num_rows
-        self.report.unknown_fields += count_unknown_fields(table)
-        self.report.rejected += [(sweep.stream, bad) for bad in rejected]
+    def _accept(
+        self, sweep: StreamSweep, planner: SlicePlanner, part: Slice, result: SliceResult
+    ) -> pa.Table:
+        table, rejected = sweep.accept_slice(planner, part, result)
+        _add_trades(self.report, sweep.stream, table, rejected)
         self.on_slice(sweep.stream, table.num_rows, result.end_ms)
         return table
 
 
-def _repairs(
-    client: DeribitClient,
-    sweeps: Sequence[StreamSweep],
-    pool: ThreadPoolExecutor,
-    in_flight: int,
-    report: WindowReport,
-) -> Iterator[pa.Table]:
-    """Tables of what the proof found missing; instruments side by side, each a few pages at a time."""
-    for sweep in sweeps:
-        sweep.close()
-    waiting = [(sweep, each) for sweep in sweeps for each in repairs(client, sweep.missing())]
-    waiting.reverse()
-    under_way: dict[Future[RepairResult], tuple[StreamSweep, InstrumentRepair]] = {}
-    while waiting or under_way:
-        while waiting and len(under_way) < in_flight:
-            sweep, each = waiting.pop()
-            under_way[pool.submit(each.step)] = (sweep, each)
-        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-        for future in done:
-            sweep, each = under_way.pop(future)
-            table, rejected, absent = sweep.accept_repair(future.result())
-            if not each.is_done:
-                waiting.append((sweep, each))
-            report.rejected += [(sweep.stream, bad) for bad in rejected]
-            report.absent += [Absent(sweep.stream, missing) for missing in absent]
-            report.trades += table.num_rows
-            report.repaired += table.num_rows
-            report.unknown_fields += count_unknown_fields(table)
-            if table.num_rows:
-                yield table
+def _add_trades(
+    report: WindowReport, stream: Stream, table: pa.Table, rejected: Sequence[RejectedTrade]
+) -> None:
+    report.trades += table.num_rows
+    report.unknown_fields += count_unknown_fields(table)
+    report.rejected += [(stream, bad) for bad in rejected]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from extract.deribit.client import DeribitClient
+from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
 from extract.errors import ProofError
 from extract.sweep.fetch_slice import MOST_PAGES, sweep_slice
 from extract.sweep.ledger import SeqRange
-from extract.sweep.repair import repair
+from extract.sweep.repair import RepairQueue, RepairResult, repairs
 from extract.sweep.slices import Slice
 from extract.sweep.state import Span, StreamState
 from extract.sweep.stream_window import StreamSweep
@@ -64,6 +68,11 @@ def test_a_slice_ends_in_an_error(
         sweep(client)
 
 
+def repair_all(client: DeribitClient, missing: list[SeqRange]) -> list[RepairResult]:
+    queue = RepairQueue((None, each) for each in repairs(client, missing))
+    return [result for _, result in queue.run(in_flight=1, cancel=client.cancel)]
+
+
 @pytest.mark.parametrize(
     ("trades", "names"),
     [
@@ -74,7 +83,7 @@ def test_a_slice_ends_in_an_error(
 def test_a_repair_ends_in_an_error(trades: list[dict[str, Any]], names: str) -> None:
     """Other seqs, or another instrument's: no range is called absent on such an answer."""
     with always(trades) as client, pytest.raises(OutsideRangeError, match=names):
-        list(repair(client, [SeqRange("BTC-PERPETUAL", 100, 200)]))
+        repair_all(client, [SeqRange("BTC-PERPETUAL", 100, 200)])
 
 
 def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowReport, StreamState, int]:
@@ -232,5 +241,29 @@ def test_a_repaired_trade_comes_once_under_whatever_ids() -> None:
     first = trade("BTC-PERPETUAL", 1, 1, BEGIN_MS)
     restated = first | {"trade_id": "2", "price": 7.0}
     client = client_of(lambda method, params: page([first, restated]))
-    (found,) = repair(client, [SeqRange("BTC-PERPETUAL", 1, 1)])
-    assert found.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]
+    (result,) = repair_all(client, [SeqRange("BTC-PERPETUAL", 1, 1)])
+    assert result.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]
+
+
+def test_failing_slice_cancels_the_requests_under_way() -> None:
+    """A request of another stream is not retried to the end of its bounds for a window that has failed."""
+    is_retrying = threading.Event()
+    attempts = 500
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if params["kind"] == "option":
+            is_retrying.set()
+            time.sleep(0.005)
+            return httpx.Response(503)
+        assert is_retrying.wait(20)
+        return httpx.Response(400)
+
+    now_ms, report = BEGIN_MS + HOUR_MS, WindowReport()
+    with client_of(answer, most=2 * attempts, attempts=attempts) as client:
+        sweeps = [
+            StreamSweep(client, stream, StreamState(), Span(BEGIN_MS, now_ms), now_ms, more=False)
+            for stream in (FUTURES, Stream("BTC", "option"))
+        ]
+        with pytest.raises(ExchangeRefusedError):
+            list(sweep_window(client, sweeps, in_flight=2, max_trades=10_000, report=report))
+        assert client.stats.requests < attempts

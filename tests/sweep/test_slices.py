@@ -15,7 +15,7 @@ def test_slices_cover_the_time_once(span_ms: int, page: int, rows: list[int], da
     """Whatever the density and wherever a slice ends early, their parts are the whole, without overlap."""
     planner = SlicePlanner(0, span_ms, page)
     done: list[tuple[int, int]] = []
-    while (part := planner.next()) is not None:
+    while (part := planner.next_slice()) is not None:
         early = data.draw(st.booleans()) if len(rows) else False
         end_ms = data.draw(st.integers(part.start_ms, part.end_ms)) if early else part.end_ms
         done.append((part.start_ms, end_ms))
@@ -31,37 +31,37 @@ def test_slices_cover_the_time_once(span_ms: int, page: int, rows: list[int], da
 
 def test_nothing_is_handed_out_while_the_probe_is_out() -> None:
     planner = SlicePlanner(0, 1_000, 10)
-    assert planner.next() == Slice(0, 1_000, is_probe=True)
-    assert planner.next() is None
+    assert planner.next_slice() == Slice(0, 1_000, is_probe=True)
+    assert planner.next_slice() is None
     assert not planner.is_drained
 
 
 def test_a_slice_grows_in_silence_and_shrinks_in_a_crowd() -> None:
     """Up to eight times the one before; down at once. Silence ends even a millisecond's slices, at any page."""
     planner = SlicePlanner(0, 10**9, 2)
-    planner.observe(planner.next(), 0, 0, 6)
+    planner.observe(planner.next_slice(), 0, 0, 6)
     lengths = []
     for _ in range(4):
-        part = planner.next()
+        part = planner.next_slice()
         planner.observe(part, None, part.end_ms, 0)
         lengths.append(part.end_ms - part.start_ms + 1)
     assert lengths == [1, MAX_GROWTH, MAX_GROWTH**2, MAX_GROWTH**3]
-    part = planner.next()
+    part = planner.next_slice()
     planner.observe(part, part.start_ms, part.end_ms, 4_096)
-    crowded = planner.next()
+    crowded = planner.next_slice()
     assert crowded.end_ms - crowded.start_ms < 8
 
 
 def test_rests_come_first_and_alone_when_asked_for() -> None:
     """A window that is full still ends without a gap in time."""
     planner = SlicePlanner(0, 1_000, 10)
-    planner.observe(planner.next(), 0, 9, 10)
-    part = planner.next()
+    planner.observe(planner.next_slice(), 0, 9, 10)
+    part = planner.next_slice()
     planner.observe(part, part.start_ms, part.start_ms + 1, 100)
-    rest = planner.next(drain_only=True)
+    rest = planner.next_slice(drain_only=True)
     assert rest.start_ms == part.start_ms + 2
     planner.observe(rest, rest.start_ms, rest.end_ms, 0)
-    while more := planner.next(drain_only=True):
+    while more := planner.next_slice(drain_only=True):
         planner.observe(more, None, more.end_ms, 0)
     assert planner.done_ms == part.end_ms
 
@@ -69,15 +69,15 @@ def test_rests_come_first_and_alone_when_asked_for() -> None:
 def test_the_years_before_the_first_trade_do_not_count() -> None:
     """A probe's density is taken from its first trade on."""
     planner = SlicePlanner(0, 10**12, 100)
-    planner.observe(planner.next(), 10**11, 10**11 + 999, 100)
-    part = planner.next()
+    planner.observe(planner.next_slice(), 10**11, 10**11 + 999, 100)
+    part = planner.next_slice()
     assert part.end_ms - part.start_ms + 1 == 2_800
 
 
 def test_a_known_pace_needs_no_probe() -> None:
     planner = SlicePlanner(0, 1_000, 10, SliceSizer(100))
-    assert planner.next() == Slice(0, 99)
-    assert planner.next() == Slice(100, 199)
+    assert planner.next_slice() == Slice(0, 99)
+    assert planner.next_slice() == Slice(100, 199)
 
 
 def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
