@@ -1,4 +1,4 @@
-# Every target sets itself up: .venv is made from requirements.lock the first time, and only then.
+# Every target that needs .venv creates it from requirements.lock, once.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -17,14 +17,14 @@ $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) .ci/install
 
 .PHONY: install
-install: $(STAMP) ## Make .venv from requirements.lock
+install: $(STAMP) ## Create .venv from requirements.lock
 
 .PHONY: demo
-demo: $(STAMP) ## From nothing to candles: ClickHouse, a sandbox exchange, trades, models, the result
+demo: $(STAMP) ## Start ClickHouse and a sandbox exchange, load trades, build models, print candles
 	@$(BIN)/tape demo
 
 .PHONY: up
-up: $(STAMP) ## Start the embedded ClickHouse; data stays in .tape/
+up: $(STAMP) ## Start the embedded ClickHouse; its data is in .tape/
 	@$(BIN)/tape up
 
 .PHONY: down
@@ -32,7 +32,7 @@ down: $(STAMP) ## Stop the embedded ClickHouse
 	@$(BIN)/tape down
 
 .PHONY: run
-run: $(STAMP) ## Fetch what is new, then build the models of $CLICKHOUSE_MODE
+run: $(STAMP) ## Load new trades, then build the models of $CLICKHOUSE_MODE
 	@$(BIN)/dlt pipeline run
 	@$(BIN)/dbt build --target $(CLICKHOUSE_MODE)
 
@@ -41,41 +41,56 @@ dbt: $(STAMP) ## Run dbt: make dbt ARGS="build --target local"
 	@$(BIN)/dbt $(ARGS)
 
 .PHONY: docs
-docs: $(STAMP) ## Build the models' documentation: .tape/docs/static_index.html
+docs: $(STAMP) ## Build the dbt documentation: .tape/docs/static_index.html
 	@$(BIN)/dbt --quiet docs generate --static --target $(CLICKHOUSE_MODE) --target-path $(CURDIR)/.tape/docs
-	@echo "The models' documentation: .tape/docs/static_index.html"
+	@echo "dbt documentation: .tape/docs/static_index.html"
 
 .PHONY: test
 test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
+.PHONY: test-fast
+test-fast: $(STAMP) ## Run the tests that need no server: less than a minute
+	$(BIN)/pytest -n 2 --dist loadscope -m "not clickhouse and not edge and not moto and not browser and not process and not slow" $(PYTEST_ARGS)
+
 .PHONY: test-slow
-test-slow: $(STAMP) ## The proofs that take minutes, for example 30 kills of a backfill
+test-slow: $(STAMP) ## Run the tests that take minutes, for example killing a backfill 30 times
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
+.PHONY: test-wheel
+test-wheel: $(STAMP) ## Build the wheel, install it into an empty environment and try its commands
+	@.ci/wheel
+
+.PHONY: coverage
+coverage: $(STAMP) ## Run the tests and print the branch coverage of extract/
+	$(BIN)/pytest -n 2 --dist loadscope --cov --cov-report=term $(PYTEST_ARGS)
+
 .PHONY: bench
-bench: bench-storage bench-models bench-extract ## Measure what is promised, one after the other; each by itself: make bench-models
+bench: bench-storage bench-models bench-extract ## Run the benchmarks of storage, models and extraction, one after the other
 
 .PHONY: bench-extract
-bench-extract: $(STAMP) ## Time extraction against ClickHouse itself and plain dlt: make bench-extract BENCH="--trades 500000"
+bench-extract: $(STAMP) ## Compare extraction with ClickHouse's url() and plain dlt: make bench-extract BENCH="--trades 500000"
 	@$(BIN)/python -m bench.extract $(BENCH)
 
 .PHONY: bench-storage
-bench-storage: $(STAMP) ## Bytes per trade beside the best known layout: make bench-storage BENCH_STORAGE=--codecs
+bench-storage: $(STAMP) ## Measure bytes per trade against the best known layout: make bench-storage BENCH_STORAGE=--codecs
 	@$(BIN)/python -m bench.storage $(BENCH_STORAGE)
 
 .PHONY: bench-layout
-bench-layout: $(STAMP) ## What other sort keys of the trades would read for three questions
+bench-layout: $(STAMP) ## Compare sort keys of the trades by the rows that three queries read
 	@$(BIN)/python -m bench.layout $(BENCH_LAYOUT)
 
 .PHONY: bench-models
-bench-models: $(STAMP) ## Cost of dbt build on ten times the history, and of an unchanged database
+bench-models: $(STAMP) ## Measure dbt build on ten times the history and on an unchanged database
 	@$(BIN)/python -m bench.models $(BENCH_MODELS)
 
 .PHONY: lint
-lint: $(STAMP) ## Lint the Python, the SQL and the templates
+lint: $(STAMP) ## Check style, types, layers, dependencies, SQL and templates
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry extract
 	$(BIN)/sqlfluff lint dbt_project
 	$(BIN)/cfn-lint --regions us-west-2 --include-checks I -t deploy/aws/template.yaml
 
@@ -85,5 +100,5 @@ format: $(STAMP) ## Format the Python
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(STAMP) ## Pin requirements.lock anew from pyproject.toml
+lock: $(STAMP) ## Update requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev pyproject.toml -o requirements.lock

@@ -1,6 +1,11 @@
-"""Fixtures live by topic in tests/support/; real parts are started once and shared."""
+"""Fixtures, markers and the Hypothesis profile of all tests. Fixtures are defined by topic in tests/support/."""
+
+from __future__ import annotations
+
+import os
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 pytest_plugins = [
     "tests.support.clickhouse",
@@ -14,13 +19,40 @@ pytest_plugins = [
     "tests.support.small_windows",
 ]
 
+MARKERS_BY_FIXTURE = {
+    "clickhouse": ("clickhouse", "own_dir"),
+    "edge": ("edge",),
+    "moto": ("moto",),
+    "browser": ("browser",),
+    "process": ("shell", "module_shell"),
+}
+"""What a test needs, by the fixtures that bring it, so that `-m "not clickhouse"` selects a fast loop."""
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes; run with -m slow")
+# A failing property would otherwise shrink for minutes, which looks like a hang.
+settings.register_profile(
+    "bounded", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile(
+    "no-shrink", settings.get_profile("bounded"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "no-shrink"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" not in config.getoption("-m"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="run with -m slow"))
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for marker, names in MARKERS_BY_FIXTURE.items():
+            if fixtures & set(names):
+                item.add_marker(marker)
+        if "slow" not in config.getoption("-m") and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run it with `make test-slow`"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was skipped, and the command that would run it."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"not run: {count} tests: {reason.removeprefix('Skipped: ')}")
