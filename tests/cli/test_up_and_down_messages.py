@@ -38,7 +38,7 @@ def test_up_and_down_say_in_a_line_what_they_did(run):
 
 def test_somebody_elses_server_is_named_as_such(run, clickhouse_env, own_dir, monkeypatch):
     monkeypatch.setenv("TAPE_DIR", str(own_dir))
-    assert run("up").endswith("it is not ours, so it is used as it is and never stopped.\n")
+    assert run("up").endswith("it was not started by `tape up`, so it is used as it is and never stopped.\n")
 
 
 def test_a_port_that_is_none_is_the_users_mistake(run, monkeypatch):

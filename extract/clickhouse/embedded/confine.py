@@ -1,8 +1,8 @@
-"""Take from the server's process what no database needs: other people's files, other programs, the network.
+"""Restrict the server's process to its own files with Landlock: no other files, no programs, no outgoing TCP.
 
-Grants alone do not: the engine takes itself for clickhouse-local, which belongs to whoever runs it, so for
-example `INSERT … FROM INFILE` reads any file and no privilege forbids it. Linux can, by Landlock (5.19 for
-files, 6.7 for the network): https://docs.kernel.org/userspace-api/landlock.html
+Grants are not enough: the engine runs as clickhouse-local, which trusts its user, so `INSERT … FROM INFILE`
+reads any file without a privilege. Landlock needs Linux 5.19 for files and 6.7 for the network:
+https://docs.kernel.org/userspace-api/landlock.html
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _CONNECT_TCP = 1 << 1
 
 
 def abi_version() -> int:
-    """Version of the kernel's Landlock, 0 where none serves (2 is the first to allow renames)."""
+    """Return the kernel's Landlock version, 0 if there is none or it is too old (2 is the first to allow renames)."""
     if sys.platform != "linux":
         return 0
-    version = _system().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+    version = _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     return version if version >= 2 else 0
 
 
 def confine(*, writable: Iterable[Path], readable: Iterable[Path]) -> bool:
-    """From here on this process reaches only these trees, starts no program and opens no TCP connection.
+    """Restrict this process to these directory trees; it can start no program and open no TCP connection.
 
-    Later threads and children neither; call it before the first thread starts. False where the kernel cannot.
+    Threads and children started later inherit this, so call it first. Returns False if the kernel cannot do it.
     """
     abi = abi_version()
     if not abi:
@@ -58,7 +58,7 @@ def confine(*, writable: Iterable[Path], readable: Iterable[Path]) -> bool:
 
 
 def _allow(ruleset_fd: int, path: Path, rights: int) -> None:
-    """Rights to `path` and all below it; nothing if it is not there."""
+    """Grant `rights` to `path` and everything below it; skip a path that does not exist."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -70,10 +70,14 @@ def _allow(ruleset_fd: int, path: Path, rights: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    result = _system().syscall(number, *arguments)
+    result = _syscall(number, *arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), f"Landlock: {os.strerror(ctypes.get_errno())}")
     return result
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    return int(_system().syscall(number, *arguments))
 
 
 def _system() -> ctypes.CDLL:

@@ -1,9 +1,9 @@
-"""Where one embedded server lives on disk, and its two locks.
+"""Directories, locks and disk checks of one embedded server.
 
 TAPE_DIR/clickhouse/    config.xml users.xml data/ tmp/
-                        up.lock      held by who starts or stops
-                        server.lock  held by the server for as long as it lives; holds its process id
-TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse.out.log (how it started)
+                        up.lock      locked during a start or a stop
+                        server.lock  locked by the running server; contains its process id
+TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse.out.log (start-up messages)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from extract.errors import FinalError, RetriableError, UsageError
 
 
 class ServerHome:
-    """The directories of the embedded server of one TAPE_DIR."""
+    """Paths of the embedded server of one TAPE_DIR."""
 
     def __init__(self, tape_dir: Path) -> None:
         self.path = tape_dir.resolve() / "clickhouse"
@@ -31,9 +31,9 @@ class ServerHome:
         self.output = self.log_dir / "clickhouse.out.log"
 
     def make(self) -> None:
-        """Every directory, with nothing in tmp/ and `output` of the server before.
+        """Create the directories and delete temporary files of the previous server.
 
-        Neither of its query_log: the engine keeps system tables for one life only, but their files for ever.
+        Also delete the files of its system tables: the engine never reads them again.
         """
         for leftover in (self.tmp, self.data / "data" / "system"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -45,20 +45,20 @@ class ServerHome:
 
     @contextmanager
     def exclusive(self, timeout_s: float) -> Iterator[None]:
-        """One start or stop at a time; the second waits for the first."""
+        """Allow one start or stop at a time; a second one waits. Raises RetriableError after `timeout_s`."""
         self.path.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not wait_until(lambda: _try_lock(fd), timeout_s):
                 raise RetriableError(
-                    f"Another start or stop of {self.path} takes longer than {timeout_s:g} s."
+                    f"Another start or stop of {self.path} is still running after {timeout_s:g} s."
                 )
             yield
         finally:
             os.close(fd)
 
     def server_pid(self) -> int | None:
-        """Process id of the living server, None if none lives whatever a file says. Ask under `exclusive`."""
+        """Return the process id of the running server, None if its lock is free. Call it within `exclusive`."""
         try:
             fd = os.open(self.path / "server.lock", os.O_RDWR)
         except FileNotFoundError:
@@ -70,15 +70,15 @@ class ServerHome:
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
-        """What the disk refuses, in one sentence."""
+        """Convert OSError to FinalError (disk full) or UsageError (unusable directory)."""
         try:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FinalError(self.disk_full("it takes no more")) from error
+                raise FinalError(self.disk_full("no space left")) from error
             raise UsageError(
                 f"{error.filename or self.path} cannot be used ({error.strerror}): "
-                "set TAPE_DIR to a directory that you can write to."
+                "set TAPE_DIR to a writable directory."
             ) from error
 
     def require_space(self, min_free_bytes: int) -> None:
@@ -88,12 +88,12 @@ class ServerHome:
 
     def disk_full(self, detail: str) -> str:
         return (
-            f"The disk of {self.path} is full ({detail}): make room there, or set TAPE_DIR to another disk."
+            f"The disk of {self.path} is full ({detail}): free some space, or set TAPE_DIR to another disk."
         )
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Ask `condition` every 20 ms; False if it was not met in time."""
+    """Poll `condition` every 20 ms; return False if it is not met in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Start the server's process and wait until it answers, or say why it does not."""
+"""Start the server's process and wait until it answers; report why it does not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import FinalError, RetriableError
 from extract.paths import ROOT
 
-# What the process needs of our environment; passwords and cloud credentials are not among it.
-PASSED_ON = re.compile(r"PATH|HOME|LANG|LC_\w+|LD_\w+|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
+# Environment variables that the server inherits; passwords and cloud credentials are excluded.
+INHERITED = re.compile(r"PATH|HOME|LANG|LC_\w+|LD_\w+|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
 
 
 def launch(
@@ -30,7 +30,7 @@ def launch(
     stop_with_fd: int | None,
     timeout_s: float,
 ) -> str:
-    """The version of the server that now answers `settings`. Leaves no process behind when it raises."""
+    """Start a server and return its version once it accepts `settings`. Leaves no process behind if it raises."""
     home.make()
     config.write(home, settings, tcp_port=tcp_port)
     pid = _spawn(home, http_only=tcp_port is None, stop_with_fd=stop_with_fd)
@@ -44,7 +44,7 @@ def launch(
 
 
 def exit_status(pid: int) -> int | None:
-    """Exit code of a child of ours that has ended (a signal: negative), None if it runs, 0 if it is none."""
+    """Return the exit code of a child process (negative for a signal), None while it runs, 0 if it is not a child."""
     try:
         ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -53,13 +53,13 @@ def exit_status(pid: int) -> int | None:
 
 
 def _spawn(home: ServerHome, *, http_only: bool, stop_with_fd: int | None) -> int:
-    """Process id of the new process, in which nothing of ours is open but its log and `stop_with_fd`."""
+    """Start the process and return its id. It inherits no file but its log and `stop_with_fd`."""
     command = [sys.executable, "-P", "-m", process.__name__, str(home.path), str(home.log_dir)]
     if http_only:
         command.append("--http-only")
     if stop_with_fd is not None:
         command.append("--until-eof")
-    environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    environment = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
     environment["PYTHONPATH"] = str(ROOT)
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     files = [
@@ -77,23 +77,23 @@ def _wait_for_answer(settings: ClickHouseSettings, home: ServerHome, pid: int, t
     while time.monotonic() < deadline:
         status = exit_status(pid)
         if status is not None:
-            raise FinalError(_why_it_ended(home, status))
-        found = probe(settings)
-        if found.answer is Answer.CLICKHOUSE:
-            return found.detail
+            raise FinalError(_exit_reason(home, status))
+        result = probe(settings)
+        if result.answer is Answer.CLICKHOUSE:
+            return result.detail
         time.sleep(0.05)
     raise RetriableError(
         f"ClickHouse does not answer at {settings.url} after {timeout_s:g} s; see {home.log_dir}."
     )
 
 
-def _why_it_ended(home: ServerHome, status: int) -> str:
-    """The last line that tells of an error; after most of them the engine ends with exit code 0."""
+def _exit_reason(home: ServerHome, status: int) -> str:
+    """Return the last error line of its output; the engine exits with code 0 after most errors."""
     lines = home.output.read_text(errors="replace").splitlines()
-    told = [
+    errors = [
         line.strip() for line in lines if "Exception" in line or "Error" in line or DATA_DIR_LOCKED in line
     ]
-    reason = told[-1] if told else f"it left no message, its exit code is {status}"
+    reason = errors[-1] if errors else f"no error message, exit code {status}"
     if "No space left" in reason or "NOT_ENOUGH_SPACE" in reason:
         return home.disk_full("the server cannot write")
-    return f"ClickHouse ended while starting: {textwrap.shorten(reason, 300)} (the whole log: {home.output})"
+    return f"ClickHouse stopped while starting: {textwrap.shorten(reason, 300)} (full log: {home.output})"

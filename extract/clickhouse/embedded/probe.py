@@ -1,4 +1,4 @@
-"""Who listens at an address: nobody, a ClickHouse that lets us in, one that does not, or something else."""
+"""Probe an address: is there a ClickHouse, and does it accept our user?"""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ WRONG_CREDENTIALS_CODES = frozenset({"192", "193", "194", "516"})
 
 
 class Answer(Enum):
-    NOBODY = "nobody listens"
-    CLICKHOUSE = "ClickHouse answers"
-    WRONG_PASSWORD = "ClickHouse refuses user or password"
-    ERROR = "ClickHouse answers with an error"
-    NOT_CLICKHOUSE = "something that is no ClickHouse"
+    NOTHING = "nothing listens"
+    CLICKHOUSE = "ClickHouse accepts our user"
+    WRONG_PASSWORD = "ClickHouse rejects user or password"
+    ERROR = "ClickHouse returns an error"
+    NOT_CLICKHOUSE = "another kind of server listens"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """`detail`: the version of a ClickHouse that answers, the error of one that is troubled."""
+    """`detail`: the version of a ClickHouse that accepts our user, or the error message of one that fails."""
 
     answer: Answer
     detail: str = ""
 
 
 def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
-    """Ask `/ping` first, so that only a ClickHouse sees the password, then for the version as our user."""
+    """Request `/ping` first, so that only a ClickHouse receives the password, then query the version."""
     try:
         status, _, body = _request(settings, "GET", "/ping", timeout_s=timeout_s)
         if status != 200 or body.strip() != "Ok.":
@@ -41,7 +41,7 @@ def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
             settings, "POST", "/", "SELECT version()", headers, timeout_s=timeout_s
         )
     except (ConnectionRefusedError, socket.gaierror):
-        return Probe(Answer.NOBODY)
+        return Probe(Answer.NOTHING)
     except (OSError, http.client.HTTPException):
         return Probe(Answer.NOT_CLICKHOUSE)
     if status == 200:
@@ -52,7 +52,7 @@ def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
 
 
 def port_is_free(port: int) -> bool:
-    """True if a server could listen there now, on loopback."""
+    """Whether a server could listen on this loopback port now."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -63,10 +63,10 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses at this moment."""
+    """Return a loopback port that is unused at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
 def _request(
@@ -78,7 +78,7 @@ def _request(
     *,
     timeout_s: float,
 ) -> tuple[int, str, str]:
-    """Status, ClickHouse's error code ("" for none) and at most 64 KiB of the body."""
+    """Return the status, ClickHouse's error code ("" for none) and at most 64 KiB of the body."""
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=timeout_s)
     try:
         connection.request(method, path, body=body, headers=headers or {})

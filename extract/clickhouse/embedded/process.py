@@ -1,18 +1,18 @@
-"""The embedded ClickHouse's own process: `python -m extract.clickhouse.embedded.process HOME LOG_DIR [OPTION]`.
+"""Main program of the embedded ClickHouse: `python -m extract.clickhouse.embedded.process HOME LOG_DIR [OPTION]`.
 
---http-only: no native protocol; --until-eof: ends with its stdin too. HOME has config.xml, users.xml, data/,
-tmp/ and server.lock, which this process holds (flock) for as long as it lives: the lock, not a pid, says
-whether a server runs. So neither a recycled pid nor a reboot nor a kill -9 misleads, and no two servers share
-one data directory.
+Options: --http-only disables the native protocol; --until-eof stops the server at the end of its stdin too.
+The process locks server.lock in HOME (flock) while it runs. The lock, not the process id in the file, decides
+whether a server runs: it survives neither a reboot nor kill -9, and two servers cannot share a data directory.
 
-The listeners belong to clickhouse-local's main, which ends with its last query. That one reads a fifo to
-which nobody writes; SIGTERM closes it, the query ends, and with it the server, in order.
+The listeners belong to clickhouse-local's main function, which returns after its last query. That query reads
+a fifo without a writer; SIGTERM closes the fifo, the query ends, and the server shuts down cleanly.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib.machinery
 import importlib.util
 import os
 import signal
@@ -23,20 +23,22 @@ from types import ModuleType
 
 from extract.clickhouse.embedded.confine import confine
 
-# What Python and the engine read: themselves, and the kernel's view of the machine. Of /proc no more than
-# that: the environments of the user's other processes hold passwords.
+# Trees that Python and the engine read. Not all of /proc, because the environments of other processes may
+# hold passwords.
 PROC = ("self", "cpuinfo", "diskstats", "loadavg", "meminfo", "pressure", "stat", "sys", "uptime", "vmstat")
 READABLE = [Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/sys")]
 READABLE += [Path("/proc", name) for name in PROC]
-DATA_DIR_LOCKED = "another server uses this data directory"
+DATA_DIR_LOCKED = "another server is using this data directory"
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM (with --until-eof: or the end of stdin); return at once if it cannot start."""
+    """Serve until SIGTERM, or with --until-eof until the end of stdin. Returns 1 if the data directory is locked."""
     home, log_dir = Path(argv[0]), Path(argv[1])
-    os.setsid()  # a Ctrl-C at the terminal that started it is not meant for the server
-    os.closerange(3, 4096)  # pipes of make or of a shell would stay open as long as the server lives
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # every thread from here on leaves it to _stop
+    os.setsid()  # Ctrl-C at the terminal must not stop the server
+    os.closerange(3, 4096)  # otherwise pipes of make or a shell stay open while the server runs
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGTERM}
+    )  # inherited by all threads; _stop_at_sigterm waits for it
     if not _hold_lock(home / "server.lock"):
         print(DATA_DIR_LOCKED, file=sys.stderr)
         return 1
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 def _hold_lock(path: Path) -> bool:
-    """Take the lock for the life of this process and write our pid into it; False if it is taken."""
+    """Lock the file until this process ends and write the process id to it; return False if it is locked."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,15 +77,19 @@ def _serve(home: Path, fifo: Path, *, listeners: tuple[str, ...]) -> None:
 
 
 def _engine() -> ModuleType:
-    """The extension of chdb alone: the package opens a session of its own, after which no log is written."""
+    """Load the extension module of chdb. Importing the package would open a session, which disables the log."""
     package = importlib.util.find_spec("chdb")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("chdb", name="chdb")
     library = Path(package.origin).with_name("_chdb.abi3.so")
-    os.chdir(library.parent)  # it looks for its own parts here
-    if sys.platform == "linux":  # as the package does: its allocator must not mix with another library's
+    os.chdir(library.parent)  # the library searches for its parts in the working directory
+    if sys.platform == "linux":  # as the package does, to keep its allocator apart from other libraries'
         ctypes.CDLL(str(library), mode=sys.getdlopenflags() | os.RTLD_DEEPBIND)
-    spec = importlib.util.spec_from_file_location("_chdb", library)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = importlib.machinery.ExtensionFileLoader("_chdb", str(library))
+    module = importlib.util.module_from_spec(
+        importlib.machinery.ModuleSpec("_chdb", loader, origin=str(library))
+    )
+    loader.exec_module(module)
     return module
 
 
@@ -93,7 +99,7 @@ def _stop_at_sigterm(fifo: Path) -> None:
 
 
 def _sigterm_at_eof() -> None:
-    """The other end of stdin is held by a process that must not leave this one behind, however it ends."""
+    """Stop the server when the process at the other end of stdin ends, however it ends."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,10 +1,10 @@
-"""The embedded ClickHouse: the engine of the chdb-core wheel in a process of its own, started and stopped.
+"""Start and stop the embedded ClickHouse: the engine of the chdb-core wheel in a separate process.
 
     up(clickhouse_settings("local"), tape_dir())
     down(tape_dir())
 
-A ClickHouse that somebody else runs at the same host and port is used as it is and never stopped. What lies
-where on disk: `server_home`. Who may do what: `server_config`.
+A ClickHouse started otherwise at the same host and port is used and never stopped. `home` describes the files,
+`config` the users and their rights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNCONFINED = "this system cannot confine the server, so who knows its password c
 class State(Enum):
     STARTED = "started"
     ALREADY_UP = "already up"
-    EXTERNAL = "not ours"
+    EXTERNAL = "external"
     STOPPED = "stopped"
     KILLED = "killed"
     NOT_RUNNING = "not running"
@@ -42,7 +42,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Up:
-    """A ClickHouse that answers as our user; `note` is a half sentence for people."""
+    """A ClickHouse that accepts our user; `note` is a clause to print."""
 
     state: State
     version: str
@@ -65,35 +65,39 @@ def up(
     timeout_s: float = 60.0,
     min_free_bytes: int = MIN_FREE_BYTES,
 ) -> Up:
-    """Return when a ClickHouse answers `settings`; start one only where nobody listens.
+    """Return once a ClickHouse accepts `settings`; start one if nothing listens there.
 
-    `tcp_port`: where the native protocol is served too, if that port is free. `stop_with_fd`: a file
-    descriptor at whose end the server stops by itself.
+    `tcp_port`: port of the native protocol, used if it is free. `stop_with_fd`: a file descriptor; the server
+    stops when it reaches its end.
 
-    Raises UsageError (wrong password or configuration), FinalError (port taken, disk full, died while
+    Raises UsageError (wrong password or configuration), FinalError (port in use, disk full, stopped while
     starting) or RetriableError (no answer within `timeout_s`).
     """
     home = ServerHome(tape_dir)
     require_renderable(settings)
     if not settings.is_loopback:
-        why = f"{settings.host} is not this machine's loopback, where one could be started"
-        return _use_foreign(settings, home, why)
+        why = f"{settings.host} is not a loopback address, so none can be started there"
+        return _use_external(settings, home, why)
     with home.disk_errors(), home.exclusive(timeout_s):
         if home.server_pid() is not None:
             return _use_running(settings, home)
-        if probe(settings).answer is not Answer.NOBODY:
-            return _use_foreign(settings, home, "it is not ours, so it is used as it is and never stopped")
+        if probe(settings).answer is not Answer.NOTHING:
+            return _use_external(
+                settings, home, "it was not started by `tape up`, so it is used as it is and never stopped"
+            )
         home.require_space(min_free_bytes)
         notes = [] if abi_version() else [UNCONFINED]
         if tcp_port is not None and not port_is_free(tcp_port):
-            notes.append(f"port {tcp_port} is taken, so the native protocol is off; nothing here needs it")
+            notes.append(
+                f"port {tcp_port} is in use, so the native protocol is off; this project does not need it"
+            )
             tcp_port = None
         version = launch(settings, home, tcp_port=tcp_port, stop_with_fd=stop_with_fd, timeout_s=timeout_s)
         return Up(State.STARTED, version, home.data, "; ".join(notes))
 
 
 def down(tape_dir: Path, *, timeout_s: float = 30.0) -> Down:
-    """Stop the server that `up` started and wait for its end; kill it after `timeout_s`."""
+    """Stop the server that `up` started and wait until it has ended; kill it after `timeout_s`."""
     home = ServerHome(tape_dir)
     if not home.path.is_dir():
         return Down(State.NOT_RUNNING)
@@ -109,7 +113,7 @@ def down(tape_dir: Path, *, timeout_s: float = 30.0) -> Down:
                 wait_until(lambda: exit_status(pid) is not None, 1.0)
                 return Down(state, time.monotonic() - began)
     raise FinalError(
-        f"ClickHouse (process {pid}) does not end even when killed; look at it with: ps -p {pid}"
+        f"ClickHouse (process {pid}) does not end even after SIGKILL; inspect it with: ps -p {pid}"
     )
 
 
@@ -121,9 +125,9 @@ def embedded_server(
     password: str = LOCAL_DEVELOPMENT_PASSWORD,
     tcp_port: int | None = None,
 ) -> Iterator[ClickHouseSettings]:
-    """A server on a free port for the length of a `with` block.
+    """Run a server on a free port for the length of a `with` block.
 
-    It ends with the block, and with this process too, however that ends.
+    It stops at the end of the block, and also when this process ends, even if killed.
     """
     settings = ClickHouseSettings("local", "127.0.0.1", free_port(), user, password)
     read_fd, write_fd = os.pipe()
@@ -137,39 +141,41 @@ def embedded_server(
 
 
 def _use_running(settings: ClickHouseSettings, home: ServerHome) -> Up:
-    """Our own server runs already: the same settings reach it, or the sentence says why they do not."""
-    wait_until(lambda: probe(settings).answer is not Answer.NOBODY, 2.0)
-    found = probe(settings)
-    if found.answer is Answer.CLICKHOUSE:
-        return Up(State.ALREADY_UP, found.detail, home.data)
+    """Connect to the server that already runs. Raises UsageError if it does not accept `settings`."""
+    wait_until(lambda: probe(settings).answer is not Answer.NOTHING, 2.0)
+    result = probe(settings)
+    if result.answer is Answer.CLICKHOUSE:
+        return Up(State.ALREADY_UP, result.detail, home.data)
     why = (
         f"was started with another user or password than {settings.user}'s"
-        if found.answer is Answer.WRONG_PASSWORD
+        if result.answer is Answer.WRONG_PASSWORD
         else f"runs, but does not answer at {settings.url}"
     )
     raise UsageError(f"The embedded ClickHouse of {home.path} {why}: run `make down`, then `make up`.")
 
 
-def _use_foreign(settings: ClickHouseSettings, home: ServerHome, note: str) -> Up:
-    """Somebody else's server: use it if it lets us in."""
-    found = probe(settings)
-    match found.answer:
+def _use_external(settings: ClickHouseSettings, home: ServerHome, note: str) -> Up:
+    """Use a server that `up` did not start. Raises UsageError or FinalError if it does not accept `settings`."""
+    result = probe(settings)
+    match result.answer:
         case Answer.CLICKHOUSE:
-            return Up(State.EXTERNAL, found.detail, home.data, note)
+            return Up(State.EXTERNAL, result.detail, home.data, note)
         case Answer.WRONG_PASSWORD:
             raise UsageError(
-                f"The ClickHouse at {settings.url} is not ours and refuses user {settings.user}: "
-                "set CLICKHOUSE_LOCAL_USER and CLICKHOUSE_LOCAL_PASSWORD to one that it knows, "
+                f"The ClickHouse at {settings.url} was not started by `tape up` and rejects user {settings.user}: "
+                "set CLICKHOUSE_LOCAL_USER and CLICKHOUSE_LOCAL_PASSWORD to a login that it accepts, "
                 "or CLICKHOUSE_LOCAL_PORT to a free port."
             )
         case Answer.ERROR:
-            raise FinalError(f"The ClickHouse at {settings.url} is not ours and has an error: {found.detail}")
-        case Answer.NOBODY:
+            raise FinalError(
+                f"The ClickHouse at {settings.url}, not started by `tape up`, fails: {result.detail}"
+            )
+        case Answer.NOTHING:
             raise UsageError(
                 f"No ClickHouse answers at {settings.url}, and {note}: "
-                "start that one, or set CLICKHOUSE_LOCAL_HOST to localhost."
+                "start it, or set CLICKHOUSE_LOCAL_HOST to localhost."
             )
     raise FinalError(
-        f"Port {settings.port} of {settings.host} is taken by something that is no ClickHouse: "
+        f"Port {settings.port} of {settings.host} is in use by a server that is not ClickHouse: "
         "stop it, or set CLICKHOUSE_LOCAL_PORT to a free port."
     )

@@ -31,7 +31,7 @@ def test_twice_is_harmless_and_data_survives(own_dir, settings):
     _make_table(settings)
     assert server.down(own_dir).state is State.STOPPED
     assert server.down(own_dir).state is State.NOT_RUNNING
-    assert probe(settings).answer is Answer.NOBODY
+    assert probe(settings).answer is Answer.NOTHING
     assert server.up(settings, own_dir).state is State.STARTED
     assert ask(settings, "SELECT groupArray(a) FROM d.t") == "[1,2,3]"
 
@@ -77,7 +77,9 @@ def test_somebody_elses_server_is_used_and_never_stopped(own_dir, clickhouse):
 
 
 def test_wrong_password_at_somebody_elses_server(own_dir, clickhouse):
-    with pytest.raises(UsageError, match="not ours and refuses user tape: set CLICKHOUSE_LOCAL_USER"):
+    with pytest.raises(
+        UsageError, match="not started by `tape up` and rejects user tape: set CLICKHOUSE_LOCAL_USER"
+    ):
         server.up(replace(clickhouse, password="wrong"), own_dir)
 
 
@@ -102,7 +104,7 @@ def test_port_taken_by_a_silent_listener(own_dir, settings, monkeypatch):
     with (
         socket.create_server(("127.0.0.1", settings.port)),
         pytest.raises(
-            FinalError, match=f"Port {settings.port} .* is taken by something that is no ClickHouse"
+            FinalError, match=f"Port {settings.port} .* is in use by a server that is not ClickHouse"
         ),
     ):
         server.up(settings, own_dir)
@@ -113,7 +115,7 @@ def test_port_taken_by_another_web_server(own_dir, settings):
     with (
         _web_server(settings.port) as seen,
         pytest.raises(
-            FinalError, match="something that is no ClickHouse: stop it, or set CLICKHOUSE_LOCAL_PORT"
+            FinalError, match="a server that is not ClickHouse: stop it, or set CLICKHOUSE_LOCAL_PORT"
         ),
     ):
         server.up(settings, own_dir)
@@ -128,15 +130,13 @@ def test_port_taken_by_another_web_server(own_dir, settings):
             "<clickhouse><users><default/></users></clickhouse>",
             r"Code: 36\. DB::Exception: At least one auth.*",
         ),
-        ("<clickhouse><users>", "it left no message, its exit code is .*"),
+        ("<clickhouse><users>", "no error message, exit code .*"),
     ],
 )
 def test_died_while_starting_says_why(own_dir, settings, monkeypatch, users, reason):
     """A configuration that the engine does not take: its last line of error. Nothing is left running."""
     monkeypatch.setattr(config, "users_xml", lambda settings, passwords: users)
-    with pytest.raises(
-        FinalError, match=f"^ClickHouse ended while starting: {reason} \\(the whole log: .*\\)$"
-    ):
+    with pytest.raises(FinalError, match=f"^ClickHouse stopped while starting: {reason} \\(full log: .*\\)$"):
         server.up(settings, own_dir)
     assert server.down(own_dir).state is State.NOT_RUNNING
 
@@ -148,7 +148,7 @@ def test_no_answer_in_time_leaves_nothing(own_dir, settings):
 
 
 def test_disk_full(own_dir, settings):
-    with pytest.raises(FinalError, match=r"is full \(\d+ MiB left\): make room there, or set TAPE_DIR"):
+    with pytest.raises(FinalError, match=r"is full \(\d+ MiB left\): free some space, or set TAPE_DIR"):
         server.up(settings, own_dir, min_free_bytes=2**62)
 
 
@@ -166,7 +166,7 @@ def test_users_that_cannot_be_rendered(own_dir, settings, user):
 
 def test_none_is_started_elsewhere_than_on_loopback(own_dir, settings):
     """The development password is known to everybody, so the server is nobody's but this machine's."""
-    with pytest.raises(UsageError, match=r"0.0.0.0 is not this machine's loopback"):
+    with pytest.raises(UsageError, match=r"0.0.0.0 is not a loopback address"):
         server.up(replace(settings, host="0.0.0.0"), own_dir)
     assert not (own_dir / "clickhouse").exists()
 
@@ -174,9 +174,9 @@ def test_none_is_started_elsewhere_than_on_loopback(own_dir, settings):
 def test_the_native_port_too_and_without_it_where_it_is_taken(own_dir, settings):
     tcp_port = free_port()
     with socket.create_server(("127.0.0.1", tcp_port)):
-        assert f"port {tcp_port} is taken" in server.up(settings, own_dir, tcp_port=tcp_port).note
+        assert f"port {tcp_port} is in use" in server.up(settings, own_dir, tcp_port=tcp_port).note
     server.down(own_dir)
-    assert "taken" not in server.up(settings, own_dir, tcp_port=tcp_port).note
+    assert "in use" not in server.up(settings, own_dir, tcp_port=tcp_port).note
     socket.create_connection(("127.0.0.1", tcp_port), timeout=5).close()
 
 
