@@ -21,7 +21,7 @@ def init(target: str | None) -> None:
     from extract.clickhouse.client import shared_client
     from extract.clickhouse.settings import clickhouse_settings
     from extract.pipeline.session import open_session, run_lock
-    from extract.source.source import empty_tables
+    from extract.source.empty import empty_tables
 
     settings = clickhouse_settings(target)
     if shared_client(settings).command(f"exists table {RAW_DATABASE}.trades"):

@@ -1,7 +1,7 @@
 """What is missing, as one statement over the raw tables; the only place that says what counts as a gap.
 
 Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64). The names in braces are tables,
-or for one that no run has made yet the empty relation of OPTIONAL_TABLES.
+or an empty relation for one that does not exist yet.
 
 The server holds two bitmaps of the seqs of each instrument (a bit for each trade of a busy one, two bytes of a quiet
 one) and a row for each gap, the client a row for each gap.
@@ -12,29 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from extract.clickhouse.settings import RAW_DATABASE
-
-OPTIONAL_TABLES = {
-    "instruments": """(
-    select
-        '' as instrument_name,
-        '' as currency,
-        '' as kind,
-        cast(null as Nullable(DateTime64(3, 'UTC'))) as creation_timestamp,
-        cast(null as Nullable(DateTime64(3, 'UTC'))) as expiration_timestamp
-    where 0
-)""",
-    "instrument_tails": """(
-    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as last_seq where 0
-)""",
-    "absent_trades": """(
-    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as first_seq, toInt64(0) as last_seq where 0
-)""",
-    "rejected_trades": "(select '' as currency, '' as kind, '' as raw where 0)",
-    "dropped_trades": """(
-    select '' as instrument_name, '' as currency, '' as kind, toInt64(0) as first_seq, toInt64(0) as last_seq where 0
-)""",
-}
-"""Tables that come into being with their first row, and what stands for them until then."""
+from extract.source.tables import COVERAGE, RAW_TABLES, TRADES
 
 _ASKED = """(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
         and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})"""
@@ -279,7 +257,7 @@ def coverage_sql() -> str:
 
 def render(sql: str, tables: Collection[str]) -> str:
     """`sql` with `<asked>` and each `<table>` filled in."""
-    for name in ("trades", "coverage", *OPTIONAL_TABLES):
-        is_there = name in tables or name not in OPTIONAL_TABLES
-        sql = sql.replace(f"<{name}>", f"{RAW_DATABASE}.{name}" if is_there else OPTIONAL_TABLES[name])
+    for name, table in RAW_TABLES.items():
+        exists = table in (TRADES, COVERAGE) or name in tables
+        sql = sql.replace(f"<{name}>", f"{RAW_DATABASE}.{name}" if exists else table.empty_relation)
     return sql.replace("<asked>", _ASKED)

@@ -21,14 +21,8 @@ from extract.deribit.config import deribit_config
 from extract.deribit.schema import with_stream_columns
 from extract.deribit.streams import Stream
 from extract.pipeline.session import open_session, run_lock
-from extract.source.source import (
-    ABSENT_COLUMNS,
-    REJECTED_COLUMNS,
-    absent_rows,
-    rejected_rows,
-    report_resource,
-    require_same_exchange,
-)
+from extract.source.source import absent_rows, rejected_rows, report_resource, require_same_exchange
+from extract.source.tables import ABSENT_TRADES, REJECTED_TRADES
 from extract.sweep.repair import InstrumentRepair, RepairResult, repairs
 from extract.sweep.window import Absent, WindowReport
 
@@ -154,6 +148,6 @@ def repaired(
 
     return (
         trades(),
-        report_resource(lambda: filled, "rejected_trades", REJECTED_COLUMNS, rejected_rows),
-        report_resource(lambda: filled, "absent_trades", ABSENT_COLUMNS, absent_rows),
+        report_resource(REJECTED_TRADES, lambda: filled, rejected_rows),
+        report_resource(ABSENT_TRADES, lambda: filled, absent_rows),
     )

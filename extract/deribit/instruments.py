@@ -10,42 +10,17 @@ from typing import Any
 import msgspec
 
 from extract.deribit.client import DeribitClient
+from extract.deribit.instrument_schema import COLUMNS, DOUBLE_COLUMNS, TIME_COLUMNS
 from extract.deribit.streams import Stream
-
-COLUMNS: dict[str, dict[str, Any]] = {
-    "instrument_name": {"data_type": "text", "nullable": False},
-    "instrument_id": {"data_type": "bigint"},
-    "kind": {"data_type": "text"},
-    "base_currency": {"data_type": "text"},
-    "quote_currency": {"data_type": "text"},
-    "counter_currency": {"data_type": "text"},
-    "settlement_currency": {"data_type": "text"},
-    "instrument_type": {"data_type": "text"},
-    "option_type": {"data_type": "text"},
-    "strike": {"data_type": "double"},
-    "expiration_timestamp": {"data_type": "timestamp", "precision": 3},
-    "creation_timestamp": {"data_type": "timestamp", "precision": 3},
-    "is_active": {"data_type": "bool"},
-    "contract_size": {"data_type": "double"},
-    "tick_size": {"data_type": "double"},
-    "settlement_period": {"data_type": "text"},
-    "price_index": {"data_type": "text"},
-    "currency": {"data_type": "text", "nullable": False},
-    "extra": {"data_type": "text"},
-}
-"""Columns of `deribit_raw.instruments`: the API's own names; `extra` is JSON text of every other field."""
-
-_TIMES = ("expiration_timestamp", "creation_timestamp")
-_DOUBLES = tuple(name for name, column in COLUMNS.items() if column["data_type"] == "double")
 
 
 def to_row(record: dict[str, Any], currency: str) -> dict[str, Any]:
     """One row of `deribit_raw.instruments` from an API record."""
     row = {name: record.get(name) for name in COLUMNS}
-    for name in _TIMES:
+    for name in TIME_COLUMNS:
         if row[name] is not None:
             row[name] = datetime.fromtimestamp(row[name] / 1000, UTC)
-    for name in _DOUBLES:
+    for name in DOUBLE_COLUMNS:
         row[name] = None if row[name] is None else float(row[name])
     extra = {name: value for name, value in record.items() if name not in COLUMNS}
     row["currency"] = currency

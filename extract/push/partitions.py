@@ -9,15 +9,16 @@ from typing import NamedTuple
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.errors import ProofError
 from extract.push.database import TRADES, PushDatabase, RawTable
-from extract.retention.drop import DROPPED_TRADES
+from extract.source.tables import RAW_TABLES
 
 LOADS = "_dlt_loads"
 STATE = "_dlt_pipeline_state"
 VERSIONS = "_dlt_version"
-PUSHES = "pushes"
-NOT_PUSHED = frozenset({LOADS, VERSIONS, PUSHES, DROPPED_TRADES})
-"""Not pushed as data: the list of finished packages, which comes after their rows; dlt's schemas, which are written
-as tables are made; what this command itself writes down; and what retention dropped here, which cloud may have."""
+NOT_PUSHED = frozenset(
+    {LOADS, VERSIONS, *(name for name, table in RAW_TABLES.items() if not table.is_pushed)}
+)
+"""Tables that are not copied as data. `_dlt_loads` follows its packages' rows, and `_dlt_version` is written as tables
+are created."""
 CHUNK_ROWS = 200_000
 """What is read and inserted at once; some 10 MB on the wire."""
 CHUNK_LOADS = 100

@@ -22,7 +22,6 @@ from extract.push.partitions import (
     CHUNK_ROWS,
     LOADS,
     NOT_PUSHED,
-    PUSHES,
     STATE,
     TRADES,
     Part,
@@ -33,6 +32,7 @@ from extract.push.partitions import (
     rows_by_month,
 )
 from extract.push.reconcile import PartResult, Reconciler, digest
+from extract.source.tables import PUSHES
 
 Months = dict[int, dict[str, int]]
 """Rows by month and load package."""
@@ -238,17 +238,14 @@ class _Push:
 
 def record_proof(local: PushDatabase, target: str, month: PartResult) -> None:
     """Writes down in local that a month was proven to be the same in `target`."""
-    local.command(
-        f"create table if not exists {RAW_DATABASE}.{PUSHES} (target String, partition_month String, trades UInt64, "
-        "proven_at DateTime64(3, 'UTC')) engine = MergeTree order by (target, partition_month, proven_at)"
-    )
+    local.command(PUSHES.create_sql())
     row = {
         "target": target,
         "partition_month": month.label,
         "trades": month.local,
         "proven_at": datetime.now(UTC),
     }
-    local.insert(PUSHES, row, token=f"{PUSHES}/{time.time_ns()}")
+    local.insert(PUSHES.name, row, token=f"{PUSHES.name}/{time.time_ns()}")
 
 
 def _only(rows: Mapping[str, int], loads: Collection[str]) -> dict[str, int]:

@@ -17,10 +17,9 @@ from clickhouse_connect.driver.client import Client
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.errors import CannotTellError, UsageError
 from extract.paths import ROOT
+from extract.source.tables import DROPPED_TRADES
 
 DROPS = f"{MART_DATABASE}.retention_drops"
-DROPPED_TRADES = "dropped_trades"
-"""In the raw database: ranges of trade_seq that were dropped from it, which are no gaps."""
 RAW = "raw_trades"
 PROJECT = ROOT / "dbt_project" / "dbt_project.yml"
 
@@ -231,16 +230,9 @@ from {fine.view}
 where toYYYYMM(timestamp) = {{month:UInt32}}
     and (instrument_name, trade_seq) not in (select instrument_name, trade_seq from {coarse.view})"""
 
-
-_CREATE_DROPPED_TRADES = f"""
-create table if not exists {RAW_DATABASE}.{DROPPED_TRADES}
-    (instrument_name String, currency String, kind String, first_seq Int64, last_seq Int64)
-engine = MergeTree
-order by (instrument_name, first_seq)"""
-
 # Numbers less their rank are the same within a run of neighbours.
 _REMEMBER_TRADES = f"""
-insert into {RAW_DATABASE}.{DROPPED_TRADES} (instrument_name, currency, kind, first_seq, last_seq)
+insert into {RAW_DATABASE}.{DROPPED_TRADES.name} (instrument_name, currency, kind, first_seq, last_seq)
 with
 
 trades as (
@@ -268,6 +260,6 @@ def _drop(client: Client, level: Level, month: int) -> None:
         parameters={"month": month, "table": level.table},
     )
     if level.name == RAW:
-        client.command(_CREATE_DROPPED_TRADES)
+        client.command(DROPPED_TRADES.create_sql())
         client.command(_REMEMBER_TRADES, parameters={"month": month})
     client.command(f"ALTER TABLE {level.table} DROP PARTITION ID '{month}'")

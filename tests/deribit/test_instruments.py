@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from extract.deribit.instrument_names import belongs_to_other_currency, has_expired
-from extract.deribit.instruments import COLUMNS, changed_instruments, to_row
+from extract.deribit.instrument_schema import COLUMNS
+from extract.deribit.instruments import changed_instruments, to_row
 from extract.deribit.streams import Stream
 from tests.support.contradictory_exchange import client_of
 

@@ -14,13 +14,11 @@ from urllib3.exceptions import HTTPError
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.deribit.schema import ARROW_SCHEMA, with_stream_columns
+from extract.deribit.schema import with_stream_columns
 from extract.deribit.streams import Stream
-from extract.source.source import TRADES_SORT
+from extract.source.tables import TRADES
 
 SCRATCH_DATABASE = "deribit_scratch"
-_TYPES = {pa.int64(): "Int64", pa.float64(): "Float64", pa.string(): "String"}
-_CODECS = {"timestamp": " CODEC(Delta, ZSTD)", "trade_seq": " CODEC(Delta, ZSTD)"}
 
 
 class StorageProbe:
@@ -55,7 +53,9 @@ def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
         table = f"{RAW_DATABASE if has_raw else SCRATCH_DATABASE}.weighed_{os.getpid()}"
         if not has_raw:
             client.command(f"CREATE DATABASE IF NOT EXISTS {SCRATCH_DATABASE}")
-        client.command(f"CREATE TABLE {table} AS {RAW_DATABASE}.trades" if has_raw else _definition(table))
+        client.command(
+            f"CREATE TABLE {table} AS {RAW_DATABASE}.trades" if has_raw else TRADES.create_sql(table)
+        )
         try:
             yield StorageProbe(client, table)
         finally:
@@ -64,20 +64,3 @@ def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
                 client.command(f"DROP DATABASE {SCRATCH_DATABASE} SYNC")
     except (ClickHouseError, HTTPError, OSError) as error:
         raise to_tape_error(error, settings) from error
-
-
-def _definition(table: str) -> str:
-    """deribit_raw.trades as a first run makes it."""
-    columns = [
-        f"`{field.name}` {f'Nullable({_type(field)})' if field.nullable else _type(field)}"
-        f"{_CODECS.get(field.name, '')}"
-        for field in ARROW_SCHEMA
-    ]
-    return (
-        f"CREATE TABLE {table} ({', '.join(columns)}, `_dlt_load_id` String) ENGINE = MergeTree "
-        f"PARTITION BY toYYYYMM(timestamp) ORDER BY ({', '.join(TRADES_SORT)})"
-    )
-
-
-def _type(field: pa.Field) -> str:
-    return _TYPES.get(field.type, "DateTime64(3, 'UTC')")

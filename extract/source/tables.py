@@ -1,0 +1,163 @@
+"""Registry of the raw tables: columns, keys, who creates each and which are pushed.
+
+The resources' column hints, the `empty` source, SQL that creates a table and SQL that replaces a missing one are all
+made from it. It imports neither dlt nor the database driver, so that SQL-only commands start quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from extract.clickhouse.settings import RAW_DATABASE
+from extract.deribit.instrument_schema import COLUMNS as INSTRUMENT_COLUMNS
+from extract.deribit.schema import ARROW_SCHEMA
+
+TIMESTAMP = "DateTime64(3, 'UTC')"
+_ARROW_TYPES = {
+    pa.int64(): "Int64",
+    pa.float64(): "Float64",
+    pa.string(): "String",
+    pa.timestamp("ms", tz="UTC"): TIMESTAMP,
+}
+_HINTS: dict[str, dict[str, Any]] = {
+    "Int64": {"data_type": "bigint"},
+    "Float64": {"data_type": "double"},
+    "String": {"data_type": "text"},
+    "Bool": {"data_type": "bool"},
+    TIMESTAMP: {"data_type": "timestamp", "precision": 3},
+}
+
+
+@dataclass(frozen=True)
+class TableDefinition:
+    """One table of `deribit_raw`. `columns` maps names to ClickHouse types, in order.
+
+    `created_by`: `run` for a table that the first run creates; the others appear with their first row, when a command
+    first needs them. `is_pushed`: whether `tape push` copies it.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    created_by: Literal["run", "tails", "push", "retention"] = "run"
+    is_pushed: bool = True
+    sort: tuple[str, ...] = ()
+    partition: str | None = None
+    codecs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a loaded database may lack the table."""
+        return self.created_by != "run"
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """dlt column hints, without the columns that dlt adds."""
+        return {
+            name: {**_HINTS[_without_null(type_)], "nullable": _without_null(type_) != type_}
+            for name, type_ in self.columns.items()
+            if not name.startswith("_dlt_")
+        }
+
+    def create_sql(self, name: str | None = None) -> str:
+        """A statement that creates the table, as `name` (with its database), unless it exists."""
+        columns = [
+            f"`{column}` {type_}{f' codec({self.codecs[column]})' if column in self.codecs else ''}"
+            for column, type_ in self.columns.items()
+        ]
+        partition = f" partition by {self.partition}" if self.partition else ""
+        return (
+            f"create table if not exists {name or f'{RAW_DATABASE}.{self.name}'} ({', '.join(columns)}) "
+            f"engine = MergeTree{partition} order by ({', '.join(self.sort) or 'tuple()'})"
+        )
+
+    @property
+    def empty_relation(self) -> str:
+        """A subquery without rows that has the table's columns, for a database that lacks the table."""
+        columns = [
+            "defaultValueOfTypeName('{}') as {}".format(type_.replace("'", "\\'"), name)
+            for name, type_ in self.columns.items()
+        ]
+        return f"(select {', '.join(columns)} where 0)"
+
+
+def _without_null(type_: str) -> str:
+    return type_.removeprefix("Nullable(")[:-1] if type_.startswith("Nullable(") else type_
+
+
+def _arrow_columns(schema: pa.Schema) -> dict[str, str]:
+    types = {column.name: _ARROW_TYPES[column.type] for column in schema}
+    return {name: f"Nullable({t})" if schema.field(name).nullable else t for name, t in types.items()}
+
+
+_STREAM = {"currency": "String", "kind": "String"}
+_SEQ_RANGE = {"instrument_name": "String", "first_seq": "Int64", "last_seq": "Int64"}
+_LOAD_ID = {"_dlt_load_id": "String"}
+_ROW_ID = {**_LOAD_ID, "_dlt_id": "String"}
+"""What dlt adds to rows; Arrow tables get the load id only."""
+
+TRADES = TableDefinition(
+    "trades",
+    {**_arrow_columns(ARROW_SCHEMA), **_LOAD_ID},
+    # Reading the newest load packages touches only their rows, and within a package neighbours compress best.
+    sort=("_dlt_load_id", "instrument_name", "trade_seq"),
+    partition="toYYYYMM(timestamp)",
+    codecs={"timestamp": "Delta, ZSTD", "trade_seq": "Delta, ZSTD"},
+)
+REJECTED_TRADES = TableDefinition(
+    "rejected_trades", {**_STREAM, "reason": "String", "raw": "String", **_ROW_ID}
+)
+"""Records that could not be typed: the reason, and their JSON text."""
+ABSENT_TRADES = TableDefinition("absent_trades", {**_SEQ_RANGE, **_STREAM, "found_at": TIMESTAMP, **_ROW_ID})
+"""Ranges of trade_seq, ends included, that were requested by number and that the exchange does not have."""
+COVERAGE = TableDefinition(
+    "coverage", {**_STREAM, "covered_from": TIMESTAMP, "covered_to": TIMESTAMP, **_ROW_ID}
+)
+"""Spans of time, ends included, whose trades are loaded: the source's state, for readers of SQL.
+
+Each load package adds the spans that it changed. A later row replaces an earlier one with the same `covered_from`, and
+spans may overlap after one has grown into another.
+"""
+INSTRUMENTS = TableDefinition(
+    "instruments", {**INSTRUMENT_COLUMNS, **_ROW_ID}, sort=("instrument_name", "_dlt_load_id")
+)
+INSTRUMENT_TAILS = TableDefinition(
+    "instrument_tails",
+    {"instrument_name": "String", "last_seq": "Int64", **_STREAM, "found_at": TIMESTAMP, **_ROW_ID},
+    created_by="tails",
+)
+"""The last trade_seq of expired instruments; 0 for an instrument that never traded."""
+PUSHES = TableDefinition(
+    "pushes",
+    {"target": "String", "partition_month": "String", "trades": "UInt64", "proven_at": TIMESTAMP},
+    created_by="push",
+    is_pushed=False,
+    sort=("target", "partition_month", "proven_at"),
+)
+"""When each month was proven to be equal in another database; in a push's source only."""
+DROPPED_TRADES = TableDefinition(
+    "dropped_trades",
+    {"instrument_name": "String", **_STREAM, "first_seq": "Int64", "last_seq": "Int64"},
+    created_by="retention",
+    is_pushed=False,
+    sort=("instrument_name", "first_seq"),
+)
+"""Ranges of trade_seq, ends included, that retention dropped from this database."""
+
+RAW_TABLES = {
+    table.name: table
+    for table in (
+        TRADES,
+        REJECTED_TRADES,
+        ABSENT_TRADES,
+        COVERAGE,
+        INSTRUMENTS,
+        INSTRUMENT_TAILS,
+        PUSHES,
+        DROPPED_TRADES,
+    )
+}
+"""Every table of `deribit_raw` but dlt's own, by name."""
