@@ -1,13 +1,14 @@
-"""Whether to try again, how long to wait, and the rate at which anything is asked at all."""
+"""Retry calls that raise RetriableError, with exponential waits, bounded in attempts and in total time."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from extract.errors import RetriableError
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential waits with jitter, bounded in number and in total time."""
+    """Exponential waits with jitter: from `first_s` to `longest_s`, at most `attempts` calls within `total_s`."""
 
     attempts: int = 12
     total_s: float = 300.0
@@ -24,14 +25,18 @@ class RetryPolicy:
     longest_s: float = 20.0
 
     def wait_s(self, attempt: int, retry_after_s: float | None, rng: random.Random) -> float:
-        """Seconds before attempt `attempt + 1`; never less than the other side asked for."""
-        ceiling = min(self.longest_s, self.first_s * 2 ** (attempt - 1))
-        return max(retry_after_s or 0.0, ceiling * rng.uniform(0.5, 1.0))
+        """Seconds between `attempt`, counted from 1, and the next one; never less than `retry_after_s`."""
+        doublings = min(attempt - 1, 30)
+        ceiling_s = min(self.longest_s, self.first_s * 2.0**doublings)
+        return max(retry_after_s or 0.0, ceiling_s * rng.uniform(0.5, 1.0))
 
 
 @dataclass
 class Retrier:
-    """Runs a call until it succeeds, fails finally, or the policy's bounds are met."""
+    """Retries a call that raises RetriableError as its policy allows; every other error is raised at once.
+
+    To make the waits cancellable, pass the `wait` method of a `threading.Event` as `sleep`.
+    """
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     sleep: Callable[[float], object] = time.sleep
@@ -39,60 +44,39 @@ class Retrier:
     rng: random.Random = field(default_factory=random.Random)
 
     def run(self, call: Callable[[], T], on_retry: Callable[[float], None] = lambda wait_s: None) -> T:
-        """What `call` returns; the last RetriableError where the bounds are met."""
-        started = self.clock()
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return call()
-            except RetriableError as error:
-                wait_s = self.policy.wait_s(attempt, error.retry_after_s, self.rng)
-                over = self.clock() - started + wait_s > self.policy.total_s
-                if attempt >= self.policy.attempts or over:
-                    tries = f"{attempt} time{'s' if attempt > 1 else ''}"
-                    raise RetriableError(f"{error} (tried {tries}); try again later.") from error
-            on_retry(wait_s)
-            self.sleep(wait_s)
+        """Return what `call` returns. Raises RetriableError, with the number of attempts, after the last one.
+
+        `on_retry` receives the seconds of each wait before it begins.
+        """
+        started_s = self.clock()
+
+        def wait_s(state: RetryCallState) -> float:
+            return self.policy.wait_s(state.attempt_number, _error_of(state).retry_after_s, self.rng)
+
+        def is_over(state: RetryCallState) -> bool:
+            spent_s = self.clock() - started_s + state.upcoming_sleep
+            return state.attempt_number >= self.policy.attempts or spent_s > self.policy.total_s
+
+        def sleep(seconds: float) -> None:
+            self.sleep(seconds)
+
+        def give_up(state: RetryCallState) -> T:
+            error, attempts = _error_of(state), state.attempt_number
+            tries = f"{attempts} time{'s' if attempts > 1 else ''}"
+            raise RetriableError(f"{error} (tried {tries}); try again later.") from error
+
+        return Retrying(
+            retry=retry_if_exception_type(RetriableError),
+            wait=wait_s,
+            stop=is_over,
+            before_sleep=lambda state: on_retry(state.upcoming_sleep),
+            sleep=sleep,
+            retry_error_callback=give_up,
+        )(call)
 
 
-class RateLimiter:
-    """A token bucket over all threads: `per_second` on average, bursts of at most one second's worth."""
-
-    def __init__(
-        self,
-        per_second: float,
-        *,
-        sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._interval_s = 1.0 / per_second
-        self._burst_s = max(1.0, self._interval_s)
-        self._sleep = sleep
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._next_s = clock() - self._burst_s
-        self._not_before_s = self._next_s
-
-    def acquire(self) -> None:
-        """Waits for the next turn; a turn that falls into a pause is given up for one after it."""
-        while True:
-            now, turn = self._take_turn()
-            if turn > now:
-                self._sleep(turn - now)
-            if turn >= self._not_before_s:
-                return
-
-    def _take_turn(self) -> tuple[float, float]:
-        with self._lock:
-            now = self._clock()
-            turn = max(self._next_s, now - self._burst_s)
-            self._next_s = turn + self._interval_s
-            return now, turn
-
-    def pause(self, seconds: float) -> None:
-        """No request of any thread for `seconds`: the exchange asked for less."""
-        with self._lock:
-            until_s = self._clock() + seconds
-            self._not_before_s = max(self._not_before_s, until_s)
-            self._next_s = max(self._next_s, until_s)
+def _error_of(state: RetryCallState) -> RetriableError:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, RetriableError)
+    return error

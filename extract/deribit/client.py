@@ -20,11 +20,12 @@ from extract.deribit.jsonrpc import (
     NoResultError,
     error_from_response,
 )
+from extract.deribit.rate_limit import RateLimiter
 from extract.deribit.schema import TradePage
 from extract.deribit.transport.pool import PAGE, WIRE_BYTES, page_transport
 from extract.deribit.transport.workers import Workers
 from extract.errors import FinalError, RetriableError, UsageError
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.retry import Retrier, RetryPolicy
 
 T = TypeVar("T")
 Params = Mapping[str, "str | int"]

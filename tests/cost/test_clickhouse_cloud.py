@@ -18,8 +18,9 @@ from extract.cost.billing.clickhouse_cloud import (
     kind_of,
 )
 from extract.cost.billing.money import total
+from extract.deribit.rate_limit import RateLimiter
 from extract.errors import CannotTellError, FinalError, RetriableError, TapeError, UsageError
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.retry import Retrier, RetryPolicy
 from tests.support.cloud_api import KEY_SECRET, CloudApi, record
 
 MARCH = date(2026, 3, 1)

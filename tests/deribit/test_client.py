@@ -12,8 +12,9 @@ import pytest
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.rate_limit import RateLimiter
 from extract.errors import FinalError, RetriableError, UsageError
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.retry import Retrier, RetryPolicy
 from tests.support.contradictory_exchange import client_of, page
 
 METHOD = "get_last_trades_by_currency"

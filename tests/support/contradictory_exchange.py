@@ -10,7 +10,8 @@ import httpx
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.deribit.rate_limit import RateLimiter
+from extract.retry import Retrier, RetryPolicy
 
 Answer = Callable[[str, dict[str, str]], "dict[str, Any] | httpx.Response"]
 

@@ -12,8 +12,9 @@ import httpx
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
+from extract.deribit.rate_limit import RateLimiter
 from extract.deribit.streams import Stream
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.retry import Retrier, RetryPolicy
 from extract.sandbox.server import SandboxExchange
 from extract.sweep.ledger import SeqRange
 from extract.sweep.state import read_states

@@ -27,7 +27,7 @@ ways = st.fixed_dictionaries(
     {
         "page_size": st.sampled_from([2, 5, 13, 20, 40, 10_000]),
         "in_flight": st.integers(1, 6),
-        "budget": st.one_of(st.integers(10, 60), st.just(500_000)),
+        "max_trades": st.one_of(st.integers(10, 60), st.just(500_000)),
     }
 )
 since = st.one_of(st.none(), st.integers(-5_000, 3 * 86_400_000).map(lambda offset: BEGIN_MS + offset))

@@ -21,8 +21,9 @@ import msgspec
 from extract.clickhouse.settings import LOOPBACK_HOSTS
 from extract.cost.billing.charges import Charge, Days
 from extract.cost.billing.money import CENT, total
+from extract.deribit.rate_limit import RateLimiter
 from extract.errors import CannotTellError, FinalError, OutsideError, RetriableError, UsageError
-from extract.retry import RateLimiter, Retrier, RetryPolicy
+from extract.retry import Retrier, RetryPolicy
 
 CLOUD = "clickhouse"
 MOST_DAYS = 31
