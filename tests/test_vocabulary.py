@@ -13,7 +13,8 @@ from extract.paths import ROOT
 
 FOLDERS = ("extract", "bench", "tests")
 BANNED_IN_TEXT = re.compile(
-    r"\b(told|said|stands|lies|bears|goes on|going on|puts? right|takes in|word|whoever|ours)\b", re.IGNORECASE
+    r"\b(told|said|stands|lies|bears|goes on|going on|puts? right|takes in|word|whoever|ours)\b",
+    re.IGNORECASE,
 )
 BANNED_IN_NAMES = re.compile(r"(^|_)(told|said|stands|lies|bears|whoever|ours)(_|$)")
 BANNED_NAMES = {"found", "word"}

@@ -16,18 +16,22 @@ def reset(yes: bool) -> None:
 
     For example after the demo, before the first real run: tape reset --yes
     """
-    from extract.clickhouse.client import shared_client
-    from extract.clickhouse.lease import RUNS_DATABASE
-    from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, clickhouse_settings
+    from extract.clickhouse.client import shared_database
+    from extract.clickhouse.settings import (
+        MART_DATABASE,
+        RAW_DATABASE,
+        RUNS_DATABASE,
+        clickhouse_settings,
+    )
     from extract.pipeline.session import run_lock
 
     settings = clickhouse_settings("local")
-    client = shared_client(settings)
+    server = shared_database(settings)
     databases = f"{RAW_DATABASE} and {MART_DATABASE} at {settings.url}"
     if not yes:
         click.confirm(f"Drop the databases {databases}, with all that was loaded?", abort=True)
     with run_lock():
         for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
-            client.command(f"drop database if exists {database} sync")
+            server.command(f"drop database if exists {database} sync")
         shutil.rmtree(dlt_dir("local"), ignore_errors=True)
     click.echo(f"Dropped {databases}; the next `dlt pipeline run` starts from the beginning.")

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from extract.clickhouse.lease import RUNS_DATABASE
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
+from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE
 
 RAW, MARTS = f"{RAW_DATABASE}.*", f"{MART_DATABASE}.*"
 

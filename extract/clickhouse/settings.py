@@ -13,6 +13,7 @@ from extract.errors import UsageError
 
 RAW_DATABASE = "deribit_raw"
 MART_DATABASE = "deribit"
+RUNS_DATABASE = "deribit_runs"
 
 LOCAL_USER = "tape"
 # Documented and no secret: the embedded server accepts it on loopback only.

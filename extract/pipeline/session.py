@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from extract.clickhouse.client import shared_client
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import Lease, delete_unfinished_loads
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
@@ -43,7 +43,7 @@ class PipelineSession:
 
     def register_pending_loads(self) -> None:
         """Has it written down what is about to be loaded. Raises OutsideError if the lease is lost."""
-        self.lease.begin(
+        self.lease.register_loads(
             [*self.pipeline.list_extracted_load_packages(), *self.pipeline.list_normalized_load_packages()]
         )
 
@@ -55,14 +55,14 @@ def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Ite
     `holder` names who runs, for others to read; of one holder's runs only one can be at work. By default it is this
     machine's TAPE_DIR. Raises UsageError where a run of another machine is at work.
     """
-    client = shared_client(settings)
-    with Lease(client, holder or default_holder_id()) as lease:
+    database = shared_database(settings)
+    with Lease(database, holder or default_holder_id()) as lease:
         # If another machine went on from the state in ClickHouse, what lies here was loaded by it, or will be.
         pipeline = open_pipeline(settings, forget=not lease.resumes_own_run)
         exclusive = PipelineSession(pipeline, lease)
         exclusive.register_pending_loads()
         recover(pipeline)
-        delete_unfinished_loads(client)
+        delete_unfinished_loads(database)
         yield exclusive
 
 

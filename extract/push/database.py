@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
-
 from extract.clickhouse.client import open_client, supported_settings
 from extract.clickhouse.destination import dedup_tokens
-from extract.clickhouse.errors import to_tape_error
+from extract.clickhouse.errors import DRIVER_ERRORS, to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.errors import OutsideError, RetriableError
+from extract.errors import OutsideError, RetriableError, TapeError
 
 FORMAT = "Native"
 ENCODING = "zstd"
@@ -150,7 +147,7 @@ class PushDatabase:
         for wait_s in (*WAITS_S, None):
             try:
                 return work()
-            except (ClickHouseError, HTTPError, OSError) as error:
+            except (*DRIVER_ERRORS, TapeError) as error:
                 reason = to_tape_error(error, self.settings)
                 if isinstance(reason, RetriableError) and wait_s is not None:
                     self._sleep(wait_s)

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 from extract.cli.progress_bar import ProgressBar
+from extract.clickhouse.client import Database
 from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.errors import CannotTellError, ProofError, UsageError
@@ -95,7 +96,9 @@ def push(*, verify: bool = False, tally: ProgressBar | None = None) -> PushRepor
             if not verify:
                 # A run into cloud, or a push from another machine, would move the cursor meanwhile.
                 lease = cloud.with_retries(
-                    lambda: stack.enter_context(Lease(cloud.client, default_holder_id()))
+                    lambda: stack.enter_context(
+                        Lease(Database(cloud.client, cloud_settings), default_holder_id())
+                    )
                 )
             report = _Push(local, cloud, tally, None if verify else lease).run()
     report.seconds = time.monotonic() - started_s
@@ -196,7 +199,7 @@ class _Push:
         ready = {load for load, months in self.waiting.items() if not months}
         if not self.lease or not ready:
             return
-        self.lease.begin(())  # raises where it is lost
+        self.lease.require_held()
         for table in self._small_tables():
             ready -= self.settling.reconcile(Part(table, None, {}), only=ready).differing_loads
         for salt in ("", f"/{time.time_ns()}"):
@@ -232,7 +235,7 @@ class _Push:
         is_known = both["sources"] == dlt_state.merge_states(effective, effective)["sources"]
         # A pipeline of cloud's own takes a state for newer by its version alone.
         if not is_known or effective["_state_version"] < own["_state_version"]:
-            self.lease.begin(())  # a run that took over meanwhile has a newer one
+            self.lease.require_held()  # a run that took over meanwhile has a newer one
             dlt_state.write_state(self.cloud, both, self.schema)
 
 

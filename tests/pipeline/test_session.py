@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.lease import Lease, delete_unfinished_loads
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.errors import OutsideError, UsageError
+from extract.errors import UsageError
 from extract.paths import tape_dir
 from extract.pipeline.run import RunOptions, RunSummary, run
 from extract.sandbox.server import SandboxExchange
@@ -45,86 +41,11 @@ def test_a_run_on_another_machine_is_waited_for_and_named(
     """Nothing is loaded beside it; once it is over, the run goes."""
     listed(tape)
     with (
-        Lease(shared_client(clickhouse), "lambda increment"),
-        pytest.raises(UsageError, match=r"\(lambda increment\).*counts as dead in \d+ s"),
+        Lease(shared_database(clickhouse), "lambda increment"),
+        pytest.raises(UsageError, match=r"\(lambda increment\).*lease expires in \d+ s"),
     ):
         go()
     assert go().total == len(keys_of(tape))
-
-
-def test_a_lease_is_kept_as_long_as_its_run_lives_and_no_longer(
-    clean_clickhouse: ClickHouseSettings,
-) -> None:
-    """It is renewed beyond its time; one whose run was killed expires by itself."""
-    with Lease(shared_client(clean_clickhouse), "one", seconds=0.8):
-        time.sleep(1.2)
-        with pytest.raises(UsageError), Lease(shared_client(clean_clickhouse), "two"):
-            pass
-    dead = Lease(shared_client(clean_clickhouse), "dead", seconds=60)
-    dead._is_held = True
-    dead._claim(0.8)
-    with pytest.raises(UsageError), Lease(shared_client(clean_clickhouse), "two"):
-        pass
-    time.sleep(1)
-    with Lease(shared_client(clean_clickhouse), "two") as two:
-        assert not two.resumes_own_run
-
-
-def test_of_many_that_begin_together_never_two_are_at_work(
-    clean_clickhouse: ClickHouseSettings,
-) -> None:
-    """All may give way, but no two go on."""
-    at_work: list[str] = []
-    guard = threading.Lock()
-
-    def contend(name: str) -> int:
-        """How many others were at work at the same time, at the most."""
-        most = 0
-        for _ in range(8):
-            with suppress(UsageError), Lease(shared_client(clean_clickhouse), name):
-                with guard:
-                    at_work.append(name)
-                time.sleep(0.005)
-                with guard:
-                    most = max(most, len(at_work) - 1)
-                    at_work.remove(name)
-        return most
-
-    with ThreadPoolExecutor(4) as pool:
-        assert max(pool.map(contend, ["one", "two", "three", "four"])) == 0
-    with Lease(shared_client(clean_clickhouse), "the last"):
-        pass
-
-
-def test_a_lease_that_could_not_be_renewed_loads_nothing_more(
-    clean_clickhouse: ClickHouseSettings,
-) -> None:
-    """A machine that slept too long does not write into another one's run."""
-    with Lease(shared_client(clean_clickhouse), "one") as lease:
-        lease._valid_until_s = time.time() - 1
-        with pytest.raises(OutsideError, match="could not be renewed"):
-            lease.begin(["1.2"])
-
-
-def test_what_may_be_deleted_is_asked_of_a_replica_that_knows_all(
-    clean_clickhouse: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that lags behind would call a finished package unfinished, and its rows would go."""
-    client = shared_client(clean_clickhouse)
-    client.command("create database deribit_raw")
-    client.command("create table deribit_raw._dlt_loads (load_id String, status Int64) engine = Memory")
-    asked: list[dict[str, int] | None] = []
-    query = client.query
-
-    def heard(*words: object, settings: dict[str, int] | None = None) -> object:
-        asked.append(settings)
-        return query(*words, settings=settings)
-
-    with Lease(client, "one") as lease:
-        lease.begin(["1.2"])
-        monkeypatch.setattr(client, "query", heard)
-        assert delete_unfinished_loads(client) == ["1.2"]
-    assert asked == [{"select_sequential_consistency": 1}] * 3
 
 
 def cut_off_after_the_trades(

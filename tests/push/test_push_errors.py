@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from dlt.common.versioned_state import compress_state, decompress_state
 
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import Lease
+from extract.clickhouse.settings import clickhouse_settings
 from extract.pipeline.session import run_lock
 from extract.push import database
 from extract.sandbox.server import SandboxExchange
@@ -60,7 +62,7 @@ def test_two_pushes_at_once(both: Both) -> None:
 def test_a_run_or_a_push_of_another_machine_is_at_work_on_cloud(loaded: Both) -> None:
     """Both write there, and the cursor is one; to look is free."""
     loaded.tape("push")
-    with Lease(loaded.cloud, "another machine"):
+    with Lease(shared_database(clickhouse_settings("cloud")), "another machine"):
         sentence = said(loaded, 3)
         assert loaded.tape("push", "--verify").code == 0
     assert sentence.startswith("Another run is at work on this database (another machine)")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from extract.clickhouse.lease import Lease
-from extract.push import dlt_state
+from extract.push import dlt_state, push
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -137,15 +138,16 @@ def test_the_cursor_stays_where_another_run_may_have_moved_it(
     both.run("cloud", since=day(3), until=day(2), currencies=("BTC",))
     both.run("local", until=day(4), currencies=("BTC",))
     merge_states = dlt_state.merge_states
+    clocks = [time.time]
+    monkeypatch.setattr(push, "Lease", partial(Lease, clock=lambda: clocks[-1]()))
 
     def too_late(*states: dlt_state.State) -> dlt_state.State:
-        monkeypatch.setattr(Lease, "_renew", lambda _: None)
-        monkeypatch.setattr(time, "time", lambda: 4e9)
+        clocks.append(lambda: 4e9)
         return merge_states(*states)
 
     states = "select count() from deribit_raw._dlt_pipeline_state"
     before = both.cloud.command(states), both.local.command(states)
-    monkeypatch.setattr(dlt_state, "united_state", too_late)
+    monkeypatch.setattr(dlt_state, "merge_states", too_late)
     done = both.tape("push")
     assert (done.code, "lease on the database" in done.err) == (4, True), done.said
     assert both.cloud.command(states) == sum(before)

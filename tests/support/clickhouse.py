@@ -10,8 +10,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.embedded.server import embedded_server
-from extract.clickhouse.lease import RUNS_DATABASE
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
+from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE, ClickHouseSettings
 
 
 def drop_ours(client: Client) -> None:
