@@ -20,11 +20,11 @@ pytest_plugins = [
 ]
 
 MARKERS_BY_FIXTURE = {
-    "clickhouse": ("clickhouse", "own_dir"),
+    "clickhouse": ("clickhouse", "own_dir", "server", "built"),
     "edge": ("edge",),
     "moto": ("moto",),
     "browser": ("browser",),
-    "process": ("shell", "module_shell"),
+    "process": ("shell", "module_shell", "machine"),
 }
 """What a test needs, by the fixtures that bring it, so that `-m "not clickhouse"` selects a fast loop."""
 
