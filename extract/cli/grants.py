@@ -29,9 +29,11 @@ def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
         raise UsageError("Say what to do: tape grants --print [--users-xml], or tape grants --apply.")
     passwords = role_passwords()
     if is_apply:
-        from extract.clickhouse.grants import apply
+        from extract.clickhouse.client import shared_database
+        from extract.clickhouse.roles import apply_grants
+        from extract.clickhouse.settings import clickhouse_settings
 
-        apply(target, passwords)
+        apply_grants(shared_database(clickhouse_settings(target)), passwords)
     elif users_xml:
         click.echo(users_xml_entries(passwords).lstrip("\n"))
     else:

@@ -1,7 +1,7 @@
-"""Who may do what: loader, transformer and reader, defined once, written as SQL for cloud and as users.xml for local.
+"""Roles and their grants: loader, transformer and reader, as SQL for a cloud server and as users.xml for the local one.
 
-What is not named here is closed to all three. So nobody reads files, hosts or programs: `file`, `url`, `remote`, `s3`,
-`executable` and their like need privileges of their own (SOURCES), and nobody has any.
+A privilege that is not listed here is denied to all three. So none of them may use the table functions `file`, `url`,
+`remote`, `s3`, `executable` and the like, which need privileges on SOURCES.
 https://clickhouse.com/docs/sql-reference/statements/grant
 """
 
@@ -15,8 +15,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from extract.certs import ROLES as ROLE_NAMES
+from extract.clickhouse.client import Database
+from extract.clickhouse.errors import server_code
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE
+from extract.errors import TapeError, UsageError
 
+ACCESS_DENIED = 497
+NO_WRITABLE_STORAGE = frozenset({495, 514})  # ACCESS_STORAGE_READONLY, ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND
+LOADER, TRANSFORMER, READER = ROLE_NAMES
 RAW, MARTS = f"{RAW_DATABASE}.*", f"{MART_DATABASE}.*"
 
 
@@ -32,10 +39,9 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True)
 class Role:
-    """`name` is the user's too, and the common name of its client certificate."""
+    """A role. Its user has the same `name`, which is also the common name of its client certificate."""
 
     name: str
-    what: str
     grants: tuple[Grant, ...]
 
     @property
@@ -52,18 +58,18 @@ def _engines(*names: str) -> tuple[Grant, ...]:
 
 
 ROLES = (
+    # dlt pipeline run, tape push: adds to the raw tables, and deletes rows of its own unfinished packages
     Role(
-        "loader",
-        "dlt pipeline run, tape push: adds to the raw tables, and takes rows of its own unfinished packages away",
+        LOADER,
         (
             Grant(
                 "SHOW, SELECT, INSERT, CREATE DATABASE, CREATE TABLE, "
                 "ALTER ADD COLUMN, ALTER DELETE, ALTER SETTINGS",
                 RAW,
             ),
-            # The lease by which one run at a time is at work.
+            # The lease that admits one run at a time.
             Grant("SHOW, SELECT, INSERT, CREATE DATABASE, CREATE TABLE, TRUNCATE", f"{RUNS_DATABASE}.*"),
-            # Months that retention dropped are not pushed again.
+            # Push skips the months that retention has dropped.
             Grant("SELECT", f"{MART_DATABASE}.retention_drops"),
             Grant("SELECT", "system.parts"),
             Grant("SELECT", "system.processes"),
@@ -71,9 +77,9 @@ ROLES = (
             *_engines("MergeTree"),
         ),
     ),
+    # dbt build: reads the raw tables, owns the models
     Role(
-        "transformer",
-        "dbt build: reads the raw tables, owns the models",
+        TRANSFORMER,
         (
             Grant("SHOW, SELECT", RAW),
             Grant(
@@ -86,9 +92,9 @@ ROLES = (
             *_engines("MergeTree", "ReplacingMergeTree", "Memory", "View"),
         ),
     ),
+    # queries, tape status, gaps, health and schema-align: reads both databases, changes nothing
     Role(
-        "reader",
-        "queries, tape status, gaps, health and schema-align: reads both databases, writes nowhere",
+        READER,
         (
             Grant("SHOW, SELECT", RAW),
             Grant("SHOW, SELECT", MARTS),
@@ -101,14 +107,14 @@ ROLES = (
 
 
 def role_passwords(env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """By role, for those that have one: CLICKHOUSE_LOADER_PASSWORD, _TRANSFORMER_, _READER_."""
+    """Return the passwords in the environment by role: CLICKHOUSE_LOADER_PASSWORD, _TRANSFORMER_, _READER_."""
     return {role.name: env[role.password_variable] for role in ROLES if env.get(role.password_variable)}
 
 
 def grants_sql(passwords: Mapping[str, str]) -> Iterator[str]:
-    """Statements that make the roles, and the users of those that have a password; given again, they change nothing.
+    """Yield idempotent statements that create the roles, and a user for each role that has a password.
 
-    Of a password only a salted hash is in them. What a role was granted otherwise is taken back in the same breath.
+    They contain salted hashes of the passwords, and revoke everything else that a role was granted.
     """
     for role in ROLES:
         yield f"CREATE ROLE IF NOT EXISTS {role.sql_name}"
@@ -123,12 +129,35 @@ def grants_sql(passwords: Mapping[str, str]) -> Iterator[str]:
         yield f"GRANT {role.sql_name} TO {role.name} WITH REPLACE OPTION"
 
 
-def users_xml_entries(passwords: Mapping[str, str], but: str = "") -> str:
-    """Entries of users.xml, loopback only, for the roles that have a password; of that only its SHA-256."""
+def apply_grants(database: Database, passwords: Mapping[str, str]) -> None:
+    """Create roles and users. Raises UsageError where this login may not, and the errors of `Database`."""
+    settings = database.settings
+    for statement in grants_sql(passwords):
+        try:
+            database.command(statement)
+        except TapeError as error:
+            code = server_code(error)
+            if code == ACCESS_DENIED:
+                raise UsageError(
+                    f"User {settings.user!r} may not create roles and users at {settings.url}; log in as an admin by "
+                    f"CLICKHOUSE_{settings.mode.upper()}_USER. The embedded ClickHouse creates them itself, "
+                    "when `tape up` starts it with the roles' passwords in the environment."
+                ) from None
+            if code in NO_WRITABLE_STORAGE:
+                raise UsageError(
+                    f"ClickHouse at {settings.url} reads its users from users.xml: set the roles' passwords there by "
+                    "`tape grants --print --users-xml`, or, where `tape up` starts it, run `tape down` and `tape up`."
+                ) from None
+            # The server's message may quote the statement, and with it the hash of a password.
+            raise type(error)(str(error).split("IDENTIFIED")[0].rstrip()) from None
+
+
+def users_xml_entries(passwords: Mapping[str, str], excluded: str = "") -> str:
+    """Return entries of users.xml, loopback only, with SHA-256 hashes, for the roles that have a password."""
     return "".join(
         _user_xml(role, hashlib.sha256(passwords[role.name].encode()).hexdigest())
         for role in ROLES
-        if role.name in passwords and role.name != but
+        if role.name in passwords and role.name != excluded
     )
 
 

@@ -1,4 +1,4 @@
-"""Loader, transformer and reader: each can do its work, through the real tools, and not the others'."""
+"""Each role can do its own work, through the real tools, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
-    """A server that was started with all three passwords in the environment."""
+    """A server started with all three passwords in the environment."""
     with pytest.MonkeyPatch.context() as env:
         for role in ROLES:
             env.setenv(role.password_variable, PASSWORDS[role.name])
@@ -43,7 +43,7 @@ def as_role(server: ClickHouseSettings, name: str) -> ClickHouseSettings:
 
 @pytest.fixture(scope="module")
 def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) -> ClickHouseSettings:
-    """The whole way, each step as its own role: tables and trades by the loader, models by the transformer."""
+    """The server after a load by the loader and a dbt build by the transformer."""
     with pytest.MonkeyPatch.context() as env, SandboxExchange(Tape.generate(1, 1000, 3.0)) as exchange:
         env.setenv("CLICKHOUSE_LOCAL_HOST", server.host)
         env.setenv("CLICKHOUSE_LOCAL_PORT", str(server.port))
@@ -78,8 +78,8 @@ def client(built: ClickHouseSettings) -> Callable[[str], Client]:
     return lambda name: open_client(as_role(built, name))
 
 
-def test_the_reader_reads_both_databases(client: Callable[[str], Client]) -> None:
-    """Marts, raw tables, what `tape status` asks, and the sizes on disk."""
+def test_reader_reads_both_databases(client: Callable[[str], Client]) -> None:
+    """Marts, raw tables, the queries of `tape status`, and the sizes on disk."""
     reader = client("reader")
     assert reader.command("select count() from deribit.trades") == 1000
     assert reader.command("select count() from deribit.ohlcv_1h final") > 0
@@ -93,7 +93,7 @@ def test_the_reader_reads_both_databases(client: Callable[[str], Client]) -> Non
     assert reader.command("select count() from system.disks") == 1
 
 
-ANYWHERE = (
+DENIED_TO_ALL = (
     "select * from file('/etc/passwd', LineAsString)",
     "insert into function file('x.csv', CSV, 'a String') values ('a')",
     "select * from url('http://127.0.0.1:1/', LineAsString)",
@@ -114,7 +114,7 @@ ANYWHERE = (
     "alter table deribit_raw.trades drop column price",
     "drop database deribit",
 )
-NOT_RAW = (
+RAW_WRITES = (
     "insert into deribit_raw.trades (instrument_name) values ('x')",
     "create table deribit_raw.t (a Int8) engine = MergeTree order by a",
     "alter table deribit_raw.trades add column a Int8",
@@ -123,7 +123,7 @@ NOT_RAW = (
     "delete from deribit_raw.trades where 1",
     "insert into deribit_runs.leases (lease_id) values ('x')",
 )
-NOT_MARTS = (
+MART_WRITES = (
     "insert into deribit.trade_versions (instrument_name) values ('x')",
     "create table deribit.t (a Int8) engine = MergeTree order by a",
     "create view deribit.v as select 1",
@@ -131,12 +131,12 @@ NOT_MARTS = (
     "truncate table deribit.trade_versions",
     "drop view deribit.trades",
 )
-REFUSED = {
-    "loader": (*NOT_MARTS, "select * from deribit.trades", "select * from deribit.ohlcv_1d"),
-    "transformer": NOT_RAW,
+DENIED = {
+    "loader": (*MART_WRITES, "select * from deribit.trades", "select * from deribit.ohlcv_1d"),
+    "transformer": RAW_WRITES,
     "reader": (
-        *NOT_RAW,
-        *NOT_MARTS,
+        *RAW_WRITES,
+        *MART_WRITES,
         "optimize table deribit.trade_versions",
         "create temporary table t (a Int8)",
     ),
@@ -144,25 +144,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("role", [role.name for role in ROLES])
-def test_what_is_not_its_work_is_refused(client: Callable[[str], Client], role: str) -> None:
-    """For want of a privilege, and before anything happened."""
+def test_statements_beyond_a_role_are_denied(client: Callable[[str], Client], role: str) -> None:
+    """By a missing privilege, not by another error."""
     connected = client(role)
-    for sql in (*ANYWHERE, *REFUSED[role]):
+    for sql in (*DENIED_TO_ALL, *DENIED[role]):
         with pytest.raises(DatabaseError, match=r"ACCESS_DENIED|Not enough privileges"):
             connected.command(sql)
 
 
-def test_no_password_no_user(server: ClickHouseSettings) -> None:
-    """A role without a password in the environment cannot log in; nor with another's."""
+def test_role_without_a_password_has_no_user() -> None:
+    """Only the roles with a password in the environment become users of the server."""
     assert users_xml_entries({}) == ""
-    assert "<loader>" not in users_xml_entries(PASSWORDS, but="loader")
+    assert "<loader>" not in users_xml_entries(PASSWORDS, excluded="loader")
     assert role_passwords({"CLICKHOUSE_READER_PASSWORD": "x", "CLICKHOUSE_LOADER_PASSWORD": ""}) == {
         "reader": "x"
     }
 
 
-def test_sql_and_users_xml_say_the_same() -> None:
-    """Each role's grants, one by one, out of what is written on either side."""
+def test_sql_and_users_xml_grant_the_same() -> None:
+    """The grants of each role, parsed from both outputs."""
     root = ElementTree.fromstring(f"<users>{users_xml_entries(PASSWORDS)}</users>")
     in_xml = {user.tag: {query.text.removeprefix("GRANT ") for query in user.iter("query")} for user in root}
     in_sql = {}
@@ -174,8 +174,8 @@ def test_sql_and_users_xml_say_the_same() -> None:
     assert in_xml.keys() == PASSWORDS.keys()
 
 
-def test_the_sql_is_read_as_it_is_meant(server: ClickHouseSettings) -> None:
-    """The engine here keeps no users, so the statements are parsed by it and not run: each comes back as written."""
+def test_statements_are_valid_clickhouse_sql(server: ClickHouseSettings) -> None:
+    """The embedded server cannot create users, so it only parses and formats the statements."""
     with open_client(server) as client:
         for statement in grants_sql(PASSWORDS):
             parse = "select formatQuerySingleLine({sql:String})"
@@ -184,14 +184,14 @@ def test_the_sql_is_read_as_it_is_meant(server: ClickHouseSettings) -> None:
 
 
 def _words(statement: str) -> list[str]:
-    """In any case, and the privileges in any order: the engine sorts them."""
+    """The sorted upper-case words of a statement, because the server sorts privileges."""
     return sorted(re.findall(r"[\w.*']+", statement.upper()))
 
 
-def test_the_command_prints_and_says_who_may_apply(
+def test_grants_command_prints_statements_and_explains_a_missing_right(
     server: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statements on standard output alone, to be piped; whoever may make no users is told what to do."""
+    """Standard output has only statements, to be piped; a login without the right gets an instruction."""
     for name in ("READER", "TRANSFORMER"):
         monkeypatch.delenv(f"CLICKHOUSE_{name}_PASSWORD", raising=False)
     monkeypatch.setenv("CLICKHOUSE_LOADER_PASSWORD", PASSWORDS["loader"])
@@ -207,16 +207,16 @@ def test_the_command_prints_and_says_who_may_apply(
     )
     refused = tape_here("grants", "--apply", "--target", "local")
     assert (refused.code, refused.out) == (3, "")
-    assert refused.err.startswith("User 'tape' may not make roles and users at ")
+    assert refused.err.startswith("User 'tape' may not create roles and users at ")
     assert (
-        "log in as an admin by CLICKHOUSE_LOCAL_USER. The embedded ClickHouse makes them itself"
+        "log in as an admin by CLICKHOUSE_LOCAL_USER. The embedded ClickHouse creates them itself"
         in refused.err
     )
     assert tape_here("grants").code == 3
 
 
-def test_no_password_is_in_what_is_written(server: ClickHouseSettings) -> None:
+def test_output_has_salted_hashes_instead_of_passwords() -> None:
     written = "\n".join([*grants_sql(PASSWORDS), users_xml_entries(PASSWORDS)])
     assert "canary" not in written
     once, again = ("\n".join(grants_sql(PASSWORDS)) for _ in range(2))
-    assert once != again, "the salt is another each time"
+    assert once != again, "each statement has a new salt"

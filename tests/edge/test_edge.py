@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import pytest
 
+from extract.certs import ROLES
 from tests.support.certificates import Authority
-from tests.support.edge import CADDYFILE, ROLES, Edge, needs_caddy, running_edge
+from tests.support.edge import CADDYFILE, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 

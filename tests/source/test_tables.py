@@ -51,7 +51,9 @@ def definitions(client: Client, database: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("table", RAW_TABLES.values(), ids=list(RAW_TABLES))
-def test_empty_relation_has_the_columns_of_its_table(table: TableDefinition, clickhouse_client: Client) -> None:
+def test_empty_relation_has_the_columns_of_its_table(
+    table: TableDefinition, clickhouse_client: Client
+) -> None:
     """SQL that reads a table that does not exist yet sees its columns and types."""
     described = clickhouse_client.query(f"describe {table.empty_relation}").result_rows
     assert {row[0]: row[1] for row in described} == dict(table.columns)

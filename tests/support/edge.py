@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from extract.certs import ROLES
 from extract.clickhouse.embedded.probe import free_port
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import ClickHouseSettings
@@ -20,11 +21,10 @@ from extract.paths import ROOT
 from tests.support.certificates import Authority, Certificate
 
 CADDYFILE = ROOT / "deploy/edge/Caddyfile"
-ROLES = ("loader", "transformer", "reader")
 AUTHORITY = "/O=deribit-tape/OU=test/CN=test authority"
 """As `tape certs` names one, with a number of its own at the end."""
 SERVER_PASSWORD = "canary-of-the-edge-server"
-WAIT_FOR_OTHER_RUN_S = 10
+START_TIMEOUT_S = 10
 
 needs_caddy = pytest.mark.skipif(
     not all(shutil.which(command) for command in ("caddy", "openssl", "setpriv")),
@@ -117,11 +117,11 @@ def running_edge(home: Path, certs: Path, clickhouse: ClickHouseSettings, **env:
         yield Caddy(port, caddy, env)
     finally:
         caddy.terminate()
-        caddy.wait(WAIT_FOR_OTHER_RUN_S)
+        caddy.wait(START_TIMEOUT_S)
 
 
 def _wait(caddy: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + WAIT_FOR_OTHER_RUN_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         assert caddy.poll() is None, f"Caddy ended: {log.read_text()[-2000:]}"
         try:

@@ -128,7 +128,7 @@ def users_xml(settings: ClickHouseSettings, passwords: Mapping[str, str]) -> str
             <profile>tape</profile>
             <quota>default</quota>
             <grants>{"".join(f"<query>{grant}</query>" for grant in grants)}</grants>
-        </{settings.user}>{users_xml_entries(passwords, but=settings.user)}
+        </{settings.user}>{users_xml_entries(passwords, excluded=settings.user)}
     </users>
 </clickhouse>
 """
