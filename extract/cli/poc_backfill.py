@@ -41,7 +41,7 @@ def show(found: MonthBackfill) -> None:
     from extract.cli.run_summary import print_summary
     from extract.cost.billing.money import usd
 
-    print_summary(found.summary)
+    print_summary(found.summary, found.comparison)
     if not found.extrapolated:
         click.echo(f"Nothing of {found.used.month} was left to fetch, so nothing can be extrapolated.")
         return
@@ -78,7 +78,7 @@ def show(found: MonthBackfill) -> None:
 
 def poc_json(found: MonthBackfill) -> dict[str, Any]:
     """Plan and fact by the same names, and the extrapolation; dollars are decimal text."""
-    plan = found.summary.plan
+    plan = found.comparison and found.comparison.plan
     planned = plan and {
         "trades": plan.trades,
         "requests": plan.requests,

@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.estimate.estimator import Plan
+from extract.estimate.plan import PlanComparison
 from extract.pipeline.run import RunSummary
 
 MOST_NAMED = 10
 """Unknown fields named at the end of a run; an exchange that makes up names must not fill the screen."""
 
 
-def print_summary(summary: RunSummary, console: Console | None = None) -> None:
+def print_summary(
+    summary: RunSummary, comparison: PlanComparison | None = None, console: Console | None = None
+) -> None:
     """Trades by currency and kind, then what it took; on standard output."""
     console = console or Console()
     loaded = {stream: trades for stream, trades in summary.trades.items() if trades}
@@ -33,8 +36,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     )
     for note in notes(summary):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
-    if summary.plan:
-        console.print(plan_vs_actual(summary, summary.plan))
+    if comparison:
+        console.print(plan_vs_actual(summary, comparison))
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -57,7 +60,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def plan_vs_actual(summary: RunSummary, plan: Plan) -> Table:
+def plan_vs_actual(summary: RunSummary, comparison: PlanComparison) -> Table:
+    plan = comparison.plan
     fact = "fact, of this run alone" if plan.partially_run else "fact"
     table = _table(f"planned {plan.planned_at}", **{"plan": "right", fact: "right"})
     new = summary.total + summary.repaired
@@ -65,7 +69,7 @@ def plan_vs_actual(summary: RunSummary, plan: Plan) -> Table:
     table.add_row("requests", f"{plan.requests:,}", f"{summary.requests:,}")
     table.add_row("seconds", f"{plan.seconds:,.1f}", f"{summary.seconds:,.1f}")
     table.add_row("MB over the wire", f"{plan.wire_bytes / 1e6:,.1f}", f"{summary.wire_bytes / 1e6:,.1f}")
-    table.add_row("MB on disk", f"{plan.disk_bytes / 1e6:,.1f}", f"{summary.disk_bytes / 1e6:,.1f}")
+    table.add_row("MB on disk", f"{plan.disk_bytes / 1e6:,.1f}", f"{comparison.disk_bytes / 1e6:,.1f}")
     return table
 
 

@@ -1,31 +1,29 @@
-"""What a backfill will take, reckoned from a few probes; knows no network. `probes` asks, `planner` puts it together."""
+"""Estimate trades and requests of a backfill from sample pages. Pure: no I/O."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from extract.deribit.instrument_names import has_expired
 from extract.deribit.streams import Stream
-from extract.paths import tape_dir
 
 PAGE_FILL_RATIO = 0.85
-"""Share of a page that answers fill: 0.88 on recorded options, whose trading is uneven, 0.95 where it is even."""
-REQUESTS_AN_ABSENT_HEAD = 6
-"""Three fruitless answers of each host, and a range counts as absent."""
+"""Filled share of a page: 0.88 on recorded options, which trade unevenly, and 0.95 with even trading."""
+REQUESTS_PER_ABSENT_HEAD = 6
+"""A range is absent after three empty answers from each host."""
 DISK_BYTES_PER_TRADE = 30.0
-"""28 measured on 73,548 recorded options, freshly loaded; taken where no trades are loaded yet."""
+"""Default while no trades are loaded; 28 were measured on 73,548 recorded options, freshly loaded."""
 MIN_OVERLAP = 0.4
-"""Share of trades whose instrument a later page shows, below which the numbers tell too little."""
+"""Smallest share of trades with an instrument on a later page for which trade_seq gives an estimate."""
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class SampledTrade(NamedTuple):
-    """What a probe keeps of a trade. `number` is that of its id, which counts a currency's trades of all kinds."""
+    """A trade of a sample page. `number` is that of its id, which counts a currency's trades of all kinds."""
 
     at_ms: int
     instrument_name: str
@@ -34,12 +32,12 @@ class SampledTrade(NamedTuple):
 
 
 Page = Sequence[SampledTrade]
-"""Trades in the order of time, none left out between the first and the last."""
+"""Trades in the order of time, complete from the first to the last."""
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What one currency and kind will take. `how`: what the number of trades rests on; `bytes` over the wire."""
+    """Estimate for one currency and kind. `bytes` over the wire; `how`: source of the number of trades."""
 
     stream: Stream
     trades: int
@@ -50,9 +48,9 @@ class StreamPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take in all; `inputs` are the figures that it rests on, a sentence each.
+    """Estimate for a run; `inputs` has a sentence for each figure that it is based on.
 
-    `partially_run`: whether a run has already done a part of it.
+    `partially_run`: an interrupted run has already loaded a part of it.
     """
 
     streams: list[StreamPlan]
@@ -67,24 +65,24 @@ class Plan:
 
 
 class Count(NamedTuple):
-    """How many trades, and whether that is no more than a guess from how dense they are at each probe."""
+    """Number of trades; `is_rough` where it is extrapolated from the density of the sample pages."""
 
     trades: int
     is_rough: bool = False
 
 
 def estimate_trades(pages: Sequence[Page], *, from_the_beginning: bool) -> Count:
-    """How many trades there are from the first of `pages` to the end of the last.
+    """Estimate the number of trades from the start of the first page to the end of the last.
 
-    The numbers of an instrument that is seen twice tell how many of its trades lie between. What remains are trades
-    of instruments that no later page shows: their share is taken from the trades just before and after each gap.
-    Where few instruments live from one page to the next, their numbers tell nothing, and density has to do.
+    Two trade_seq of an instrument give the number of its trades in between. Trades of instruments that are on no
+    later page are added in proportion, by their share right before and after each gap. Where few instruments trade
+    on two pages, the density of the pages is extrapolated instead.
     """
     pages = [page for page in pages if page]
-    seen = {mark for page in pages for mark in page}
+    seen = {trade for page in pages for trade in page}
     gaps = [
         (page, after, later)
-        for page, after, later in zip(pages, pages[1:], _later(pages), strict=False)
+        for page, after, later in zip(pages, pages[1:], _later_names(pages), strict=False)
         if after[0] not in set(page)
     ]
     between = _count_by_seq(pages, from_the_beginning) - len(seen)
@@ -97,24 +95,24 @@ def estimate_trades(pages: Sequence[Page], *, from_the_beginning: bool) -> Count
 
 
 def _by_density(page: Page, after: Page) -> float:
-    """Trades between two pages, as dense as the mean of both: by number of id, else by time."""
+    """Trades between two pages at the mean density of both, by the number in trade_id, else by time."""
     before = page[-len(after) :]
-    has_numbers = all(mark.number for mark in (*before, *after))
-    ends = [[mark.number if has_numbers else mark.at_ms for mark in part] for part in (before, after)]
+    has_numbers = all(trade.number for trade in (*before, *after))
+    ends = [[trade.number if has_numbers else trade.at_ms for trade in part] for part in (before, after)]
     density = sum(len(part) / max(1, max(part) - min(part)) for part in ends) / 2
     return max(0, min(ends[1]) - max(ends[0])) * density
 
 
-def _later(pages: Sequence[Page]) -> list[set[str]]:
-    """For each page but the last, the instruments of the pages after the next one."""
-    found: list[set[str]] = [set()]
+def _later_names(pages: Sequence[Page]) -> list[set[str]]:
+    """For each page except the last, the instruments of all pages after the next one."""
+    names: list[set[str]] = [set()]
     for page in reversed(pages[2:]):
-        found.append(found[-1] | {mark.instrument_name for mark in page})
-    return found[::-1]
+        names.append(names[-1] | {trade.instrument_name for trade in page})
+    return names[::-1]
 
 
 def _count_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
-    """Trades from the first page on up to the last sight of each instrument."""
+    """Trades from the first page to the last sampled trade of each instrument."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for number, page in enumerate(pages):
@@ -122,7 +120,7 @@ def _count_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
             if number == 0:
                 first[name] = min(seq, first.get(name, seq))
             elif name not in first:
-                # What never expires may have traded for years before, too seldom to be on the first page.
+                # A perpetual may have traded for years before, too rarely to be on the first page.
                 begins = from_the_beginning or has_expired(name, _NEVER)
                 first[name] = 1 if begins else seq
             last[name] = max(seq, last.get(name, seq))
@@ -130,29 +128,29 @@ def _count_by_seq(pages: Sequence[Page], from_the_beginning: bool) -> int:
 
 
 def _overlap_shares(page: Page, after: Page, later: set[str]) -> tuple[float, float]:
-    """Shares of trades whose instrument a later page shows: right before the gap, and right after it."""
+    """Shares of the trades right before and right after the gap whose instrument is on a later page."""
     before = page[-len(after) :]
-    names = {mark.instrument_name for mark in after} | later
+    names = {trade.instrument_name for trade in after} | later
     half = max(1, len(after) // 2)
-    late = {mark.instrument_name for mark in after[half:]} | later
+    late = {trade.instrument_name for trade in after[half:]} | later
     return (
-        sum(mark.instrument_name in names for mark in before) / len(before),
-        sum(mark.instrument_name in late for mark in after[:half]) / half,
+        sum(trade.instrument_name in names for trade in before) / len(before),
+        sum(trade.instrument_name in late for trade in after[:half]) / half,
     )
 
 
 def trades_since(page: Page, at_ms: int, until_ms: int) -> int:
-    """Trades from `at_ms` to `until_ms`, by the newest page: counted where it reaches back so far."""
+    """Trades from `at_ms` to `until_ms`: counted if the newest page reaches back that far, else extrapolated."""
     if not page:
         return 0
-    inside = sum(mark.at_ms >= at_ms for mark in page)
+    inside = sum(trade.at_ms >= at_ms for trade in page)
     if page[0].at_ms < at_ms:
         return inside
     return round(inside * (until_ms - at_ms) / max(1, until_ms - page[0].at_ms))
 
 
 def count_missing_heads(page: Page) -> int:
-    """Instruments whose trades do not begin with 1 on the first page of all: the run will ask for what is before."""
+    """Instruments whose smallest trade_seq on the first page is above 1: a run requests the trades before it."""
     first: dict[str, int] = {}
     for _, name, seq, _ in page:
         first[name] = min(seq, first.get(name, seq))
@@ -160,51 +158,5 @@ def count_missing_heads(page: Page) -> int:
 
 
 def pages_for(trades: int, page_size: int) -> int:
-    """Requests that `trades` of one stretch of time take, the first of which learns how dense they are."""
+    """Requests for so many trades of one span: one probe of the density, then pages."""
     return 1 + math.ceil(max(0, trades - page_size) / (page_size * PAGE_FILL_RATIO))
-
-
-# What was planned is kept until it was run
-
-
-def save_plan(plan: Plan, key: str) -> None:
-    """Writes the plan to `.tape/plan.json`, beside those of other questions."""
-    kept = _kept()
-    kept[key] = asdict(plan)
-    _write(kept)
-
-
-def load_plan(key: str) -> Plan | None:
-    """The plan that was made for the same question and not run yet."""
-    try:
-        found = _kept()[key]
-        streams = [StreamPlan(**{**each, "stream": Stream(*each["stream"])}) for each in found["streams"]]
-        return Plan(**{**found, "streams": streams})
-    except (KeyError, TypeError):  # none, or of another version
-        return None
-
-
-def delete_plan(key: str) -> None:
-    """What was run to its end is no plan any more."""
-    kept = _kept()
-    if kept.pop(key, None) is not None:
-        _write(kept)
-
-
-def plan_key(since: str | None, until: str | None, currencies: Iterable[str], kinds: Iterable[str]) -> str:
-    """What makes two questions the same."""
-    return json.dumps([since, until, sorted({c.upper() for c in currencies}), sorted(set(kinds))])
-
-
-def _kept() -> dict[str, Any]:
-    try:
-        found = json.loads((tape_dir() / "plan.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(kept: dict[str, Any]) -> None:
-    path = tape_dir() / "plan.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1))

@@ -1,10 +1,12 @@
-"""`dlt pipeline run --plan`: what a run would take, from a few probes of each stream; loads nothing."""
+"""Plan a run from a few sample pages of each stream, and compare the plan with the run that follows."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from extract.clickhouse.client import shared_client
@@ -13,10 +15,11 @@ from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.streams import Stream
-from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan, save_plan
-from extract.estimate.probes import OnPage, Probed, StreamProbes
+from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan
+from extract.estimate.probes import OnPage, StreamProbes, StreamSample
+from extract.estimate.store import delete_plan, load_plan, save_plan
 from extract.pipeline.load import open_pipeline, source_state, unwrap_dlt_errors
-from extract.pipeline.run import RunOptions, wanted_streams, wanted_time
+from extract.pipeline.run import RunOptions, RunSummary, wanted_streams, wanted_time
 from extract.pipeline.session import run_lock
 from extract.process import gc_frozen
 from extract.source.source import require_same_exchange
@@ -25,9 +28,9 @@ from extract.times import iso
 
 
 def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None) -> Plan:
-    """Asks the exchange and keeps the plan until a run of the same question. Raises what `pipeline.run` raises.
+    """Plan a run of `options` from sample pages, and save the plan for that run. Loads no trades.
 
-    `on_page` is shown the trades of each probe, in PAGE_SCHEMA.
+    `on_page` receives the trades of each sample page, in PAGE_SCHEMA. Raises what `pipeline.run` raises.
     """
     settings = clickhouse_settings()
     config = deribit_config()
@@ -37,12 +40,46 @@ def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None)
         with unwrap_dlt_errors():
             pipeline.sync_destination()
         plan = _Planner(client, config, options, settings, source_state(pipeline), on_page).plan()
-    save_plan(plan, options.plan_key)
+    save_plan(plan, plan_key(options))
     return plan
 
 
+@dataclass(frozen=True)
+class PlanComparison:
+    """A plan and what its run took, where the summary does not have it: `disk_bytes` added to deribit_raw.trades."""
+
+    plan: Plan
+    disk_bytes: int
+
+
+def run_and_compare(
+    options: RunOptions, run: Callable[[], RunSummary]
+) -> tuple[RunSummary, PlanComparison | None]:
+    """Call `run`, which has to run `options`; the comparison is None without a saved plan, or if the run was stopped.
+
+    A plan is deleted once its run is complete. An interrupted run leaves it, marked as partially run.
+    """
+    key = plan_key(options)
+    plan = load_plan(key)
+    if plan is None:
+        return run(), None
+    bytes_before = disk_use(clickhouse_settings()).bytes
+    save_plan(replace(plan, partially_run=True), key)
+    summary = run()
+    if not summary.is_complete:
+        return summary, None
+    delete_plan(key)
+    return summary, PlanComparison(plan, max(0, disk_use(clickhouse_settings()).bytes - bytes_before))
+
+
+def plan_key(options: RunOptions) -> str:
+    """Key of a saved plan: the same for options that select the same trades."""
+    currencies = sorted({currency.upper() for currency in options.currencies})
+    return json.dumps([options.since, options.until, currencies, sorted(set(options.kinds))])
+
+
 class _Planner:
-    """Probes stream by stream, and what comes on top of the streams."""
+    """Samples each stream, then adds what a run requests besides trades."""
 
     def __init__(
         self,
@@ -66,84 +103,74 @@ class _Planner:
         now_ms = self._client.now_ms()
         streams = wanted_streams(self._client, self._config, self._options)
         since_ms, until_ms = wanted_time(self._options, now_ms)
-        before = self._client.stats.requests
-        probed = [self._probe(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
-        listed = self._listed_bytes(streams)
-        asked = self._client.stats.requests - before
+        requests_before = self._client.stats.requests
+        samples = [self._sample(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
+        list_bytes = self._live_list_bytes(streams)
+        sample_requests = self._client.stats.requests - requests_before
         disk = disk_use(self._settings)
-        per_trade = disk.bytes / disk.rows if disk.rows else DISK_BYTES_PER_TRADE
-        trades = sum(each.plan.trades for each in probed)
+        trades = sum(each.plan.trades for each in samples)
         windows = max(1, math.ceil(trades / self._config.window_trades))
-        requests = sum(each.plan.requests for each in probed)
-        requests += self._overhead(streams, windows, is_open=until_ms is None)
+        requests = sum(each.plan.requests for each in samples)
+        requests += self._other_requests(streams, windows, is_open=until_ms is None)
+        planned_at = iso(now_ms // 1000 * 1000)
         return Plan(
-            streams=[each.plan for each in probed],
+            streams=[each.plan for each in samples],
             trades=trades,
             requests=requests,
             seconds=requests / self._config.requests_per_second,
-            wire_bytes=sum(each.plan.bytes for each in probed) + listed * windows,
-            disk_bytes=round(trades * per_trade),
-            planned_at=iso(now_ms // 1000 * 1000),
+            wire_bytes=sum(each.plan.bytes for each in samples) + list_bytes * windows,
+            disk_bytes=round(trades * (disk.bytes / disk.rows if disk.rows else DISK_BYTES_PER_TRADE)),
+            planned_at=planned_at,
             inputs=[
-                f"Asked at {iso(now_ms // 1000 * 1000)} in {asked:,} requests and "
-                f"{time.monotonic() - started_s:.1f} s.",
-                "Counted where a page holds all, else reckoned by trade_seq; where that is rough, by density.",
-                *self._inputs(probed, disk),
-                *self._left_out(streams),
+                f"Sampled at {planned_at} with {sample_requests:,} requests in {time.monotonic() - started_s:.1f} s.",
+                "Trades are counted where one page holds all, else estimated from trade_seq, or from density (rough).",
+                *self._inputs(samples, disk, streams),
             ],
         )
 
-    def _probe(self, stream: Stream, since_ms: int | None, until_ms: int, now_ms: int) -> Probed:
-        kept = self._resources.get("trades", {}).get(str(stream), {})
-        state = StreamState.from_json(kept)
+    def _sample(self, stream: Stream, since_ms: int | None, until_ms: int, now_ms: int) -> StreamSample:
+        state = StreamState.from_json(self._resources.get("trades", {}).get(str(stream), {}))
         spans = state.wanted(since_ms, until_ms)
         known = sum(
-            span.start_ms <= seen.at_ms <= span.end_ms for seen in state.recent.values() for span in spans
+            span.start_ms <= trade.at_ms <= span.end_ms for trade in state.recent.values() for span in spans
         )
         return StreamProbes(self._client, stream, spans, now_ms, known, self._on_page).run()
 
-    def _listed_bytes(self, streams: Sequence[Stream]) -> int:
+    def _live_list_bytes(self, streams: Sequence[Stream]) -> int:
         """Bytes of the lists of live instruments, which each window reads."""
         before = self._client.stats.bytes
         for currency in dict.fromkeys(stream.currency for stream in streams):
             self._client.result(self._client.live, "get_instruments", {"currency": currency})
         return self._client.stats.bytes - before
 
-    def _overhead(self, streams: Sequence[Stream], windows: int, *, is_open: bool) -> int:
-        """Requests beside those for trades: clock, currencies, instruments, and what each further window reads again."""
+    def _other_requests(self, streams: Sequence[Stream], windows: int, *, is_open: bool) -> int:
+        """Requests for the time, currencies, instruments, and for what each further window reads a second time."""
         currencies = {stream.currency for stream in streams}
-        expired = self._unlisted(streams)
-        again = 1 + (len(streams) / 2 if is_open else 0)  # a probe, and the newest minute of what is done
-        return 2 + len(expired) + windows * (1 + len(currencies)) + round((windows - 1) * again)
+        reread = 1 + (
+            len(streams) / 2 if is_open else 0
+        )  # a probe, and the newest minute of finished streams
+        per_window = windows * (1 + len(currencies))
+        return 2 + len(self._unlisted(streams)) + per_window + round((windows - 1) * reread)
 
     def _unlisted(self, streams: Sequence[Stream]) -> set[str]:
-        """Currencies whose expired instruments the run will read."""
+        """Currencies whose expired instruments have not been listed by any run."""
         known = self._resources.get("instruments", {}).get("known", {})
         return {stream.currency for stream in streams if str(stream) not in known}
 
-    def _left_out(self, streams: Sequence[Stream]) -> list[str]:
-        """Known only once they have been read, which is too much for a plan."""
-        unlisted = sorted(self._unlisted(streams))
-        names = ", ".join(unlisted)
-        return (
-            [f"The lists of expired instruments of {names}, read once, come on top of the wire."]
-            if unlisted
-            else []
-        )
-
-    def _inputs(self, probed: Sequence[Probed], disk: DiskUse) -> list[str]:
-        rows, size = sum(each.rows for each in probed), sum(each.bytes for each in probed)
-        found = [f"Rate limit: {self._config.requests_per_second:g} requests a second, of [sources.deribit]."]
+    def _inputs(
+        self, samples: Sequence[StreamSample], disk: DiskUse, streams: Sequence[Stream]
+    ) -> Iterator[str]:
+        """One sentence for each figure that the plan is based on."""
+        rows, size = sum(each.rows for each in samples), sum(each.bytes for each in samples)
+        yield f"Rate limit: {self._config.requests_per_second:g} requests a second, of [sources.deribit]."
         if rows:
-            found.append(
-                f"Over the wire: {size / rows:,.0f} bytes a trade, measured on {rows:,} of the probes."
-            )
+            yield f"Over the wire: {size / rows:,.0f} bytes a trade, measured on {rows:,} sampled trades."
         if disk.rows:
-            found.append(
-                f"On disk: {disk.bytes / disk.rows:,.1f} bytes a trade, of {disk.rows:,} in deribit_raw.trades."
-            )
+            per_trade = disk.bytes / disk.rows
+            yield f"On disk: {per_trade:,.1f} bytes a trade, of {disk.rows:,} in deribit_raw.trades."
         else:
-            found.append(
-                f"On disk: {DISK_BYTES_PER_TRADE:g} bytes a trade, a default: none are loaded that could be measured."
+            yield (
+                f"On disk: {DISK_BYTES_PER_TRADE:g} bytes a trade, a default, because no trades are loaded to measure."
             )
-        return found
+        if unlisted := sorted(self._unlisted(streams)):
+            yield f"Not included: the lists of expired instruments of {', '.join(unlisted)}, which the run reads once."

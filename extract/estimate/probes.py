@@ -1,4 +1,4 @@
-"""Probes of one stream: a few small pages spread over the time that is wanted, and what the run will take of it."""
+"""Sample a few small pages of a stream, spread over the time to load, and estimate what a run would take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extract.deribit.decode import decode_page
 from extract.deribit.schema import TradePage, times_ms
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.estimate.estimator import (
-    REQUESTS_AN_ABSENT_HEAD,
+    REQUESTS_PER_ABSENT_HEAD,
     Page,
     SampledTrade,
     StreamPlan,
@@ -25,8 +25,8 @@ from extract.sweep.state import Span
 from extract.sweep.stream_window import LIVE_SPAN_MS
 from extract.sweep.time_pager import UnreadablePageError, id_parts
 
-MOST_PROBES = 12
-"""Requests that a stream may cost."""
+MAX_PROBES = 12
+"""Requests per stream."""
 PROBE_ROWS = 1_000
 
 OnPage = Callable[[Stream, pa.Table], None]
@@ -35,8 +35,8 @@ _BY_TIME = "get_last_trades_by_currency_and_time"
 
 
 @dataclass
-class Probed:
-    """What the probes of a stream came to, beside its plan."""
+class StreamSample:
+    """The plan of one stream, with the number and bytes of the sampled trades that it is based on."""
 
     plan: StreamPlan
     rows: int = 0
@@ -45,10 +45,10 @@ class Probed:
 
 @dataclass
 class StreamProbes:
-    """Asks about `spans` of one stream, ascending and apart: what no run has covered yet.
+    """Samples `spans` of one stream: the time that no run has covered yet, ascending and not overlapping.
 
-    `known`: trades of them that are loaded already, because the newest minute is read twice.
-    `on_page` is shown the trades of each probe, in PAGE_SCHEMA.
+    `known`: number of their trades that are loaded already, because the newest minute is read twice.
+    `on_page` receives the trades of each page, in PAGE_SCHEMA.
     """
 
     client: DeribitClient
@@ -61,27 +61,27 @@ class StreamProbes:
     bytes: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
 
-    def run(self) -> Probed:
-        """A page from the beginning of each span; where that is not all, its end and points between."""
+    def run(self) -> StreamSample:
+        """Request a page at the start of each span; if it does not hold all trades, also at its end and in between."""
         trades = requests = 0
-        most = max(1, MOST_PROBES // max(1, len(self.spans)))
-        is_exact, is_rough = True, False
+        max_pages = max(1, MAX_PROBES // max(1, len(self.spans)))
+        is_counted, is_rough = True, False
         for span in self.spans:
-            pages, is_whole = self._pages(span, most)
-            is_exact &= is_whole
+            pages, is_whole = self._pages(span, max_pages)
+            is_counted &= is_whole
             from_the_beginning = span.start_ms <= EPOCH_MS
-            found, rough = estimate_trades(pages, from_the_beginning=from_the_beginning)
-            is_rough |= rough
+            count = estimate_trades(pages, from_the_beginning=from_the_beginning)
+            is_rough |= count.is_rough
             heads = count_missing_heads(pages[0]) if from_the_beginning else 0
-            trades += found
-            requests += self._requests(span, found, pages[-1]) + heads * REQUESTS_AN_ABSENT_HEAD
-        how = "counted" if is_exact else f"{self.probes} probes{', rough' * is_rough}"
+            trades += count.trades
+            requests += self._requests(span, count.trades, pages[-1]) + heads * REQUESTS_PER_ABSENT_HEAD
+        how = "counted" if is_counted else f"{self.probes} probes{', rough' * is_rough}"
         bytes_ = round(trades * self.bytes / self.rows) if self.rows else 0
-        fresh = max(0, trades - self.known)
-        return Probed(StreamPlan(self.stream, fresh, requests, bytes_, how), self.rows, self.bytes)
+        plan = StreamPlan(self.stream, max(0, trades - self.known), requests, bytes_, how)
+        return StreamSample(plan, self.rows, self.bytes)
 
     def _requests(self, span: Span, trades: int, newest: Page) -> int:
-        """By host: history up to the newest minutes, live from there on."""
+        """Requests to the history host up to the newest minutes, and to the live host for those."""
         live_from_ms = max(span.start_ms, self.now_ms - LIVE_SPAN_MS)
         if span.end_ms < live_from_ms:
             return pages_for(trades, self.client.page_size(self.client.history))
@@ -91,18 +91,18 @@ class StreamProbes:
             requests += pages_for(trades - live, self.client.page_size(self.client.history))
         return requests
 
-    def _pages(self, span: Span, most: int) -> tuple[list[Page], bool]:
-        """Pages in the order of time, the first from the beginning of trading; whether they hold all there is."""
+    def _pages(self, span: Span, max_pages: int) -> tuple[list[Page], bool]:
+        """(pages in the order of time, the first from the start of trading; whether they hold every trade)."""
         history = self.client.history
         before = self.client.stats.bytes
         page = self.client.trades(history, _BY_TIME, self._params(span, "asc"))
-        first = self._marks(page, span, before)
-        if page.rows < page.count or most < 2 or not first:
+        first = self._sampled_trades(page, span, before)
+        if page.rows < page.count or max_pages < 2 or not first:
             return [first], page.rows < page.count
         pages = [first]
         newest = self._probe(span, "desc")
-        for start_ms in _between(first[-1].at_ms, newest[0].at_ms if newest else span.end_ms, most - 2):
-            if start_ms > pages[-1][-1].at_ms:  # else the page before reached so far already
+        for start_ms in _between(first[-1].at_ms, newest[0].at_ms if newest else span.end_ms, max_pages - 2):
+            if start_ms > pages[-1][-1].at_ms:  # otherwise the previous page reached this far
                 pages += [page for page in [self._probe(Span(start_ms, span.end_ms), "asc")] if page]
         return [*pages, newest], False
 
@@ -110,7 +110,7 @@ class StreamProbes:
         client, before = self.client, self.client.stats.bytes
         count = min(PROBE_ROWS, LIVE_PAGE_SIZE, client.page_size(client.history))
         params = {**self._params(span, sorting), "count": count}
-        return self._marks(client.call(client.history, _BY_TIME, params, decode_page), span, before)
+        return self._sampled_trades(client.call(client.history, _BY_TIME, params, decode_page), span, before)
 
     def _params(self, span: Span, sorting: str) -> dict[str, str | int]:
         return {
@@ -121,7 +121,7 @@ class StreamProbes:
             "end_timestamp": span.end_ms,
         }
 
-    def _marks(self, page: TradePage, span: Span, bytes_before: int) -> Page:
+    def _sampled_trades(self, page: TradePage, span: Span, bytes_before: int) -> Page:
         self.probes += 1
         self.rows += page.rows
         self.bytes += self.client.stats.bytes - bytes_before
@@ -130,18 +130,18 @@ class StreamProbes:
         names, seqs, ids = (
             table.column(name).to_pylist() for name in ("instrument_name", "trade_seq", "trade_id")
         )
-        marks = map(SampledTrade, times_ms(table).tolist(), names, seqs, _numbers(ids))
-        return sorted(mark for mark in marks if span.start_ms <= mark.at_ms <= span.end_ms)
+        trades = map(SampledTrade, times_ms(table).tolist(), names, seqs, _numbers(ids))
+        return sorted(trade for trade in trades if span.start_ms <= trade.at_ms <= span.end_ms)
 
 
 def _between(start_ms: int, end_ms: int, count: int) -> Iterator[int]:
-    """`count` points that cut the time into equal parts, each in the middle of its part."""
+    """Midpoints of `count` equal parts of the time."""
     for number in range(count):
         yield start_ms + round((end_ms - start_ms) * (number + 0.5) / count)
 
 
 def _numbers(trade_ids: Sequence[str]) -> list[int]:
-    """The number of each id; zeros where not all are counted by one counter."""
+    """The number in each id; zeros if the ids have different prefixes or no number."""
     try:
         parts = [id_parts(trade_id) for trade_id in trade_ids]
     except UnreadablePageError:

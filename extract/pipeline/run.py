@@ -6,12 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extract.cli.progress import Progress
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.disk import disk_use
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS, DeribitConfig, deribit_config
@@ -19,7 +18,6 @@ from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
 from extract.deribit.transport.workers import Workers
 from extract.errors import UsageError
-from extract.estimate.estimator import Plan, delete_plan, load_plan, plan_key, save_plan
 from extract.pipeline.load import BackgroundLoader, source_state, unwrap_dlt_errors
 from extract.pipeline.session import PipelineSession, open_session, run_lock
 from extract.pipeline.stop import StopSignal
@@ -47,14 +45,10 @@ class RunOptions:
     currencies: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
-    @property
-    def plan_key(self) -> str:
-        return plan_key(self.since, self.until, self.currencies, self.kinds)
-
 
 @dataclass
 class RunSummary:
-    """What a run came to. `trades` counts rows loaded, by stream; `disk_bytes` is told where there was a `plan`.
+    """What a run came to. `trades` counts rows loaded, by stream.
 
     `stopped`: why it ended with more to do; None where all is done.
     """
@@ -71,8 +65,6 @@ class RunSummary:
     retries: int = 0
     wire_bytes: int = 0
     seconds: float = 0.0
-    plan: Plan | None = None
-    disk_bytes: int = 0
     stopped: str | None = None
 
     @property
@@ -117,18 +109,8 @@ def run(
     shared_client(settings)  # a server that is not up is told before anything is fetched
     with run_lock(), gc_frozen(), DeribitClient(config, workers=workers) as client:
         asked = _Asked.of(client, config, options)
-        with open_session(settings, holder) as exclusive:
-            plan = load_plan(options.plan_key)
-            before = disk_use(settings).bytes if plan else 0
-            if plan:
-                save_plan(replace(plan, partially_run=True), options.plan_key)
-            with progress:
-                summary = _run_windows(exclusive, client, config, asked, progress, stop or StopSignal())
-            if plan and summary.is_complete:
-                summary.plan = plan
-                summary.disk_bytes = max(0, disk_use(settings).bytes - before)
-                delete_plan(options.plan_key)
-            return summary
+        with open_session(settings, holder) as exclusive, progress:
+            return _run_windows(exclusive, client, config, asked, progress, stop or StopSignal())
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class RunCommand(SupportsCliCommand):
         workers = _workers_for(args)
         from extract.cli.run_summary import print_plan, print_summary
         from extract.errors import TapeError, UsageError
-        from extract.estimate.plan import make_plan
+        from extract.estimate.plan import make_plan, run_and_compare
         from extract.pipeline.load import PIPELINE_NAME
         from extract.pipeline.run import RunOptions, run
         from extract.pipeline.stop import StopSignal, stop_on_sigterm
@@ -102,7 +102,7 @@ class RunCommand(SupportsCliCommand):
             else:
                 stop = StopSignal(_seconds(args.max_minutes))
                 with stop_on_sigterm(stop):
-                    print_summary(run(options, stop=stop, workers=workers))
+                    print_summary(*run_and_compare(options, lambda: run(options, stop=stop, workers=workers)))
         except TapeError as error:
             # dlt's own handling would add a link to its documentation, which says nothing of ours.
             print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`--plan` tells what a run takes before it runs: trades, requests, bytes over the wire and on disk."""
+"""`--plan` estimates trades, requests, bytes over the wire and bytes on disk before a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.console import Console
 
 from extract.cli.run_summary import print_summary
 from extract.errors import TapeError
-from extract.estimate.estimator import Plan, load_plan
-from extract.estimate.plan import make_plan
+from extract.estimate.estimator import Plan
+from extract.estimate.plan import make_plan, plan_key, run_and_compare
+from extract.estimate.store import load_plan
 from extract.paths import ROOT
 from extract.pipeline.run import RunOptions, run
 from extract.sandbox.server import SandboxExchange
@@ -44,38 +45,39 @@ def point_at(exchange: SandboxExchange, user: pytest.MonkeyPatch) -> None:
 def plan_and_run(tape: Tape, user: pytest.MonkeyPatch, within: float, **options: str) -> Plan:
     with SandboxExchange(tape) as exchange:
         point_at(exchange, user)
-        asked = RunOptions(**options)
-        plan = make_plan(asked)
+        selected = RunOptions(**options)
+        plan = make_plan(selected)
         trades = [r for r in exchange.requests if "start_timestamp" in r.params]
         assert len(trades) <= MOST_A_STREAM * len(plan.streams)
         by_stream = [(r.params["currency"], r.params["kind"]) for r in trades]
         assert max(map(by_stream.count, by_stream)) <= MOST_A_STREAM
-        summary = run(asked)
-    assert summary.plan == plan
+        summary, comparison = run_and_compare(selected, lambda: run(selected))
+    assert comparison is not None
+    assert comparison.plan == plan
     assert plan.trades == pytest.approx(summary.total + summary.repaired, rel=within)
     assert plan.requests == pytest.approx(summary.requests, rel=within)
     assert plan.wire_bytes == pytest.approx(summary.wire_bytes, rel=within)
     return plan
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded tape is not beside the checkout")
-def test_a_plan_of_the_recorded_tape_is_within_a_fifth(user: pytest.MonkeyPatch) -> None:
-    """Unevenly traded options, 70 missing heads: trades, requests and bytes as the run then used them."""
+@pytest.mark.skipif(not RECORDED.exists(), reason="needs the recorded tape")
+def test_plan_of_the_recorded_tape_is_accurate_to_a_fifth(user: pytest.MonkeyPatch) -> None:
+    """Unevenly traded options with 70 missing heads: trades, requests and bytes as in the run."""
     plan = plan_and_run(Tape.load(RECORDED), user, 0.2)
     assert {each.how for each in plan.streams} == {"counted", "12 probes", "5 probes"}
 
 
 @pytest.mark.parametrize("page_size", ["10000", "1000"])
-def test_a_plan_of_a_generated_tape_is_within_a_quarter(user: pytest.MonkeyPatch, page_size: str) -> None:
-    """Counted where a page holds a stream, reckoned where it does not, in one window or in several."""
+def test_plan_of_a_generated_tape_is_accurate_to_a_quarter(user: pytest.MonkeyPatch, page_size: str) -> None:
+    """Streams that fit a page are counted, others estimated; with one window and with several."""
     user.setenv("SOURCES__DERIBIT__PAGE_SIZE", page_size)
     plan_and_run(Tape.generate(seed=7, trades=20_000), user, 0.25)
 
 
-def test_a_plan_loads_nothing_and_asks_for_what_is_not_covered(
+def test_plan_loads_nothing_and_excludes_covered_time(
     user: pytest.MonkeyPatch, small_tape: Tape, clickhouse_client: Client
 ) -> None:
-    """Before a run no table and no state come of it; after the run of one half, the other half is planned."""
+    """It creates no table; after a run of one half, only the other half is planned."""
     middle_ms = small_tape.trades[len(small_tape.trades) // 2]["timestamp"]
     middle = datetime.fromtimestamp(middle_ms / 1000, UTC).isoformat()
     with SandboxExchange(small_tape) as exchange:
@@ -91,53 +93,58 @@ def test_a_plan_loads_nothing_and_asks_for_what_is_not_covered(
         assert any("in deribit_raw.trades" in line for line in rest.inputs)
         run(RunOptions())
         assert make_plan(RunOptions(since="2016-01-01", until=middle)).trades == 0
-        assert make_plan(RunOptions()).trades == 0  # what is read again counts as loaded
+        assert (
+            make_plan(RunOptions()).trades == 0
+        )  # trades of the newest minute are read again, but loaded already
 
 
-def test_a_plan_is_shown_beside_the_fact_once(user: pytest.MonkeyPatch, small_tape: Tape) -> None:
-    """By the run of the same question, not by another; what was run is no plan any more."""
+def test_plan_is_compared_with_the_next_run_of_the_same_options(
+    user: pytest.MonkeyPatch, small_tape: Tape
+) -> None:
+    """A run of other options has no comparison; after the comparison the plan is deleted."""
+    same, other = RunOptions(currencies=("BTC",), kinds=("future", "option")), RunOptions(currencies=("ETH",))
     with SandboxExchange(small_tape) as exchange:
         point_at(exchange, user)
-        asked = RunOptions(currencies=("btc",), kinds=("option", "future"))
-        plan = make_plan(asked)
-        assert run(RunOptions(currencies=("ETH",))).plan is None
-        summary = run(RunOptions(currencies=("BTC",), kinds=("future", "option")))
-        said = StringIO()
-        print_summary(summary, Console(file=said, width=100))
-    table = said.getvalue()[said.getvalue().index("planned ") :].splitlines()
+        plan = make_plan(RunOptions(currencies=("btc",), kinds=("option", "future")))
+        assert run_and_compare(other, lambda: run(other))[1] is None
+        summary, comparison = run_and_compare(same, lambda: run(same))
+        output = StringIO()
+        print_summary(summary, comparison, Console(file=output, width=100))
+    table = output.getvalue()[output.getvalue().index("planned ") :].splitlines()
     assert [line.rsplit(None, 2)[0] for line in table] == [
         f"planned {plan.planned_at}",
         *("trades", "requests", "seconds", "MB over the wire", "MB on disk"),
     ]
     assert len({len(line.rstrip()) for line in table}) == 1
     assert table[1].split() == ["trades", f"{plan.trades:,}", f"{summary.total:,}"]
-    assert summary.disk_bytes > 0
-    assert load_plan(asked.plan_key) is None
+    assert comparison is not None
+    assert comparison.disk_bytes > 0
+    assert load_plan(plan_key(same)) is None
 
 
-def test_a_run_that_was_cut_off_leaves_the_plan_to_the_next_one(
-    user: pytest.MonkeyPatch, small_tape: Tape
-) -> None:
-    """Which then says that its figures are not those of the whole."""
+def test_interrupted_run_leaves_the_plan_to_the_next_run(user: pytest.MonkeyPatch, small_tape: Tape) -> None:
+    """The comparison then states that the figures are of one run only."""
+    options = RunOptions(kinds=("spot",))
     with SandboxExchange(small_tape) as exchange:
         point_at(exchange, user)
-        plan = make_plan(RunOptions(kinds=("spot",)))
+        plan = make_plan(options)
         user.setenv("SOURCES__DERIBIT__HISTORY_URL", f"{exchange.history_url}/nowhere")
         with pytest.raises(TapeError):
-            run(RunOptions(kinds=("spot",)))
+            run_and_compare(options, lambda: run(options))
         point_at(exchange, user)
-        summary = run(RunOptions(kinds=("spot",)))
-        said = StringIO()
-        print_summary(summary, Console(file=said, width=100))
-    assert summary.plan == replace(plan, begun=True)
-    assert "fact, of this run alone" in said.getvalue()
+        summary, comparison = run_and_compare(options, lambda: run(options))
+        output = StringIO()
+        print_summary(summary, comparison, Console(file=output, width=100))
+    assert comparison is not None
+    assert comparison.plan == replace(plan, partially_run=True)
+    assert "of this run alone" in output.getvalue()
 
 
-def test_the_command_prints_each_figure_with_what_it_rests_on(shell: UserShell, small_tape: Tape) -> None:
-    """`dlt pipeline run --plan` tells streams, the whole and the inputs, and ends with 0."""
+def test_plan_command_prints_figures_and_their_inputs(shell: UserShell, small_tape: Tape) -> None:
+    """`dlt pipeline run --plan` prints streams, totals and inputs, and exits with 0."""
     with SandboxExchange(small_tape) as exchange:
-        said = shell.at(exchange).ok("dlt", "pipeline", "run", "--plan", "--currency", "BTC").out
-    assert "1000 requests a second, of [sources.deribit]." in said
-    assert "at the rate limit" in said
-    assert "a default: none are loaded" in said
-    assert "Nothing was loaded" in said
+        output = shell.at(exchange).ok("dlt", "pipeline", "run", "--plan", "--currency", "BTC").out
+    assert "1000 requests a second, of [sources.deribit]." in output
+    assert "at the rate limit" in output
+    assert "a default, because no trades are loaded" in output
+    assert "Nothing was loaded" in output

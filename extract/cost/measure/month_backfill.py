@@ -15,7 +15,7 @@ from extract.cost.plan.plan import RAW_BYTES, SCOPES, remember
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
 from extract.errors import UsageError
-from extract.estimate.plan import make_plan
+from extract.estimate.plan import PlanComparison, make_plan, run_and_compare
 from extract.pipeline.run import RunOptions, RunSummary, run
 
 MONTHS_A_YEAR = 12
@@ -45,10 +45,11 @@ class ResourceUsage:
 
 @dataclass(frozen=True)
 class MonthBackfill:
-    """`summary.plan` is what was planned. `extrapolated` is empty where nothing came that could tell."""
+    """`comparison` has the plan; it is None if the run was stopped. `extrapolated` is empty if no trades were loaded."""
 
     used: ResourceUsage
     summary: RunSummary
+    comparison: PlanComparison | None
     extrapolated: dict[str, Backfill]
 
 
@@ -64,7 +65,7 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
     options = RunOptions(str(first), f"{last}T23:59:59.999Z", currencies, kinds)
     make_plan(options)
     before = _cpu_seconds()
-    summary = run(options)
+    summary, comparison = run_and_compare(options, lambda: run(options))
     used = ResourceUsage(
         month,
         exchange,
@@ -74,12 +75,14 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
         round(summary.seconds, 3),
         round(_cpu_seconds() - before, 3),
         summary.wire_bytes,
-        summary.disk_bytes,
+        comparison.disk_bytes if comparison else 0,
         config.requests_per_second,
     )
     if used.trades:
         remember("backfill", vars(used))
-    return MonthBackfill(used, summary, extrapolate(used, config.page_size) if used.trades else {})
+    return MonthBackfill(
+        used, summary, comparison, extrapolate(used, config.page_size) if used.trades else {}
+    )
 
 
 def _month(text: str, now_ms: int) -> tuple[date, date]:
