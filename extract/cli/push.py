@@ -48,7 +48,7 @@ def show(report: PushReport) -> None:
     differing = [part for part in report.parts if not part.is_equal]
     if differing:
         rows = (
-            (p.label, p.local, p.cloud, p.own, p.lacking, p.changed, p.added, p.restated) for p in differing
+            (p.label, p.local, p.cloud, p.cloud_only, p.lacking, p.changed, p.added, p.restated) for p in differing
         )
         for line in format_table(HEADER, rows):
             click.echo(line)
@@ -62,10 +62,10 @@ def notes(report: PushReport) -> list[str]:
     if report.pushed:
         trades = f"{report.pushed:,} trade{'s' * (report.pushed != 1)}"
         found.append(f"{trades} pushed in {report.seconds:.1f} s ({report.pushed / report.seconds:,.0f}/s).")
-    if report.left_out:
-        months = ", ".join(f"{month // 100}-{month % 100:02}" for month in report.left_out)
+    if report.excluded_months:
+        months = ", ".join(f"{month // 100}-{month % 100:02}" for month in report.excluded_months)
         found.append(f"Left out, since `tape retention` dropped them on one side: {months}.")
-    if own := sum(part.own for part in report.months):
+    if own := sum(part.cloud_only for part in report.months):
         found.append(f"{own:,} trades are of cloud's own runs; they stay, and are no part of the comparison.")
     if report.is_equal:
         months = f"{len(report.months):,} month{'s' * (len(report.months) != 1)}"
@@ -81,7 +81,7 @@ def _differences(report: PushReport) -> list[str]:
     found = [
         f"local and cloud are not equal: {', '.join(part.label for part in differing) or 'load packages'}."
     ]
-    if any(part.lacking for part in differing) or report.hidden:
+    if any(part.lacking for part in differing) or report.unpublished:
         found.append("What cloud lacks, `tape push` copies.")
     if any(part.changed or part.added for part in differing):
         found.append(

@@ -1,16 +1,17 @@
-"""dlt's own tables on cloud: its tables are made as a run makes them, its cursor goes on where both sides end.
+"""dlt's schema and pipeline state on cloud: create the tables as a run does, and merge the states of both databases.
 
-The cursor, which is the state in `_dlt_pipeline_state`, comes last: a run into cloud that finds it finds all that it
-vouches for.
+The state in `_dlt_pipeline_state` is written last, so that a run into cloud that reads it also finds the data that the
+state says is loaded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, cast
 
 from dlt.common import pendulum
+from dlt.common.pipeline import TPipelineState
 from dlt.common.schema import Schema
 from dlt.common.storages.load_package import create_load_id
 from dlt.common.utils import uniq_id
@@ -34,18 +35,18 @@ State = dict[str, Any]
 
 
 def stored_schema(local: ClickHouseSettings) -> Schema:
-    """The newest schema that local's runs have written down."""
+    """The newest schema that a run into local has stored."""
     with unwrap_dlt_errors(), _client(local, Schema(SCHEMA_NAME)) as client:
         stored = client.get_stored_schema(SCHEMA_NAME)
     if stored is None:
         raise CannotTellError(
-            "local has no schema of dlt's yet, so there is nothing to push; run: dlt pipeline run"
+            "local has no dlt schema yet, so there is nothing to push; run: dlt pipeline run"
         )
     return Schema.from_stored_schema(json.loads(stored.schema))
 
 
-def make_tables(cloud: ClickHouseSettings, schema: Schema, tables: Iterable[str]) -> None:
-    """Database and tables on cloud as the destination makes them for a run, where they are not there yet."""
+def create_tables(cloud: ClickHouseSettings, schema: Schema, tables: Iterable[str]) -> None:
+    """Create the missing ones of `tables`, and the database, on cloud as the destination does for a run."""
     with unwrap_dlt_errors(), _client(cloud, schema) as client:
         client.initialize_storage()
         client.update_stored_schema(
@@ -55,81 +56,73 @@ def make_tables(cloud: ClickHouseSettings, schema: Schema, tables: Iterable[str]
 
 def _client(settings: ClickHouseSettings, schema: Schema) -> TapeClickHouseClient:
     destination = tape_clickhouse(settings)
-    return destination.client(schema, destination.spec()._bind_dataset_name(RAW_DATABASE))
+    client = destination.client(schema, destination.spec()._bind_dataset_name(RAW_DATABASE))
+    return cast(TapeClickHouseClient, client)
 
 
 def newest_state(
-    side: PushDatabase, among: Collection[str] | None = None, but: Collection[str] = ()
+    database: PushDatabase, among: Collection[str] | None = None, excluding: Collection[str] = ()
 ) -> State | None:
-    """The state that a run would go on from, of finished packages `among` these, or of all `but` those."""
+    """The state that a run would resume from, of the finished packages in `among` (None: all) without `excluding`."""
     table = f"{RAW_DATABASE}.{STATE} where pipeline_name = {{pipeline:String}}"
-    listed = f"""
+    sql = f"""
         select toString(_dlt_load_id) as load_id from {table}
             and load_id in (select load_id from {RAW_DATABASE}.{LOADS} where status = 0)
         order by load_id desc"""
-    loads = [load_id for (load_id,) in side.rows(listed, pipeline=PIPELINE_NAME)]
-    newest = next((each for each in loads if (among is None or each in among) and each not in but), None)
+    loads = [load_id for (load_id,) in database.rows(sql, pipeline=PIPELINE_NAME)]
+    newest = next(
+        (load for load in loads if (among is None or load in among) and load not in excluding), None
+    )
     if newest is None:
         return None
-    [(state, *_), *_] = side.rows(
-        f"select state from {table} and _dlt_load_id = {{load_id:String}}",
-        pipeline=PIPELINE_NAME,
-        load_id=newest,
-    )
-    return decompress_state(state)  # type: ignore[return-value]
+    sql = f"select state from {table} and _dlt_load_id = {{load_id:String}}"
+    text = database.rows(sql, pipeline=PIPELINE_NAME, load_id=newest)[0][0]
+    return dict(decompress_state(text))
 
 
-def exchange_of(state: State | None) -> str | None:
-    """Which exchange's trades a state vouches for."""
+def exchange_name(state: State | None) -> str | None:
+    """The exchange whose trades a state covers."""
     return _source(state).get("exchange") if state else None
 
 
 def merge_states(one: State, other: State) -> State:
-    """What two pipelines know together: time covered by either, instruments known to either."""
+    """The union of two pipelines' states: time covered by either, instruments known to either."""
     resources: dict[str, Any] = {}
-    sides = [_source(each).get("resources", {}) for each in (one, other)]
+    sides = [_source(state).get("resources", {}) for state in (one, other)]
     for name in sorted(sides[0].keys() | sides[1].keys()):
-        ours, theirs = (side.get(name, {}) for side in sides)
-        resources[name] = {**ours, **theirs}
+        first, second = (side.get(name, {}) for side in sides)
+        resources[name] = {**first, **second}
         if name == "trades":
             resources[name] = {
-                stream: StreamState.from_json(ours.get(stream, {}))
-                .united(StreamState.from_json(theirs.get(stream, {})))
+                stream: StreamState.from_json(first.get(stream, {}))
+                .united(StreamState.from_json(second.get(stream, {})))
                 .to_json()
-                for stream in sorted(ours.keys() | theirs.keys())
+                for stream in sorted(first.keys() | second.keys())
             }
         if name == "instruments":
-            known = united_known(ours.get("known", {}), theirs.get("known", {}))
+            known = united_known(first.get("known", {}), second.get("known", {}))
             resources[name]["known"] = dict(sorted(known.items()))
     source = {**_source(one), **_source(other), "resources": resources}
-    newer = max(one, other, key=lambda each: each["_state_version"])
+    newer = max(one, other, key=lambda state: state["_state_version"])
     return {**newer, "sources": {**newer["sources"], SCHEMA_NAME: source}}
 
 
 def write_state(cloud: PushDatabase, state: State, schema: Schema) -> None:
-    """As a load package of its own, the newest of all, with nothing in it but the state."""
-    state = {**state, "_local": {}}
-    bump_pipeline_state_version_if_modified(state)  # type: ignore[arg-type]
+    """Write the state as a load package that is newer than all others and has no data."""
+    versioned = cast(TPipelineState, {**state, "_local": {}})
+    bump_pipeline_state_version_if_modified(versioned)
     load_id = create_load_id()
-    doc = {**state_doc(state, load_id), "_dlt_id": uniq_id(10)}  # type: ignore[arg-type]
-    _insert(cloud, STATE, doc)
-    now = pendulum.now("UTC")
-    _insert(
-        cloud,
-        LOADS,
-        {
-            "load_id": load_id,
-            "schema_name": schema.name,
-            "status": 0,
-            "inserted_at": now,
-            "schema_version_hash": schema.version_hash,
-        },
-    )
-
-
-def _insert(side: PushDatabase, table: str, row: dict[str, Any]) -> None:
-    side.insert(table, row, token=f"push/{table}/{row.get('_dlt_load_id') or row['load_id']}")
+    document = {**state_doc(versioned, load_id), "_dlt_id": uniq_id(10)}
+    load = {
+        "load_id": load_id,
+        "schema_name": schema.name,
+        "status": 0,
+        "inserted_at": pendulum.now("UTC"),
+        "schema_version_hash": schema.version_hash,
+    }
+    for table, row in ((STATE, document), (LOADS, load)):
+        cloud.insert(table, row, token=f"push/{table}/{load_id}")
 
 
 def _source(state: State) -> dict[str, Any]:
-    return state.get("sources", {}).get(SCHEMA_NAME, {})
+    return cast(dict[str, Any], state.get("sources", {}).get(SCHEMA_NAME, {}))

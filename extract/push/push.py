@@ -1,68 +1,69 @@
-"""One push: months by the largest gap, packages that are whole, the cursor last; each part proven when it is there."""
+"""Push of the local database to cloud: the months that lack most first, complete packages, the state last."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from extract.cli.progress_bar import ProgressBar
-from extract.clickhouse.client import Database
 from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.errors import CannotTellError, ProofError, UsageError
+from extract.listener import Listener, SilentListener
 from extract.pipeline.session import default_holder_id, run_lock
 from extract.push import dlt_state
-from extract.push.database import PushDatabase
+from extract.push.database import RETRIES, TRADES, PushDatabase, RawTable
 from extract.push.partitions import (
     CHUNK_LOADS,
     CHUNK_ROWS,
     LOADS,
-    NOT_PUSHED,
+    PUSHED,
     STATE,
-    TRADES,
-    Part,
-    RawTable,
+    Partition,
     dropped_months,
     finished_loads,
-    require_same,
+    format_month,
+    require_same_columns,
     rows_by_month,
 )
-from extract.push.reconcile import PartResult, Reconciler, digest
+from extract.push.reconcile import PartitionResult, Reconciler, digest
+from extract.retry import Retrier
 from extract.source.tables import PUSHES
 
 Months = dict[int, dict[str, int]]
-"""Rows by month and load package."""
+"""Number of trades by month and load package."""
 
 
 @dataclass
 class PushReport:
-    """What a push came to. `parts` in the order in which they were proven; `excluded_months`: months dropped by retention.
+    """Result of a push. `parts` in the order in which they were compared.
 
-    `unpublished`: packages that local has finished and cloud does not list as finished.
+    `excluded_months`: months that retention has dropped on one side. `packages`: those that local has finished, of
+    which cloud does not list `unpublished` as finished.
     """
 
-    parts: list[PartResult] = field(default_factory=list)
+    parts: list[PartitionResult] = field(default_factory=list)
     excluded_months: list[int] = field(default_factory=list)
     packages: int = 0
     unpublished: int = 0
     seconds: float = 0.0
 
     @property
+    def months(self) -> list[PartitionResult]:
+        return [part for part in self.parts if part.is_month]
+
+    @property
     def trades(self) -> int:
-        return sum(part.local for part in self.months)
+        return sum(month.local for month in self.months)
 
     @property
     def pushed(self) -> int:
-        return sum(part.pushed for part in self.months)
-
-    @property
-    def months(self) -> list[PartResult]:
-        return [part for part in self.parts if part.label[0].isdigit()]
+        """Trades that were copied."""
+        return sum(month.pushed for month in self.months)
 
     @property
     def is_equal(self) -> bool:
@@ -75,49 +76,60 @@ class PushReport:
             "pushed": self.pushed,
             "packages": self.packages,
             "packages_not_visible": self.unpublished,
-            "left_out": [f"{month // 100}-{month % 100:02}" for month in self.excluded_months],
+            "left_out": [format_month(month) for month in self.excluded_months],
             "seconds": round(self.seconds, 3),
             "partitions": [part.to_json() for part in self.parts],
         }
 
 
-def push(*, verify: bool = False, tally: ProgressBar | None = None) -> PushReport:
-    """Copies what local has and cloud lacks and proves each part; with `verify` only proves.
+def push(
+    *,
+    verify: bool = False,
+    listener: Listener | None = None,
+    retrier: Retrier | None = None,
+    open_lease: Callable[..., Lease] = Lease,
+    chunk_rows: int = CHUNK_ROWS,
+) -> PushReport:
+    """Copy what local has and cloud lacks and compare each partition; with `verify` only compare.
 
-    Raises UsageError where cloud is not configured or holds another exchange's trades, CannotTellError where local has
-    nothing, ProofError where the tables are not the same, OutsideError when a part outside failed: what was pushed
-    until then stays, and the next push goes on from there.
+    `listener` receives the number of trades. Raises UsageError if cloud is not configured or holds trades of another
+    exchange, CannotTellError if local has nothing, ProofError if the tables have different columns, OutsideError if a
+    database fails: what was pushed by then stays, and the next push resumes.
     """
     started_s = time.monotonic()
     cloud_settings, local_settings = clickhouse_settings("cloud"), clickhouse_settings("local")
-    with run_lock(), tally or ProgressBar() as tally:
-        local, cloud = PushDatabase(local_settings), PushDatabase(cloud_settings)
-        with ExitStack() as stack:
-            if not verify:
-                # A run into cloud, or a push from another machine, would move the cursor meanwhile.
-                lease = cloud.with_retries(
-                    lambda: stack.enter_context(
-                        Lease(Database(cloud.client, cloud_settings), default_holder_id())
-                    )
-                )
-            report = _Push(local, cloud, tally, None if verify else lease).run()
+    retrier = retrier or Retrier(RETRIES)
+    with run_lock(), ExitStack() as stack:
+        local, cloud = PushDatabase(local_settings, retrier), PushDatabase(cloud_settings, retrier)
+        lease = None
+        if not verify:
+            # A run into cloud, or a push from another machine, would move the cursor meanwhile.
+            holder = default_holder_id()
+            lease = cloud.retry(lambda: stack.enter_context(open_lease(cloud.connection, holder)))
+        report = _Push(local, cloud, listener or SilentListener(), lease, chunk_rows).run()
     report.seconds = time.monotonic() - started_s
     return report
 
 
 class _Push:
-    """`lease` on cloud is held for as long as anything is written there; without one nothing is."""
+    """One push. The lease on cloud is held as long as anything is written there; without a lease nothing is."""
 
     def __init__(
-        self, local: PushDatabase, cloud: PushDatabase, tally: ProgressBar, lease: Lease | None
+        self,
+        local: PushDatabase,
+        cloud: PushDatabase,
+        listener: Listener,
+        lease: Lease | None,
+        chunk_rows: int,
     ) -> None:
-        self.local, self.cloud, self.tally, self.lease = local, cloud, tally, lease
+        self.local, self.cloud, self.listener, self.lease = local, cloud, listener, lease
+        self.chunk_rows = chunk_rows
         self.copies = lease is not None
         self.report = PushReport()
         self.loads: set[str] = set()
-        self.visible: set[str] = set()
-        # Months in which each package that is not visible on cloud yet has still to arrive.
-        self.waiting: dict[str, set[int]] = {}
+        self.published: set[str] = set()
+        # The months in which the rows of a package that is not published yet have still to be copied.
+        self.pending: dict[str, set[int]] = {}
 
     def run(self) -> PushReport:
         if TRADES not in self.local.tables or not (loads := finished_loads(self.local)):
@@ -125,69 +137,73 @@ class _Push:
         self.loads = loads
         self._prepare_cloud()
         listed = finished_loads(self.cloud)
-        here = {month: _only(rows, loads) for month, rows in rows_by_month(self.local).items()}
-        there = rows_by_month(self.cloud)
-        self._refuse_another_exchange(there, listed)
-        excluded_months = (dropped_months(self.local) | dropped_months(self.cloud)) & (
-            here.keys() | there.keys()
-        )
-        self.report.excluded_months = sorted(excluded_months)
-        self.visible = loads & listed
-        self.waiting = {
-            load: {m for m in here if load in here[m]} - excluded_months for load in loads - self.visible
+        here = {
+            month: {load: count for load, count in rows.items() if load in loads}
+            for month, rows in rows_by_month(self.local).items()
         }
-        self.settling = Reconciler(
-            self.local, self.cloud, loads, listed - loads, copies=self.copies, on_rows=self.tally.add
+        there = rows_by_month(self.cloud)
+        self._require_same_exchange(there, listed)
+        months = here.keys() | there.keys()
+        excluded = (dropped_months(self.local) | dropped_months(self.cloud)) & months
+        self.report.excluded_months = sorted(excluded)
+        self.published = loads & listed
+        self.pending = {
+            load: {month for month in here if load in here[month]} - excluded for load in loads - listed
+        }
+        self.reconciler = Reconciler(
+            self.local, self.cloud, loads, listed - loads, copies=self.copies, on_rows=self.listener.advance
         )
-        self._settle_all(here, there, (here.keys() | there.keys()) - excluded_months)
-        self.report.packages, self.report.unpublished = len(loads), len(loads - self.visible)
+        self._reconcile_all(here, there, months - excluded)
+        self.report.packages, self.report.unpublished = len(loads), len(loads - self.published)
         return self.report
 
-    def _settle_all(self, here: Months, there: Months, months: Collection[int]) -> None:
-        gaps = {month: _gap(here.get(month, {}), there.get(month, {})) for month in months}
-        held = sum(sum(here[month].values()) for month in months if month in here)
-        self.tally.start(sum(gaps.values()) if self.copies else held, "trades")
+    def _reconcile_all(self, here: Months, there: Months, months: Collection[int]) -> None:
+        lacking = {month: _count_lacking(here.get(month, {}), there.get(month, {})) for month in months}
+        total = sum(sum(here[month].values()) for month in months if month in here)
+        self.listener.start(sum(lacking.values()) if self.copies else total, "trades")
         self._publish()
-        for month in sorted(gaps, key=lambda month: (-gaps[month], month)):
-            self._month(month, here.get(month, {}))
+        for month in sorted(lacking, key=lambda month: (-lacking[month], month)):
+            self._reconcile_month(month, here.get(month, {}))
         for table in self._small_tables():
-            self.report.parts.append(self.settling.reconcile(Part(table, None, {})))
+            self.report.parts.append(self.reconciler.reconcile(Partition(table)))
         self._move_cursor()
 
     def _small_tables(self) -> list[RawTable]:
-        """All that is pushed beside trades and cursor."""
-        return [t for name, t in self.local.tables.items() if name not in {*NOT_PUSHED, TRADES, STATE}]
+        """Tables besides the trades and the state."""
+        names = PUSHED - {TRADES, STATE}
+        return [table for name, table in self.local.tables.items() if name in names]
 
     def _prepare_cloud(self) -> None:
         if self.copies:
             self.schema = dlt_state.stored_schema(self.local.settings)
-            dlt_state.make_tables(self.cloud.settings, self.schema, self.local.tables)
+            dlt_state.create_tables(self.cloud.settings, self.schema, self.local.tables)
             self.cloud.refresh()
-            self.cloud.wait_for_earlier_writes()
+            self.cloud.wait_for_earlier_inserts()
         elif not {TRADES, LOADS} <= self.cloud.tables.keys():
             raise ProofError(f"cloud has no {RAW_DATABASE}.{TRADES} yet, so it is not equal; run: tape push")
-        require_same(self.local.tables, self.cloud.tables)
+        require_same_columns(self.local.tables, self.cloud.tables)
 
-    def _refuse_another_exchange(self, there: Months, listed: Collection[str]) -> None:
-        ours, theirs = (
-            dlt_state.exchange_of(dlt_state.newest_state(side) if STATE in side.tables else None)
-            for side in (self.local, self.cloud)
+    def _require_same_exchange(self, there: Months, listed: Collection[str]) -> None:
+        mine, theirs = (
+            dlt_state.exchange_name(dlt_state.newest_state(database) if STATE in database.tables else None)
+            for database in (self.local, self.cloud)
         )
         unknown = {load for rows in there.values() for load in rows} - self.loads - set(listed)
-        if ours != theirs and (theirs or unknown):
+        if mine != theirs and (theirs or unknown):
             raise UsageError(
-                f"cloud holds trades of {theirs or 'a push or run that was never finished'}, and local's, of {ours}, must "
-                "not be mixed with them: name another database by CLICKHOUSE_CLOUD_HOST, or another local one by "
-                "CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+                f"cloud holds trades of {theirs or 'a push or run that was never finished'}, which must not be mixed "
+                f"with those of {mine} in local: name another database by CLICKHOUSE_CLOUD_HOST, or another local one "
+                "by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
             )
 
-    def _month(self, month: int, rows: Mapping[str, int]) -> None:
-        cuts = {load: -(-count // CHUNK_ROWS) for load, count in rows.items() if count > CHUNK_ROWS}
-        result = self.settling.reconcile(Part(self.local.tables[TRADES], month, cuts))
+    def _reconcile_month(self, month: int, rows: Mapping[str, int]) -> None:
+        size = self.chunk_rows
+        buckets = {load: -(-count // size) for load, count in rows.items() if count > size}
+        result = self.reconciler.reconcile(Partition(self.local.tables[TRADES], month, buckets, size))
         self.report.parts.append(result)
         if not self.copies:
-            self.tally.add(result.local)
-        for load, months in self.waiting.items():
+            self.listener.advance(result.local)
+        for load, months in self.pending.items():
             if load not in result.differing_loads:
                 months.discard(month)
         self._publish()
@@ -195,52 +211,53 @@ class _Push:
             record_proof(self.local, self.cloud.name, result)
 
     def _publish(self) -> None:
-        """Lists packages as finished on cloud that have just come to be whole there: first all rows, then that."""
-        ready = {load for load, months in self.waiting.items() if not months}
+        """List the packages on cloud as finished whose trades are complete there, after their rows in other tables."""
+        ready = {load for load, months in self.pending.items() if not months}
         if not self.lease or not ready:
             return
         self.lease.require_held()
         for table in self._small_tables():
-            ready -= self.settling.reconcile(Part(table, None, {}), only=ready).differing_loads
+            ready -= self.reconciler.reconcile(Partition(table), only=ready).differing_loads
+        # The second time without a known token, for packages that were listed before and then deleted by hand.
         for salt in ("", f"/{time.time_ns()}"):
             if missing := ready - finished_loads(self.cloud):
-                self._list(sorted(missing), salt)
-        self.visible |= ready
-        self.waiting = {load: months for load, months in self.waiting.items() if load not in ready}
+                self._list_loads(sorted(missing), salt)
+        self.published |= ready
+        self.pending = {load: months for load, months in self.pending.items() if load not in ready}
 
-    def _list(self, loads: list[str], salt: str) -> None:
-        columns = self.local.tables[LOADS].names
-        source = f"{RAW_DATABASE}.{LOADS} where status = 0 and load_id in {{loads:Array(String)}}"
-        sql = f"select {', '.join(columns)} from {source} limit 1 by load_id"
+    def _list_loads(self, loads: list[str], salt: str) -> None:
+        table = self.local.tables[LOADS]
+        columns = ", ".join(table.column_names)
+        source = f"{table.identifier} where status = 0 and load_id in {{loads:Array(String)}}"
         for first in range(0, len(loads), CHUNK_LOADS):
-            some = loads[first : first + CHUNK_LOADS]
-            block = self.local.read(sql, loads=some)
-            self.cloud.write(LOADS, columns, block, f"push/{LOADS}/{digest(some)}{salt}")
+            chunk = loads[first : first + CHUNK_LOADS]
+            block = self.local.read(f"select {columns} from {source} limit 1 by load_id", loads=chunk)
+            self.cloud.write(table, block, f"push/{LOADS}/{digest(chunk)}{salt}")
 
     def _move_cursor(self) -> None:
-        """The state of each package before which none is lacking; then, beside one of cloud's own, the union of both."""
+        """Copy the states up to the first package that cloud lacks; then merge them with the state of cloud's runs."""
         if STATE not in self.local.tables:
             return
-        whole = set(takewhile(lambda load: load in self.visible, sorted(self.loads)))
-        part = Part(self.local.tables[STATE], None, {})
-        self.report.parts.append(self.settling.reconcile(part, only=whole))
+        complete = set(takewhile(lambda load: load in self.published, sorted(self.loads)))
+        part = Partition(self.local.tables[STATE])
+        self.report.parts.append(self.reconciler.reconcile(part, only=complete))
         if not self.lease:
             return
-        own = dlt_state.newest_state(self.cloud, but=self.loads)
-        ours = dlt_state.newest_state(self.local, among=whole)
+        cloud_only = dlt_state.newest_state(self.cloud, excluding=self.loads)
+        mine = dlt_state.newest_state(self.local, among=complete)
         effective = dlt_state.newest_state(self.cloud)
-        if not (own and ours and effective):
+        if not (cloud_only and mine and effective):
             return
-        both = dlt_state.merge_states(dlt_state.merge_states(effective, ours), own)
-        is_known = both["sources"] == dlt_state.merge_states(effective, effective)["sources"]
-        # A pipeline of cloud's own takes a state for newer by its version alone.
-        if not is_known or effective["_state_version"] < own["_state_version"]:
-            self.lease.require_held()  # a run that took over meanwhile has a newer one
-            dlt_state.write_state(self.cloud, both, self.schema)
+        merged = dlt_state.merge_states(dlt_state.merge_states(effective, mine), cloud_only)
+        is_known = merged["sources"] == dlt_state.merge_states(effective, effective)["sources"]
+        # A pipeline that ran into cloud compares states by their version alone.
+        if not is_known or effective["_state_version"] < cloud_only["_state_version"]:
+            self.lease.require_held()  # another run that has taken over would have a newer state
+            dlt_state.write_state(self.cloud, merged, self.schema)
 
 
-def record_proof(local: PushDatabase, target: str, month: PartResult) -> None:
-    """Writes down in local that a month was proven to be the same in `target`."""
+def record_proof(local: PushDatabase, target: str, month: PartitionResult) -> None:
+    """Record in local that a month was proven to be equal in `target`."""
     local.command(PUSHES.create_sql())
     row = {
         "target": target,
@@ -251,10 +268,6 @@ def record_proof(local: PushDatabase, target: str, month: PartResult) -> None:
     local.insert(PUSHES.name, row, token=f"{PUSHES.name}/{time.time_ns()}")
 
 
-def _only(rows: Mapping[str, int], loads: Collection[str]) -> dict[str, int]:
-    return {load: count for load, count in rows.items() if load in loads}
-
-
-def _gap(here: Mapping[str, int], there: Mapping[str, int]) -> int:
-    """How many rows cloud lacks of a month at least."""
+def _count_lacking(here: Mapping[str, int], there: Mapping[str, int]) -> int:
+    """The least number of rows of a month that cloud lacks."""
     return sum(max(0, count - there.get(load, 0)) for load, count in here.items())

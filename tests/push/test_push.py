@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from extract.push import partitions, push
-from extract.push.database import QUERY_NAME
+from extract.push.database import QUERY_ID_PREFIX
+from extract.push.push import push
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
@@ -162,14 +162,10 @@ def test_rows_that_nobody_finished_are_no_part_of_it(loaded: Both) -> None:
     assert sum(each["added"] for each in parts(loaded, "--verify").values()) == 5
 
 
-def test_a_large_package_goes_in_pieces_each_whole_or_not_at_all(
-    loaded: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A piece is one block of one part; a piece that is there is not sent again."""
-    monkeypatch.setattr(partitions, "CHUNK_ROWS", 10_000)
-    monkeypatch.setattr(push, "CHUNK_ROWS", 10_000)
+def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
+    """Each chunk is one block of one partition; a chunk that has arrived is not sent again."""
     multiply(loaded.local, 68_000, package_rows=65_000, months=1)
-    loaded.tape("push")
+    push(chunk_rows=10_000)
     assert loaded.same("trades")
     inserted = (
         "select rows from system.parts where database = 'deribit_raw' and table = 'trades' and level = 0"
@@ -178,14 +174,14 @@ def test_a_large_package_goes_in_pieces_each_whole_or_not_at_all(
     assert sum(pieces) == 68_000, "each row once, and each insert one part of one month"
     assert 8_000 < max(pieces) < 12_000
     loaded.cloud.command("system flush logs query_log")
-    named = f"select count() from system.query_log where startsWith(query_id, '{QUERY_NAME}')"
+    named = f"select count() from system.query_log where startsWith(query_id, '{QUERY_ID_PREFIX}')"
     assert loaded.cloud.command(named) > 0, "by which the next push sees what is still at work"
     bucket = "_dlt_load_id < '16' and cityHash64(tuple(instrument_name, trade_seq)) % 7 = 3"
     before = loaded.cloud.command(f"select count() from deribit_raw.trades where {bucket}")
     loaded.cloud.command(
         f"alter table deribit_raw.trades delete where {bucket}", settings={"mutations_sync": 2}
     )
-    assert f"{before:,} trades pushed" in loaded.tape("push").out
+    assert push(chunk_rows=10_000).pushed == before
     assert loaded.same("trades")
 
 

@@ -11,18 +11,11 @@ from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import clickhouse_settings
 from extract.pipeline.session import run_lock
-from extract.push import database
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
 
 Listed = Callable[[Tape], SandboxExchange]
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may succeed later is tried again at once."""
-    monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -77,7 +70,7 @@ def test_cloud_s_disk_takes_no_more(loaded: Both) -> None:
     loaded.cloud.command(f"alter table deribit_raw.trades modify setting {setting} = 1000000000000000")
     sentence = said(loaded, 4)
     assert "space" in sentence
-    assert sentence.endswith("What was pushed stays; `tape push` goes on from there.")
+    assert sentence.endswith("What was pushed stays; `tape push` resumes from there.")
     loaded.cloud.command(f"alter table deribit_raw.trades reset setting {setting}")
     assert loaded.tape("push").code == 0
     assert loaded.same("trades")
@@ -106,7 +99,7 @@ def test_trades_of_another_exchange_are_refused(loaded: Both) -> None:
     )
     sentence = said(loaded, 3)
     assert sentence.startswith(
-        "cloud holds trades of www.deribit.com, and local's, of a sandbox on loopback, must"
+        "cloud holds trades of www.deribit.com, which must not be mixed with those of a sandbox on loopback in local"
     )
 
 
@@ -116,5 +109,5 @@ def test_tables_that_differ_are_not_compared(loaded: Both) -> None:
     for words in ((), ("--verify",)):
         assert said(loaded, 1, *words) == (
             "deribit_raw.trades has not the same column price in local and cloud; "
-            "what differs is listed by: tape schema-align"
+            "list the differences with: tape schema-align"
         )

@@ -10,7 +10,9 @@ from functools import partial
 import pytest
 
 from extract.clickhouse.lease import Lease
-from extract.push import dlt_state, push
+from extract.errors import OutsideError
+from extract.push import dlt_state
+from extract.push.push import push
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -131,23 +133,22 @@ def test_a_trade_that_reads_otherwise_in_cloud_s_own_newer_package_is_told(
     assert sum(each["restated"] for each in found["partitions"]) == 3
 
 
-def test_the_cursor_stays_where_another_run_may_have_moved_it(
+def test_state_is_not_written_after_the_lease_is_lost(
     both: Both, exchange: SandboxExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that slept too long before it wrote the state of both does not write it."""
+    """A machine that was suspended before it writes the merged state might overwrite a newer one."""
     both.run("cloud", since=day(3), until=day(2), currencies=("BTC",))
     both.run("local", until=day(4), currencies=("BTC",))
     merge_states = dlt_state.merge_states
     clocks = [time.time]
-    monkeypatch.setattr(push, "Lease", partial(Lease, clock=lambda: clocks[-1]()))
 
-    def too_late(*states: dlt_state.State) -> dlt_state.State:
+    def merge_too_late(*states: dlt_state.State) -> dlt_state.State:
         clocks.append(lambda: 4e9)
         return merge_states(*states)
 
     states = "select count() from deribit_raw._dlt_pipeline_state"
     before = both.cloud.command(states), both.local.command(states)
-    monkeypatch.setattr(dlt_state, "merge_states", too_late)
-    done = both.tape("push")
-    assert (done.code, "lease on the database" in done.err) == (4, True), done.said
+    monkeypatch.setattr(dlt_state, "merge_states", merge_too_late)
+    with pytest.raises(OutsideError, match="lease on the database"):
+        push(open_lease=partial(Lease, clock=lambda: clocks[-1]()))
     assert both.cloud.command(states) == sum(before)

@@ -9,7 +9,6 @@ import pytest
 
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
-from extract.push import database
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
@@ -43,9 +42,7 @@ def test_the_loader_pushes_and_the_reader_proves(
     both: Both,
     as_role: Callable[[str], None],
     listed: Callable[[Tape], SandboxExchange],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
     listed(Tape.generate(seed=6, trades=300, days=2))
     both.run("local", currencies=("BTC",))
     for name in ("reader", "transformer"):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from extract.push import database
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
@@ -15,7 +14,7 @@ from tests.support.bulk_trades import multiply
 from tests.support.edge import SERVER_PASSWORD, Edge
 from tests.support.proxy import Proxy, proxy_to
 
-INSERT = b"INSERT+INTO+deribit_raw.trades"
+INSERT = b"INSERT+INTO+deribit_raw.%60trades%60"
 
 
 @pytest.fixture
@@ -30,7 +29,6 @@ def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(proxy.port))
         monkeypatch.setenv("CLICKHOUSE_CLOUD_USER", edge.clickhouse.user)
         monkeypatch.setenv("CLICKHOUSE_CLOUD_PASSWORD", SERVER_PASSWORD)
-        monkeypatch.setattr(database, "WAITS_S", (0.0, 0.0))
         proxy.marker = INSERT
         yield proxy
 
