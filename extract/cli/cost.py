@@ -1,16 +1,15 @@
-"""`tape cost`: what it did cost, what left, what it will cost."""
+"""`tape cost`: what was charged, what left the clouds, and what a backfill will cost."""
 
 from __future__ import annotations
 
-import importlib
-import json
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from extract.cli.options import Command, days_option, json_option, parsed, scope_options
+from extract.cli.output import Cell, echo, print_json, print_table
 from extract.errors import CannotTellError, UsageError
 from extract.times import parse_day
 
@@ -18,25 +17,26 @@ if TYPE_CHECKING:
     from extract.cost.billing.baseline import Baseline
     from extract.cost.billing.charges import Days
     from extract.cost.billing.egress import Egress
+    from extract.cost.plan.estimate import Estimate
+    from extract.cost.plan.plan import CostPlan
 
 CLOUDS = ("clickhouse", "aws")
+SETTINGS = ("local", "own host", "cloud, on demand", "cloud, always on")
 
 
-class CostGroup(click.Group):
-    """`plan` is a module of its own, imported when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "plan"]
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "plan":
-            return importlib.import_module("extract.cli.cost_plan").plan
-        return super().get_command(ctx, name)
+def _parse_gb(text: str, option: str) -> Decimal:
+    try:
+        gb = Decimal(text)
+    except InvalidOperation:
+        gb = Decimal(-1)
+    if not gb.is_finite() or gb < 0:
+        raise UsageError(f"{option} {text!r} is no number of GB; write it like 50 or 0.5.")
+    return gb
 
 
-@click.group(cls=CostGroup)
+@click.group()
 def cost() -> None:
-    """Show what was charged, what left, and what a backfill or a month of increments will cost.
+    """Show charges and egress of the clouds, and estimate costs.
 
     Bills are read with CLICKHOUSE_CLOUD_ORGANIZATION_ID, CLICKHOUSE_CLOUD_API_KEY_ID and
     CLICKHOUSE_CLOUD_API_KEY_SECRET, and with AWS's own variables. What cannot be read is unknown, never 0.
@@ -45,190 +45,270 @@ def cost() -> None:
     """
 
 
-def bill_options(days: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--days, --until, --cloud and --json."""
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        options = [
-            click.option(
-                "--days",
-                type=click.IntRange(1, 366),
-                default=days,
-                show_default=True,
-                help="So many UTC days.",
-            ),
-            click.option(
-                "--until",
-                metavar="DAY",
-                help="The last day, included; default: yesterday, the last whole one.",
-            ),
-            click.option(
-                "--cloud",
-                "clouds",
-                multiple=True,
-                type=click.Choice(CLOUDS),
-                help="One cloud alone; default: both.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="For machines; amounts are decimal text."),
-        ]
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+def bill_options(command: Command) -> Command:
+    """--until, --cloud and --json."""
+    until = click.option(
+        "--until", callback=parsed(parse_day), metavar="DAY", help="Last day, included; default: yesterday."
+    )
+    cloud = click.option(
+        "--cloud", "clouds", multiple=True, type=click.Choice(CLOUDS), help="One cloud only; default: both."
+    )
+    return until(cloud(json_option(command)))
 
 
 @cost.command()
-@bill_options(30)
+@days_option(30, 366, "Number of UTC days.")
+@bill_options
 @click.option("--by-component", is_flag=True, help="AWS by its tag `component` (increment, backfill).")
 @click.option("--project", is_flag=True, help="Of AWS only what is tagged project=deribit-tape.")
 def baseline(
-    days: int, until: str | None, clouds: tuple[str, ...], as_json: bool, by_component: bool, project: bool
+    days: int, until: date | None, clouds: tuple[str, ...], as_json: bool, by_component: bool, project: bool
 ) -> int:
     """Show what the last days cost in both clouds, by service and kind of charge.
 
-    Each request of AWS Cost Explorer is itself charged, with 0.01 USD; how many there were is said.
+    Each request to AWS Cost Explorer is itself charged, with 0.01 USD; the number of requests is shown.
 
-    Exit code: 0 all of it was read, 2 a cloud's bill is unknown.
+    Exit code: 0 all of it was read, 2 the bill of a cloud is unknown.
 
     Example: tape cost baseline --days 31 --until 2026-10-31
     """
-    from extract.cost.billing.baseline import baseline as baseline_of
+    from extract.cost.billing.baseline import baseline as fetch_baseline
 
-    today = _today()
-    found = baseline_of(
+    today = datetime.now(UTC).date()
+    bill = fetch_baseline(
         _days(days, until, today), clouds or CLOUDS, by_component=by_component, project=project
     )
     if as_json:
-        click.echo(json.dumps(_baseline_json(found, today), indent=1))
+        print_json(
+            {
+                "first_day": bill.days.first,
+                "last_day": bill.days.last,
+                "total_usd": bill.total,
+                "clouds": {cloud: bill.total_of(cloud) for cloud in (*bill.read, *bill.unread)},
+                "lines": bill.lines,
+                "cost_explorer_requests": bill.requests,
+                "notes": bill.notes(today),
+            }
+        )
     else:
-        _show_baseline(found, today)
-    return CannotTellError.exit_code if found.unread else 0
+        _print_baseline(bill, today)
+    return CannotTellError.exit_code if bill.unread else 0
 
 
 @cost.command()
-@click.option("--threshold", required=True, metavar="GB", help="An alarm above so many GB (10^9 bytes).")
-@bill_options(7)
-def egress(threshold: str, days: int, until: str | None, clouds: tuple[str, ...], as_json: bool) -> int:
-    """Hold what left the clouds against a threshold.
+@click.option(
+    "--threshold",
+    required=True,
+    callback=parsed(_parse_gb),
+    metavar="GB",
+    help="Alarm above this number of GB (10^9 bytes).",
+)
+@days_option(7, 366, "Number of UTC days.")
+@bill_options
+def egress(threshold: Decimal, days: int, until: date | None, clouds: tuple[str, ...], as_json: bool) -> int:
+    """Compare the data that left the clouds with a threshold.
 
-    ClickHouse Cloud by what it charged for the internet and other regions, AWS by NetworkOut of its instances.
+    ClickHouse Cloud by its charges for the internet and other regions, AWS by NetworkOut of its instances.
 
     Exit code: 0 at or below the threshold, 1 above it, 2 below it as far as it could be read.
 
     Example: tape cost egress --threshold 50 --days 7
     """
-    from extract.cost.billing.egress import egress as egress_of
+    from extract.cost.billing.egress import egress as fetch_egress
 
-    found = egress_of(_days(days, until, _today()), _gb(threshold), clouds or CLOUDS)
+    usage = fetch_egress(_days(days, until, datetime.now(UTC).date()), threshold, clouds or CLOUDS)
     if as_json:
-        click.echo(json.dumps(_egress_json(found), indent=1))
+        print_json(
+            {
+                "first_day": usage.days.first,
+                "last_day": usage.days.last,
+                "gb": usage.gb,
+                "known_gb": usage.known_gb,
+                "threshold_gb": usage.threshold_gb,
+                "is_over": usage.is_over,
+                "notes": [*usage.notes, *usage.unread],
+            }
+        )
     else:
-        _show_egress(found)
-    return found.exit_code
+        _print_egress(usage)
+    return usage.exit_code
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
+@cost.command()
+@click.option(
+    "--since", metavar="T", help="Sample the exchange for what is missing since T: 2025-01-31, 30d."
+)
+@click.option("--until", metavar="T", help="Up to this time; default: now.")
+@scope_options
+@click.option(
+    "--scope",
+    type=click.Choice(["btc-options", "everything"]),
+    help="Known volumes; no request is sent to the exchange.",
+)
+@click.option(
+    "--trades", type=click.IntRange(1), metavar="N", help="Number of trades; no request is sent either."
+)
+@click.option(
+    "--assume", is_flag=True, help="With --scope or --trades: use assumptions only, not this database."
+)
+@click.option(
+    "--set", "given", metavar="NAME=VALUE", multiple=True, help="Another value for an input; repeatable."
+)
+@json_option
+def plan(
+    since: str | None,
+    until: str | None,
+    currencies: tuple[str, ...],
+    kinds: tuple[str, ...],
+    scope: str | None,
+    trades: int | None,
+    assume: bool,
+    given: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what a backfill, its storage, and a month of increments will take and cost.
+
+    Without --scope and --trades the exchange is sampled, with at most 12 probes for each currency and kind. Figures of
+    this database and of earlier runs are measured; the rest is assumed; each figure shows which. Nothing is loaded.
+
+    Example: tape cost plan --scope btc-options --set idle_minutes=5
+    """
+    from extract.cost.plan.plan import cost_plan
+    from extract.pipeline.run import RunOptions
+
+    if (scope or trades) and (since or until or currencies or kinds):
+        raise UsageError(
+            "--scope and --trades send no request to the exchange: leave out --since, --until, --currency and --kind."
+        )
+    if assume and not (scope or trades):
+        raise UsageError(
+            "--assume sends no request to the exchange: name the volume with --scope or --trades."
+        )
+    options = None if scope or trades else RunOptions(since, until, currencies, kinds)
+    result = cost_plan(options, scope=scope, trades=trades, given=given, assume=assume)
+    if as_json:
+        estimate = result.estimate
+        print_json(
+            {
+                "backfill": {**vars(estimate.backfill), "all_rest_bytes": estimate.backfill.all_rest_bytes},
+                "holding": estimate.holding,
+                "increments": [{**vars(each), "saved": each.saved} for each in estimate.increments],
+                "inputs": result.inputs.used(),
+                "notes": result.notes,
+            }
+        )
+    else:
+        _print_plan(result)
 
 
-def _days(days: int, until: str | None, today: date) -> Days:
+def _days(days: int, until: date | None, today: date) -> Days:
     from extract.cost.billing.charges import Days
 
-    last = parse_day(until, "--until") if until else today - timedelta(1)
+    last = until or today - timedelta(1)
     if last > today:
-        raise UsageError(f"--until {last} is still to come; today is {today} in UTC.")
+        raise UsageError(f"--until {last} is in the future; today is {today} in UTC.")
     return Days(last - timedelta(days - 1), last)
 
 
-def _gb(text: str) -> Decimal:
-    try:
-        gb = Decimal(text)
-    except InvalidOperation:
-        gb = Decimal(-1)
-    if not gb.is_finite() or gb < 0:
-        raise UsageError(f"--threshold {text!r} is no number of GB; write it like 50 or 0.5.")
-    return gb
-
-
-def _show_baseline(found: Baseline, today: date) -> None:
-    from extract.cli.output import format_table
+def _print_baseline(bill: Baseline, today: date) -> None:
     from extract.cost.billing.money import UNKNOWN, usd
 
-    click.echo(f"{found.days}: {len(found.days)} days, UTC")
-    rows: list[tuple[str, str, str, str, str]] = []
-    for cloud in (*found.read, *found.unread):
-        shown = [] if cloud in found.unread else found.shown(cloud)
-        rows += [(*_named(line), usd(cents), usd(line.open_usd)) for line, cents in shown]
-        of_it = (
-            UNKNOWN if cloud in found.unread else usd(sum((each.open_usd for each, _ in shown), Decimal(0)))
-        )
-        rows.append((cloud, "", "all of it", usd(found.total_of(cloud)), of_it))
-    if len(found.read) + len(found.unread) > 1:
-        rows.append(
-            ("both", "", "all of it", usd(found.total), UNKNOWN if found.unread else usd(found.open_usd))
-        )
-    for line in format_table(("cloud", "service", "charge", "USD", "may still change"), rows):
-        click.echo(line)
-    for note in found.notes(today):
-        click.echo(note)
+    echo(f"{bill.days}: {len(bill.days)} days, UTC")
+    rows: list[tuple[Cell, ...]] = []
+    for cloud in (*bill.read, *bill.unread):
+        lines = [] if cloud in bill.unread else bill.shown(cloud)
+        rows += [
+            (line.cloud, line.service, line.kind, usd(cents), usd(line.open_usd)) for line, cents in lines
+        ]
+        open_usd = usd(sum((line.open_usd for line, _ in lines), Decimal(0)))
+        total = usd(bill.total_of(cloud))
+        rows.append((cloud, "", "all of it", total, UNKNOWN if cloud in bill.unread else open_usd))
+    if len(bill.read) + len(bill.unread) > 1:
+        open_usd = UNKNOWN if bill.unread else usd(bill.open_usd)
+        rows.append(("both", "", "all of it", usd(bill.total), open_usd))
+    print_table(("cloud", "service", "charge", "USD", "may still change"), rows)
+    for note in bill.notes(today):
+        echo(note)
 
 
-def _named(line: Any) -> tuple[str, str, str]:
-    return line.cloud, line.service, line.kind
-
-
-def _baseline_json(found: Baseline, today: date) -> dict[str, Any]:
-    clouds = (*found.read, *found.unread)
-    return {
-        "first_day": str(found.days.first),
-        "last_day": str(found.days.last),
-        "total_usd": None if found.total is None else str(found.total),
-        "clouds": {
-            cloud: None if found.total_of(cloud) is None else str(found.total_of(cloud)) for cloud in clouds
-        },
-        "lines": [
-            {
-                "cloud": line.cloud,
-                "service": line.service,
-                "kind": line.kind,
-                "usd": str(line.usd),
-                "open_usd": str(line.open_usd),
-            }
-            for line in found.lines
-        ],
-        "cost_explorer_requests": found.requests,
-        "notes": found.notes(today),
-    }
-
-
-def _show_egress(found: Egress) -> None:
-    from extract.cli.output import format_table
-
-    click.echo(f"{found.days}: {len(found.days)} days, UTC")
-    rows = [(source, _gb_text(gb)) for source, gb in found.gb.items()]
-    rows.append(("all that is known", _gb_text(found.known_gb)))
-    for line in format_table(("source", "GB"), rows):
-        click.echo(line)
-    for note in (*found.notes, *found.unread):
-        click.echo(note)
-    verdict = "above" if found.is_over else "not above, as far as is known," if found.unread else "not above"
-    click.echo(f"{_gb_text(found.known_gb)} GB: {verdict} the threshold of {found.threshold_gb} GB.")
-
-
-def _gb_text(gb: Decimal | None) -> str:
+def _print_egress(usage: Egress) -> None:
     from extract.cost.billing.money import UNKNOWN
 
-    return UNKNOWN if gb is None else f"{gb:,.3f}"
+    def gigabytes(gb: Decimal | None) -> str:
+        return UNKNOWN if gb is None else f"{gb:,.3f}"
+
+    echo(f"{usage.days}: {len(usage.days)} days, UTC")
+    rows = [(source, gigabytes(gb)) for source, gb in usage.gb.items()]
+    print_table(("source", "GB"), [*rows, ("all that is known", gigabytes(usage.known_gb))])
+    for note in (*usage.notes, *usage.unread):
+        echo(note)
+    verdict = "above" if usage.is_over else "not above, as far as is known," if usage.unread else "not above"
+    echo(f"{gigabytes(usage.known_gb)} GB: {verdict} the threshold of {usage.threshold_gb} GB.")
 
 
-def _egress_json(found: Egress) -> dict[str, Any]:
-    return {
-        "first_day": str(found.days.first),
-        "last_day": str(found.days.last),
-        "gb": {source: None if gb is None else str(gb) for source, gb in found.gb.items()},
-        "known_gb": str(found.known_gb),
-        "threshold_gb": str(found.threshold_gb),
-        "is_over": found.is_over,
-        "notes": [*found.notes, *found.unread],
-    }
+def _print_plan(result: CostPlan) -> None:
+    _print_estimate(result.estimate)
+    echo()
+    echo("Inputs, each of which --set NAME=VALUE changes:")
+    rows = [(each.name, number(each.value), each.unit, each.source) for each in result.inputs.used()]
+    print_table(("input", "value", "unit", "where from"), rows)
+    for note in result.notes:
+        echo(note)
+
+
+def _print_estimate(estimate: Estimate) -> None:
+    """Quantities of the backfill, its dollars and those of its storage, and increments by cadence."""
+    from extract.cost.billing.money import UNKNOWN, usd
+
+    backfill, holding = estimate.backfill, estimate.holding
+    quantities: list[tuple[Cell, ...]] = [
+        ("trades", f"{backfill.trades:,.0f}"),
+        ("requests", f"{backfill.requests:,.0f}"),
+        ("hours at the rate limit", f"{backfill.hours_at_rate_limit:,.3f}"),
+        ("hours to fetch", f"{backfill.fetch_hours:,.3f}"),
+        ("MB over the wire", f"{backfill.wire_bytes / 10**6:,.1f}"),
+        ("MB at rest, compressed", f"{backfill.all_rest_bytes / 10**6:,.1f}"),
+        *((f"  {table}", f"{size / 10**6:,.1f}") for table, size in backfill.rest_bytes.items()),
+        ("compute hours of ClickHouse", f"{backfill.compute_unit_hours:,.3f}"),
+        ("hours that it is awake", f"{backfill.awake_hours:,.3f}"),
+    ]
+    print_table(("backfill", "figure"), quantities)
+    echo()
+    rows: list[tuple[Cell, ...]] = [
+        (name, usd(backfill.usd[name]), usd(holding.usd[name])) for name in SETTINGS
+    ]
+    print_table(("USD", "backfill, once", "holding, a month"), rows)
+    echo()
+    if None in holding.usd.values():
+        echo(f"{UNKNOWN}: it does not fit the disk of the own host (host_disk_gb).")
+    rows = [
+        (
+            f"every {each.every}",
+            *(f"{figure:,.0f}" for figure in (each.runs, each.trades, each.requests)),
+            f"{each.wire_bytes / 10**9:,.2f}",
+            f"{each.awake_hours:,.1f}",
+            usd(each.lambda_usd),
+            *(usd(each.usd[name]) for name in SETTINGS[1:]),
+            f"{each.saved:.0%}",
+        )
+        for each in estimate.increments
+    ]
+    columns = (
+        "runs",
+        "trades",
+        "requests",
+        "GB on the wire",
+        "hours awake",
+        "Lambda",
+        *SETTINGS[1:],
+        "saved",
+    )
+    print_table(("a month of increments", *columns), rows)
+    echo()
+    echo("USD a month, with holding; saved: on demand against always on. Local is your own machine: 0.00.")
+
+
+def number(value: Decimal) -> str:
+    """Format without an exponent, with thousands separators, without trailing zeros."""
+    text = f"{value:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,42 +1,33 @@
-"""`tape gaps` and `tape repair`."""
+"""`tape gaps`: list missing trades."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
+from extract.cli.options import json_option, scope_options
+from extract.cli.output import echo, print_json_lines, print_table
+
 if TYPE_CHECKING:
     from extract.coverage.gaps import Gap
-    from extract.coverage.repair import RepairReport
 
-HEADER = ("instrument", "first", "last", "missing", "where", "why")
-
-
-def scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--currency and --kind, each as often as wanted."""
-    kind = click.option(
-        "--kind", "kinds", metavar="K", multiple=True, help="option, future, spot, ...; default: all"
-    )
-    currency = click.option(
-        "--currency", "currencies", metavar="C", multiple=True, help="BTC, ETH, ...; default: all"
-    )
-    return currency(kind(command))
+HEADER = ("instrument", "first", "last", "missing", "where", "reason")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A list for machines.")
-@click.option("--tails", is_flag=True, help="First ask for the last trade of expired instruments, once each.")
+@json_option
+@click.option("--tails", is_flag=True, help="First fetch the last trade of expired instruments, once each.")
 @scope_options
 def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> int:
-    """List what is missing, by instrument and range of trade_seq.
+    """List missing trades, by instrument and range of trade_seq.
 
-    An instrument's trades are numbered from 1 without holes: what is missing before the last one seen shows. What
-    is missing behind it shows only with --tails, which is the one thing that the exchange is asked.
+    The trades of an instrument are numbered from 1 without holes, so every missing trade before the last loaded one
+    is known. Missing trades after it are known only with --tails, the one option that sends requests to the exchange.
 
-    Exit code: 0 nothing is missing but what the exchange is known not to have, 1 something is, 2 cannot tell.
+    Exit code: 0 nothing is missing except trades that the exchange is known not to have, 1 trades are missing,
+    2 cannot tell.
 
     Example: tape gaps --currency BTC --kind option --tails
     """
@@ -49,96 +40,42 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
         from extract.coverage.tails import fetch_last_trades
 
         report = fetch_last_trades(scope)
-        click.echo(tails_note(report.asked, report.unknown), err=True)
-    found = find_gaps(shared_client(clickhouse_settings()), scope)
+        note = f"Requested the last trade of {report.asked:,} expired instruments."
+        if report.unknown:
+            note += f" The history host does not know {report.unknown:,} of them."
+        echo(note, err=True)
+    missing = find_gaps(shared_client(clickhouse_settings()), scope)
     if as_json:
-        click.echo(json_lines([gap.to_json() for gap in found]))
+        print_json_lines(gap.to_json() for gap in missing)
     else:
-        show(found)
-    return int(any(not gap.known_absent for gap in found))
+        print_gaps(missing)
+    return int(any(not gap.known_absent for gap in missing))
 
 
-@click.command()
-@click.option(
-    "--again", is_flag=True, help="Also what the exchange had not, or sent unreadable, the last time."
-)
-@scope_options
-def repair(again: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> int:
-    """Fetch what is missing, and nothing else.
-
-    What the exchange turns out not to have is remembered and not asked for again.
-
-    Exit code: 0 nothing is missing any more but what the exchange has not, 1 something still is, 4 the exchange or
-    the database failed.
-
-    Example: tape repair --currency BTC
-    """
-    from extract.coverage.gaps import Scope
-    from extract.coverage.repair import repair_gaps
-
-    report = repair_gaps(Scope.of(currencies, kinds), again=again)
-    for line in repair_notes(report):
-        click.echo(line)
-    if report.remaining:
-        show(report.remaining)
-    return int(bool(report.remaining))
+def print_gaps(gaps: Sequence[Gap]) -> None:
+    """Print gaps as a table, and a sentence with the command to run next."""
+    if gaps:
+        rows = [
+            (gap.range.instrument_name, gap.range.first, gap.range.last, len(gap), gap.where, _reason(gap))
+            for gap in gaps
+        ]
+        print_table(HEADER, rows)
+    echo(_summary(gaps))
 
 
-def show(found: Sequence[Gap]) -> None:
-    """The table, and what it comes to in a sentence."""
-    from extract.cli.output import format_table
-
-    if found:
-        rows = (
-            (gap.range.instrument_name, gap.range.first, gap.range.last, len(gap), gap.where, why(gap))
-            for gap in found
-        )
-        for line in format_table(HEADER, rows):
-            click.echo(line)
-    click.echo(summary(found))
-
-
-def why(gap: Gap) -> str:
-    """Why a range is missing, as far as that is known."""
+def _reason(gap: Gap) -> str:
     if gap.known_absent:
-        return "the exchange has it not"
-    return "came unreadable: deribit_raw.rejected_trades" if gap.rejected else ""
+        return "absent from the exchange"
+    return "unreadable: deribit_raw.rejected_trades" if gap.rejected else ""
 
 
-def summary(found: Sequence[Gap]) -> str:
-    """One sentence, with the command to try next."""
-    absent = sum(len(gap) for gap in found if gap.known_absent)
-    missing = sum(map(len, found)) - absent
-    unreadable = all(gap.rejected for gap in found if not gap.known_absent)
-    beside = f" beside {absent:,} that the exchange has not" if absent else ""
+def _summary(gaps: Sequence[Gap]) -> str:
+    missing = [gap for gap in gaps if not gap.known_absent]
+    absent = sum(len(gap) for gap in gaps if gap.known_absent)
+    besides = f", besides {absent:,} that the exchange does not have" if absent else ""
     if not missing:
-        return f"Nothing is missing{beside}."
-    names = len({gap.range.instrument_name for gap in found if not gap.known_absent})
-    command = "`tape repair --again` asks for them once more" if unreadable else "`tape repair` fetches them"
-    return f"{missing:,} trades of {names:,} instruments are missing{beside}; {command}."
-
-
-def repair_notes(report: RepairReport) -> list[str]:
-    """What was fetched and what was not, a sentence each."""
-    if not report.wanted:
-        return ["There is nothing to fetch."]
-    notes = [
-        f"{report.fetched:,} of {report.wanted:,} missing trades fetched in {report.seconds:.1f} s: "
-        f"{report.ranges:,} ranges, {report.requests:,} requests."
-    ]
-    if report.absent:
-        notes.append(f"{report.absent:,} the exchange has not: deribit_raw.absent_trades.")
-    if report.rejected:
-        notes.append(f"{report.rejected:,} could not be typed: deribit_raw.rejected_trades.")
-    return notes
-
-
-def tails_note(asked: int, unknown: int) -> str:
-    """What --tails did."""
-    note = f"{asked:,} expired instruments were asked for their last trade."
-    return f"{note} {unknown:,} of them the history host does not know." if unknown else note
-
-
-def json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """A JSON list, one element a line."""
-    return "[" + ",\n ".join(map(json.dumps, rows)) + "]"
+        return f"Nothing is missing{besides}."
+    names = len({gap.range.instrument_name for gap in missing})
+    is_unreadable = all(gap.rejected for gap in missing)
+    command = "`tape repair --again` retries them" if is_unreadable else "`tape repair` fetches them"
+    return f"{sum(map(len, missing)):,} trades of {names:,} instruments are missing{besides}; {command}."

@@ -1,34 +1,33 @@
-"""`tape init`: the raw tables of a target, before anything is loaded."""
+"""`tape init`: create the raw tables of a target before anything is loaded."""
 
 from __future__ import annotations
 
 import click
 
-from extract.clickhouse.settings import RAW_DATABASE
+from extract.cli.options import target_option
+from extract.cli.output import echo
 
 
 @click.command()
-@click.option(
-    "--target", type=click.Choice(["local", "cloud"]), help="Whose tables; default: CLICKHOUSE_MODE."
-)
+@target_option(None)
 def init(target: str | None) -> None:
-    """Make the raw tables, empty, as the first run would make them; the models are then made by `dbt run`.
+    """Create the raw tables of a target, empty.
 
-    A target that has them is left as it is.
+    They are those that the first run would create; `dbt run` then creates the models. A target that has them is left
+    as it is.
 
     Example: tape init --target cloud
     """
-    from extract.clickhouse.client import shared_client
-    from extract.clickhouse.settings import clickhouse_settings
+    from extract.clickhouse.client import shared_database
+    from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
     from extract.pipeline.session import open_session, run_lock
     from extract.source.empty import empty_tables
 
     settings = clickhouse_settings(target)
-    if shared_client(settings).command(f"exists table {RAW_DATABASE}.trades"):
-        click.echo(f"{settings.mode} has its raw tables already, in {RAW_DATABASE} at {settings.url}.")
+    where = f"in {RAW_DATABASE} at {settings.url}"
+    if shared_database(settings).value(f"exists table {RAW_DATABASE}.trades"):
+        echo(f"{settings.mode} already has its raw tables, {where}.")
         return
-    with run_lock(), open_session(settings) as exclusive:
-        exclusive.run(empty_tables())
-    click.echo(
-        f"{settings.mode} has its raw tables, in {RAW_DATABASE} at {settings.url}; next: dbt run --target {settings.mode}"
-    )
+    with run_lock(), open_session(settings) as session:
+        session.run(empty_tables())
+    echo(f"{settings.mode} has its raw tables, {where}; next: dbt run --target {settings.mode}")

@@ -1,73 +1,76 @@
-"""The `tape` command line: each command parses, makes one library call and prints.
+"""The `tape` command line: each command is a module of this folder that parses, makes one library call and prints.
 
-Commands live beside what they show and are imported when they are called, so that `tape --help` is quick.
+A command `NAME` is the attribute of that name of the module of that name, with `_` for `-`. Command modules import
+libraries within their functions, so that `tape --help` is quick.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 import click
 
+from extract.cli.output import echo, silence
 from extract.errors import TapeError, UsageError
 
-COMMANDS = {
-    "up": "extract.cli.up",
-    "down": "extract.cli.up",
-    "init": "extract.cli.init",
-    "sandbox": "extract.cli.sandbox",
-    "demo": "extract.cli.demo",
-    "gaps": "extract.cli.gaps",
-    "repair": "extract.cli.gaps",
-    "status": "extract.cli.status",
-    "schema-align": "extract.cli.schema_align",
-    "push": "extract.cli.push",
-    "grants": "extract.cli.grants",
-    "health": "extract.cli.health",
-    "retention": "extract.cli.retention",
-    "certs": "extract.cli.certs",
-    "cost": "extract.cli.cost",
-    "measure-volume": "extract.cli.measure_volume",
-    "poc-backfill": "extract.cli.poc_backfill",
-    "reset": "extract.cli.reset",
+SHARED_MODULES = {
+    "__init__",
+    "main",
+    "options",
+    "output",
+    "progress",
+    "progress_bar",
+    "reference",
+    "run_summary",
 }
+"""Modules of this folder that are no command."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are attributes of modules that are imported on demand."""
+class FolderGroup(click.Group):
+    """A group whose commands are the other modules of this folder, imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        modules = {path.stem for path in Path(__file__).parent.glob("*.py")} - SHARED_MODULES
+        return sorted(name.replace("_", "-") for name in modules)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
             return None
-        return getattr(importlib.import_module(COMMANDS[name]), name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"extract.cli.{name}"), name)
+        return command
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=FolderGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deribit-tape", message="%(version)s")
 def tape() -> None:
     """Every Deribit trade, in your ClickHouse, provably gapless.
 
-    Trades are fetched with `dlt pipeline run` and built with `dbt build --target local`.
+    Fetch trades with `dlt pipeline run`, build the models with `dbt build --target local`.
+
+    Exit codes: 0 done, 1 the answer is no, 2 cannot tell, 3 a mistake in the command or the configuration, 4 the
+    exchange, the database or another external part failed.
     """
 
 
 def main() -> None:
-    """Runs `tape`. Exit codes: 0 done, 1 the answer is no, 2 cannot tell, 3 the user's mistake, 4 a part outside failed."""
+    """Run `tape` and exit. Errors are one sentence on standard error, with the exit code of their class."""
     try:
-        sys.exit(tape.main(standalone_mode=False) or 0)
+        code = tape.main(standalone_mode=False) or 0
     except click.Abort:
-        sys.exit(130)
+        code = 130
     except click.ClickException as error:
-        error.show()
-        sys.exit(UsageError.exit_code)
+        code = UsageError.exit_code
+        context = getattr(error, "ctx", None)
+        hint = f" Try: {context.command_path} --help" if context else ""
+        echo(f"{error.format_message()}{hint}", err=True)
     except TapeError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
+        code = error.exit_code
+        echo(str(error), err=True)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(1)
+    sys.exit(code)

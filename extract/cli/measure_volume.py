@@ -1,43 +1,36 @@
-"""`tape measure-volume`."""
+"""`tape measure-volume`: count and measure one day of trades."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from extract.cli.gaps import scope_options
+from extract.cli.options import json_option, scope_options
+from extract.cli.output import Cell, echo, print_json, print_table
 
 if TYPE_CHECKING:
-    from extract.cost.measure.volume import StreamVolume, Volume
+    from extract.cost.measure.volume import Volume
 
 HEADER = (
-    "currency",
-    "kind",
-    "trades",
-    "instruments",
-    "missing",
-    "requests",
-    "wire bytes",
-    "a trade",
-    "bytes at rest",
-    "a trade",
+    *("currency", "kind", "trades", "instruments", "missing", "requests"),
+    *("wire bytes", "a trade", "bytes at rest", "a trade"),
 )
 FIGURES = ("trades", "instruments", "missing", "requests", "wire_bytes", "rest_bytes")
 
 
 @click.command()
-@click.option("--day", metavar="DAY", help="A day in UTC that is over, 2026-10-31; default: the last one.")
+@click.option("--day", metavar="DAY", help="A day that is over, UTC, like 2026-10-31; default: the last one.")
 @scope_options
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def measure_volume(
     day: str | None, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool
 ) -> int:
-    """Count one day of trades by currency and kind, and weigh them on the wire and at rest.
+    """Measure one day of trades: counts and bytes.
 
-    Every trade of the day is fetched, weighed in a table of its own in ClickHouse, and dropped: nothing is loaded.
-    `tape cost plan` uses what came of it. Missing are trade_seq between two of the day that did not come.
+    By currency and kind, with bytes on the wire and at rest. Every trade of the day is fetched, inserted into a
+    temporary table in ClickHouse, measured and dropped: nothing is loaded. `tape cost plan` uses the result. Missing
+    are trade_seq between two of the day that were not received.
 
     Exit code: 0 done, 1 trades are missing.
 
@@ -45,43 +38,32 @@ def measure_volume(
     """
     from extract.cost.measure.volume import measure_volume as measure
 
-    found = measure(day, currencies, kinds)
+    volume = measure(day, currencies, kinds)
     if as_json:
-        click.echo(json.dumps(volume_json(found), indent=1))
+        streams = [
+            {**each.stream._asdict(), **{name: getattr(each, name) for name in FIGURES}}
+            for each in volume.streams
+        ]
+        print_json({"day": volume.day, "exchange": volume.exchange, "streams": streams})
     else:
-        show(found)
-    return int(found.total("missing") > 0)
+        _print_volume(volume)
+    return int(volume.total("missing") > 0)
 
 
-def show(found: Volume) -> None:
-    """A row for each currency and kind that traded, and all of them together."""
-    from extract.cli.output import format_table
-
-    rows = [_row(*each.stream, each) for each in found.streams if each.trades]
-    if len(rows) != 1:
-        rows.append(_row("all", "", found))
-    for line in format_table(HEADER, rows):
-        click.echo(line)
-    click.echo(f"{found.day}, UTC, of {found.exchange}; nothing was loaded. `tape cost plan` goes by it.")
-
-
-def _row(currency: str, kind: str, of: StreamVolume | Volume) -> tuple[str | int, ...]:
-    from extract.cost.measure.volume import Volume
-
-    figures = [of.total(name) if isinstance(of, Volume) else getattr(of, name) for name in FIGURES]
-    trades, *counts, wire, rest = figures
-    each = [f"{size / trades:,.1f}" if trades else "-" for size in (wire, rest)]
-    return (currency, kind, trades, *counts, wire, each[0], rest, each[1])
-
-
-def volume_json(found: Volume) -> dict[str, object]:
-    """The day, and a list of the streams' figures."""
-    streams = [
-        {
-            "currency": each.stream.currency,
-            "kind": each.stream.kind,
-            **{name: getattr(each, name) for name in FIGURES},
-        }
-        for each in found.streams
+def _print_volume(volume: Volume) -> None:
+    """A row for each currency and kind that traded, and a total."""
+    rows = [
+        _row(*each.stream, *(getattr(each, name) for name in FIGURES))
+        for each in volume.streams
+        if each.trades
     ]
-    return {"day": str(found.day), "exchange": found.exchange, "streams": streams}
+    if len(rows) != 1:
+        rows.append(_row("all", "", *map(volume.total, FIGURES)))
+    print_table(HEADER, rows)
+    echo(f"{volume.day}, UTC, of {volume.exchange}; nothing was loaded. `tape cost plan` uses these figures.")
+
+
+def _row(currency: str, kind: str, trades: int, *figures: int) -> tuple[Cell, ...]:
+    *counts, wire, rest = figures
+    wire_each, rest_each = (f"{size / trades:,.1f}" if trades else "-" for size in (wire, rest))
+    return (currency, kind, trades, *counts, wire, wire_each, rest, rest_each)

@@ -1,16 +1,58 @@
-"""Tables for people: columns aligned, no line ever cut, so that `grep` and `sort` work on them too."""
+"""Terminal output: sentences, tables and JSON, with control characters escaped.
+
+Text of the exchange or of the database may hold anything; what is printed here cannot move the cursor, change colours
+or add a line."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import click
+
+Cell = str | int | None
 
 _NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
 
 
-def format_table(header: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> Iterator[str]:
-    """Lines of the table; columns of numbers to the right, whole ones with thousands set apart, None as `-`."""
-    table = [list(header), *([_text(cell) for cell in row] for row in rows)]
+def printable(text: str) -> str:
+    r"""`text` with control characters, line breaks and bidirectional controls escaped: ESC becomes `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print `text` as one line."""
+    _write(printable(text), err=err)
+
+
+def print_step(text: str) -> None:
+    """Print the heading of a step of a longer command."""
+    _write(click.style("==> ", fg="green") + printable(text))
+
+
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[Cell]], colours: Mapping[str, str] | None = None
+) -> None:
+    """Print a table; `colours` names the colour of a row by the text of its first cell."""
+    for line in format_table(header, rows):
+        first = line.split(" ", 1)[0]
+        colour = (colours or {}).get(first)
+        _write(click.style(first, fg=colour) + line[len(first) :] if colour else line)
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[str]:
+    """Lines of a table, never cut, so that `grep` and `sort` work on them.
+
+    Columns of numbers are aligned to the right; integers have thousands separators; None is `-`.
+    """
+    table = [list(header), *([_format_cell(cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in table) for at in range(len(header))]
     is_number = [
         len(table) > 1 and all(_NUMBER.fullmatch(line[at]) for line in table[1:]) for at in range(len(header))
@@ -22,7 +64,44 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str | int | None
         ).rstrip()
 
 
-def _text(cell: str | int | None) -> str:
+def print_json(value: object) -> None:
+    """Print `value` as indented JSON: dataclasses as objects, decimals as text without an exponent."""
+    import msgspec
+
+    plain = msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=True)
+    _write(json.dumps(plain, indent=1, default=lambda number: f"{number:f}"))
+
+
+def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON list with one element a line."""
+    _write("[" + ",\n ".join(map(json.dumps, rows)) + "]")
+
+
+def percent(share: float) -> str:
+    """`99.999 %` of a share of 1; rounded down, so that `100 %` means all of it."""
+    return "100 %" if share == 1 else f"{int(share * 100_000) / 1_000:.3f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 month`, `2 months`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def silence(stream: int) -> None:
+    """Discard what is still written to standard output (1) or standard error (2), whose reader has gone."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream)
+    os.close(null)
+
+
+def _write(text: str, *, err: bool = False) -> None:
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:  # `tape gaps | head -1`: the command goes on to its exit code
+        silence((sys.stderr if err else sys.stdout).fileno())
+
+
+def _format_cell(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return f"{cell:,}" if isinstance(cell, int) else printable(cell)

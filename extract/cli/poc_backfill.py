@@ -1,53 +1,55 @@
-"""`tape poc-backfill`."""
+"""`tape poc-backfill`: load one month, and extrapolate from what it used."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from extract.cli.gaps import scope_options
+from extract.cli.options import json_option, scope_options
+from extract.cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from extract.cost.measure.month_backfill import MonthBackfill
+
+HEADER = (
+    *("backfill of", "trades", "requests", "hours", "MB on the wire", "MB at rest"),
+    "USD in the cloud",
+)
+CLOUD = "cloud, on demand"
 
 
 @click.command()
 @click.option("--month", required=True, metavar="YYYY-MM", help="A month that is over, UTC.")
 @scope_options
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def poc_backfill(month: str, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool) -> int:
-    """Load one month, and show what was planned, what it used, and what more would use.
+@json_option
+def poc_backfill(month: str, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool) -> None:
+    """Load one month and extrapolate its resource usage.
 
-    It is an ordinary run: what it loads stays, and what is loaded already is not fetched again. `tape cost plan` uses
-    its speed.
+    Shows the plan, what the month used, and what more history would use. It is an ordinary run: what it loads stays,
+    and what is loaded already is not fetched again. `tape cost plan` uses its speed.
 
     Example: tape poc-backfill --month 2026-10 --currency BTC --kind option
     """
-    from extract.cost.measure.month_backfill import poc_backfill as run_poc
+    from extract.cost.measure.month_backfill import poc_backfill as run_month
 
-    found = run_poc(month, currencies, kinds)
+    result = run_month(month, currencies, kinds)
     if as_json:
-        click.echo(json.dumps(poc_json(found), indent=1))
+        _print_result_json(result)
     else:
-        show(found)
-    return 0
+        _print_result(result)
 
 
-def show(found: MonthBackfill) -> None:
-    """The run's summary with plan beside fact, and the extrapolation."""
-    from extract.cli.output import format_table
+def _print_result(result: MonthBackfill) -> None:
     from extract.cli.run_summary import print_summary
     from extract.cost.billing.money import usd
 
-    print_summary(found.summary, found.comparison)
-    if not found.extrapolated:
-        click.echo(f"Nothing of {found.used.month} was left to fetch, so nothing can be extrapolated.")
+    print_summary(result.summary, result.comparison)
+    if not result.extrapolated:
+        echo(f"Nothing of {result.used.month} was left to fetch, so nothing can be extrapolated.")
         return
-    click.echo(
-        f"{found.used.cpu_seconds:,.1f} processor seconds of this process and its workers. At these figures for each trade:"
-    )
+    seconds = f"{result.used.cpu_seconds:,.1f} processor seconds"
+    echo(f"{seconds} of this process and its workers. At these figures for each trade:")
     rows = [
         (
             name,
@@ -56,34 +58,21 @@ def show(found: MonthBackfill) -> None:
             f"{each.fetch_hours:,.2f}",
             f"{each.wire_bytes / 10**6:,.1f}",
             f"{each.all_rest_bytes / 10**6:,.1f}",
-            usd(each.usd["cloud, on demand"]),
+            usd(each.usd[CLOUD]),
         )
-        for name, each in found.extrapolated.items()
+        for name, each in result.extrapolated.items()
     ]
-    header = (
-        "backfill of",
-        "trades",
-        "requests",
-        "hours",
-        "MB on the wire",
-        "MB at rest",
-        "USD in the cloud",
-    )
-    for line in format_table(header, rows):
-        click.echo(line)
-    if not found.used.is_large:
-        click.echo("Requests and hours are assumed: those of so few trades are mostly a run's beginning.")
-    click.echo("MB at rest with models; `tape cost plan` shows every input, and what holding it costs.")
+    print_table(HEADER, rows)
+    if not result.used.is_large:
+        echo("Requests and hours are assumed: those of so few trades are mostly the start of a run.")
+    echo("MB at rest with models; `tape cost plan` shows every input, and the cost of storage.")
 
 
-def poc_json(found: MonthBackfill) -> dict[str, Any]:
-    """Plan and fact by the same names, and the extrapolation; dollars are decimal text."""
-    plan = found.comparison and found.comparison.plan
+def _print_result_json(result: MonthBackfill) -> None:
+    """Plan and result by the same names, and the extrapolation."""
+    plan = result.comparison and result.comparison.plan
     planned = plan and {
-        "trades": plan.trades,
-        "requests": plan.requests,
-        "seconds": plan.seconds,
-        "wire_bytes": plan.wire_bytes,
+        **{name: getattr(plan, name) for name in ("trades", "requests", "seconds", "wire_bytes")},
         "rest_bytes": plan.disk_bytes,
         "planned_at": plan.planned_at,
     }
@@ -94,8 +83,8 @@ def poc_json(found: MonthBackfill) -> dict[str, Any]:
             "hours": float(round(each.fetch_hours, 4)),
             "wire_bytes": round(each.wire_bytes),
             "rest_bytes": round(each.all_rest_bytes),
-            "usd": str(each.usd["cloud, on demand"]),
+            "usd": each.usd[CLOUD],
         }
-        for name, each in found.extrapolated.items()
+        for name, each in result.extrapolated.items()
     }
-    return {"plan": planned, "fact": vars(found.used), "extrapolated": extrapolated}
+    print_json({"plan": planned, "fact": result.used, "extrapolated": extrapolated})

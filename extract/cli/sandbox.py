@@ -1,8 +1,10 @@
-"""`tape sandbox`: the sandbox exchange by itself."""
+"""`tape sandbox`: a sandbox exchange on loopback."""
 
 from __future__ import annotations
 
 import click
+
+from extract.cli.output import echo
 
 
 @click.command("sandbox")
@@ -11,23 +13,18 @@ import click
     default=8126,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port on 127.0.0.1; 0 takes a free one.",
+    help="Port on 127.0.0.1; 0 picks a free one.",
 )
+@click.option("--seed", default=1, show_default=True, help="Seed of the generated trades.")
 @click.option(
-    "--seed",
-    default=1,
-    show_default=True,
-    help="Another seed is another tape; the same one is the same everywhere.",
-)
-@click.option(
-    "--trades", default=20_000, show_default=True, type=click.IntRange(1), help="How many trades to make up."
+    "--trades", default=20_000, show_default=True, type=click.IntRange(1), help="Number of generated trades."
 )
 @click.option(
     "--days",
     default=14.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Over how many days.",
+    help="Days that the generated trades cover.",
 )
 @click.option(
     "--tape",
@@ -36,45 +33,34 @@ import click
     help="Replay recorded trades instead: NDJSON of API records, gzipped or not.",
 )
 @click.option(
-    "--faults", metavar="SPEC", help="What goes wrong: '3:429,5:reset', or 'rate=0.1,kinds=429+cut,seed=7'."
+    "--faults", metavar="SPEC", help="Faults to inject: '3:429,5:reset', or 'rate=0.1,kinds=429+cut,seed=7'."
 )
-@click.option(
-    "--no-quirks", is_flag=True, help="Sorted pages, whole ranges and a has_more that can be trusted."
-)
+@click.option("--no-quirks", is_flag=True, help="Sorted pages, complete ranges and a correct has_more.")
 def sandbox(
     port: int, seed: int, trades: int, days: float, tape_file: str | None, faults: str | None, no_quirks: bool
 ) -> None:
-    """Run a Deribit on loopback: its endpoints, its limits, its quirks, on a tape made from a seed.
+    """Run a sandbox of Deribit on loopback.
 
-    It stops on Ctrl-C. Example: tape sandbox --trades 100000 --faults rate=0.05
+    It has the endpoints, limits and quirks of the exchange, and trades generated from a seed. Prints `ready URL` once
+    it answers, and stops on Ctrl-C or SIGTERM.
+
+    Example: tape sandbox --trades 100000 --faults rate=0.05
     """
+    import signal
+    import threading
+
     from extract.sandbox.faults import Faults
     from extract.sandbox.server import SandboxExchange
     from extract.sandbox.tape import Tape
 
-    mishaps = Faults.parse(faults)
+    schedule = Faults.parse(faults)
     tape = Tape.load(tape_file) if tape_file else Tape.generate(seed, trades, days)
-    run(
-        SandboxExchange(tape, port=port, quirks=not no_quirks, faults=mishaps),
-        len(tape.trades),
-        len(tape.instruments),
-    )
-
-
-def run(exchange: object, trades: int, instruments: int) -> None:
-    """Serve until SIGINT or SIGTERM; the last line printed is `ready URL`, once it answers."""
-    import signal
-    import threading
-
-    from extract.sandbox.server import SandboxExchange
-
-    assert isinstance(exchange, SandboxExchange)
-    over = threading.Event()
+    stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: over.set())
-    with exchange:
-        click.echo(f"{trades:,} trades of {instruments:,} instruments; point the extractor here with")
-        click.echo(f"  export SOURCES__DERIBIT__API_URL={exchange.url}")
-        click.echo(f"  export SOURCES__DERIBIT__HISTORY_URL={exchange.history_url}")
-        click.echo(f"ready {exchange.url}")
-        over.wait()
+        signal.signal(name, lambda *_: stopped.set())
+    with SandboxExchange(tape, port=port, quirks=not no_quirks, faults=schedule) as exchange:
+        echo(f"{len(tape.trades):,} trades of {len(tape.instruments):,} instruments; to load them, run")
+        echo(f"  export SOURCES__DERIBIT__API_URL={exchange.url}")
+        echo(f"  export SOURCES__DERIBIT__HISTORY_URL={exchange.history_url}")
+        echo(f"ready {exchange.url}")
+        stopped.wait()

@@ -1,49 +1,40 @@
-"""`tape schema-align`."""
+"""`tape schema-align`: compare the schemas of both targets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import astuple
 
 import click
 
-if TYPE_CHECKING:
-    from extract.schema.align import Difference
+from extract.cli.options import json_option
+from extract.cli.output import echo, print_json_lines, print_table
 
-HEADER = ("table", "thing", "declared", "local", "cloud")
+HEADER = ("table", "property", "declared", "local", "cloud")
 
 
 @click.command("schema-align")
-@click.option("--json", "as_json", is_flag=True, help="A list for machines; null is none.")
+@json_option
 def schema_align(as_json: bool) -> int:
-    """Hold both targets against the models' contracts, then local and cloud against each other.
+    """Compare the schemas of local and cloud.
 
-    Runs dbt's schema tests on both, then compares every table of deribit and deribit_raw: columns, their order, types
-    and codecs, indexes, engine, version column, sort key, partition key and TTL. Cloud's Shared and Replicated engines
-    are taken for what they are.
+    Both are compared with the contracts of the models, then with each other. Runs dbt's schema tests on both, then
+    compares every table of deribit and deribit_raw: columns, their order, types and codecs, indexes, engine, version
+    column, sort key, partition key and TTL. Shared and Replicated engines of ClickHouse Cloud count as the engines
+    that they stand for.
 
-    Exit code: 0 aligned, 1 something differs, 2 cannot tell, since a target does not answer or is not built yet.
+    Exit code: 0 aligned, 1 something differs, 2 cannot tell, because a target does not answer or is not built yet.
 
     Example: tape schema-align --json
     """
-    from extract.cli.gaps import json_lines
     from extract.schema.align import align
 
-    found = align()
+    differences = align()
     if as_json:
-        click.echo(json_lines([each.to_json() for each in found]))
+        print_json_lines(each.to_json() for each in differences)
+    elif differences:
+        print_table(HEADER, map(astuple, differences))
+        tables = len({each.table for each in differences})
+        echo(f"{len(differences):,} differences in {tables:,} tables.")
     else:
-        show(found)
-    return int(bool(found))
-
-
-def show(found: list[Difference]) -> None:
-    """The table, and what it comes to in a sentence."""
-    from extract.cli.output import format_table
-
-    if not found:
-        click.echo("local and cloud are aligned: with the models' contracts and with each other.")
-        return
-    for line in format_table(HEADER, ((d.table, d.thing, d.declared, d.local, d.cloud) for d in found)):
-        click.echo(line)
-    tables = len({each.table for each in found})
-    click.echo(f"{len(found):,} differences in {tables:,} tables.")
+        echo("local and cloud are aligned: with the models' contracts and with each other.")
+    return int(bool(differences))

@@ -1,11 +1,15 @@
-"""`tape status`."""
+"""`tape status`: coverage by currency and kind."""
 
 from __future__ import annotations
 
-import json
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
+
+from extract.cli.options import json_option
+from extract.cli.output import Cell, echo, percent, print_json, print_table
+from extract.times import duration
 
 if TYPE_CHECKING:
     from extract.coverage.status import StreamStatus
@@ -17,53 +21,42 @@ HEADER = (
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A list for machines; times are ISO 8601 in UTC.")
+@json_option
 def status(as_json: bool) -> None:
-    """Show, for each currency and kind, what is loaded, what of it is proven, and how old it is.
+    """Show coverage, proven share and age by stream.
 
-    Proven is the share of all trades asked for that are there, or that the exchange is known not to have. The
-    exchange itself is not asked.
+    A stream is a currency and kind. Proven is the share of all trades in covered time that are loaded, or that the
+    exchange is known not to have. No request is sent to the exchange.
 
     Example: tape status --json
     """
-    from extract.cli.output import format_table
     from extract.clickhouse.client import shared_client
     from extract.clickhouse.settings import clickhouse_settings
-    from extract.coverage.status import status as status_of
+    from extract.coverage.status import status as stream_statuses
 
-    found = status_of(shared_client(clickhouse_settings()))
+    streams = stream_statuses(shared_client(clickhouse_settings()))
     if as_json:
-        click.echo(json.dumps([each.to_json() for each in found], indent=1))
+        print_json([each.to_json() for each in streams])
         return
-    for line in format_table(HEADER, map(_cells, found)):
-        click.echo(line)
-    for each in found:
+    print_table(HEADER, map(_row, streams))
+    for each in streams:
         for (_, end), (start, _) in zip(each.spans, each.spans[1:], strict=False):
-            click.echo(f"Not covered of {each.stream}: {end:%Y-%m-%d %H:%M:%S} to {start:%Y-%m-%d %H:%M:%S}.")
+            echo(f"Not covered of {each.stream}: {_format(end)} to {_format(start)}.")
 
 
-def _cells(each: StreamStatus) -> tuple[str | int | None, ...]:
+def _row(each: StreamStatus) -> tuple[Cell, ...]:
     return (
         *each.stream,
         each.trades,
         each.instruments,
-        f"{each.spans[0][0]:%Y-%m-%d %H:%M:%S}",
-        f"{each.spans[-1][1]:%Y-%m-%d %H:%M:%S}",
+        _format(each.spans[0][0]),
+        _format(each.spans[-1][1]),
         each.missing,
-        share(each.proven_share),
+        percent(each.proven_share),
         duration(each.lag_seconds),
-        f"{each.last_load_at:%Y-%m-%d %H:%M:%S}" if each.last_load_at else None,
+        _format(each.last_load_at) if each.last_load_at else None,
     )
 
 
-def share(value: float) -> str:
-    """In per cent, never rounded up to whole: `99.999 %`."""
-    return "100 %" if value == 1 else f"{int(value * 100_000) / 1_000:.3f} %"
-
-
-def duration(seconds: int) -> str:
-    """`45 s`, `3 min`, `2 h`, `5 d`, in the largest unit of which there are two."""
-    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds // unit_s} {unit}"
-    return f"{seconds} s"
+def _format(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"

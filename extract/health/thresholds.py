@@ -32,17 +32,18 @@ class Limits(NamedTuple):
         return State.WARN if sign * value >= sign * self.warn else State.OK
 
 
-def _limits(warn: float, alarm: float, unit: str, meaning: str) -> Limits:
-    return field(default=Limits(warn, alarm), metadata={"unit": unit, "meaning": meaning})
+_LAG = Limits(26 * HOUR_S, 50 * HOUR_S)
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of each check, in the unit of its value; `metadata` of a field holds that unit and what is measured."""
+    """Limits of each check, in the unit of its value; the `metadata` of a field says which unit and what is measured."""
 
-    raw: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of covered time")
-    marts: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of the models behind the loads")
-    push: Limits = _limits(26 * HOUR_S, 50 * HOUR_S, "seconds", "lag of what is proven on cloud")
-    gaps: Limits = _limits(1, 1000, "trades", "missing trades")
-    certificates: Limits = _limits(30, 7, "days", "days left")
-    disk: Limits = _limits(20, 10, "per cent", "per cent free")
+    raw: Limits = field(default=_LAG, metadata={"unit": "seconds", "of": "lag of covered time"})
+    marts: Limits = field(
+        default=_LAG, metadata={"unit": "seconds", "of": "lag of the models behind the loads"}
+    )
+    push: Limits = field(default=_LAG, metadata={"unit": "seconds", "of": "lag of what is proven on cloud"})
+    gaps: Limits = field(default=Limits(1, 1000), metadata={"unit": "trades", "of": "missing trades"})
+    certificates: Limits = field(default=Limits(30, 7), metadata={"unit": "days", "of": "days left"})
+    disk: Limits = field(default=Limits(20, 10), metadata={"unit": "per cent", "of": "per cent free"})

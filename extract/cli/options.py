@@ -1,0 +1,57 @@
+"""Options that several commands share, and how an option is parsed by a function of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def parsed(parse: Callable[[str, str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Callback of an option whose text `parse(text, option)` reads; it raises extract.errors.UsageError."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        return parse(value, param.opts[0]) if isinstance(value, str) else value
+
+    return callback
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Output JSON.")
+
+
+def target_option(default: str | None) -> Callable[[Command], Command]:
+    """--target local or cloud; None: the database of CLICKHOUSE_MODE."""
+    return click.option(
+        "--target",
+        type=click.Choice(["local", "cloud"]),
+        default=default,
+        show_default=default or "CLICKHOUSE_MODE",
+        help="Database to use.",
+    )
+
+
+def days_option(default: int, most: int, help: str) -> Callable[[Command], Command]:
+    """--days, from 1 to `most`."""
+    return click.option("--days", default=default, show_default=True, type=click.IntRange(1, most), help=help)
+
+
+def scope_options(command: Command) -> Command:
+    """--currency and --kind, each repeatable."""
+    kind = click.option(
+        "--kind",
+        "kinds",
+        metavar="K",
+        multiple=True,
+        help="option, future, spot, ...; repeatable; default: all.",
+    )
+    currency = click.option(
+        "--currency",
+        "currencies",
+        metavar="C",
+        multiple=True,
+        help="BTC, ETH, ...; repeatable; default: all.",
+    )
+    return currency(kind(command))
