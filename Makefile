@@ -45,6 +45,10 @@ docs: $(STAMP) ## Build the dbt documentation: .tape/docs/static_index.html
 	@$(BIN)/dbt --quiet docs generate --static --target $(CLICKHOUSE_MODE) --target-path $(CURDIR)/.tape/docs
 	@echo "dbt documentation: .tape/docs/static_index.html"
 
+.PHONY: cli-docs
+cli-docs: $(STAMP) ## Generate docs/cli.md from the help of every command
+	@$(BIN)/python -m extract.cli.reference
+
 .PHONY: test
 test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)

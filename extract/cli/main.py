@@ -28,15 +28,20 @@ SHARED_MODULES = {
 """Modules of this folder that are no command."""
 
 
+def command_names() -> list[str]:
+    """Names of all commands, sorted."""
+    modules = {path.stem for path in Path(__file__).parent.glob("*.py")} - SHARED_MODULES
+    return sorted(name.replace("_", "-") for name in modules)
+
+
 class FolderGroup(click.Group):
     """A group whose commands are the other modules of this folder, imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        modules = {path.stem for path in Path(__file__).parent.glob("*.py")} - SHARED_MODULES
-        return sorted(name.replace("_", "-") for name in modules)
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in command_names():
             return None
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"extract.cli.{name}"), name)

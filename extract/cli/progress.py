@@ -157,3 +157,6 @@ def _time_left(share: float, seconds: float) -> str:
     if share >= 1:
         return "almost done"
     return f"about {duration(seconds * (1 - share) / share)} left" if share > 0.01 else "time left unknown"
+
+
+Progress = RunProgress

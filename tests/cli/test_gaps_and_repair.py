@@ -6,17 +6,9 @@ import json
 
 import pytest
 
-from extract.cli.output import format_table
 from extract.clickhouse.settings import ClickHouseSettings
 from tests.support.commands import UserShell
 from tests.support.loaded_user import User
-
-
-@pytest.mark.parametrize("command", ["gaps", "repair", "status"])
-def test_help_has_an_example(user: User, command: str) -> None:
-    told = user.tape(command, "--help")
-    assert told.code == 0
-    assert f"Example: tape {command}" in told.out
 
 
 def test_from_missing_to_whole(user: User) -> None:
@@ -27,7 +19,7 @@ def test_from_missing_to_whole(user: User) -> None:
     told = user.tape("gaps")
     assert told.code == 1
     header, row, sentence = told.out.splitlines()
-    assert header.split() == ["instrument", "first", "last", "missing", "where", "why"]
+    assert header.split() == ["instrument", "first", "last", "missing", "where", "reason"]
     assert row.split()[:4] == [name, str(seq), str(seq), "1"]
     assert sentence == "1 trades of 1 instruments are missing; `tape repair` fetches them."
     assert json.loads(user.tape("gaps", "--json").out)[0]["instrument_name"] == name
@@ -70,9 +62,3 @@ def test_a_mistake_is_said(clickhouse_env: ClickHouseSettings, user: User) -> No
     told = user.tape("repair", "--kind", "swap")
     assert told.code == 3
     assert "--kind 'swap' is none" in told.err
-
-
-def test_tables_are_aligned_and_never_cut() -> None:
-    """Numbers to the right with thousands apart, nothing after the last word."""
-    lines = list(format_table(["name", "n", "why"], [["a" * 200, 1234, ""], ["b", None, "x"]]))
-    assert lines == [f"{'name':200}      n  why", f"{'a' * 200}  1,234", f"{'b':200}      -  x"]

@@ -38,7 +38,7 @@ def test_the_tables_are_those_of_a_first_run(
     assert {f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.instruments"} <= made.keys()
     loaded = run(RunOptions(currencies=["BTC"], kinds=["spot"])).total
     assert loaded > 0
-    assert "local has its raw tables already" in init()
+    assert "local already has its raw tables" in init()
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == loaded
     drop_databases()
     run(RunOptions(currencies=["BTC"], kinds=["spot"]))

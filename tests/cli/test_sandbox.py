@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from extract.sandbox.server import SandboxExchange
+from tests.support.commands import BIN
 
-COMMAND = [sys.executable, "-m", "extract.sandbox"]
+COMMAND = [str(BIN / "tape"), "sandbox"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,12 +62,3 @@ def test_a_users_mistake_is_one_sentence(tmp_path: Path):
     for arguments in (("--tape", str(tmp_path / "none")), ("--tape", str(bad)), ("--faults", "3:foo")):
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
-
-
-def test_the_command_is_cheap_to_import():
-    """Neither the generator nor the server is loaded before it is run."""
-    program = "import sys, extract.cli.sandbox; print([n for n in sys.modules if 'extract.sandbox.' in n])"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == "['extract.cli.sandbox']"

@@ -7,7 +7,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from extract.cli import up as command
+from extract.cli.main import tape
 from extract.clickhouse.embedded.probe import free_port
 from extract.errors import UsageError
 
@@ -25,7 +25,7 @@ def run(monkeypatch, own_dir):
         "CLICKHOUSE_LOCAL_PASSWORD",
     ):
         monkeypatch.delenv(name, raising=False)
-    return lambda name: CliRunner().invoke(getattr(command, name), [], catch_exceptions=False).output
+    return lambda name: CliRunner().invoke(tape, [name], catch_exceptions=False).output
 
 
 def test_up_and_down_say_in_a_line_what_they_did(run):
@@ -33,7 +33,7 @@ def test_up_and_down_say_in_a_line_what_they_did(run):
     assert re.match(up.format(""), run("up"))
     assert re.match(up.format("already "), run("up"))
     assert re.fullmatch(r"ClickHouse stopped cleanly after \d+\.\d s; its data stays\.\n", run("down"))
-    assert run("down") == "No ClickHouse of ours is running.\n"
+    assert run("down") == "No ClickHouse started by `tape up` is running.\n"
 
 
 def test_somebody_elses_server_is_named_as_such(run, clickhouse_env, own_dir, monkeypatch):
@@ -45,8 +45,3 @@ def test_a_port_that_is_none_is_the_users_mistake(run, monkeypatch):
     monkeypatch.setenv("CLICKHOUSE_LOCAL_TCP_PORT", "nine")
     with pytest.raises(UsageError, match="CLICKHOUSE_LOCAL_TCP_PORT is 'nine'"):
         run("up")
-
-
-@pytest.mark.parametrize("name", ["up", "down"])
-def test_help_has_an_example(name):
-    assert "Example:" in CliRunner().invoke(getattr(command, name), ["--help"]).output

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from extract.cli.status import duration, share
 from extract.coverage.repair import repair_gaps
 from extract.coverage.status import status
 from extract.deribit.streams import EPOCH_MS
@@ -93,21 +92,3 @@ def test_a_stream_without_trades_is_whole(raw: Raw) -> None:
 def test_before_the_first_run_nobody_can_tell(raw: Raw) -> None:
     with pytest.raises(CannotTellError, match="dlt pipeline run"):
         status(raw.client)
-
-
-def test_figures_are_never_prettier_than_they_are() -> None:
-    """Whole is said only of whole; two of a unit are told in it."""
-    assert [share(value) for value in (1.0, 0.99999999, 0.5, 0.0)] == [
-        "100 %",
-        "99.999 %",
-        "50.000 %",
-        "0.000 %",
-    ]
-    assert [duration(s) for s in (0, 119, 120, 7_199, 7_200, 172_800)] == [
-        "0 s",
-        "119 s",
-        "2 min",
-        "119 min",
-        "2 h",
-        "2 d",
-    ]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
-from rich.console import Console
 
 from extract.cli.run_summary import print_summary
 from extract.errors import TapeError
@@ -99,7 +97,7 @@ def test_plan_loads_nothing_and_excludes_covered_time(
 
 
 def test_plan_is_compared_with_the_next_run_of_the_same_options(
-    user: pytest.MonkeyPatch, small_tape: Tape
+    user: pytest.MonkeyPatch, small_tape: Tape, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run of other options has no comparison; after the comparison the plan is deleted."""
     same, other = RunOptions(currencies=("BTC",), kinds=("future", "option")), RunOptions(currencies=("ETH",))
@@ -108,9 +106,9 @@ def test_plan_is_compared_with_the_next_run_of_the_same_options(
         plan = make_plan(RunOptions(currencies=("btc",), kinds=("option", "future")))
         assert run_and_compare(other, lambda: run(other))[1] is None
         summary, comparison = run_and_compare(same, lambda: run(same))
-        output = StringIO()
-        print_summary(summary, comparison, Console(file=output, width=100))
-    table = output.getvalue()[output.getvalue().index("planned ") :].splitlines()
+    print_summary(summary, comparison)
+    text = capsys.readouterr().out
+    table = text[text.index("planned ") :].splitlines()
     assert [line.rsplit(None, 2)[0] for line in table] == [
         f"planned {plan.planned_at}",
         *("trades", "requests", "seconds", "MB over the wire", "MB on disk"),
@@ -122,7 +120,9 @@ def test_plan_is_compared_with_the_next_run_of_the_same_options(
     assert load_plan(plan_key(same)) is None
 
 
-def test_interrupted_run_leaves_the_plan_to_the_next_run(user: pytest.MonkeyPatch, small_tape: Tape) -> None:
+def test_interrupted_run_leaves_the_plan_to_the_next_run(
+    user: pytest.MonkeyPatch, small_tape: Tape, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The comparison then states that the figures are of one run only."""
     options = RunOptions(kinds=("spot",))
     with SandboxExchange(small_tape) as exchange:
@@ -133,11 +133,10 @@ def test_interrupted_run_leaves_the_plan_to_the_next_run(user: pytest.MonkeyPatc
             run_and_compare(options, lambda: run(options))
         point_at(exchange, user)
         summary, comparison = run_and_compare(options, lambda: run(options))
-        output = StringIO()
-        print_summary(summary, comparison, Console(file=output, width=100))
+    print_summary(summary, comparison)
     assert comparison is not None
     assert comparison.plan == replace(plan, partially_run=True)
-    assert "of this run alone" in output.getvalue()
+    assert "actual, this run only" in capsys.readouterr().out
 
 
 def test_plan_command_prints_figures_and_their_inputs(shell: UserShell, small_tape: Tape) -> None:

@@ -198,12 +198,12 @@ def test_the_command(
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     shown = capsys.readouterr().out
     assert "ohlcv_1m  2024-11" in shown
-    assert "4 of 4 months would go" in shown
+    assert "4 of 4 months would be dropped" in shown
     for text, words in (("{ohlcv_2m: 1}", "names 'ohlcv_2m'"), ("{trades: -1}", "of trades in .* is -1")):
         project.write_text(f"vars: {{retention_months: {text}}}")
         with pytest.raises(UsageError, match=words):
             tape.main(["retention", "--plan"], standalone_mode=False)
-    with pytest.raises(UsageError, match="Say what to do"):
+    with pytest.raises(UsageError, match="Choose one of"):
         tape.main(["retention"], standalone_mode=False)
     built.client.command("DROP TABLE deribit.ohlcv_4h_versions SYNC")
     project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")

@@ -1,0 +1,50 @@
+"""The help of every command: it has an example, is quick to show, and docs/cli.md is generated from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from extract.cli import reference
+from extract.cli.main import command_names, tape
+
+HEAVY = ("boto3", "clickhouse_connect", "cryptography", "dlt", "httpx", "msgspec", "pyarrow", "rich", "yaml")
+
+
+@pytest.mark.parametrize("command", command_names())
+def test_command_has_help_with_an_example(command: str) -> None:
+    """`tape COMMAND --help` describes the command and shows it typed."""
+    result = CliRunner().invoke(tape, [command, "--help"])
+    assert result.exit_code == 0
+    description = result.output.split("\n\n", 1)[1]
+    assert "Example: " in description
+    assert f"tape {command}" in description
+
+
+def test_every_subcommand_has_help_with_an_example() -> None:
+    """Also the commands of `tape certs` and `tape cost`."""
+    sections = [section for section in reference.reference().split("\n## ") if section.startswith("tape ")]
+    paths = [section.splitlines()[0] for section in sections[1:]]
+    assert {"tape certs check", "tape cost plan"} <= set(paths)
+    assert [
+        path for path, section in zip(paths, sections[1:], strict=True) if "Example: " not in section
+    ] == []
+
+
+def test_command_reference_is_current() -> None:
+    """docs/cli.md is what `make cli-docs` writes."""
+    assert reference.PATH.read_text() == reference.reference(), "run: make cli-docs"
+
+
+def test_overview_imports_nothing_heavy() -> None:
+    """`tape --help` reads every command module, and no library behind them."""
+    program = (
+        "import sys; from extract.cli.main import tape; tape.main(['--help'], standalone_mode=False);"
+        f"print(sorted({set(HEAVY)} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "gaps" in done.stdout

@@ -1,0 +1,65 @@
+"""Times, days, months and durations as they are typed and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from extract.errors import UsageError
+from extract.times import duration, iso, parse_day, parse_duration, parse_month, parse_time_ms
+
+NOW_MS = 1_700_000_000_000
+
+
+def test_time_before_now_has_a_unit() -> None:
+    """Minutes, hours, days and weeks."""
+    ages_s = {"90m": 5_400, "24h": 86_400, "7d": 604_800, "2w": 1_209_600}
+    for text, age_s in ages_s.items():
+        assert parse_time_ms(text, "--since", NOW_MS) == NOW_MS - age_s * 1000
+
+
+def test_time_without_offset_is_utc() -> None:
+    """With one, the offset counts."""
+    for text in ("2023-11-14T22:13:20", "2023-11-14T22:13:20Z", "2023-11-15T00:13:20+02:00"):
+        assert parse_time_ms(text, "--since", 0) == NOW_MS
+
+
+def test_duration_is_in_seconds() -> None:
+    """A number without a unit is seconds; fractions are allowed."""
+    texts = {"10s": 10, "45": 45, "90m": 5_400, "26h": 93_600, "1.5d": 129_600, "1w": 604_800}
+    assert {text: parse_duration(text, "--every") for text in texts} == texts
+
+
+def test_day_and_month() -> None:
+    """A month is its first day."""
+    assert parse_day("2026-10-31", "--day") == date(2026, 10, 31)
+    assert parse_month("2026-02", "--month") == date(2026, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (lambda text, option: parse_time_ms(text, option, 0), "soon"),
+        (parse_duration, "-5s"),
+        (parse_duration, "5 fortnights"),
+        (parse_day, "2026-02-30"),
+        (parse_month, "2026-13"),
+    ],
+)
+def test_malformed_text_is_a_user_s_mistake(parse: Callable[[str, str], object], text: str) -> None:
+    """The sentence names the option and what was typed."""
+    with pytest.raises(UsageError, match=f"^--x {text!r} is no "):
+        parse(text, "--x")
+
+
+def test_duration_is_shown_rounded_down_in_the_largest_unit_that_fits_twice() -> None:
+    """So 119 minutes are no hour."""
+    shown = [duration(seconds) for seconds in (0, 119.9, 120, 7_199, 7_200, 172_800)]
+    assert shown == ["0 s", "119 s", "2 min", "119 min", "2 h", "2 d"]
+
+
+def test_iso_has_milliseconds_where_there_are_any() -> None:
+    """Always in UTC, with Z."""
+    assert [iso(NOW_MS), iso(NOW_MS + 7)] == ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.007Z"]
