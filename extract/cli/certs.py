@@ -183,7 +183,7 @@ def _address(text: str) -> tuple[str, int]:
 
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"--server {text!r} is no address; it reads like edge.example.com:8443")
+        raise UsageError(f"--server {text!r} is no address; expected HOST:PORT like edge.example.com:8443")
     return host.strip("[]"), int(port)
 
 
