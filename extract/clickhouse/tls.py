@@ -79,6 +79,7 @@ def explain_rejected_certificate(settings: ClickHouseSettings) -> str:
 def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
     # Loaded where something went wrong, and not by each command that starts.
     from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     from extract.certs.authority import is_signed_by, same_environment
     from extract.certs.store import load_certificates
@@ -92,7 +93,7 @@ def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
     purposes = [
         each.value for each in certificate.extensions if isinstance(each.value, x509.ExtendedKeyUsage)
     ]
-    if purposes and x509.ExtendedKeyUsageOID.CLIENT_AUTH not in purposes[0]:
+    if purposes and ExtendedKeyUsageOID.CLIENT_AUTH not in purposes[0]:
         return "is not one for clients; take that of a role."
     trusted = load_certificates(Path(settings.ca_cert)) if settings.ca_cert else []
     known = [each for each in trusted if is_signed_by(certificate, each)]

@@ -1,4 +1,4 @@
-"""A service that sleeps is waited for, with a message and within a bound; real connections to a stand-in for it."""
+"""Waiting for an idle Cloud service: a message, a limit, and real connections to a double of the service."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from urllib3 import PoolManager
 
-from extract.clickhouse import wake
 from extract.clickhouse.client import open_client
 from extract.clickhouse.embedded.probe import free_port
 from extract.clickhouse.settings import ClickHouseSettings
+from extract.clickhouse.wake import wait_until_awake
 from extract.errors import RetriableError
 from tests.support.certificates import Authority
 from tests.support.commands import UserShell
@@ -23,8 +24,11 @@ from tests.support.sandbox import SandboxExchange
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 
-UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-NO_ANSWER = b""
+NO_RESPONSE = b""
+
+
+def response(status: int) -> bytes:
+    return f"HTTP/1.1 {status} Service\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def service(clickhouse: ClickHouseSettings, authority: Authority) -> Iterator[Proxy]:
-    """ClickHouse behind TLS, as ClickHouse Cloud is."""
+    """ClickHouse behind TLS, like ClickHouse Cloud."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate = authority.signed("server")
     context.load_cert_chain(certificate.cert, certificate.key)
@@ -54,61 +58,86 @@ def settings(clickhouse: ClickHouseSettings, authority: Authority, service: Prox
     )
 
 
-def wake_after(service: Proxy, seconds: float) -> threading.Timer:
-    timer = threading.Timer(seconds, lambda: setattr(service, "asleep", None))
-    timer.start()
-    return timer
+def wake_after(service: Proxy, seconds: float) -> threading.Thread:
+    """A started thread that ends the idle time so many seconds after the first request."""
+
+    def wake() -> None:
+        assert service.has_canned_request.wait(60)
+        time.sleep(seconds)
+        service.canned_response = None
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def pool(settings: ClickHouseSettings) -> PoolManager:
+    return PoolManager(ca_certs=settings.ca_cert)
 
 
 @pytest.mark.parametrize(
-    ("asleep", "reason"), [(UNAVAILABLE, "answers with HTTP status 503"), (NO_ANSWER, "does not answer")]
+    ("idle", "reason"),
+    [
+        (response(502), "responds with HTTP status 502"),
+        (response(503), "responds with HTTP status 503"),
+        (response(504), "responds with HTTP status 504"),
+        (NO_RESPONSE, "does not respond"),
+    ],
+    ids=["502", "503", "504", "no response"],
 )
-def test_a_service_that_sleeps_is_waited_for(
+def test_idle_service_is_waited_for(
     settings: ClickHouseSettings,
     service: Proxy,
-    asleep: bytes,
+    pool: PoolManager,
+    idle: bytes,
     reason: str,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Once it answers the client works; the two messages say why and for how long."""
-    monkeypatch.setattr(wake, "PING_S", 0.5)
-    service.asleep = asleep
-    timer = wake_after(service, 1.2)
-    assert open_client(settings).command("select 1") == 1
-    timer.join()
-    first, second = capfd.readouterr().err.splitlines()
-    assert first == f"ClickHouse at {settings.url} {reason}; it may be waking up: waiting up to 20 s."
-    assert second.startswith(f"ClickHouse at {settings.url} is awake after ")
+    """Returns once it responds; one message gives the reason and the limit, a second one the time that it took."""
+    service.canned_response = idle
+    waker = wake_after(service, 1.2)
+    wait_until_awake(settings, pool, ping_timeout_s=0.5)
+    assert service.canned_response is None
+    waker.join()
+    first, second = caplog.messages
+    assert first == f"ClickHouse at {settings.url} {reason}; it may be starting: waiting up to 20 s."
+    assert second.startswith(f"ClickHouse at {settings.url} is up after ")
 
 
-def test_one_that_is_awake_is_asked_at_once_and_nothing_is_said(
-    settings: ClickHouseSettings, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("status", [None, 401, 404, 429, 500])
+def test_service_that_responds_is_not_waited_for(
+    settings: ClickHouseSettings,
+    service: Proxy,
+    pool: PoolManager,
+    status: int | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No message where there is nothing to wait for."""
-    assert open_client(settings).command("select 1") == 1
-    assert capfd.readouterr().err == ""
+    """An error that waiting does not cure is left to the next request."""
+    service.canned_response = None if status is None else response(status)
+    wait_until_awake(settings, pool)
+    assert caplog.messages == []
 
 
-@pytest.mark.parametrize("asleep", [UNAVAILABLE, NO_ANSWER, None])
-def test_the_wait_ends(settings: ClickHouseSettings, service: Proxy, asleep: bytes | None) -> None:
-    """After the bound, whether it answers 503, nothing, or refuses connections: one sentence, worth another try."""
-    service.asleep = asleep
-    port = free_port() if asleep is None else service.port
-    began = time.monotonic()
+@pytest.mark.parametrize("idle", [response(503), NO_RESPONSE, None], ids=["503", "no response", "refused"])
+def test_wait_is_limited(settings: ClickHouseSettings, service: Proxy, idle: bytes | None) -> None:
+    """After `wake_s` one sentence and a retriable error, whether it responds 503, hangs or refuses connections."""
+    service.canned_response = idle
+    port = free_port() if idle is None else service.port
+    started = time.monotonic()
     with pytest.raises(
         RetriableError, match=r"for 1 s now; check .*or wait longer: CLICKHOUSE_CLOUD_WAKE_S$"
     ):
         open_client(replace(settings, port=port, wake_s=1))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - started < 3
 
 
-def test_a_run_waits_too(
+def test_run_waits_for_an_idle_service(
     shell: UserShell, exchange: SandboxExchange, settings: ClickHouseSettings, service: Proxy
 ) -> None:
-    """`dlt pipeline run` starts while the service sleeps, says so, and loads."""
-    service.asleep = UNAVAILABLE
-    timer = wake_after(service, 5)
+    """`dlt pipeline run` starts while the service is idle, prints why it waits, and loads."""
+    service.canned_response = response(503)
+    waker = wake_after(service, 1.2)
     cloud = {
         "CLICKHOUSE_MODE": "cloud",
         "CLICKHOUSE_CLOUD_HOST": settings.host,
@@ -118,6 +147,6 @@ def test_a_run_waits_too(
         "CLICKHOUSE_CLOUD_CA_CERT": str(settings.ca_cert),
     }
     done = shell.at(exchange).ok("dlt", "pipeline", "run", "--currency", "BTC", "--kind", "spot", **cloud)
-    timer.join()
-    assert "it may be waking up: waiting up to 90 s." in done.err
+    waker.join()
+    assert "it may be starting: waiting up to 90 s." in done.err
     assert " new trades in " in done.out

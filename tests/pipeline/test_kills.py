@@ -75,7 +75,7 @@ def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
     with proxy_to(clickhouse.port) as proxy:
         monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
         made = runner()
-        proxy.marker, proxy.lose_answers = b"%60trades%60+FORMAT", 1
+        proxy.marker, proxy.lose_responses = b"%60trades%60+FORMAT", 1
         proxy.on_lost = lambda: os.kill(child_of(made.pid), signal.SIGKILL)
         assert made.run() == -signal.SIGKILL
         assert keys_in(clickhouse_client), "the insert was done when the run was killed"

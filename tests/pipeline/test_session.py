@@ -54,7 +54,7 @@ def cut_off_after_the_trades(
     """A run that is killed when its first trades are in the table, and neither its state nor its end is."""
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
     made = runner()
-    proxy.marker, proxy.lose_answers = b"%60trades%60+FORMAT", 1
+    proxy.marker, proxy.lose_responses = b"%60trades%60+FORMAT", 1
     proxy.on_lost = lambda: os.kill(child_of(made.pid), signal.SIGKILL)
     assert made.run() == -signal.SIGKILL
     return made

@@ -42,7 +42,7 @@ def test_answers_that_are_lost_and_requests_that_are_cut(
     multiply(both.local, 20_000, months=1)
     lost: list[int] = []
     wire.on_lost = lambda: lost.append(1)
-    wire.lose_answers, wire.cut_after_bytes = 2, 100_000
+    wire.lose_responses, wire.cut_after_bytes = 2, 100_000
     done = both.tape("push")
     assert done.code == 0, done.said
     assert lost

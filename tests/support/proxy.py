@@ -1,4 +1,4 @@
-"""A real TCP proxy on loopback before ClickHouse: counts connections, speaks TLS, loses answers, cuts requests."""
+"""A TCP proxy in front of ClickHouse that counts connections, terminates TLS and injects faults."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-END_OF_ANSWER = b"0\r\n\r\n"
+END_OF_RESPONSE = b"0\r\n\r\n"
 
 
 class Proxy:
-    """Forwards to `target_port`. Faults are set on the instance and act on requests that contain `marker`."""
+    """Forwards to `target_port`. Faults are set as attributes and affect requests that contain `marker`."""
 
     def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.target_port = target_port
         self.tls = tls
         self.connections = 0
         self.marker = b""
-        self.lose_answers = 0
-        """So many answers are swallowed: the server has done it all, the client never hears of it."""
+        self.lose_responses = 0
+        """Number of responses to drop: the server has completed the request, and the client does not learn of it."""
         self.on_lost: Callable[[], None] = lambda: None
         self.cut_after_bytes: int | None = None
-        """Once: the request is cut after so many bytes."""
+        """Break the connection once, after this many bytes of a request."""
+        self.cut_response_after_bytes: int | None = None
+        """Break the connection once, after about this many bytes of its responses."""
         self.rewrite: tuple[bytes, bytes] | None = None
-        self.asleep: bytes | None = None
-        """The answer to every connection until this is None again, as a service gives that sleeps; b"" is none at all."""
+        self.canned_response: bytes | None = None
+        """If not None, the response to every new connection; b"" is no response at all."""
+        self.has_canned_request = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -43,7 +46,7 @@ class Proxy:
     def disconnect(self) -> None:
         with self._lock:
             for end in self._open:
-                _hang_up(end)
+                _close(end)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -55,11 +58,12 @@ class Proxy:
         with suppress(OSError, ssl.SSLError):
             if self.tls:
                 client = self.tls.wrap_socket(client, server_side=True)
-            if self.asleep is not None:
+            if (response := self.canned_response) is not None:
                 client.recv(1 << 16)
-                client.sendall(self.asleep)
-                # Without an answer the other side waits for one until it gives up and closes.
-                if not self.asleep:
+                self.has_canned_request.set()
+                client.sendall(response)
+                # Without a response the client waits until its timeout and closes.
+                if not response:
                     client.recv(1)
                 client.close()
                 return
@@ -67,53 +71,57 @@ class Proxy:
             with self._lock:
                 self.connections += 1
                 self._open |= {client, server}
-            exchange = _Exchange(self, client, server)
-            threading.Thread(target=exchange.answers, daemon=True).start()
-            exchange.requests()
+            connection = _Connection(self, client, server)
+            threading.Thread(target=connection.forward_responses, daemon=True).start()
+            connection.forward_requests()
         with suppress(OSError):
             client.close()
 
 
-class _Exchange:
+class _Connection:
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self.proxy, self.client, self.server = proxy, client, server
-        self.losing = False
+        self.is_losing = False
 
-    def requests(self) -> None:
+    def forward_requests(self) -> None:
         proxy, sent, marked = self.proxy, 0, False
         while data := self.client.recv(1 << 16):
             if proxy.rewrite:
                 data = data.replace(*proxy.rewrite)
             if proxy.marker and proxy.marker in data:
                 marked, sent = True, 0
-                self.losing = proxy.lose_answers > 0
+                self.is_losing = proxy.lose_responses > 0
             sent += len(data)
             if marked and proxy.cut_after_bytes is not None and sent > proxy.cut_after_bytes:
                 proxy.cut_after_bytes = None
                 break
             self.server.sendall(data)
-        self._hang_up()
+        self._close_both()
 
-    def answers(self) -> None:
-        answer = b""
+    def forward_responses(self) -> None:
+        response, received = b"", 0
         with suppress(OSError, ssl.SSLError):
             while data := self.server.recv(1 << 16):
-                if not self.losing:
+                limit, received = self.proxy.cut_response_after_bytes, received + len(data)
+                if limit is not None and received > limit:
+                    self.proxy.cut_response_after_bytes = None
+                    break
+                if not self.is_losing:
                     self.client.sendall(data)
                     continue
-                answer += data
-                if answer.endswith(END_OF_ANSWER):
-                    self.proxy.lose_answers -= 1
+                response += data
+                if response.endswith(END_OF_RESPONSE):
+                    self.proxy.lose_responses -= 1
                     self.proxy.on_lost()
                     break
-        self._hang_up()
+        self._close_both()
 
-    def _hang_up(self) -> None:
-        _hang_up(self.client)
-        _hang_up(self.server)
+    def _close_both(self) -> None:
+        _close(self.client)
+        _close(self.server)
 
 
-def _hang_up(end: socket.socket) -> None:
+def _close(end: socket.socket) -> None:
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
     if not isinstance(end, ssl.SSLSocket):

@@ -59,7 +59,7 @@ def test_an_insert_whose_answer_is_lost_is_tried_again_and_counts_once(
     new_pipeline: NewPipeline, proxy: Proxy, database: str, clickhouse_client: Client
 ) -> None:
     """The server has inserted, the client never heard of it, dlt runs the load job again: no row twice."""
-    proxy.marker, proxy.lose_answers = b"numbers%60+FORMAT", 2
+    proxy.marker, proxy.lose_responses = b"numbers%60+FORMAT", 2
     new_pipeline(port=proxy.port).run(numbers(1000), table_name="numbers", loader_file_format="parquet")
 
     assert fingerprint(clickhouse_client, database) == whole(1000)
@@ -85,7 +85,7 @@ def test_a_loader_killed_before_it_hears_the_answer_resumes_without_repeating(
                                 dataset_name={database!r}, pipelines_dir={str(tmp_path / "here")!r})
         pipeline.run([{{"n": n}} for n in range(1000)], table_name="numbers")
     """)
-    proxy.marker, proxy.lose_answers = b"numbers%60+FORMAT", 1
+    proxy.marker, proxy.lose_responses = b"numbers%60+FORMAT", 1
     # The password goes by the environment: a command line is everybody's to read.
     env = os.environ | {
         "CLICKHOUSE_LOCAL_HOST": "127.0.0.1",
@@ -188,7 +188,7 @@ def test_the_end_of_a_load_is_noted_once(
 ) -> None:
     """The row in _dlt_loads is written, its answer lost; running again adds no second row for the package."""
     pipeline = new_pipeline(port=proxy.port)
-    proxy.marker, proxy.lose_answers = b"_dlt_loads`(`load_id", 1
+    proxy.marker, proxy.lose_responses = b"_dlt_loads`(`load_id", 1
     with pytest.raises(Exception, match="broke"):
         pipeline.run(numbers(10), table_name="numbers")
     pipeline.load()
@@ -238,9 +238,9 @@ def test_a_merge_or_replace_whose_answer_is_lost_is_repeated_whole(
     """Its statements delete before they insert, so they may run twice; a token would lose the second insert."""
     pipeline = new_pipeline(port=proxy.port, replace_strategy="insert-from-staging")
     for _ in range(2):
-        proxy.marker, proxy.lose_answers = f"INSERT INTO `{database}`.`numbers`".encode(), 1
+        proxy.marker, proxy.lose_responses = f"INSERT INTO `{database}`.`numbers`".encode(), 1
         pipeline.run(numbers(10), table_name="numbers", write_disposition=disposition, primary_key="n")
-        assert proxy.lose_answers == 0, "the answer to the statement was lost"
+        assert proxy.lose_responses == 0, "the answer to the statement was lost"
         assert fingerprint(clickhouse_client, database) == whole(10)
 
 
