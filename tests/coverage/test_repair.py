@@ -182,7 +182,7 @@ def test_what_came_unreadable_is_not_fetched_again_unless_asked_for(user: User) 
     )
     told = user.tape("repair")
     assert told.code == 1
-    assert "came unreadable" in told.out
+    assert "unreadable: deribit_raw.rejected_trades" in told.out
     assert "tape repair --again" in told.out
     assert user.methods() == set()
     assert user.tape("repair", "--again").code == 0

@@ -40,7 +40,7 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert (found[short]["last_missing_seq"], found[short]["missing"]) == (last[short], 2)
     asked = [r.params["instrument_name"] for r in user.exchange.requests if "instrument_name" in r.params]
     assert sorted(asked) == sorted(expired)
-    assert f"{len(expired)} expired instruments were asked" in told.err
+    assert f"Requested the last trade of {len(expired)} expired instruments." in told.err
 
     user.exchange.requests.clear()
     assert fetch_last_trades().asked == 0

@@ -80,7 +80,7 @@ def test_max_minutes_ends_the_run_with_a_sentence_and_0(
     """A slow exchange, two seconds: not done, said so, exit 0."""
     slow = shell.at(start_exchange(Tape.generate(seed=8, trades=3_000, days=3), faults=SLOW))
     done = slow.ok("dlt", "pipeline", "run", "--currency", "BTC", "--max-minutes", "0.03", **SMALL)
-    assert "Stopped after 0.03 minutes with more to do; the same command goes on from there." in done.out
+    assert "Stopped after 0.03 minutes with more to do; the same command resumes there." in done.out
 
 
 def test_max_minutes_that_are_none_are_a_user_s_mistake(shell: UserShell) -> None:

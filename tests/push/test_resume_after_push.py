@@ -52,7 +52,7 @@ def test_a_run_into_cloud_goes_on_where_local_ended(both: Both, exchange: Sandbo
     assert both.keys(both.cloud) == wanted()
     done = both.tape("push")
     assert done.code == 0
-    assert f"{rest:,} trades are of cloud's own runs" in done.out
+    assert f"{rest:,} trades are from cloud's own runs" in done.out
 
 
 def test_local_runs_on_after_a_push_and_cloud_does_not_hear_of_it_before_the_next(
