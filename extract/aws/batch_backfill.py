@@ -13,7 +13,7 @@ import click
 from extract.aws.workspace import work
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError, UsageError
-from extract.pipeline.run import RunOptions
+from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal, stop_on_sigterm
 
 WAIT_FOR_OTHER_RUN_S = 20 * 60.0

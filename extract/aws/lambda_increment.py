@@ -7,7 +7,7 @@ from typing import Any
 from extract.aws.workspace import summary_to_json, work
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError
-from extract.pipeline.run import RunOptions
+from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal
 
 WORKING_SHARE = 0.7

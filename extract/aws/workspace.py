@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from extract.aws.secret import settings_from_secret
+from extract.cli.progress import RunProgress
 from extract.cli.run_summary import notes, print_summary
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import RunSummary, run
 from extract.pipeline.stop import StopSignal
 
 WORKSPACE = Path(tempfile.gettempdir()) / "deribit-tape"
@@ -37,8 +39,8 @@ def temporary_workspace() -> Iterator[ClickHouseSettings]:
 
 def work(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
     """One run, from the state in ClickHouse; its summary is printed."""
-    with temporary_workspace() as settings:
-        summary = run(options, stop=stop, settings=settings, holder=holder)
+    with temporary_workspace() as settings, RunProgress() as progress:
+        summary = run(options, progress, stop, settings=settings, holder=holder)
     print_summary(summary)
     return summary
 

@@ -174,7 +174,7 @@ def plan(
     Example: tape cost plan --scope btc-options --set idle_minutes=5
     """
     from extract.cost.plan.plan import cost_plan
-    from extract.pipeline.run import RunOptions
+    from extract.pipeline.options import RunOptions
 
     if (scope or trades) and (since or until or currencies or kinds):
         raise UsageError(

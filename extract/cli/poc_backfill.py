@@ -31,9 +31,11 @@ def poc_backfill(month: str, currencies: tuple[str, ...], kinds: tuple[str, ...]
 
     Example: tape poc-backfill --month 2026-10 --currency BTC --kind option
     """
+    from extract.cli.progress import RunProgress
     from extract.cost.measure.month_backfill import poc_backfill as run_month
 
-    result = run_month(month, currencies, kinds)
+    with RunProgress() as progress:
+        result = run_month(month, currencies, kinds, progress)
     if as_json:
         _print_result_json(result)
     else:

@@ -18,8 +18,10 @@ from extract.deribit.streams import Stream
 from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan
 from extract.estimate.probes import OnPage, StreamProbes, StreamSample
 from extract.estimate.store import delete_plan, load_plan, save_plan
-from extract.pipeline.load import open_pipeline, source_state, unwrap_dlt_errors
-from extract.pipeline.run import RunOptions, RunSummary, wanted_streams, wanted_time
+from extract.pipeline.dlt_internals import unwrap_dlt_errors
+from extract.pipeline.load import open_pipeline, source_state
+from extract.pipeline.options import RunOptions, resolve_streams, resolve_times
+from extract.pipeline.run import RunSummary
 from extract.pipeline.session import run_lock
 from extract.process import gc_frozen
 from extract.source.source import require_same_exchange
@@ -101,8 +103,8 @@ class _Planner:
     def plan(self) -> Plan:
         started_s = time.monotonic()
         now_ms = self._client.now_ms()
-        streams = wanted_streams(self._client, self._config, self._options)
-        since_ms, until_ms = wanted_time(self._options, now_ms)
+        streams = resolve_streams(self._client, self._config, self._options)
+        since_ms, until_ms = resolve_times(self._options, now_ms)
         requests_before = self._client.stats.requests
         samples = [self._sample(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
         list_bytes = self._live_list_bytes(streams)

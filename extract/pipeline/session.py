@@ -1,4 +1,4 @@
-"""The pipeline for one run alone: locked on this machine and in the database, and put right after whoever was cut off."""
+"""One run at a time: file lock, database lease, and recovery after an interrupted run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from extract.clickhouse.lease import Lease, delete_unfinished_loads
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
 from extract.paths import tape_dir
-from extract.pipeline.load import open_pipeline, recover, unwrap_dlt_errors
+from extract.pipeline.dlt_internals import unwrap_dlt_errors
+from extract.pipeline.load import open_pipeline
+from extract.pipeline.recovery import recover
 
 if TYPE_CHECKING:
     from dlt import Pipeline
@@ -24,25 +26,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PipelineSession:
-    """The one pipeline that is at work, and the lease under which it loads."""
+    """The pipeline of the only run on its database, and the lease under which it loads."""
 
     pipeline: Pipeline
     lease: Lease
 
     def run(self, source: Any) -> None:
-        """One whole package of `source`."""
+        """Extract and load one package of `source`."""
         with unwrap_dlt_errors():
             self.pipeline.extract(source)
             self.pipeline.normalize()
             self.load()
 
     def load(self) -> None:
-        """Loads what is ready."""
+        """Load the packages that are ready."""
         self.register_pending_loads()
         self.pipeline.load()
 
     def register_pending_loads(self) -> None:
-        """Has it written down what is about to be loaded. Raises OutsideError if the lease is lost."""
+        """Record in the database which packages are about to be loaded. Raises OutsideError if the lease is lost.
+
+        Whoever runs next deletes the rows of a registered package that was never finished.
+        """
         self.lease.register_loads(
             [*self.pipeline.list_extracted_load_packages(), *self.pipeline.list_normalized_load_packages()]
         )
@@ -50,25 +55,25 @@ class PipelineSession:
 
 @contextmanager
 def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Iterator[PipelineSession]:
-    """What was cut off before is loaded, or its remains are removed. The caller has `run_lock`.
+    """Take the lease and recover from an interrupted run: its packages are loaded, or their rows deleted.
 
-    `holder` names who runs, for others to read; of one holder's runs only one can be at work. By default it is this
-    machine's TAPE_DIR. Raises UsageError where a run of another machine is at work.
+    The caller holds `run_lock`. `holder` identifies the run to others, and only one run of a holder can be active; by
+    default it is this machine's TAPE_DIR. Raises AnotherRunError where another holder's run is active.
     """
     database = shared_database(settings)
     with Lease(database, holder or default_holder_id()) as lease:
-        # If another machine went on from the state in ClickHouse, what lies here was loaded by it, or will be.
-        pipeline = open_pipeline(settings, forget=not lease.resumes_own_run)
-        exclusive = PipelineSession(pipeline, lease)
-        exclusive.register_pending_loads()
+        # If another machine continued from the state in ClickHouse, it has loaded or will load the packages on this disk.
+        pipeline = open_pipeline(settings, discard_local_state=not lease.resumes_own_run)
+        session = PipelineSession(pipeline, lease)
+        session.register_pending_loads()
         recover(pipeline)
         delete_unfinished_loads(database)
-        yield exclusive
+        yield session
 
 
 @contextmanager
 def run_lock() -> Iterator[None]:
-    """One run at a time: the state of two would overtake each other. Raises UsageError that names the holder."""
+    """Lock TAPE_DIR for one run, because two would overwrite each other's state. Raises UsageError naming the process."""
     path = tape_dir() / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -85,7 +90,7 @@ def run_lock() -> Iterator[None]:
 
 
 def default_holder_id() -> str:
-    """Who holds a lease by default: the name of this machine and of its TAPE_DIR, which is known by a number of its own."""
+    """The default holder of a lease: this machine's name and a random id of its TAPE_DIR."""
     path = tape_dir() / "holder"
     if not path.exists():
         path.write_text(uuid.uuid4().hex[:12])

@@ -1,4 +1,4 @@
-"""When a run is to end before all is done: after a time, or when asked. It ends between windows, never within one."""
+"""Stop a run early, after a time limit or on SIGTERM, at a window boundary."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_TOLD = b"SIGTERM: the window at work is finished and loaded; a second SIGTERM ends the run at once.\n"
+_SIGTERM_NOTICE = (
+    b"SIGTERM: finishing and loading the current window; a second SIGTERM ends the run at once.\n"
+)
 
 
 class StopSignal:
-    """Due once `after_s` seconds have passed, or once asked for; `reason` says which of the two. Never, by default."""
+    """Requests a stop once `after_s` seconds have passed or `request` was called; never, by default."""
 
     def __init__(self, after_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._after_s = after_s
-        self._at_s = None if after_s is None else clock() + after_s
-        self._asked: str | None = None
+        self._started_s = clock()
+        self._requested: str | None = None
 
-    def ask(self, reason: str) -> None:
-        """The run is to end with the window at work. Safe in a signal handler."""
-        self._asked = reason
+    def request(self, reason: str) -> None:
+        """Stop the run after the current window. Safe in a signal handler."""
+        self._requested = reason
 
     @property
     def is_requested(self) -> bool:
@@ -31,24 +33,23 @@ class StopSignal:
 
     @property
     def reason(self) -> str | None:
-        """`after 50 minutes`, or what it was asked for with; None while it is not due."""
-        if self._asked is None and self._at_s is not None and self._clock() >= self._at_s:
-            assert self._after_s is not None
-            return f"after {round(self._after_s / 60, 2):g} minutes"
-        return self._asked
+        """`after 50 minutes`, or the reason given to `request`; None while no stop is requested."""
+        if self._requested or self._after_s is None or self._clock() < self._started_s + self._after_s:
+            return self._requested
+        return f"after {round(self._after_s / 60, 2):g} minutes"
 
 
 @contextmanager
 def stop_on_sigterm(stop: StopSignal) -> Iterator[None]:
-    """The first SIGTERM asks for the stop, a second ends the process at once, as SIGINT does. In the main thread."""
+    """Request a stop on the first SIGTERM; a second one ends the process, as SIGINT does. Main thread only."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        stop.ask("on SIGTERM")
-        os.write(2, _TOLD)
+        stop.request("on SIGTERM")
+        os.write(2, _SIGTERM_NOTICE)
 
-    before = signal.signal(signal.SIGTERM, ask)
+    previous = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -23,7 +23,8 @@ from extract.clickhouse.destination.job_client import TapeClickHouseClient
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.deribit.instruments import united_known
 from extract.errors import CannotTellError
-from extract.pipeline.load import PIPELINE_NAME, unwrap_dlt_errors
+from extract.pipeline.dlt_internals import unwrap_dlt_errors
+from extract.pipeline.load import PIPELINE_NAME
 from extract.push.database import PushDatabase
 from extract.push.partitions import LOADS, STATE
 from extract.sweep.state import StreamState

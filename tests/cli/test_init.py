@@ -10,7 +10,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.cli.main import tape
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.schema.catalogue import read_catalogue
 

@@ -17,7 +17,8 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.status import status
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.times import iso

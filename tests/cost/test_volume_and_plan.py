@@ -16,7 +16,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.cost.measure.database_usage import measured, work
 from extract.cost.measure.month_backfill import _cpu_seconds
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape

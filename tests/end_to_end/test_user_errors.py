@@ -7,7 +7,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, TapeError, UsageError
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from tests.support.commands import UserShell
 

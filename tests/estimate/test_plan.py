@@ -16,7 +16,8 @@ from extract.estimate.estimator import Plan
 from extract.estimate.plan import make_plan, plan_key, run_and_compare
 from extract.estimate.store import load_plan
 from extract.paths import ROOT
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import UserShell

@@ -16,7 +16,8 @@ from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
 from extract.paths import tape_dir
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import RunSummary, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.pipeline.test_kills import child_of

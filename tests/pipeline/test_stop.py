@@ -10,10 +10,11 @@ from collections.abc import Callable
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.cli.progress import Progress
+from extract.cli.progress import RunProgress
 from extract.deribit.client import RequestStats
 from extract.deribit.streams import Stream
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import RunSummary, run
 from extract.pipeline.stop import StopSignal
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -24,7 +25,7 @@ Listed = Callable[[Tape], SandboxExchange]
 SLOW = "rate=1,kinds=slow,slow=0.2,on=get_last_trades"
 
 
-class StopAfterSlices(Progress):
+class StopAfterSlices(RunProgress):
     """Asks for the stop once so many slices have come."""
 
     def __init__(self, slices: int) -> None:
@@ -35,7 +36,7 @@ class StopAfterSlices(Progress):
     def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         self._left -= 1
         if not self._left:
-            self.stop.ask("when told")
+            self.stop.request("when told")
         super().update(stream, rows, end_ms, stats)
 
 
@@ -70,7 +71,7 @@ def test_a_stop_is_due_after_its_time_or_when_asked() -> None:
     now_s = 190.0
     assert stop.reason == "after 1.5 minutes"
     stop = StopSignal()
-    stop.ask("on SIGTERM")
+    stop.request("on SIGTERM")
     assert stop.reason == "on SIGTERM"
 
 
@@ -87,7 +88,7 @@ def test_max_minutes_that_are_none_are_a_user_s_mistake(shell: UserShell) -> Non
     """One sentence, exit 3."""
     done = shell.run("dlt", "pipeline", "run", "--max-minutes", "0")
     assert done.code == 3
-    assert done.err == "--max-minutes 0 is no time to work in; name minutes above 0, for example 50.\n"
+    assert done.err == "--max-minutes 0 is not a valid limit; give minutes above 0, for example 50.\n"
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from clickhouse_connect.driver.client import Client
 
 from extract.cli.run_summary import MOST_NAMED, notes
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import RunSummary, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 

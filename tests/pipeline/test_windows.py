@@ -15,8 +15,10 @@ from clickhouse_connect.driver.client import Client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import OutsideError, UsageError
 from extract.paths import tape_dir
-from extract.pipeline.load import LOADED_KEPT, open_pipeline, recover
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.load import open_pipeline
+from extract.pipeline.options import RunOptions
+from extract.pipeline.recovery import LOADED_PACKAGES_RETAINED, recover
+from extract.pipeline.run import RunSummary, run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.small_windows import keys_in, keys_of, packages_in
@@ -177,7 +179,7 @@ def test_of_packages_loaded_long_ago_nothing_stays(small_windows: None) -> None:
     for second in range(50):
         shutil.copytree(loaded / last, loaded / f"17000000{second}.0")
     kept = open_pipeline(clickhouse_settings()).list_completed_load_packages()
-    assert len(kept) == LOADED_KEPT
+    assert len(kept) == LOADED_PACKAGES_RETAINED
     assert last in kept
 
 

@@ -10,7 +10,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import open_client, shared_client
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.clickhouse import drop_ours

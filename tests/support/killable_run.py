@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from extract.errors import TapeError
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.push.push import push
 
 OPTIONS = RunOptions(currencies=("BTC",))

@@ -9,7 +9,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline.run import RunOptions, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import Done, UserShell, environment, tape_here

@@ -16,7 +16,8 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
 from extract.errors import UsageError
 from extract.estimate.plan import PlanComparison, make_plan, run_and_compare
-from extract.pipeline.run import RunOptions, RunSummary, run
+from extract.pipeline.options import RunOptions
+from extract.pipeline.run import RunListener, RunSummary, run
 
 MONTHS_A_YEAR = 12
 
@@ -53,7 +54,12 @@ class MonthBackfill:
     extrapolated: dict[str, Backfill]
 
 
-def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str] = ()) -> MonthBackfill:
+def poc_backfill(
+    month: str,
+    currencies: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    listener: RunListener | None = None,
+) -> MonthBackfill:
     """Plans the month, runs it, and keeps what it used in `.tape/backfill.json`.
 
     Raises UsageError for a month that is not over, and what `make_plan` and `run` raise.
@@ -65,7 +71,7 @@ def poc_backfill(month: str, currencies: Sequence[str] = (), kinds: Sequence[str
     options = RunOptions(str(first), f"{last}T23:59:59.999Z", currencies, kinds)
     make_plan(options)
     before = _cpu_seconds()
-    summary, comparison = run_and_compare(options, lambda: run(options))
+    summary, comparison = run_and_compare(options, lambda: run(options, listener))
     used = ResourceUsage(
         month,
         exchange,

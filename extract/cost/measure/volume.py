@@ -17,7 +17,7 @@ from extract.deribit.config import deribit_config
 from extract.deribit.schema import PAGE_SCHEMA
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
-from extract.pipeline.run import RunOptions, wanted_streams
+from extract.pipeline.options import RunOptions, resolve_streams
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.ledger import SeqLedger
 from extract.sweep.slices import Slice
@@ -69,7 +69,7 @@ def measure_volume(
         tally or ProgressBar() as tally,
     ):
         found_day = _day(day, client.now_ms())
-        streams = wanted_streams(client, config, RunOptions(currencies=currencies, kinds=kinds))
+        streams = resolve_streams(client, config, RunOptions(currencies=currencies, kinds=kinds))
         tally.start(len(streams) * 24, "hours of trading")
         found = Volume(
             found_day,

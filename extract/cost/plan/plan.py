@@ -20,7 +20,7 @@ from extract.deribit.streams import Stream
 from extract.errors import TapeError
 from extract.estimate.plan import make_plan
 from extract.paths import tape_dir
-from extract.pipeline.run import RunOptions
+from extract.pipeline.options import RunOptions
 
 SCOPES = ("btc-options", "everything")
 DEFAULT_SCOPE = SCOPES[0]
