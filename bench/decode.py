@@ -16,11 +16,11 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
+from extract.deribit.arrow import to_table
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.decode import decode_page, decode_trades
 from extract.deribit.rate_limit import RateLimiter
-from extract.deribit.schema import to_table
 from extract.deribit.streams import Stream
 from extract.sandbox.tape import Tape
 from extract.sweep.fetch_slice import sweep_slice

@@ -16,9 +16,9 @@ from extract.cli.progress_bar import ProgressBar
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import clickhouse_settings
 from extract.coverage.gaps import EVERYTHING, Gap, Scope, find_gaps
+from extract.deribit.arrow import with_stream_columns
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import deribit_config
-from extract.deribit.schema import with_stream_columns
 from extract.deribit.streams import Stream
 from extract.pipeline.session import open_session, run_lock
 from extract.source.source import absent_rows, rejected_rows, report_resource, require_same_exchange

@@ -1,15 +1,17 @@
-"""A page of trades from the body of an answer: typed at once, or record by record where one does not fit.
+"""Decode the body of an answer into a page of trades.
 
-A field that nothing knows is learned: the next pages that bear it are typed at once again.
+All records are typed at once; a record that does not fit is typed field by field or rejected, without affecting others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from extract.deribit.arrow import sort_by_instrument, to_table
 from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
 from extract.deribit.schema import (
     ARROW_TYPES,
@@ -19,22 +21,17 @@ from extract.deribit.schema import (
     Trade,
     TradePage,
     TradeWithExtras,
-    by_instrument,
-    register_unknown_fields,
-    to_table,
 )
 
-MOST_LEARNED = 64
-"""Fields beyond it are taken record by record: an exchange that makes up names must not fill the memory."""
+MAX_DEPTH = 64
+"""Levels of nesting in a record that is rejected if decoding it exceeds Python's recursion limit."""
+
+R = TypeVar("R")
 
 
-class _RawPage(msgspec.Struct):
-    trades: list[msgspec.Raw]
+class _Page(msgspec.Struct, Generic[R]):
+    trades: list[R]
     has_more: bool = False
-
-
-class _FieldsPage(msgspec.Struct):
-    trades: list[dict[str, msgspec.Raw]]
 
 
 class _Identity(msgspec.Struct):
@@ -43,48 +40,25 @@ class _Identity(msgspec.Struct):
     timestamp: Any = None
 
 
-class _Decoders:
-    """Decoders of pages and of records that know `learned` beside the columns."""
-
-    def __init__(self, learned: tuple[str, ...] = ()) -> None:
-        self.learned = learned
-        self.attributes = {f"x{number}": name for number, name in enumerate(learned)}
-        self.trade = self._struct() if learned else Trade
-        page = msgspec.defstruct("Page", [("trades", list[self.trade]), ("has_more", bool, False)])
-        self.page = msgspec.json.Decoder(Envelope[page])
-        self.lenient_page = msgspec.json.Decoder(Envelope[page], strict=False)
-        self.record = msgspec.json.Decoder(self.trade)
-
-    def _struct(self) -> type[Trade]:
-        raw = msgspec.Raw | msgspec.UnsetType
-        trade = msgspec.defstruct(
-            "LearnedTrade",
-            [(attribute, raw, msgspec.UNSET) for attribute in self.attributes],
-            bases=(Trade,),
-            rename=self.attributes,
-            kw_only=True,
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        register_unknown_fields(trade, self.attributes)
-        return trade
-
-
-_decoders = _Decoders()
-_raw_page_decoder = msgspec.json.Decoder(Envelope[_RawPage])
-_fields_decoder = msgspec.json.Decoder(Envelope[_FieldsPage])
+_page_decoder = msgspec.json.Decoder(Envelope[_Page[Trade]])
+_lenient_page_decoder = msgspec.json.Decoder(Envelope[_Page[TradeWithExtras]], strict=False)
+_fields_decoder = msgspec.json.Decoder(Envelope[_Page[dict[str, msgspec.Raw]]])
+_raw_page_decoder = msgspec.json.Decoder(Envelope[_Page[msgspec.Raw]])
+_record_decoder = msgspec.json.Decoder(Trade)
 _identity_decoder = msgspec.json.Decoder(_Identity)
+_COLUMNS = frozenset(FIELDS)
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def decode_page(body: bytes) -> TradePage:
     """A page of trades from the body of an answer.
 
-    Raises NoResultError where the body holds no result, one of NO_JSON where it is no JSON.
+    Raises NoResultError if the body holds no result, and one of DECODE_ERRORS if it is not JSON.
     """
     trades, rejected, has_more, at_ms = decode_trades(body)
-    table, is_each_once = by_instrument(to_table(trades))
+    table, is_each_once = sort_by_instrument(to_table(trades))
     if not is_each_once and len(once := _deduplicate(trades)) < len(trades):
-        table, _ = by_instrument(to_table(once))
+        table, _ = sort_by_instrument(to_table(once))
     return TradePage(table, len(trades) + len(rejected), has_more, rejected, at_ms=at_ms)
 
 
@@ -92,34 +66,80 @@ Decoded = tuple[Sequence[Trade], list[RejectedTrade], bool, int | None]
 
 
 def decode_trades(body: bytes) -> Decoded:
-    """(trades, what could not be typed, has_more, time of the answer in ms). Raises as `decode_page`."""
-    if not _is_utf8(body):  # raw pieces would carry what is no text into the table
-        return decode_record_by_record(body)
-    for decoder in _decoders_to_try(body):
-        try:
-            answer = decoder.decode(body)
-        except DECODE_ERRORS:
-            continue
-        page = answer.unwrap()
-        return page.trades, [], page.has_more, answer.at_ms
+    """(trades, rejected records, has_more, time of the answer in ms). Raises as `decode_page`."""
+    if _is_utf8(body):  # otherwise raw JSON would carry invalid text into the table
+        for decode in (_decode_strictly, _decode_leniently):
+            try:
+                return decode(body)
+            except DECODE_ERRORS:
+                continue
     return decode_record_by_record(body)
 
 
+def _decode_strictly(body: bytes) -> Decoded:
+    answer = _page_decoder.decode(body)
+    page = answer.unwrap()
+    return page.trades, [], page.has_more, answer.at_ms
+
+
+def _decode_leniently(body: bytes) -> Decoded:
+    """Decode a page with unknown fields, or with numbers in quotes."""
+    answer = _lenient_page_decoder.decode(body)
+    page = answer.unwrap()
+    for trade, record in zip(page.trades, _fields_decoder.decode(body).unwrap().trades, strict=True):
+        trade.extra = _extra_json({name: value for name, value in record.items() if name not in _COLUMNS})
+    return page.trades, [], page.has_more, answer.at_ms
+
+
+def _extra_json(fields: dict[str, Any]) -> str | None:
+    return msgspec.json.encode(fields).decode() if fields else None
+
+
 def decode_record_by_record(body: bytes) -> Decoded:
-    """The slow way, for a page with a record that does not fit."""
+    """Decode each record alone: slower, but a record that does not fit affects no other."""
+    deep_values: dict[bytes, bytes] = {}
     try:
         answer = _raw_page_decoder.decode(body)
+    except RecursionError:
+        body, deep_values = _replace_deep_values(body)
+        answer = _raw_page_decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise NoResultError(f"the answer is no page of trades: {error}") from error
-    raw_page, decoders = answer.unwrap(), _decoders
+        raise NoResultError(f"the answer is not a page of trades: {error}") from error
+    page = answer.unwrap()
     trades: list[Trade] = []
     rejected: list[RejectedTrade] = []
-    for raw in raw_page.trades:
+    for raw in page.trades:
+        text = bytes(raw)
+        if deep := [key for key in deep_values if key in text]:
+            for key in deep:
+                text = text.replace(key, deep_values[key])
+            rejected.append(_rejected(raw, text, f"nested deeper than {MAX_DEPTH} levels"))
+            continue
         try:
-            trades.append(_decode_record(raw, decoders))
+            trades.append(_decode_record(raw))
         except (*DECODE_ERRORS, TypeError) as error:
-            rejected.append(_rejected(raw, str(error)))
-    return trades, rejected, raw_page.has_more, answer.at_ms
+            rejected.append(_rejected(raw, text, str(error)))
+    return trades, rejected, page.has_more, answer.at_ms
+
+
+def _replace_deep_values(body: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """(`body` with a placeholder for each value nested deeper than MAX_DEPTH, those values by placeholder)."""
+    parts: list[bytes] = []
+    values: dict[bytes, bytes] = {}
+    depth = copied_to = start = 0
+    for token in _TOKENS.finditer(body):
+        if token[0] in b"[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                start = token.start()
+        elif token[0] in b"]}":
+            if depth == MAX_DEPTH + 1:
+                placeholder = b'"\\u0000deep value %d"' % len(values)
+                values[placeholder] = body[start : token.end()]
+                parts += [body[copied_to:start], placeholder]
+                copied_to = token.end()
+            depth -= 1
+    return b"".join([*parts, body[copied_to:]]), values
 
 
 def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
@@ -128,12 +148,12 @@ def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
     return list({(trade.instrument_name, trade.trade_seq): trade for trade in trades}.values())
 
 
-def _decode_record(raw: msgspec.Raw, decoders: _Decoders) -> Trade:
+def _decode_record(raw: msgspec.Raw) -> Trade:
     bytes(raw).decode()
     try:
-        return decoders.record.decode(raw)
+        return _record_decoder.decode(raw)
     except msgspec.DecodeError:
-        return _decode_loosely(raw)
+        return decode_fields(raw)
 
 
 def _is_utf8(body: bytes) -> bool:
@@ -143,7 +163,11 @@ def _is_utf8(body: bytes) -> bool:
         return False
 
 
-def _decode_loosely(raw: msgspec.Raw) -> Trade:
+def decode_fields(raw: msgspec.Raw) -> TradeWithExtras:
+    """Decode a record field by field: an optional field of another type goes to `extra`.
+
+    Raises TypeError or one of DECODE_ERRORS if the record is not an object, or a required field does not fit.
+    """
     record = msgspec.json.decode(raw)
     if not isinstance(record, dict):
         raise TypeError(f"a trade is an object, not {type(record).__name__}")
@@ -165,14 +189,14 @@ def _decode_loosely(raw: msgspec.Raw) -> Trade:
         raise msgspec.ValidationError(f"{missing[0]} is missing")
     if legs is not None:
         values["legs"] = msgspec.Raw(msgspec.json.encode(legs))
-    return TradeWithExtras(**values, extra=msgspec.json.encode(extra).decode() if extra else None)
+    return TradeWithExtras(**values, extra=_extra_json(extra))
 
 
 _FIELD_TYPES = {f.name: f.type for f in msgspec.structs.fields(Trade)}
 
 
 def _as_typed(name: str, value: object) -> object:
-    """`value` as its column's type, taking a number in quotes for a number and a number for text."""
+    """Convert `value` to its column's type; numbers in quotes become numbers, and numbers become text."""
     is_number = name in ARROW_TYPES
     if isinstance(value, bool):
         raise msgspec.ValidationError(
@@ -183,7 +207,7 @@ def _as_typed(name: str, value: object) -> object:
     return msgspec.convert(value, _FIELD_TYPES[name], strict=False)
 
 
-def _rejected(raw: msgspec.Raw, reason: str) -> RejectedTrade:
+def _rejected(raw: msgspec.Raw, text: bytes, reason: str) -> RejectedTrade:
     try:
         known = _identity_decoder.decode(raw)
     except DECODE_ERRORS:
@@ -191,7 +215,7 @@ def _rejected(raw: msgspec.Raw, reason: str) -> RejectedTrade:
     named = type(known.instrument_name) is str and _is_int64(known.trade_seq)
     return RejectedTrade(
         reason,
-        bytes(raw).decode("utf-8", "replace"),
+        text.decode("utf-8", "replace"),
         key=(known.instrument_name, known.trade_seq) if named else None,
         timestamp=known.timestamp if _is_int64(known.timestamp) else None,
     )
@@ -199,27 +223,3 @@ def _rejected(raw: msgspec.Raw, reason: str) -> RejectedTrade:
 
 def _is_int64(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
-
-
-def _decoders_to_try(body: bytes) -> Iterator[msgspec.json.Decoder[Any]]:
-    """What is known so far, then what this page teaches, then numbers in quotes."""
-    known = _decoders
-    yield known.page
-    taught = _decoder_for_fields_of(body)
-    if taught is not known:
-        yield taught.page
-    yield taught.lenient_page
-
-
-def _decoder_for_fields_of(body: bytes) -> _Decoders:
-    """Decoders that know every field of `body`, from now on used first."""
-    global _decoders
-    try:
-        page = _fields_decoder.decode(body).unwrap()
-    except (*DECODE_ERRORS, NoResultError):
-        return _decoders
-    names = dict.fromkeys(name for record in page.trades for name in record if name not in FIELDS)
-    learned = tuple(dict.fromkeys([*_decoders.learned, *names]))
-    if learned != _decoders.learned and len(learned) <= MOST_LEARNED:
-        _decoders = _Decoders(learned)
-    return _decoders

@@ -23,7 +23,7 @@ MAX_MESSAGE_CHARS = 300
 """Characters of the exchange's own words in a message."""
 
 
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for a body that is no JSON, or not of the expected shape."""
 
 

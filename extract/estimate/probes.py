@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from extract.deribit.arrow import times_ms
 from extract.deribit.client import LIVE_PAGE_SIZE, DeribitClient
 from extract.deribit.decode import decode_page
-from extract.deribit.schema import TradePage, times_ms
+from extract.deribit.schema import TradePage
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.estimate.estimator import (
     REQUESTS_PER_ABSENT_HEAD,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from extract.deribit.arrow import times_ms
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.instrument_names import belongs_to_other_currency
-from extract.deribit.schema import RejectedTrade, TradePage, times_ms
+from extract.deribit.schema import RejectedTrade, TradePage
 from extract.deribit.streams import Stream
 from extract.errors import ProofError
 from extract.sweep.slices import Slice

@@ -9,8 +9,9 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
+from extract.deribit.arrow import content_digests, times_ms, with_stream_columns
 from extract.deribit.client import DeribitClient, Host
-from extract.deribit.schema import RejectedTrade, content_digests, times_ms, with_stream_columns
+from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
 from extract.sweep.fetch_slice import SliceResult
 from extract.sweep.ledger import SeqLedger, SeqRange

@@ -13,8 +13,9 @@ from functools import partial
 
 import pyarrow as pa
 
+from extract.deribit.arrow import count_unknown_fields
 from extract.deribit.client import DeribitClient
-from extract.deribit.schema import RejectedTrade, count_unknown_fields
+from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.ledger import SeqRange

@@ -1,4 +1,4 @@
-"""Decoding: nothing the exchange sent is lost for being odd, and the quick way says what the slow one says."""
+"""Decoding: no record is lost for being odd, and the fast and the slow path give the same table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.deribit import decode as page_module
-from extract.deribit.decode import decode_page, decode_record_by_record, decode_trades
-from extract.deribit.jsonrpc import NoResultError
-from extract.deribit.schema import (
-    PAGE_SCHEMA,
-    Trade,
-    TradeWithExtras,
-    by_instrument,
-    content_digests,
-    count_unknown_fields,
-    to_table,
+from extract.deribit.arrow import content_digests, count_unknown_fields, sort_by_instrument, to_table
+from extract.deribit.decode import (
+    MAX_DEPTH,
+    decode_fields,
+    decode_page,
+    decode_record_by_record,
+    decode_trades,
 )
+from extract.deribit.jsonrpc import NoResultError
+from extract.deribit.schema import PAGE_SCHEMA, Trade, TradeWithExtras
 from extract.sandbox.tape import Tape
 from tests.support.histories import trade
 
@@ -32,11 +30,6 @@ RECORDED = sorted(SHARED.glob("data/deribit/recorded/*trades*.json"))
 
 ODD_LEGS = json.dumps(trade("X", 1, 1, 1)).encode()[:-1] + b', "legs": ["\xff"]}'
 ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "_decoders", page_module._Decoders())
 
 
 def body(records: list[Any], **envelope: Any) -> bytes:
@@ -60,26 +53,26 @@ def one(**changes: Any) -> Any:
     return decode_page(body([ODD | changes]))
 
 
-def test_the_quick_way_and_the_slow_way_agree(small_tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of record: the same table and the same digests, typed at once or one by one."""
+def test_fast_and_slow_decoding_give_the_same_table(small_tape: Tape) -> None:
+    """Every kind of record: the same table and digests from a page, from single records and from single fields."""
     records = small_tape.trades
     quick, *_ = decode_trades(body(records))
     assert {type(each) for each in quick} == {Trade}
     slow, *_ = decode_record_by_record(body(records))
     raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
-    loose = [page_module._decode_loosely(raw) for raw in raws]
+    loose = [decode_fields(raw) for raw in raws]
     assert {type(each) for each in loose} == {TradeWithExtras}
     table = decode_page(body(records)).table
     assert table.schema == PAGE_SCHEMA
-    assert table.equals(by_instrument(to_table(quick))[0])
-    assert table.equals(by_instrument(to_table(slow))[0])
+    assert table.equals(sort_by_instrument(to_table(quick))[0])
+    assert table.equals(sort_by_instrument(to_table(slow))[0])
     digests = content_digests(table)
-    assert digests == content_digests(by_instrument(to_table(loose))[0])
+    assert digests == content_digests(sort_by_instrument(to_table(loose))[0])
     assert len(set(digests)) == len(records)
 
 
-def test_a_page_holds_each_trade_once_in_its_latest_version() -> None:
-    """And counts the records of the answer: a page full of the same is a full page."""
+def test_page_holds_each_trade_once_in_its_latest_version() -> None:
+    """`rows` still counts all records of the answer: a page full of one trade is a full page."""
     again = ODD | {"price": 2.5}
     other = trade("BTC-29DEC23", 8, 8, 1_700_000_000_000)
     page = decode_page(body([ODD, other, again]))
@@ -90,7 +83,7 @@ def test_a_page_holds_each_trade_once_in_its_latest_version() -> None:
     }
 
 
-def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
+def test_values_are_decoded_as_they_were_sent(small_tape: Tape) -> None:
     """Row by row and column by column, legs as JSON text."""
     for record, row in zip(small_tape.trades, rows(small_tape.trades), strict=True):
         for name, value in record.items():
@@ -100,25 +93,47 @@ def test_values_arrive_as_they_were_sent(small_tape: Tape) -> None:
             assert (json.loads(got) if name == "legs" else got) == value
 
 
-def test_an_unknown_field_is_kept_counted_and_learned() -> None:
-    """In `extra`, counted by record; the next page that bears it is typed at once."""
+def test_unknown_field_is_stored_in_extra_and_counted() -> None:
+    """With the value as it was sent; records without such a field have no `extra`."""
     records = [ODD | {"odd field": [1, {"a": None}]}, ODD | {"trade_seq": 8, "trade_id": "8"}]
-    assert unknown_in(decode_page(body([*records, records[0] | {"trade_seq": 9, "trade_id": "9"}]))) == {
-        "odd field": 2
-    }
+    page = decode_page(body([*records, records[0] | {"trade_seq": 9, "trade_id": "9"}]))
+    assert unknown_in(page) == {"odd field": 2}
     extra = [row["extra"] for row in rows(records)]
     assert json.loads(extra[0]) == {"odd field": [1, {"a": None}]}
     assert extra[1] is None
-    assert TradeWithExtras not in {type(each) for each in decode_trades(body(records))[0]}
     assert unknown_in(decode_page(body([ODD]))) == {}
     assert unknown_in(one(other="x")) == {"other": 1}
 
 
-def test_made_up_names_do_not_fill_the_memory() -> None:
-    """A new field in each record: all kept, not learned."""
+def test_unknown_field_of_each_record_has_another_name() -> None:
     records = [ODD | {f"field_{n}": n} for n in range(200)]
     assert [json.loads(row["extra"]) for row in rows(records)] == [{f"field_{n}": n} for n in range(200)]
-    assert page_module._decoders.learned == ()
+
+
+@pytest.mark.parametrize("name", ['"', "\\", "\n", "\x00", "extra", "x0", "", "Ä", '\\"{'])
+def test_unknown_field_may_have_any_name(name: str) -> None:
+    """Quotes, backslashes, control characters and the name of our own column."""
+    changes = {name: {"a": [1, "b"]}}
+    page = one(**changes)
+    assert not page.rejected
+    assert json.loads(page.table.column("extra").to_pylist()[0]) == changes
+    assert unknown_in(page) == {name: 1}
+
+
+@pytest.mark.parametrize("field", ["new", "legs", "price", "instrument_name"])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_deeply_nested_value_rejects_only_its_record(field: str, brackets: str) -> None:
+    """The raw text is stored as it was sent."""
+    opening = "[" if brackets == "[]" else '{"a":'
+    deep = opening * 200_000 + "0" + brackets[1] * 200_000
+    good = json.dumps(ODD)
+    odd = good[:-1] + f', "text": "[[{{", "{field}": {deep}}}'
+    page = decode_page(f'{{"result": {{"trades": [{good}, {odd}, {good}]}}}}'.encode())
+    [rejected] = page.rejected
+    assert (page.rows, page.table.num_rows) == (3, 1)
+    assert rejected.raw == odd
+    assert rejected.reason == f"nested deeper than {MAX_DEPTH} levels"
+    assert rejected.key == (None if field == "instrument_name" else ("BTC-29DEC23", 7))
 
 
 @pytest.mark.parametrize(
@@ -132,14 +147,12 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
         ({"legs": None}, "legs", None),
     ],
 )
-def test_a_field_that_changes_type_is_read_all_the_same(
-    changes: dict[str, Any], column: str, value: object
-) -> None:
+def test_field_of_another_type_is_converted(changes: dict[str, Any], column: str, value: object) -> None:
     assert one(**changes).table.column(column).to_pylist() == [value]
 
 
 @pytest.mark.parametrize("changes", [{"iv": "high"}, {"tick_direction": [1]}, {"contracts": True}])
-def test_an_optional_field_of_another_type_goes_to_extra(changes: dict[str, Any]) -> None:
+def test_optional_field_that_cannot_be_converted_goes_to_extra(changes: dict[str, Any]) -> None:
     [row] = rows([ODD | changes])
     [name] = changes
     assert row[name] is None
@@ -162,13 +175,13 @@ def test_an_optional_field_of_another_type_goes_to_extra(changes: dict[str, Any]
         ({"direction": None}, "direction: Expected"),
     ],
 )
-def test_what_cannot_be_typed_is_rejected_with_reason_and_raw_text(
+def test_record_that_does_not_fit_is_rejected_with_reason_and_raw_text(
     changes: dict[str, Any], reason: str
 ) -> None:
-    """The others of its page are not."""
-    found = decode_page(body([ODD, ODD | changes, ODD]))
-    assert found.rows - len(found.rejected) == 2
-    [bad] = found.rejected
+    """The other records of its page are not rejected."""
+    page = decode_page(body([ODD, ODD | changes, ODD]))
+    assert page.rows - len(page.rejected) == 2
+    [bad] = page.rejected
     assert reason in bad.reason
     assert json.loads(bad.raw) == ODD | changes
     if "price" in changes:
@@ -179,12 +192,12 @@ def test_what_cannot_be_typed_is_rejected_with_reason_and_raw_text(
 @pytest.mark.parametrize(
     "piece", [b"[1]", b'"text"', b"null", b'{"a": 1e999}', b'{"trade_id": "\xff"}', ODD_LEGS]
 )
-def test_bad_pieces_of_a_page(piece: bytes) -> None:
-    """No object, a number out of range, bytes that are no text: rejected, and the rest is read."""
+def test_malformed_record_is_rejected_alone(piece: bytes) -> None:
+    """Not an object, a number out of range, invalid UTF-8: rejected, and the others are decoded."""
     good = json.dumps(ODD).encode()
-    found = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
-    assert found.rows - len(found.rejected) == 2
-    assert len(found.rejected) == 1
+    page = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
+    assert page.rows - len(page.rejected) == 2
+    assert len(page.rejected) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,19 +212,19 @@ def test_bad_pieces_of_a_page(piece: bytes) -> None:
         (b'{"result": {"trades": 5}}', NoResultError),
     ],
 )
-def test_what_is_no_page_is_an_error(text: bytes, error: type[Exception]) -> None:
-    """Never an empty page."""
+def test_body_without_a_page_is_an_error(text: bytes, error: type[Exception]) -> None:
+    """It is never decoded as an empty page."""
     with pytest.raises(error):
         decode_page(text)
 
 
-def test_the_exchanges_clock_is_kept() -> None:
+def test_page_has_the_time_of_the_exchange() -> None:
     assert decode_page(body([ODD], usIn=1_700_000_000_123_456)).at_ms == 1_700_000_000_123
     assert decode_page(body([ODD])).at_ms is None
 
 
-def test_a_digest_is_of_the_content_alone() -> None:
-    """Spelling and order do not count; content does."""
+def test_digest_depends_on_content_only() -> None:
+    """Spelling and order of the JSON make no difference."""
     plain = one(legs=[{"a": 1, "b": 2}], new=[1, 2])
     spaced = decode_page(json.dumps(
         {"result": {"trades": [{"new": [1, 2]} | ODD | {"legs": [{"b": 2, "a": 1}]}]}}, indent=3
@@ -221,25 +234,25 @@ def test_a_digest_is_of_the_content_alone() -> None:
     assert digest(one()) != digest(one(price=1.5))
 
 
-@pytest.mark.skipif(not RECORDED, reason="the recorded answers are not beside the checkout")
+@pytest.mark.skipif(not RECORDED, reason="needs the recorded answers")
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
-def test_recorded_answers_decode_whole(path: Path) -> None:
-    """Answers of the real exchange: no record rejected, no field unknown."""
+def test_recorded_answers_decode_without_rejects(path: Path) -> None:
+    """Answers of the real exchange have no rejected record and no unknown field."""
     text = path.read_bytes()
-    found = decode_page(text)
-    assert found.table.num_rows == len(json.loads(text)["result"]["trades"]) > 0
-    assert not found.rejected
-    assert not unknown_in(found)
+    page = decode_page(text)
+    assert page.table.num_rows == len(json.loads(text)["result"]["trades"]) > 0
+    assert not page.rejected
+    assert not unknown_in(page)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABCÄ"), st.integers(1, 9)), max_size=30))
-def test_a_page_comes_by_instrument_and_else_as_it_was(keys: list[tuple[str, int]]) -> None:
-    """And tells that no trade is there twice only where that is so."""
+def test_page_is_sorted_by_instrument_stably(keys: list[tuple[str, int]]) -> None:
+    """The flag is True only if no trade is there twice."""
     same = {"timestamp": 0, "price": 1.0, "amount": 1.0, "direction": "buy"}
     trades = [
         Trade(trade_seq=seq, trade_id=f"{name}{seq}", instrument_name=name, **same) for name, seq in keys
     ]
-    table, is_each_once = by_instrument(to_table(trades))
+    table, is_each_once = sort_by_instrument(to_table(trades))
     got = list(zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True))
     assert got == sorted(keys, key=lambda key: key[0].encode())
     assert is_each_once == (got == sorted(set(keys)))

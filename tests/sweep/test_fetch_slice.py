@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.deribit.schema import PAGE_SCHEMA, Trade, to_table
+from extract.deribit.arrow import to_table
+from extract.deribit.schema import PAGE_SCHEMA, Trade
 from extract.sweep import fetch_slice
 from extract.sweep.fetch_slice import deduplicate
 

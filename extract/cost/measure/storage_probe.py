@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.errors import to_tape_error
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.deribit.schema import with_stream_columns
+from extract.deribit.arrow import with_stream_columns
 from extract.deribit.streams import Stream
 from extract.source.tables import TRADES
 
