@@ -1,13 +1,12 @@
-"""AWS Lambda: the lines of `tape health` as CloudWatch metrics, on which the alarms of `deploy/aws` stand."""
+"""AWS Lambda: the results of `tape health` as CloudWatch metrics, which the alarms of `deploy/aws` watch."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -15,26 +14,30 @@ import click
 
 from extract.aws.lambda_increment import InvocationFailedError
 from extract.aws.workspace import temporary_workspace
-from extract.cli.main import tape
+from extract.cli.health import health as health_command
 from extract.clickhouse.settings import ClickHouseSettings
+from extract.coverage.gaps import Scope
 from extract.errors import TapeError
+from extract.health.checks import Check, health
+from extract.health.thresholds import Thresholds
 
 NAMESPACE = "DeribitTape"
 METRICS = {"ok": "Fine", "warn": "Warnings", "alarm": "Alarms", "unknown": "Unknown"}
-"""By the state of a check the metric that counts it."""
+"""Metric that counts the checks of each state."""
 
 Line = Mapping[str, Any]
+"""One check, as `tape health --json` prints it."""
 
 
 def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]:
-    """Publishes how many checks there are of each state, and each check's value. Returns the counts.
+    """Publish the number of checks in each state, and the value of each check. Returns the numbers.
 
-    `event` may hold words for `tape health`: {"options": ["--raw", "3h:6h"]}. An alarm is no failed invocation: the
-    alarm of CloudWatch on the metric says it.
+    `event` may hold options of `tape health`: {"options": ["--raw", "3h:6h"]}. An alarm is no failed invocation: the
+    CloudWatch alarm on the metric reports it. Raises InvocationFailedError for a wrong option, or without a database.
     """
     try:
         with temporary_workspace() as settings, _in_environment(settings):
-            lines = health_lines((event or {}).get("options", ()))
+            lines = [check.to_json() for check in run_checks((event or {}).get("options", ()))]
     except click.ClickException as error:
         raise InvocationFailedError(error.format_message()) from None
     except TapeError as error:
@@ -42,20 +45,20 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     for line in lines:
         print(json.dumps(line))
     boto3.client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=metrics(lines))
-    return counted(lines)
+    return count_states(lines)
 
 
-def health_lines(options: Sequence[str] = ()) -> list[Line]:
-    """What `tape health --json` says."""
-    said = io.StringIO()
-    with redirect_stdout(said):
-        tape.main(["health", "--json", *options], standalone_mode=False)
-    return json.loads(said.getvalue())
+def run_checks(options: Sequence[str] = ()) -> list[Check]:
+    """Run the checks with the limits and the scope that `options` of `tape health` name."""
+    values = health_command.make_context("health", list(options)).params
+    scope = Scope.of(values.pop("currencies"), values.pop("kinds"))
+    values.pop("as_json")
+    return health(Thresholds(**values), scope)
 
 
 @contextmanager
 def _in_environment(settings: ClickHouseSettings) -> Iterator[None]:
-    """`tape health` looks at the environment, at the certificates named there too. Nothing is started in it."""
+    """Connection and certificates as environment variables, which the checks read; restored at the end."""
     names = {
         "CLICKHOUSE_MODE": settings.mode,
         "CLICKHOUSE_CLOUD_HOST": settings.host,
@@ -77,15 +80,17 @@ def _in_environment(settings: ClickHouseSettings) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def counted(lines: Iterable[Line]) -> dict[str, int]:
-    """How many checks there are of each state; 0 is said too."""
+def count_states(lines: Iterable[Line]) -> dict[str, int]:
+    """Number of checks in each state, by metric; 0 included."""
     states = Counter(line["state"] for line in lines)
     return {name: states[state] for state, name in METRICS.items()}
 
 
 def metrics(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """The counts, and the value of each check that has one."""
-    counts = [{"MetricName": name, "Value": count, "Unit": "Count"} for name, count in counted(lines).items()]
+    """Metric data: the counts, and the value of each check that has one."""
+    counts = [
+        {"MetricName": name, "Value": count, "Unit": "Count"} for name, count in count_states(lines).items()
+    ]
     values = [
         {
             "MetricName": "Value",

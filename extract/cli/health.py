@@ -22,11 +22,11 @@ def _limits_parser(field: Field[Any]) -> Callable[[str, str], Limits]:
     """Parser of `26h:50h` for limits in seconds, of `30:7` for others."""
 
     def parse(text: str, option: str) -> Limits:
-        warn, _, alarm = text.partition(":")
         try:
-            if field.metadata["unit"] == "seconds":
-                return Limits(parse_duration(warn, option), parse_duration(alarm, option))
-            return Limits(float(warn), float(alarm))
+            if field.metadata["unit"] != "seconds" and any(map(str.isalpha, text)):
+                raise ValueError("units are for limits in seconds")
+            warn, alarm = (parse_duration(part, option) for part in text.split(":"))
+            return Limits(warn, alarm)
         except (UsageError, ValueError):
             example = _format(field, field.default)
             raise UsageError(
