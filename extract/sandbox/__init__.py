@@ -1,6 +1,7 @@
-"""A Deribit on loopback: a deterministic tape of trades, the API's own quirks, faults on demand.
+"""A Deribit exchange on loopback, with a deterministic tape of trades, the API's quirks and injected faults.
 
-tape      trades and instruments: generated from a seed, or loaded from recorded API records
-server    the exchange that answers for a tape over HTTP
-faults    what goes wrong on the way, scripted or at a rate
+tape      trades and instruments, generated from a seed or loaded from recorded API records
+server    the HTTP server that serves a tape
+quirks    unreliable behaviour of the real API
+faults    errors to inject, scripted by request number or at a random rate
 """

@@ -1,4 +1,4 @@
-"""Candles as `get_tradingview_chart_data` sends them."""
+"""Candles in the format of `get_tradingview_chart_data`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from extract.sandbox.tape import Record
 def candles(
     trades: list[Record], start_ms: int, end_ms: int, step_ms: int, *, inverse: bool
 ) -> dict[str, Any]:
-    """Arrays over the buckets that touch [start_ms, end_ms], from the first trade on; `trades` ascend by seq.
+    """Arrays of all buckets in [start_ms, end_ms], beginning with the first trade; `trades` are sorted by trade_seq.
 
-    A bucket without trades repeats the close before it with no volume. `volume` is in base and `cost` in
-    quote currency: an inverse future's amount is in USD already.
+    A bucket without trades repeats the previous close with volume 0. `volume` is in base currency and `cost` in
+    quote currency; the amount of an inverse future is in USD already.
     """
     chart: dict[str, Any] = {
         name: [] for name in ("ticks", "open", "high", "low", "close", "volume", "cost")

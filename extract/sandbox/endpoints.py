@@ -1,4 +1,4 @@
-"""The public methods: from a query to the JSON of its result."""
+"""Public API methods of the sandbox: from query parameters to the JSON of the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extract.sandbox.candles import candles
 from extract.sandbox.instrument_names import DAY_MS
 from extract.sandbox.params import KINDS, RESOLUTIONS, SORTINGS, ApiError, Params, invalid
 from extract.sandbox.tape import Record
-from extract.sandbox.trade_index import ExchangeData, TradeIndex, expired
+from extract.sandbox.trade_index import ExchangeData, TradeIndex, has_expired
 
 CURRENCIES = {
     "BTC": "Bitcoin",
@@ -26,11 +26,11 @@ CURRENCIES = {
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What differs between the live and the history host."""
+    """Settings in which the live and the history host differ."""
 
     path: str
     page_limit: int
-    keeps_ms: int | None  # how far back it reaches; None: everything
+    keeps_ms: int | None  # age of the oldest trades that it serves; None: unlimited
 
 
 LIVE = Host("/api/v2", 1000, DAY_MS)
@@ -38,53 +38,53 @@ HISTORY = Host("/history/api/v2", 10_000, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers for a book at a moment; `quirks` are Deribit's own."""
+class Endpoints:
+    """The methods of one host at one moment; `quirks` switches the API's unreliable behaviour on."""
 
-    book: ExchangeData
+    data: ExchangeData
     host: Host
     now_ms: int
     quirks: bool
 
     def result(self, method: str, query: Mapping[str, str]) -> bytes:
-        """JSON of the result. Raises ApiError as the exchange would answer."""
-        answer = METHODS.get(method)
-        if answer is None:
+        """JSON of the result. Raises ApiError with the error that the exchange would return."""
+        endpoint = METHODS.get(method)
+        if endpoint is None:
             raise ApiError(-32601, "Method not found")
-        return answer(self, Params(query))
+        return endpoint(self, Params(query))
 
     # Trades
 
     def by_currency(self, params: Params) -> bytes:
-        shelf = self._currency_shelf(params)
-        low = self._id_bound(shelf, params, "start_id", default=0)
-        high = self._id_bound(shelf, params, "end_id", default=len(shelf))
-        return self._page(shelf, params, low, high, from_start="start_id" in params.query)
+        index = self._currency_index(params)
+        low = self._id_bound(index, params, "start_id", default=0)
+        high = self._id_bound(index, params, "end_id", default=len(index))
+        return self._page(index, params, low, high, from_start="start_id" in params.query)
 
     def by_currency_and_time(self, params: Params) -> bytes:
-        return self._by_time(self._currency_shelf(params), params)
+        return self._by_time(self._currency_index(params), params)
 
     def by_instrument(self, params: Params) -> bytes:
-        shelf = self._instrument_shelf(params)
+        index = self._instrument_index(params)
         start, end = params.integer("start_seq"), params.integer("end_seq")
-        low = 0 if start is None else bisect_left(shelf.seqs, start)
-        high = len(shelf) if end is None else bisect_left(shelf.seqs, end + 1)
+        low = 0 if start is None else bisect_left(index.seqs, start)
+        high = len(index) if end is None else bisect_left(index.seqs, end + 1)
         full_size = (
             start is not None and end is not None and end - start + 1 == params.count(self.host.page_limit)
         )
-        return self._page(shelf, params, low, high, from_start=start is not None, full_size=full_size)
+        return self._page(index, params, low, high, from_start=start is not None, full_size=full_size)
 
     def by_instrument_and_time(self, params: Params) -> bytes:
-        return self._by_time(self._instrument_shelf(params), params)
+        return self._by_time(self._instrument_index(params), params)
 
-    def _by_time(self, shelf: TradeIndex, params: Params) -> bytes:
+    def _by_time(self, index: TradeIndex, params: Params) -> bytes:
         params.required_integer("start_timestamp")
         params.required_integer("end_timestamp")
-        return self._page(shelf, params, 0, len(shelf))
+        return self._page(index, params, 0, len(index))
 
     def _page(
         self,
-        shelf: TradeIndex,
+        index: TradeIndex,
         params: Params,
         low: int,
         high: int,
@@ -92,7 +92,7 @@ class Answers:
         from_start: bool = False,
         full_size: bool = False,
     ) -> bytes:
-        """One page of `shelf[low:high]` by id; unsorted it holds the earliest if a start is given."""
+        """One page of `index[low:high]`: by default the earliest trades if a start is given, else the newest."""
         count = params.count(self.host.page_limit)
         sorting = params.choice("sorting", SORTINGS, "default")
         start_ms, end_ms = params.integer("start_timestamp"), params.integer("end_timestamp")
@@ -102,72 +102,72 @@ class Answers:
         if start_ms is not None and start_ms < oldest_ms:
             return b'{"trades":[],"has_more":false}'
         window = max(start_ms or 0, oldest_ms), min(self.now_ms if end_ms is None else end_ms, self.now_ms)
-        positions, more = shelf.pick(*window, low, high, count, newest)
-        if self.quirks and full_size and len(positions) == count >= quirks.LEAST_LEAK:
-            positions = self._seen(shelf, quirks.leak(shelf, positions, low, high), oldest_ms)
-        page = [shelf.bodies[position] for position in positions]
+        positions, more = index.pick(*window, low, high, count, newest)
+        if self.quirks and full_size and len(positions) == count >= quirks.MIN_LEAK:
+            positions = self._visible(index, quirks.leak(index, positions, low, high), oldest_ms)
+        page = [index.bodies[position] for position in positions]
         if sorting != "asc":
             page.reverse()
         if self.quirks:
             quirks.disorder(page)
             more = quirks.has_more(more, page, repr(sorted(params.query.items())))
-        return _rendered(page, more)
+        return _render_page(page, more)
 
-    def _seen(self, shelf: TradeIndex, positions: list[int], oldest_ms: int) -> list[int]:
-        return [each for each in positions if oldest_ms <= shelf.stamps[each] <= self.now_ms]
+    def _visible(self, index: TradeIndex, positions: list[int], oldest_ms: int) -> list[int]:
+        return [each for each in positions if oldest_ms <= index.stamps[each] <= self.now_ms]
 
-    def _currency_shelf(self, params: Params) -> TradeIndex:
+    def _currency_index(self, params: Params) -> TradeIndex:
         currency = self._currency(params)
-        return self.book.currency(currency, params.choice("kind", (*KINDS, "combo", "any"), "any"))
+        return self.data.currency(currency, params.choice("kind", (*KINDS, "combo", "any"), "any"))
 
     def _currency(self, params: Params, *extra: str) -> str:
         currency = params.text("currency")
-        if currency not in (*CURRENCIES, *self.book.currencies, *extra):
+        if currency not in (*CURRENCIES, *self.data.currencies, *extra):
             raise invalid("currency", "invalid currency")
         return currency
 
-    def _id_bound(self, shelf: TradeIndex, params: Params, name: str, default: int) -> int:
+    def _id_bound(self, index: TradeIndex, params: Params, name: str, default: int) -> int:
         if name not in params.query:
             return default
-        bound = shelf.at_id(params.query[name], after=name == "end_id")
-        if bound is None and len(shelf):
+        bound = index.at_id(params.query[name], after=name == "end_id")
+        if bound is None and len(index):
             raise invalid(name, "wrong format")
         return bound or 0
 
-    def _instrument_shelf(self, params: Params) -> TradeIndex:
-        return self.book.instrument(self._listed(params)["instrument_name"])
+    def _instrument_index(self, params: Params) -> TradeIndex:
+        return self.data.instrument(self._instrument_entry(params)["instrument_name"])
 
     # Instruments and candles
 
-    def _listed(self, params: Params) -> Record:
-        entry = self.book.instruments.get(params.text("instrument_name"))
+    def _instrument_entry(self, params: Params) -> Record:
+        entry = self.data.instruments.get(params.text("instrument_name"))
         if entry is None or entry["creation_timestamp"] > self.now_ms:
             raise invalid("instrument_name", "instrument not found")
         return entry
 
-    def _shown(self, entry: Record) -> Record:
-        gone = expired(entry, self.now_ms)
+    def _with_state(self, entry: Record) -> Record:
+        gone = has_expired(entry, self.now_ms)
         return entry | {"is_active": not gone, "state": "archivized" if gone else "open"}
 
     def instrument(self, params: Params) -> bytes:
-        return msgspec.json.encode(self._shown(self._listed(params)))
+        return msgspec.json.encode(self._with_state(self._instrument_entry(params)))
 
     def instruments(self, params: Params) -> bytes:
         kind = params.choice("kind", KINDS, "")
         wanted = params.flag("expired")
-        entries = (self.book.instruments[name] for name in self.book.names(self._currency(params, "any")))
+        entries = (self.data.instruments[name] for name in self.data.names(self._currency(params, "any")))
         return msgspec.json.encode(
             [
-                self._shown(entry)
+                self._with_state(entry)
                 for entry in entries
                 if kind in (entry["kind"], "")
-                and expired(entry, self.now_ms) == wanted
+                and has_expired(entry, self.now_ms) == wanted
                 and entry["creation_timestamp"] <= self.now_ms
             ]
         )
 
     def chart(self, params: Params) -> bytes:
-        entry = self._listed(params)
+        entry = self._instrument_entry(params)
         start_ms, end_ms = (
             params.required_integer("start_timestamp"),
             params.required_integer("end_timestamp"),
@@ -175,18 +175,18 @@ class Answers:
         resolution = params.text("resolution")
         if resolution not in RESOLUTIONS:
             raise invalid("resolution", "wrong format")
-        shelf = self.book.instrument(entry["instrument_name"])
-        trades = [row.record for row in shelf.rows if row.stamp_ms <= min(end_ms, self.now_ms)]
+        index = self.data.instrument(entry["instrument_name"])
+        trades = [row.record for row in index.rows if row.stamp_ms <= min(end_ms, self.now_ms)]
         inverse = entry["kind"] == "future" and entry["instrument_type"] == "reversed"
         step_ms = RESOLUTIONS[resolution] * 60_000
         return msgspec.json.encode(
             candles(trades, start_ms, min(end_ms, self.now_ms), step_ms, inverse=inverse)
         )
 
-    # The exchange itself
+    # Exchange
 
     def currencies(self, _: Params) -> bytes:
-        names = [*CURRENCIES, *(name for name in self.book.currencies if name not in CURRENCIES)]
+        names = [*CURRENCIES, *(name for name in self.data.currencies if name not in CURRENCIES)]
         return msgspec.json.encode([_currency_entry(name) for name in names])
 
     def time(self, _: Params) -> bytes:
@@ -201,23 +201,23 @@ class Answers:
         return b'{"version":"1.2.26"}'
 
 
-METHODS: dict[str, Callable[[Answers, Params], bytes]] = {
-    "get_last_trades_by_currency": Answers.by_currency,
-    "get_last_trades_by_currency_and_time": Answers.by_currency_and_time,
-    "get_last_trades_by_instrument": Answers.by_instrument,
-    "get_last_trades_by_instrument_and_time": Answers.by_instrument_and_time,
-    "get_instruments": Answers.instruments,
-    "get_instrument": Answers.instrument,
-    "get_tradingview_chart_data": Answers.chart,
-    "get_currencies": Answers.currencies,
-    "get_time": Answers.time,
-    "status": Answers.status,
-    "test": Answers.test,
+METHODS: dict[str, Callable[[Endpoints, Params], bytes]] = {
+    "get_last_trades_by_currency": Endpoints.by_currency,
+    "get_last_trades_by_currency_and_time": Endpoints.by_currency_and_time,
+    "get_last_trades_by_instrument": Endpoints.by_instrument,
+    "get_last_trades_by_instrument_and_time": Endpoints.by_instrument_and_time,
+    "get_instruments": Endpoints.instruments,
+    "get_instrument": Endpoints.instrument,
+    "get_tradingview_chart_data": Endpoints.chart,
+    "get_currencies": Endpoints.currencies,
+    "get_time": Endpoints.time,
+    "status": Endpoints.status,
+    "test": Endpoints.test,
 }
 
 
-def _rendered(page: list[bytes], more: bool) -> bytes:
-    """One join and no further copy: a page has megabytes."""
+def _render_page(page: list[bytes], more: bool) -> bytes:
+    """Join once without further copies, because a page has megabytes."""
     tail = b'],"has_more":true}' if more else b'],"has_more":false}'
     if not page:
         return b'{"trades":[' + tail

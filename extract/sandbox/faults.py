@@ -1,10 +1,10 @@
-"""What goes wrong on the way, reproducibly: a script by request number, or a rate with a seed.
+"""Reproducible fault injection, by request number or at a random rate with a seed.
 
-3:429,5:reset                          the third request answers 429, the fifth is reset
-2-4:503                                the second to the fourth
-rate=0.1,kinds=429+cut,seed=7          every tenth or so, one of these kinds
-…,retry_after=0.05,slow=0.2            seconds in Retry-After, seconds of slowness
-…,on=get_instruments                   only requests whose method contains this are counted and hit
+3:429,5:reset                          the third request returns 429, the fifth is reset
+2-4:503                                the second to the fourth return 503
+rate=0.1,kinds=429+cut,seed=7          about every tenth request fails, in one of these ways
+…,retry_after=0.05,slow=0.2            seconds in the Retry-After header, seconds of delay
+…,on=get_instruments                   count and fail only requests whose method contains this text
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from random import Random
 
 from extract.errors import UsageError
 
-API_ERRORS = {  # answered in HTTP 400, as the exchange does
+API_ERRORS = {  # returned in HTTP 400, as the exchange does
     10028: "too_many_requests",
     10040: "retry",
     10041: "settlement_in_progress",
@@ -30,7 +30,7 @@ WIRE = {
     "cut": "the body ends before its Content-Length",
     "html": "HTTP 200 with a page of HTML",
     "reset": "the connection is reset without an answer",
-    "slow": "the right answer, late",
+    "slow": "the right response, delayed",
     "error200": "an error body in HTTP 200",
 }
 STATUSES = (408, 429, 500, 502, 503, 504)
@@ -40,7 +40,7 @@ _HINT = "Write for example --faults '3:429,5:reset' or --faults 'rate=0.1,kinds=
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Which request, counted from 1, meets which fault."""
+    """Faults to inject; requests are counted from 1."""
 
     script: Mapping[int, str] = field(default_factory=dict)
     rate: float = 0.0
@@ -52,21 +52,21 @@ class Faults:
 
     @classmethod
     def parse(cls, spec: Faults | str | Iterable[str] | None) -> Faults:
-        """Faults from a text as above or a list of its pieces. Raises UsageError naming the wrong piece."""
+        """Parse a text as above or a list of its parts. Raises UsageError that names the wrong part."""
         if isinstance(spec, Faults):
             return spec
         text = spec if isinstance(spec, str) else ",".join(spec or ())
         faults = cls()
         script: dict[int, str] = {}
-        for piece in filter(None, (each.strip() for each in text.split(","))):
-            if "=" in piece:
-                faults = _set(faults, piece)
+        for part in filter(None, (each.strip() for each in text.split(","))):
+            if "=" in part:
+                faults = _set(faults, part)
             else:
-                script.update(_scripted(piece))
+                script.update(_scripted(part))
         return replace(faults, script=script)
 
     def of(self, number: int) -> str | None:
-        """The fault of the nth request, however the others went."""
+        """The fault of request `number`, or None; independent of other requests."""
         if number in self.script:
             return self.script[number]
         if not self.rate:
@@ -75,18 +75,18 @@ class Faults:
         return draw.choice(self.kinds) if draw.random() < self.rate else None
 
 
-def _scripted(piece: str) -> dict[int, str]:
-    where, colon, kind = piece.partition(":")
+def _scripted(part: str) -> dict[int, str]:
+    where, colon, kind = part.partition(":")
     first, _, last = where.partition("-")
     if not colon or not first.isdecimal() or not (last or first).isdecimal() or int(first) < 1:
-        raise UsageError(f"The fault '{piece}' has no request number before a colon. {_HINT}")
+        raise UsageError(f"The fault '{part}' has no request number before a colon. {_HINT}")
     if int(last or first) < int(first) or int(last or first) - int(first) > 1_000_000:
-        raise UsageError(f"The fault '{piece}' ends before it begins, or is too long. {_HINT}")
+        raise UsageError(f"The fault '{part}' ends before it begins, or is too long. {_HINT}")
     return dict.fromkeys(range(int(first), int(last or first) + 1), _kind(kind))
 
 
-def _set(faults: Faults, piece: str) -> Faults:
-    name, _, value = piece.partition("=")
+def _set(faults: Faults, part: str) -> Faults:
+    name, _, value = part.partition("=")
     try:
         match name.strip():
             case "rate":
@@ -104,7 +104,7 @@ def _set(faults: Faults, piece: str) -> Faults:
             case "on":
                 return replace(faults, on=value.strip())
     except ValueError as error:
-        raise UsageError(f"'{piece}' needs a number after '='. {_HINT}") from error
+        raise UsageError(f"'{part}' needs a number after '='. {_HINT}") from error
     raise UsageError(f"'{name}' is no setting of faults: rate, kinds, seed, retry_after, slow or on. {_HINT}")
 
 

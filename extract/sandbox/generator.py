@@ -1,7 +1,7 @@
-"""Trades made from a seed: the same bytes on every machine.
+"""Generate trades from a seed, the same bytes on every machine.
 
-Only `random.Random.random`, the four operations and `math.sqrt` are used: these alone give the same float
-everywhere. Powers, logarithms and exponentials differ in the last digit from one C library to the next.
+Uses only `random.Random.random`, the four basic operations and `math.sqrt`, which give the same float everywhere.
+Powers, logarithms and exponentials differ in the last digit between C libraries.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from extract.sandbox.instrument_names import DAY_MS, NEVER_MS
 from extract.sandbox.instruments import START_PRICE, Instrument, universe
 
 YEAR_MS = 365 * DAY_MS
-ID_LATENESS_MS = 18  # ids of different instruments are out of time order by at most this
+ID_LATENESS_MS = 18  # largest deviation of ids of different instruments from time order
 COMBO_KINDS = ("future_combo", "option_combo")
 _ATM_IV = {"BTC": 45.0, "ETH": 65.0, "SOL": 75.0, "XRP": 80.0}
 _FIRST_ID = {"": 384_000_000, "ETH-": 284_000_000, "USDC-": 55_000_000}
-_PLAN = (  # share of events, by what happens
+_EVENTS = (  # event and its share
     ("single", 0.66),
     ("sweep", 0.12),
     ("flurry", 0.10),
@@ -31,7 +31,7 @@ _PLAN = (  # share of events, by what happens
 
 
 class Generator:
-    """Makes `count` trades over [start_ms, end_ms); `trades` and `instruments` hold the result of `run`."""
+    """Generates `count` trades in [start_ms, end_ms); `run` fills `trades`."""
 
     def __init__(self, seed: int, count: int, start_ms: int, end_ms: int, burst: int) -> None:
         self.random = Random(seed).random
@@ -41,13 +41,13 @@ class Generator:
         self.price = dict(START_PRICE)
         self.next_id = dict(_FIRST_ID)
         self.blocks = 0
-        self.wobble = 0.04 * sqrt((end_ms - start_ms) / DAY_MS / count)  # 2% a day
+        self.step_scale = 0.04 * sqrt((end_ms - start_ms) / DAY_MS / count)  # 2% a day
         self.early = min(count // 20, 2000)
-        self.actions = [getattr(self, "_" + name) for name, _ in _PLAN]
-        self.action_odds = list(accumulate(share for _, share in _PLAN))
+        self.actions = [getattr(self, "_" + name) for name, _ in _EVENTS]
+        self.action_odds = list(accumulate(share for _, share in _EVENTS))
 
     def run(self) -> None:
-        """One event after the other; who is alive changes only at the edges between two expiries."""
+        """Generate events in order of time; the tradable instruments change only at creations and expiries."""
         edges = {self.end_ms}
         for each in self.universe:
             edges.update(ms for ms in (each.created_ms, each.expiry_ms) if self.start_ms < ms < self.end_ms)
@@ -71,52 +71,54 @@ class Generator:
         )
 
     def _planned_bursts(self) -> list[tuple[int, str, int]]:
-        """(after how many trades, kind, size) of the milliseconds that hold more than any sweep."""
+        """(number of trades before it, kind, size) of the milliseconds with more trades than any sweep."""
         if self.count < 10 * self.burst:
             return []
         return [(self.count * 2 // 5, "future", self.burst), (self.count * 7 // 10, "option", 36)]
 
     def _enter(self, start_ms: int, end_ms: int) -> None:
-        """Set up what can trade in [start_ms, end_ms)."""
+        """Select the instruments that are tradable throughout [start_ms, end_ms)."""
         self.limit_ms = end_ms - 1
         self.floor_ms = start_ms
-        alive = [each for each in self.universe if each.created_ms <= start_ms and each.expiry_ms >= end_ms]
-        combos = [[each for each in alive if each.kind == kind] for kind in COMBO_KINDS]
+        tradable = [
+            each for each in self.universe if each.created_ms <= start_ms and each.expiry_ms >= end_ms
+        ]
+        combos = [[each for each in tradable if each.kind == kind] for kind in COMBO_KINDS]
         self.combos = [each for each in combos if each]
-        self.alive = [each for each in alive if not each.legs]
-        self.odds = list(accumulate(each.weight for each in self.alive))
+        self.tradable = [each for each in tradable if not each.legs]
+        self.odds = list(accumulate(each.weight for each in self.tradable))
         self.by_kind: dict[str, list[Instrument]] = {}
         self.by_currency: dict[str, list[Instrument]] = {}
-        for each in self.alive:
+        for each in self.tradable:
             self.by_kind.setdefault(each.kind, []).append(each)
             self.by_currency.setdefault(each.parts.currency, []).append(each)
 
-    # What happens
+    # Events
 
     def _single(self, now_ms: int) -> None:
         self._trade(self._pick(), now_ms - int(self.random() * 3))
 
     def _sweep(self, now_ms: int) -> None:
-        """One order eats through a book: 2 to 11 trades of one instrument in one millisecond."""
+        """One taker order with 2 to 11 fills in one millisecond."""
         self._repeat(self._pick(), now_ms, 2 + int(self.random() * 10))
 
     def _flurry(self, now_ms: int) -> None:
-        """Many instruments of a currency at once, with ids that come late against time."""
-        mates = self.by_currency[self._pick().parts.currency]
+        """Trades of several instruments of a currency at once, with ids out of time order."""
+        instruments = self.by_currency[self._pick().parts.currency]
         for _ in range(min(3 + int(self.random() * 10), self._room())):
-            mate = mates[int(self.random() * self.random() * len(mates))]
-            self._trade(mate, now_ms - int(self.random() * ID_LATENESS_MS))
+            instrument = instruments[int(self.random() * self.random() * len(instruments))]
+            self._trade(instrument, now_ms - int(self.random() * ID_LATENESS_MS))
 
     def _combo(self, now_ms: int) -> None:
-        """A combo's trade and one trade of each leg, the legs sometimes a millisecond later."""
+        """A combo trade and one trade of each leg, sometimes a millisecond later."""
         if self._room() < 3 or not self.combos:
             return self._single(now_ms)
-        mates = self.combos[int(self.random() * len(self.combos))]
-        return self._execute_combo(mates[int(self.random() * len(mates))], now_ms)
+        instruments = self.combos[int(self.random() * len(self.combos))]
+        return self._execute_combo(instruments[int(self.random() * len(instruments))], now_ms)
 
     def _block(self, now_ms: int) -> None:
         self.blocks += 1
-        mates = self.by_currency[self._pick().parts.currency]
+        instruments = self.by_currency[self._pick().parts.currency]
         legs = min(1 + int(self.random() * 4), self._room())
         tags: dict[str, Any] = {
             "block_trade_id": f"BLOCK-{226_000 + self.blocks}",
@@ -125,33 +127,36 @@ class Generator:
         if self.random() < 0.3:
             tags["block_rfq_id"] = 9000 + self.blocks
         for _ in range(legs):
-            self._trade(mates[int(self.random() * len(mates))], now_ms, tags, size=100)
+            self._trade(instruments[int(self.random() * len(instruments))], now_ms, tags, size=100)
 
     def _liquidation(self, now_ms: int) -> None:
         side = ("T", "M", "T", "MT")[int(self.random() * 4)]
         self._repeat(self._pick("future"), now_ms, 1 + int(self.random() * 4), {"liquidation": side})
 
-    # How it is written down
+    # Records
 
     def _pick(self, kind: str | None = None) -> Instrument:
         if kind:
-            mates = self.by_kind[kind]
-            return mates[int(self.random() * self.random() * len(mates))]
-        return self.alive[bisect(self.odds, self.random() * self.odds[-1])]
+            instruments = self.by_kind[kind]
+            return instruments[int(self.random() * self.random() * len(instruments))]
+        return self.tradable[bisect(self.odds, self.random() * self.odds[-1])]
 
     def _room(self) -> int:
         return self.count - len(self.trades)
 
-    def _repeat(self, one: Instrument, now_ms: int, times: int, tags: dict[str, Any] | None = None) -> None:
-        """Trades of one taker in one millisecond, each a tick worse than the one before, or as good."""
-        first = self._trade(one, now_ms, tags)
-        toward = one.tick if first["direction"] == "buy" else -one.tick
+    def _repeat(
+        self, instrument: Instrument, now_ms: int, times: int, tags: dict[str, Any] | None = None
+    ) -> None:
+        """Fills of one taker order in one millisecond; every third one is a tick worse."""
+        first = self._trade(instrument, now_ms, tags)
+        toward = instrument.tick if first["direction"] == "buy" else -instrument.tick
         for step in range(1, min(times, self._room() + 1)):
-            price = max(first["price"] + toward * (step // 3), one.tick)
-            self._trade(one, now_ms, tags, direction=first["direction"], price=price)
+            price = max(first["price"] + toward * (step // 3), instrument.tick)
+            self._trade(instrument, now_ms, tags, direction=first["direction"], price=price)
 
     def _execute_combo(self, combo: Instrument, now_ms: int) -> None:
-        first, second = combo.legs or ()
+        assert combo.legs is not None
+        first, second = combo.legs
         direction = "buy" if self.random() < 0.5 else "sell"
         opposite = "sell" if direction == "buy" else "buy"
         amount = self._amount(combo, 20)
@@ -168,7 +173,7 @@ class Generator:
 
     def _trade(
         self,
-        one: Instrument,
+        instrument: Instrument,
         now_ms: int,
         tags: dict[str, Any] | None = None,
         *,
@@ -177,28 +182,28 @@ class Generator:
         price: float | None = None,
         size: int = 1,
     ) -> dict[str, Any]:
-        """One trade of `one` at about `now_ms`, never before its last one and never outside its life."""
+        """One trade at about `now_ms`, not before the instrument's last one and within its lifetime."""
         random = self.random
-        one.seq += 1
-        one.last_ms = stamp_ms = max(now_ms, one.last_ms, self.floor_ms)
-        index = self._index(one.parts.base)
-        mark, iv = self._mark(one, index, stamp_ms)
+        instrument.seq += 1
+        instrument.last_ms = stamp_ms = max(now_ms, instrument.last_ms, self.floor_ms)
+        index = self._index(instrument.parts.base)
+        mark, iv = self._mark(instrument, index, stamp_ms)
         if price is None:
-            price = max(mark * (1.0 + (random() - 0.5) * 0.002) // one.tick, 1.0) * one.tick
-        price = round(price, one.decimals)
-        amount = self._amount(one, size) if amount is None else amount
+            price = max(mark * (1.0 + (random() - 0.5) * 0.002) // instrument.tick, 1.0) * instrument.tick
+        price = round(price, instrument.decimals)
+        amount = self._amount(instrument, size) if amount is None else amount
         trade: dict[str, Any] = {
-            "trade_seq": one.seq,
-            "trade_id": self._id(one.id_prefix),
+            "trade_seq": instrument.seq,
+            "trade_id": self._id(instrument.id_prefix),
             "timestamp": stamp_ms,
-            "tick_direction": self._tick_direction(one, price),
+            "tick_direction": self._tick_direction(instrument, price),
             "price": price,
             "mark_price": mark,
-            "instrument_name": one.name,
+            "instrument_name": instrument.name,
             "index_price": index,
             "direction": direction or ("buy" if random() < 0.51 else "sell"),
             "amount": amount,
-            "contracts": round(amount / one.contract_size, 4),
+            "contracts": round(amount / instrument.contract_size, 4),
         }
         if iv is not None:
             trade["iv"] = 0.0 if random() < 0.013 else round(iv + random() - 0.5, 2)
@@ -210,7 +215,7 @@ class Generator:
         return trade
 
     def _age(self, trade: dict[str, Any]) -> None:
-        """Early data lacks what Deribit did not yet record."""
+        """Remove fields that Deribit did not record in early years."""
         if self.random() < 0.5:
             del trade["contracts"]
         if self.random() < 0.3:
@@ -221,52 +226,52 @@ class Generator:
         self.next_id[prefix] = number + (1 if self.random() < 0.8 else 2 + int(self.random() * 3))
         return f"{prefix}{number}"
 
-    def _tick_direction(self, one: Instrument, price: float) -> int:
-        """0 plus, 1 zero-plus, 2 minus, 3 zero-minus."""
-        if price > one.last_price:
-            one.last_tick = 0
-        elif price < one.last_price:
-            one.last_tick = 2
+    def _tick_direction(self, instrument: Instrument, price: float) -> int:
+        """0 plus tick, 1 zero-plus tick, 2 minus tick, 3 zero-minus tick."""
+        if price > instrument.last_price:
+            instrument.last_tick = 0
+        elif price < instrument.last_price:
+            instrument.last_tick = 2
         else:
-            one.last_tick |= 1
-        one.last_price = price
-        return one.last_tick
+            instrument.last_tick |= 1
+        instrument.last_price = price
+        return instrument.last_tick
 
-    def _amount(self, one: Instrument, size: int) -> float:
-        """Mostly small and now and then large, in whole lots."""
+    def _amount(self, instrument: Instrument, size: int) -> float:
+        """A random amount in whole lots, mostly small."""
         lots = size * (1 + int(0.6 / (self.random() + 0.006)))
-        return round(lots * one.lot, one.lot_decimals)
+        return round(lots * instrument.lot, instrument.lot_decimals)
 
     def _index(self, base: str) -> float:
-        """The next step of a walk that is drawn back to where it began, so that strikes stay in reach."""
+        """Next step of a mean-reverting random walk, which stays within the range of strikes."""
         start, random = START_PRICE[base], self.random
-        step = (random() + random() + random() - 1.5) * self.wobble
+        step = (random() + random() + random() - 1.5) * self.step_scale
         price = self.price[base]
         self.price[base] = price = price + price * step + (start - price) * 0.0005
         return round(price, 2 if start > 10 else 4)
 
-    def _mark(self, one: Instrument, index: float, stamp_ms: int) -> tuple[float, float | None]:
+    def _mark(self, instrument: Instrument, index: float, stamp_ms: int) -> tuple[float, float | None]:
         """(mark price, iv in percent or None)."""
-        if one.expiry_ms == NEVER_MS and one.kind != "option":
+        if instrument.expiry_ms == NEVER_MS and instrument.kind != "option":
             return round(index * (1.0 + (self.random() - 0.5) * 0.0004), 4), None
-        years = min((one.expiry_ms - stamp_ms) / YEAR_MS, 2.0)
+        years = min((instrument.expiry_ms - stamp_ms) / YEAR_MS, 2.0)
         forward = index * (1.0 + 0.06 * years)
-        if one.kind != "option":
+        if instrument.kind != "option":
             return round(forward, 4), None
-        strike = one.parts.strike or START_PRICE[one.parts.base]
-        iv = smile(_ATM_IV[one.parts.base], strike / forward - 1.0, years)
-        value = option_value(forward, strike, iv, years, one.parts.option_type == "call")
-        return round(value if one.parts.linear else value / forward, 8), iv
+        strike = instrument.parts.strike or START_PRICE[instrument.parts.base]
+        iv = smile(_ATM_IV[instrument.parts.base], strike / forward - 1.0, years)
+        value = option_value(forward, strike, iv, years, instrument.parts.option_type == "call")
+        return round(value if instrument.parts.linear else value / forward, 8), iv
 
 
 def smile(atm_iv: float, moneyness: float, years: float) -> float:
-    """Implied volatility in percent, 5 to 300: a parabola in standardised moneyness, dearer for puts."""
+    """Implied volatility in per cent, 5 to 300: a parabola in standardised moneyness, higher for puts."""
     reach = moneyness / sqrt(years + 0.003)
     return min(max(atm_iv * (1.0 - 0.08 * reach + 0.12 * reach * reach), 5.0), 300.0)
 
 
 def option_value(forward: float, strike: float, iv: float, years: float, is_call: bool) -> float:
-    """In quote currency, by a hyperbola: right at the money, intrinsic far away, put-call parity exact."""
+    """Option value in quote currency by a hyperbola: exact at the money, intrinsic far from it, with put-call parity."""
     width = 0.798 * iv / 100.0 * sqrt(years) * forward
     inner = forward - strike
     call = (inner + sqrt(inner * inner + width * width)) / 2.0

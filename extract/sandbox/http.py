@@ -1,4 +1,4 @@
-"""HTTP/1.1 as far as GET on loopback needs it: keep-alive, pipelining in order, breaking off on demand."""
+"""Minimal HTTP/1.1 server protocol for GET: keep-alive, pipelining, and deliberately broken responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_HEAD_BYTES = 65_536
 
 @dataclass(slots=True)
 class Reply:
-    """What goes back, and how: `cut` ends the body half way, `reset` sends nothing, `delay_s` waits first."""
+    """An HTTP response. `cut` sends half of the body, `reset` resets the connection, `delay_s` waits before sending."""
 
     status: int
     body: bytes
@@ -26,32 +26,32 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection; `answer(target)` is asked for each request in turn."""
+    """A client's connection; `handle(verb, target)` returns the reply to each request in turn."""
 
-    def __init__(self, answer: Callable[[str, str], Reply], everyone: set[Connection]) -> None:
-        self._answer, self._everyone = answer, everyone
+    def __init__(self, handle: Callable[[str, str], Reply], open_connections: set[Connection]) -> None:
+        self._handle, self._open_connections = handle, open_connections
         self._buffer = b""
-        self._busy = False
+        self._is_delayed = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._everyone.add(self)
+        self._open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._everyone.discard(self)
+        self._open_connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        self._next()
+        self._handle_requests()
 
     def abort(self) -> None:
         self._transport.abort()
 
-    def _next(self) -> None:
-        """Answer what is whole in the buffer, one after the other."""
-        while not self._busy and not self._transport.is_closing():
+    def _handle_requests(self) -> None:
+        """Reply to each complete request in the buffer, in order."""
+        while not self._is_delayed and not self._transport.is_closing():
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
             if not end:
                 if len(self._buffer) > MAX_HEAD_BYTES:
@@ -68,20 +68,21 @@ class Connection(asyncio.Protocol):
                 self._send(Reply(400, b""), keep=False)
                 return
             has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-            old = words[2] == "HTTP/1.0"
-            keep = not has_body and not old and headers.get("connection", "").lower() != "close"
-            reply = self._answer(words[0], words[1])
+            keep = (
+                not has_body and words[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
+            )
+            reply = self._handle(words[0], words[1])
             if reply.delay_s:
-                self._busy = True
-                asyncio.get_running_loop().call_later(reply.delay_s, self._late, reply, keep)
+                self._is_delayed = True
+                asyncio.get_running_loop().call_later(reply.delay_s, self._send_delayed, reply, keep)
             else:
                 self._send(reply, keep=keep)
 
-    def _late(self, reply: Reply, keep: bool) -> None:
-        self._busy = False
+    def _send_delayed(self, reply: Reply, keep: bool) -> None:
+        self._is_delayed = False
         if not self._transport.is_closing():
             self._send(reply, keep=keep)
-            self._next()
+            self._handle_requests()
 
     def _send(self, reply: Reply, *, keep: bool) -> None:
         if reply.reset:
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _reset(self) -> None:
-        """RST, not FIN: what a broken middlebox does."""
+        """Close with RST instead of FIN, as a broken middlebox does."""
         sock: socket.socket = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()

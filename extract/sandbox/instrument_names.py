@@ -1,4 +1,4 @@
-"""What an instrument's name says: read anew, so that the extractor's reading is checked and not shared."""
+"""Parse instrument names, independently of the extractor so that tests compare two implementations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANY_DATE = re.compile(r"(?P<day>\d{1,2})(?P<month>[A-Z]{3})(?P<year>\d{2})")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One instrument's name taken apart; what the name does not say is None."""
+    """Parts of an instrument's name; None where the name does not contain it."""
 
     base: str
     quote: str | None
@@ -34,7 +34,7 @@ class Parts:
 
     @property
     def currency(self) -> str:
-        """The `currency=` that Deribit finds it under: base for inverse and spot, settlement for linear."""
+        """The value of `currency=` that selects it: base for inverse and spot, settlement currency for linear."""
         return self.quote if self.quote and self.kind != "spot" else self.base
 
     @property
@@ -43,7 +43,7 @@ class Parts:
 
 
 def parse(name: str) -> Parts:
-    """The parts of any name; one that no rule fits has kind None."""
+    """Parts of any name; `kind` is None if no pattern matches."""
     if match := _PERPETUAL.fullmatch(name):
         return Parts(match["base"], match["quote"], "future", NEVER_MS)
     if match := _OPTION.fullmatch(name):
@@ -63,18 +63,18 @@ def parse(name: str) -> Parts:
 
 
 def date_code(expiry_ms: int) -> str:
-    """`5APR24`: the day as Deribit writes it, unpadded."""
+    """The day as Deribit writes it, without padding: `5APR24`."""
     day = datetime.fromtimestamp(expiry_ms / 1000, UTC)
     return f"{day.day}{MONTHS[day.month - 1]}{day.year % 100:02d}"
 
 
 def strike_code(strike: float) -> str:
-    """`100000`, or `2d10` where there is a fraction."""
+    """The strike as Deribit writes it: `100000`, or `2d10` for 2.10."""
     return str(int(strike)) if strike == int(strike) else f"{strike:.2f}".replace(".", "d")
 
 
 def _expiry_ms(match: re.Match[str]) -> int | None:
-    """08:00 UTC of the day in a name; None for a day that no calendar has."""
+    """08:00 UTC of the day in a name; None for an invalid date."""
     if match["month"] not in MONTHS:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is traded on a generated tape: every kind that Deribit lists, and a few names that no rule parses."""
+"""Instruments of a generated tape: every kind that Deribit lists, and a few names that no pattern matches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ START_PRICE = {
 }
 ODDITIES = {"BTC-MOVE.1W": "option", "ETH_USDC-EVERLASTING": "future", "SOL_USDC-WEEK+1": "future"}
 _STRIKE_STEP = {"BTC": 1000.0, "ETH": 50.0, "SOL": 5.0, "XRP": 0.1}
-_ERA_MS = 1_534_167_754_000  # perpetuals and spot are older than any tape
+_ERA_MS = 1_534_167_754_000  # creation time of perpetuals and spot pairs, earlier than any tape
 
 
 @dataclass(slots=True)
 class Instrument:
-    """One instrument and its running state while a tape is made."""
+    """An instrument and its state while a tape is generated."""
 
     name: str
     kind: str
@@ -49,11 +49,12 @@ class Instrument:
 
 
 def universe(start_ms: int, end_ms: int) -> list[Instrument]:
-    """Every instrument that is alive at some time in [start_ms, end_ms], in a fixed order."""
-    found: list[Instrument] = []
-    for number, (name, kind, created_ms, weight) in enumerate(_listed(start_ms, end_ms)):
-        found.append(_instrument(name, kind, created_ms, weight, number))
-    return found + _combos(found)
+    """Every instrument that is tradable at some time in [start_ms, end_ms], in a fixed order."""
+    outrights = [
+        _instrument(name, kind, created_ms, weight, number)
+        for number, (name, kind, created_ms, weight) in enumerate(_outrights(start_ms, end_ms))
+    ]
+    return outrights + _combos(outrights)
 
 
 def _instrument(name: str, kind: str, created_ms: int, weight: float, number: int) -> Instrument:
@@ -82,8 +83,8 @@ def _instrument(name: str, kind: str, created_ms: int, weight: float, number: in
     )
 
 
-def _listed(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]:
-    """(name, kind, created_ms, weight) of everything but combos."""
+def _outrights(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]:
+    """(name, kind, created_ms, weight) of every instrument except combos."""
     yield "BTC-PERPETUAL", "future", _ERA_MS, 300.0
     yield "ETH-PERPETUAL", "future", _ERA_MS, 180.0
     for pair, weight in (("BTC", 40.0), ("ETH", 30.0), ("SOL", 40.0), ("XRP", 25.0)):
@@ -102,14 +103,14 @@ def _listed(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]
             yield f"SOL_USDC-{day}", "future", created_ms, 2.0
             if grade == 1:
                 yield f"BTCDVOL_USDC-{date_code(expiry_ms - 2 * DAY_MS)}", "future", created_ms, 1.0
-        for pair, least_grade, strikes, weight in (
+        for pair, min_grade, strikes, weight in (
             ("BTC", 0, 9, 3.0),
             ("ETH", 0, 7, 1.5),
             ("BTC_USDC", 1, 5, 0.6),
             ("SOL_USDC", 1, 5, 0.6),
             ("XRP_USDC", 1, 5, 0.6),
         ):
-            if grade >= least_grade:
+            if grade >= min_grade:
                 for strike, near in _strikes(pair.partition("_")[0], strikes, grade):
                     for side in "CP":
                         name = f"{pair}-{day}-{strike_code(strike)}-{side}"
@@ -117,20 +118,20 @@ def _listed(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]
 
 
 def _expiries(start_ms: int, end_ms: int) -> list[tuple[int, int, int]]:
-    """(expiry, created, grade), at 08:00 UTC; grade 0 is daily, 1 weekly, 2 monthly, 3 quarterly."""
-    found = []
+    """(expiry_ms, created_ms, grade), at 08:00 UTC; grade 0 is daily, 1 weekly, 2 monthly, 3 quarterly."""
+    expiries = []
     first = start_ms // DAY_MS * DAY_MS + 8 * HOUR_MS
     for expiry_ms in range(first, end_ms + 400 * DAY_MS, DAY_MS):
         grade = _grade(expiry_ms)
         lifetime_ms = (3, 15, 70, 380)[grade] * DAY_MS
         if start_ms < expiry_ms and expiry_ms - lifetime_ms < end_ms:
-            found.append((expiry_ms, expiry_ms - lifetime_ms, grade))
-    return found
+            expiries.append((expiry_ms, expiry_ms - lifetime_ms, grade))
+    return expiries
 
 
 def _grade(expiry_ms: int) -> int:
     day = expiry_ms // DAY_MS
-    if day % 7 != 1:  # day 1 of the epoch was a Friday
+    if day % 7 != 1:  # 1970-01-02, day 1 of the epoch, was a Friday
         return 0
     code, next_code = date_code(expiry_ms), date_code(expiry_ms + 7 * DAY_MS)
     if code[-5:] == next_code[-5:]:
@@ -139,7 +140,7 @@ def _grade(expiry_ms: int) -> int:
 
 
 def _strikes(base: str, count: int, grade: int) -> Iterator[tuple[float, float]]:
-    """(strike, weight) around the money, wider for what lives longer."""
+    """(strike, weight) around the start price, with wider steps for longer lifetimes."""
     step = _STRIKE_STEP[base] * (1, 2, 4, 8)[grade]
     middle = round(START_PRICE[base] / step)
     for offset in range(-(count // 2), count // 2 + 1):
@@ -147,22 +148,22 @@ def _strikes(base: str, count: int, grade: int) -> Iterator[tuple[float, float]]
             yield round((middle + offset) * step, 2), 1.0 / (1 + abs(offset))
 
 
-def _combos(listed: list[Instrument]) -> list[Instrument]:
-    """Future spreads against the perpetual; call spreads on neighbouring strikes of the longer expiries."""
-    by_name = {each.name: each for each in listed}
-    found = []
-    for each in listed:
+def _combos(outrights: list[Instrument]) -> list[Instrument]:
+    """Future spreads against the perpetual, and call spreads on adjacent strikes of all but daily expiries."""
+    by_name = {each.name: each for each in outrights}
+    combos: list[Instrument] = []
+    for each in outrights:
         pair, _, day = each.name.partition("-")
         perpetual = by_name.get(f"{pair}-PERPETUAL")
         if each.kind == "future" and perpetual and each.parts.kind and each is not perpetual:
-            found.append(_combo(f"{pair}-FS-{day}_PERP", "future_combo", (each, perpetual), len(found)))
-    calls = [each for each in listed if each.kind == "option" and each.parts.option_type == "call"]
+            combos.append(_combo(f"{pair}-FS-{day}_PERP", "future_combo", (each, perpetual), len(combos)))
+    calls = [each for each in outrights if each.kind == "option" and each.parts.option_type == "call"]
     for low, high in pairwise(calls):
         (pair, day, strike, _), other = low.name.split("-"), high.name.split("-")
         if other[:2] == [pair, day] and low.listed["settlement_period"] != "day":
             name = f"{pair}-CS-{day}-{strike}_{other[2]}"
-            found.append(_combo(name, "option_combo", (low, high), len(found)))
-    return found
+            combos.append(_combo(name, "option_combo", (low, high), len(combos)))
+    return combos
 
 
 def _combo(name: str, kind: str, legs: tuple[Instrument, Instrument], number: int) -> Instrument:

@@ -1,4 +1,4 @@
-"""Instruments as `get_instruments` sends them, made from a name and what is known beside it."""
+"""Instrument records in the format of `get_instruments`, derived from names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from extract.sandbox.instrument_names import DAY_MS, Parts, parse
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Price ticks and least amounts of one underlying, in the units that Deribit trades them in."""
+    """Price ticks and minimum amounts of one underlying, in Deribit's units."""
 
     future_tick: float
     option_tick: float

@@ -1,4 +1,4 @@
-"""Parameters of a request, checked as the exchange checks them, with the reasons that it gives."""
+"""Query parameters, validated with the error messages of the real exchange."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESOLUTIONS = {str(minutes): minutes for minutes in (1, 3, 5, 10, 15, 30, 60, 12
 
 
 class ApiError(Exception):
-    """An error in the exchange's own terms: becomes HTTP 400 with a JSON body."""
+    """An error of the API, returned as HTTP 400 with a JSON body."""
 
     def __init__(
         self, code: int, message: str, *, reason: str | None = None, param: str | None = None
@@ -29,7 +29,7 @@ def invalid(param: str, reason: str) -> ApiError:
 
 
 class Params:
-    """Typed access to a query; each getter raises ApiError with the reason that Deribit gives."""
+    """Typed access to query parameters; each getter raises ApiError with Deribit's reason."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
         self.query = query

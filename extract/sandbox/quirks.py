@@ -1,7 +1,7 @@
-"""What Deribit does that breaks naive extractors, as pure functions: the same request gets the same answer.
+"""Unreliable behaviour of the real API, as deterministic pure functions of the request.
 
-Seen on the real API: a page of 10,000 trades with 1,885 local inversions; seq ranges as wide as `count` that
-lack rows of the range and hold rows from outside; `has_more` true where nothing more was in the range.
+Observed on the real API: a page of 10,000 trades with 1,885 local inversions; ranges of `count` trade_seq that lack
+rows of the range and contain rows from outside; `has_more` true where the range has no more rows.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from zlib import crc32
 
 from extract.sandbox.trade_index import TradeIndex
 
-LEAST_LEAK = 8  # narrower seq ranges are whole, so that asking again in pieces can end
+MIN_LEAK = 8  # smaller trade_seq ranges are complete, so that splitting a range ends
 LARGE_LEAK = 10_000
 
 
 def disorder(page: list[bytes]) -> None:
-    """Swap neighbours in place, about one in five, and always the first and the last two."""
+    """Swap adjacent trades in place: about one pair in five, and always the first and the last pair."""
     last = len(page) - 1
     for first, step in ((2, 7), (5, 19)):
         left, right = slice(first, last - 2, step), slice(first + 1, last - 1, step)
@@ -26,13 +26,13 @@ def disorder(page: list[bytes]) -> None:
         page[last], page[last - 1] = page[last - 1], page[last]
 
 
-def leak(shelf: TradeIndex, positions: list[int], low: int, high: int) -> list[int]:
-    """A full-size range's rows: as many as asked for, some of them from outside, as many inside not there.
+def leak(index: TradeIndex, positions: list[int], low: int, high: int) -> list[int]:
+    """Replace some positions of a full-size trade_seq range by positions outside of it; the number stays the same.
 
-    From 10,000 rows on three come from above (30,001–40,000 came as 30,003–40,003), else one from below.
+    Of 10,000 rows or more, three are replaced from above (30,001–40,000 came as 30,003–40,003), otherwise one from below.
     """
     rows = 3 if len(positions) >= LARGE_LEAK else 1
-    above = list(range(high, min(high + rows, len(shelf))))
+    above = list(range(high, min(high + rows, len(index))))
     below = list(range(max(low - rows, 0), low))
     outside = (above or below) if rows == 3 else (below or above)
     if not outside:
@@ -43,8 +43,8 @@ def leak(shelf: TradeIndex, positions: list[int], low: int, high: int) -> list[i
     return sorted(inside + outside)
 
 
-def has_more(truth: bool, page: list[bytes], asked: str) -> bool:
-    """Wrong for every third request or so; an empty page never says that there is more."""
+def has_more(truth: bool, page: list[bytes], query: str) -> bool:
+    """The `has_more` of a page: wrong for about a third of the requests, always false for an empty page."""
     if not page:
         return False
-    return truth ^ (crc32(asked.encode()) % 3 == 0)
+    return truth ^ (crc32(query.encode()) % 3 == 0)

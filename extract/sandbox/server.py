@@ -1,4 +1,4 @@
-"""The sandbox exchange: a tape behind a real HTTP server on loopback, as live host and as history host."""
+"""HTTP server of the sandbox exchange: serves a tape on loopback, as live host and as history host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from extract.errors import FinalError
-from extract.sandbox.endpoints import HISTORY, LIVE, Answers, Host
+from extract.sandbox.endpoints import HISTORY, LIVE, Endpoints, Host
 from extract.sandbox.faults import API_ERRORS, Faults
 from extract.sandbox.http import Connection, Reply
 from extract.sandbox.params import ApiError
@@ -26,7 +26,7 @@ _HTML = b"<html><title>Please wait</title><body><h1>Service Temporarily Unavaila
 
 
 class Request(NamedTuple):
-    """One request that was answered; `status` is 0 where the connection was reset."""
+    """A request that was handled; `status` is 0 if the connection was reset."""
 
     path: str
     params: dict[str, str]
@@ -36,11 +36,11 @@ class Request(NamedTuple):
 class SandboxExchange:
     """Serves `tape` on 127.0.0.1 from `start()` to `stop()`, or as a context manager.
 
-    `quirks`   Deribit's own: disorder, leaky full-size seq ranges, has_more that proves nothing
-    `faults`   see extract.sandbox.faults: a text, a list of its pieces, or Faults
-    `clock`    the exchange's now in ms: a number or a callable; default: one second after the last trade.
-               Trades later than now are not there yet. Settable later as `now_ms`.
-    `history_lag_ms`  by how much the history host is behind the live one
+    `quirks`   imitate Deribit: unordered pages, incomplete trade_seq ranges, unreliable has_more
+    `faults`   errors to inject, as `extract.sandbox.faults` describes: a text, a list of its parts, or Faults
+    `clock`    the exchange's time in ms, a number or a callable; by default one second after the last trade.
+               Trades later than this are hidden. Can be set later through `now_ms`.
+    `history_lag_ms`  delay of the history host behind the live host
     """
 
     def __init__(
@@ -58,24 +58,22 @@ class SandboxExchange:
         self.history_lag_ms = history_lag_ms
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
         self.port = port
-        self._book = ExchangeData(tape)
-        self._clock = self._book.last_stamp_ms() + 1000 if clock is None else clock
-        self._counted = 0
+        self._data = ExchangeData(tape)
+        self._clock = self._data.last_stamp_ms() + 1000 if clock is None else clock
+        self._request_number = 0
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    # What tests steer
-
     @property
     def url(self) -> str:
-        """Base of the live host: 1,000 trades a page, the last 24 hours."""
+        """Base URL of the live host: up to 1,000 trades a page, the last 24 hours."""
         return f"http://127.0.0.1:{self.port}{LIVE.path}"
 
     @property
     def history_url(self) -> str:
-        """Base of the history host: 10,000 trades a page, everything."""
+        """Base URL of the history host: up to 10,000 trades a page, all time."""
         return f"http://127.0.0.1:{self.port}{HISTORY.path}"
 
     @property
@@ -87,29 +85,27 @@ class SandboxExchange:
         self._clock = now_ms
 
     def add(self, records: Iterable[Record]) -> None:
-        """Have more trades, however late their time is; unknown instruments are listed by their names."""
+        """Add trades, with any timestamp; new instruments are derived from their names."""
         with self._lock:
-            self._book.put(records)
+            self._data.put(records)
 
     def restate(self, instrument_name: str, trade_seq: int, **changes: Any) -> Record:
-        """Change a trade in place; returns it as it is told from now on. Raises KeyError if there is none."""
+        """Change a trade and return its new record. Raises KeyError for an unknown trade."""
         with self._lock:
-            return self._book.restate(instrument_name, trade_seq, changes)
+            return self._data.restate(instrument_name, trade_seq, changes)
 
     def forget(self, instrument_name: str, seqs: Iterable[int]) -> None:
-        """Have these trades no longer. Raises KeyError for one that is not there."""
+        """Delete these trades. Raises KeyError for an unknown one."""
         with self._lock:
-            self._book.forget(instrument_name, seqs)
+            self._data.forget(instrument_name, seqs)
 
     def records(self) -> list[Record]:
-        """What the exchange has by now, later than its now included: the truth to hold a crawl against."""
+        """All current trades, including those later than `now_ms`: the truth that tests compare with."""
         with self._lock:
-            return self._book.records()
-
-    # Serving
+            return self._data.records()
 
     def start(self) -> SandboxExchange:
-        """Listen, and return once it answers. Raises FinalError if the port is taken."""
+        """Start listening and return once requests are served. Raises FinalError if the port cannot be used."""
         if self._thread is not None:
             return self
         self._loop = asyncio.new_event_loop()
@@ -123,9 +119,9 @@ class SandboxExchange:
             self._loop = None
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-            what = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
+            reason = "in use" if error.errno == errno.EADDRINUSE else "not permitted"
             raise FinalError(
-                f"Port {self.port} is {what}; `tape sandbox --port 0` takes a free one."
+                f"Port {self.port} is {reason}; choose a free one with: tape sandbox --port 0"
             ) from error
         self.port = server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._serve, args=(server,), name="sandbox", daemon=True)
@@ -133,7 +129,7 @@ class SandboxExchange:
         return self
 
     def stop(self) -> None:
-        """Break off every connection and free the port; harmless when not started."""
+        """Close every connection and free the port. Does nothing if not started."""
         if self._loop is None or self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -158,8 +154,6 @@ class SandboxExchange:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
-    # One request
-
     def _respond(self, verb: str, target: str) -> Reply:
         path, _, text = target.partition("?")
         query = dict(parse_qsl(text, keep_blank_values=True))
@@ -168,51 +162,51 @@ class SandboxExchange:
         if not path.startswith(host.path) or verb != "GET":
             reply = Reply(404 if verb == "GET" else 405, b"")
         else:
-            reply = self._with_fault(method, lambda: self._answer(host, area, method, query))
+            reply = self._with_fault(method, lambda: self._result(host, area, method, query))
         self.requests.append(Request(path, query, 0 if reply.reset else reply.status))
         return reply
 
-    def _with_fault(self, method: str, answer: Callable[[], Reply]) -> Reply:
-        """The answer, or what goes wrong instead."""
+    def _with_fault(self, method: str, handle: Callable[[], Reply]) -> Reply:
+        """The reply of `handle`, unless this request is to fail."""
         if self.faults.on not in method:
-            return answer()
-        self._counted += 1
-        fault = self.faults.of(self._counted)
+            return handle()
+        self._request_number += 1
+        fault = self.faults.of(self._request_number)
         match fault:
             case None:
-                return answer()
+                return handle()
             case "reset":
                 return Reply(0, b"", reset=True)
             case "html":
                 return Reply(200, _HTML, "text/html")
             case "slow":
-                reply = answer()
+                reply = handle()
                 reply.delay_s = self.faults.slow_s
                 return reply
             case "cut":
-                reply = answer()
+                reply = handle()
                 reply.cut = True
                 return reply
             case "429":
-                wait = {"Retry-After": f"{self.faults.retry_after_s:g}"}
-                return Reply(429, self._envelope({"error": _api_error(10028)}), headers=wait)
+                headers = {"Retry-After": f"{self.faults.retry_after_s:g}"}
+                return Reply(429, self._envelope({"error": _api_error(10028)}), headers=headers)
             case "error200":
                 return Reply(200, self._envelope({"error": _api_error(13888)}))
         if int(fault) in API_ERRORS:
             return Reply(400, self._envelope({"error": _api_error(int(fault))}))
         return Reply(int(fault), _HTML, "text/html")
 
-    def _answer(self, host: Host, area: str, method: str, query: dict[str, str]) -> Reply:
-        began_ns = perf_counter_ns()
+    def _result(self, host: Host, area: str, method: str, query: dict[str, str]) -> Reply:
+        started_ns = perf_counter_ns()
         now_ms = self.now_ms - (self.history_lag_ms if host is HISTORY else 0)
         try:
             if area != "/public":
                 raise ApiError(-32601, "Method not found")
             with self._lock:
-                result = Answers(self._book, host, now_ms, self.quirks).result(method, query)
+                result = Endpoints(self._data, host, now_ms, self.quirks).result(method, query)
         except ApiError as error:
             return Reply(400, self._envelope({"error": error.error}))
-        took_us = (perf_counter_ns() - began_ns) // 1000
+        took_us = (perf_counter_ns() - started_ns) // 1000
         times = b'"usIn":%d,"usOut":%d,"usDiff":%d' % (now_ms * 1000, now_ms * 1000 + took_us, took_us)
         return Reply(200, b'{"jsonrpc":"2.0","result":%b,%b,"testnet":false}' % (result, times))
 

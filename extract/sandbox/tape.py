@@ -1,4 +1,4 @@
-"""A tape: trades as the exchange would send them, and the instruments that they belong to."""
+"""A tape: trade records in the format of the API, and their instruments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """`trades` ascend by (timestamp, id); `instruments` as `get_instruments` has them, save `is_active`."""
+    """`trades` are sorted by (timestamp, id); `instruments` are records of `get_instruments` without `is_active`."""
 
     trades: list[Record]
     instruments: list[Record]
@@ -39,7 +39,7 @@ class Tape:
         end_ms: int = DEFAULT_END_MS,
         burst: int = 40,
     ) -> Tape:
-        """Made-up trades of the `days` before `end_ms`, `burst` of them in one millisecond of one future."""
+        """Generated trades of the `days` before `end_ms`; `burst` of them are of one future in one millisecond."""
         if trades < 1 or days <= 0 or burst < 1:
             raise UsageError(
                 "A tape needs at least one trade, a span above 0 days and a burst of at least 1."
@@ -50,12 +50,12 @@ class Tape:
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
-        """Recorded trades: NDJSON of API records, gzipped or not. Raises UsageError naming the bad line."""
+        """Recorded trades from a file of NDJSON, gzipped or not. Raises UsageError that names the bad line."""
         return cls.of(list(_read(Path(path))))
 
     @classmethod
     def of(cls, trades: Iterable[Record]) -> Tape:
-        """A tape of these records, in order, with instruments derived from their names."""
+        """A tape of these records, which are sorted; instruments are derived from their names."""
         ordered = sorted(trades, key=trade_order)
         return cls(ordered, derive_instruments(ordered))
 
@@ -65,13 +65,13 @@ def trade_order(trade: Record) -> tuple[int, int, str]:
 
 
 def id_parts(trade_id: str) -> tuple[str, int]:
-    """('ETH-', 15) of `ETH-15`, ('', 15) of `15`; ids are ordered by number under one prefix."""
+    """Prefix and number: ('ETH-', 15) of `ETH-15`, ('', 15) of `15`. Numbers order the ids of one prefix."""
     digits = len(trade_id) - len(trade_id.rstrip("0123456789"))
     return (trade_id[:-digits], int(trade_id[-digits:])) if digits else (trade_id, 0)
 
 
 def kind_of(trade: Record) -> str:
-    """An instrument's kind by its name; where no rule fits, by what only one kind's trades have."""
+    """Kind of a trade's instrument, by its name or else by fields that only one kind has."""
     kind = parse(trade["instrument_name"]).kind
     if kind:
         return kind
@@ -81,15 +81,15 @@ def kind_of(trade: Record) -> str:
 
 
 def derive_instruments(trades: Iterable[Record]) -> list[Record]:
-    """One entry for each name; listed since 08:00 UTC before the first trade that is known of it."""
+    """One record per instrument name, created at 08:00 UTC before its first trade."""
     first: dict[str, Record] = {}
     for trade in trades:
         first.setdefault(trade["instrument_name"], trade)
-    found = []
+    instruments = []
     for number, (name, trade) in enumerate(sorted(first.items())):
         created_ms = (trade["timestamp"] - 8 * HOUR_MS) // DAY_MS * DAY_MS + 8 * HOUR_MS
-        found.append(listing(name, kind=kind_of(trade), created_ms=created_ms, number=100_000 + number))
-    return found
+        instruments.append(listing(name, kind=kind_of(trade), created_ms=created_ms, number=100_000 + number))
+    return instruments
 
 
 def _read(path: Path) -> Iterator[Record]:
@@ -101,23 +101,23 @@ def _read(path: Path) -> Iterator[Record]:
                 if line.strip():
                     yield _record(line, path, number)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"The tape {path} is cut or damaged: {error}.") from error
+        raise UsageError(f"The tape {path} is truncated or damaged: {error}.") from error
     except OSError as error:
         raise UsageError(f"The tape {path} cannot be read: {error.strerror}.") from error
 
 
 def _record(line: bytes, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
+        record: Record = json.loads(line)
     except ValueError as error:
         raise UsageError(
-            f"Line {number} of the tape {path} is no JSON: one trade as Deribit sends it."
+            f"Line {number} of the tape {path} is not JSON; expected one trade of the API."
         ) from error
     missing = [name for name in _NEEDED if name not in record] if isinstance(record, dict) else list(_NEEDED)
     if missing:
-        raise UsageError(f"Line {number} of the tape {path} is no trade: it lacks {', '.join(missing)}.")
+        raise UsageError(f"Line {number} of the tape {path} is not a trade: it lacks {', '.join(missing)}.")
     if type(record["trade_seq"]) is not int or type(record["timestamp"]) is not int:
         raise UsageError(
-            f"Line {number} of the tape {path} is no trade: trade_seq and timestamp are integers."
+            f"Line {number} of the tape {path} is not a trade: trade_seq and timestamp must be integers."
         )
     return record

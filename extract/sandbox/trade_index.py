@@ -1,4 +1,4 @@
-"""What the exchange has: every trade rendered once, and shelves of them in the order of their ids."""
+"""Trades of the sandbox exchange, encoded once and indexed by time, id and trade_seq."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from extract.sandbox.tape import Record, Tape, derive_instruments, id_parts
 
 @dataclass(slots=True)
 class Row:
-    """One trade: what it is found by, and the JSON that is sent for it."""
+    """One trade: its keys, its record, and its JSON."""
 
     stamp_ms: int
     prefix: str
@@ -31,7 +31,7 @@ class Row:
 
 
 class TradeIndex:
-    """Rows in database order, found by time with few steps although time is not sorted in that order."""
+    """Rows in the exchange's order, with fast lookup by time although timestamps are not sorted in it."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
@@ -49,33 +49,33 @@ class TradeIndex:
     ) -> tuple[list[int], bool]:
         """Positions in [low, high) with start_ms <= time <= end_ms, ascending, and whether there are more.
 
-        The first `count` of them, or the last where `newest`. Only rows near the edges are looked at singly.
+        The first `count` of them, or the last ones if `newest`. Only rows near the edges are checked one by one.
         """
         low = max(low, bisect_left(self.latest, start_ms))
         high = min(high, bisect_right(self.earliest, end_ms))
         inner_low = min(max(bisect_left(self.earliest, start_ms), low), max(high, low))
         inner_high = max(min(bisect_right(self.latest, end_ms), high), inner_low)
         spans = [(low, inner_low, False), (inner_low, inner_high, True), (inner_high, high, False)]
-        found: list[int] = []
+        positions: list[int] = []
         for begin, end, clean in reversed(spans) if newest else spans:
-            need = count + 1 - len(found)
+            need = count + 1 - len(positions)
             span = range(end - 1, begin - 1, -1) if newest else range(begin, end)
             if clean:
-                found.extend(span[:need])
+                positions.extend(span[:need])
                 continue
             for position in span:
                 if start_ms <= self.stamps[position] <= end_ms:
-                    found.append(position)
-                    if len(found) > count:
+                    positions.append(position)
+                    if len(positions) > count:
                         break
-        more = len(found) > count
-        del found[count:]
+        more = len(positions) > count
+        del positions[count:]
         if newest:
-            found.reverse()
-        return found, more
+            positions.reverse()
+        return positions, more
 
     def at_id(self, trade_id: str, *, after: bool) -> int | None:
-        """Position of an id (or just after it) in database order; None if no id here has its prefix."""
+        """Position of an id, or the one after it; None if no id has its prefix."""
         prefix, number = id_parts(trade_id)
         if prefix not in self.by_prefix:
             return None
@@ -85,20 +85,20 @@ class TradeIndex:
 
     @cached_property
     def by_prefix(self) -> dict[str, tuple[list[int], list[int]]]:
-        """The numbers of the ids under each prefix, ascending, and where they stand."""
-        found: dict[str, tuple[list[int], list[int]]] = {}
+        """By id prefix, the numbers of its ids, ascending, and their positions."""
+        index: dict[str, tuple[list[int], list[int]]] = {}
         for position, row in enumerate(self.rows):
-            numbers, positions = found.setdefault(row.prefix, ([], []))
+            numbers, positions = index.setdefault(row.prefix, ([], []))
             numbers.append(row.number)
             positions.append(position)
-        return found
+        return index
 
 
 class ExchangeData:
-    """A tape as the exchange holds it: may be added to, restated, forgotten from; the tape itself stays."""
+    """Mutable copy of a tape: trades can be added, restated and deleted."""
 
     def __init__(self, tape: Tape) -> None:
-        self._shelves: dict[tuple[str, str], TradeIndex] = {}
+        self._indexes: dict[tuple[str, str], TradeIndex] = {}
         self._rows: dict[str, dict[int, Row]] = defaultdict(dict)
         self.instruments: dict[str, Record] = {}
         self._listed: dict[str, list[str]] = {}
@@ -114,7 +114,7 @@ class ExchangeData:
         return list(self.instruments) if currency == "any" else self._listed.get(currency, [])
 
     def put(self, records: Iterable[Record]) -> None:
-        """Add trades, or replace those with the same instrument and seq."""
+        """Add trades, or replace those with the same instrument and trade_seq."""
         records = list(records)
         for entry in derive_instruments(
             each for each in records if each["instrument_name"] not in self.instruments
@@ -126,7 +126,7 @@ class ExchangeData:
             kind = self.instruments[name]["kind"]
             row = Row(record["timestamp"], prefix, number, record["trade_seq"], kind, dict(record), body)
             self._rows[name][row.seq] = row
-        self._shelves.clear()
+        self._indexes.clear()
 
     def restate(self, name: str, seq: int, changes: dict[str, Any]) -> Record:
         record = self._rows[name][seq].record | changes
@@ -136,7 +136,7 @@ class ExchangeData:
     def forget(self, name: str, seqs: Iterable[int]) -> None:
         for seq in seqs:
             del self._rows[name][seq]
-        self._shelves.clear()
+        self._indexes.clear()
 
     def records(self) -> list[Record]:
         return [row.record for rows in self._rows.values() for row in rows.values()]
@@ -145,27 +145,27 @@ class ExchangeData:
         return max((row.stamp_ms for rows in self._rows.values() for row in rows.values()), default=0)
 
     def instrument(self, name: str) -> TradeIndex:
-        """One instrument's trades, by seq."""
+        """Trades of one instrument, by trade_seq."""
         key = ("instrument", name)
-        if key not in self._shelves:
+        if key not in self._indexes:
             rows = self._rows.get(name, {})
-            self._shelves[key] = TradeIndex([rows[seq] for seq in sorted(rows)])
-        return self._shelves[key]
+            self._indexes[key] = TradeIndex([rows[seq] for seq in sorted(rows)])
+        return self._indexes[key]
 
     def currency(self, currency: str, kind: str = "any") -> TradeIndex:
-        """One currency's trades of a kind, by id."""
+        """Trades of one currency and kind, in the exchange's order."""
         key = (currency, kind)
-        if key not in self._shelves:
+        if key not in self._indexes:
             if kind == "any":
-                self._shelves[key] = TradeIndex(self._in_database_order(currency))
+                self._indexes[key] = TradeIndex(self._in_exchange_order(currency))
             else:
                 kinds = COMBO_KINDS if kind == "combo" else (kind,)
                 everything = self.currency(currency).rows
-                self._shelves[key] = TradeIndex([row for row in everything if row.kind in kinds])
-        return self._shelves[key]
+                self._indexes[key] = TradeIndex([row for row in everything if row.kind in kinds])
+        return self._indexes[key]
 
-    def _in_database_order(self, currency: str) -> list[Row]:
-        """By id under one prefix; several prefixes are merged by the time when their trades had arrived."""
+    def _in_exchange_order(self, currency: str) -> list[Row]:
+        """Sorted by id within a prefix; prefixes are merged by arrival time."""
         by_prefix: dict[str, list[Row]] = defaultdict(list)
         for name in self.names(currency):
             for row in self._rows.get(name, {}).values():
@@ -184,5 +184,5 @@ class ExchangeData:
         self._listed.setdefault(parse(name).currency, []).append(name)
 
 
-def expired(entry: Record, now_ms: int) -> bool:
-    return entry.get("expiration_timestamp", now_ms + 1) <= now_ms
+def has_expired(entry: Record, now_ms: int) -> bool:
+    return bool(entry.get("expiration_timestamp", now_ms + 1) <= now_ms)

@@ -1,4 +1,4 @@
-"""The exchange answers as Deribit does: envelope, limits, selections, errors, time."""
+"""The sandbox responds as Deribit does: envelope, limits, filters, errors, time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PERP = "BTC-PERPETUAL"
 
 @pytest.fixture
 def plain(start_exchange, small_tape):
-    """The exchange without quirks: what a page holds can be said exactly."""
+    """The exchange without quirks, whose pages are exactly predictable."""
     return start_exchange(small_tape, quirks=False)
 
 
@@ -47,8 +47,8 @@ def keys(trades: list[dict]) -> set:
 
 
 @needs_recordings
-def test_the_envelope_is_the_recorded_one(exchange):
-    """The same keys, in the body and in the result, with times that fit each other."""
+def test_envelope_has_recorded_shape(exchange):
+    """The same keys in the body and in the result, with consistent times."""
     recorded = response("http_get_last_trades_future_combo.json")
     body = CLIENT.get(f"{exchange.url}/public/{BY_CURRENCY}", params={"currency": "BTC"}).json()
     assert body.keys() == recorded.keys()
@@ -66,16 +66,16 @@ def test_the_envelope_is_the_recorded_one(exchange):
         ("http_get_last_trades_perpetual_with_combo_tags.json", "future"),
     ],
 )
-def test_records_are_shaped_as_recorded(exchange, recording, kind):
-    """Every recorded shape of a trade, its fields and their types, is one that the sandbox sends too."""
+def test_trades_have_recorded_shapes(exchange, recording, kind):
+    """Every recorded combination of fields and types is one that the sandbox sends, too."""
     sent = get(exchange, BY_CURRENCY, currency="BTC", kind=kind, count=10_000)["trades"]
     shapes = {shape(trade) for trade in sent}
     assert {shape(trade) for trade in response(recording)["result"]["trades"]} <= shapes
 
 
 @needs_recordings
-def test_early_records_are_shaped_as_recorded_in_2020(exchange):
-    """Without `contracts`."""
+def test_early_trades_have_recorded_shape_of_2020(exchange):
+    """Trades without `contracts`."""
     sent = get(exchange, BY_CURRENCY, currency="BTC", kind="future", count=10_000)["trades"]
     recorded = response("BTC_by_currency_and_time_20_2020-05-26.json")
     assert {shape(trade) for trade in recorded} <= {shape(trade) for trade in sent}
@@ -88,21 +88,21 @@ def shape(record: dict) -> frozenset:
 
 
 @needs_recordings
-def test_instruments_are_shaped_as_recorded(exchange):
+def test_instruments_have_recorded_shapes(exchange):
     """Every field that was recorded of a future, an option and a combo, with the same type."""
-    mine = {each["instrument_name"]: each for each in get(exchange, "get_instruments", currency="BTC")}
-    kinds = {each["kind"]: each for each in mine.values() if "strike" in each or each["kind"] != "option"}
-    for theirs in response("http_get_instruments.json")["result"]:
-        ours = mine.get(theirs["instrument_name"], kinds[theirs["kind"]])
-        for name, value in theirs.items():
+    entries = {each["instrument_name"]: each for each in get(exchange, "get_instruments", currency="BTC")}
+    kinds = {each["kind"]: each for each in entries.values() if "strike" in each or each["kind"] != "option"}
+    for recorded in response("http_get_instruments.json")["result"]:
+        simulated = entries.get(recorded["instrument_name"], kinds[recorded["kind"]])
+        for name, value in recorded.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            assert isinstance(ours[name], int | float if number else type(value)), (ours, name)
-    assert mine[PERP]["expiration_timestamp"] == 32_503_708_800_000
+            assert isinstance(simulated[name], int | float if number else type(value)), (simulated, name)
+    assert entries[PERP]["expiration_timestamp"] == 32_503_708_800_000
 
 
 @needs_recordings
-def test_the_chart_is_shaped_as_recorded(exchange):
-    """The same arrays, all of one length, a bar for each minute."""
+def test_chart_has_recorded_shape(exchange):
+    """The same arrays, all of equal length, with a bar for each minute."""
     recorded = response("http_get_tradingview_chart_data.json")["result"]
     now = exchange.now_ms
     chart = get(
@@ -118,7 +118,7 @@ def test_the_chart_is_shaped_as_recorded(exchange):
     assert {b - a for a, b in pairwise(chart["ticks"])} == {60_000}
 
 
-def test_the_chart_is_the_trades(plain, small_tape):
+def test_chart_aggregates_trades(plain, small_tape):
     """Daily bars of a perpetual: open, high, low, close, and volume in coin from amounts in USD."""
     trades = of(small_tape, PERP)
     chart = get(
@@ -140,13 +140,13 @@ def test_the_chart_is_the_trades(plain, small_tape):
 # Which trades
 
 
-def test_count_is_ten_if_left_out(plain):
-    """Silently."""
+def test_default_count_is_ten(plain):
+    """Without `count`, a page has ten trades."""
     assert len(get(plain, BY_CURRENCY, currency="BTC")["trades"]) == 10
 
 
 @pytest.mark.parametrize(("live", "limit"), [(True, 1000), (False, 10_000)])
-def test_count_has_a_limit_on_each_host(exchange, live, limit):
+def test_each_host_limits_count(exchange, live, limit):
     """1,000 live, 10,000 history; above it, the error that Deribit gives."""
     base = exchange.url if live else exchange.history_url
     ask = f"{base}/public/{BY_CURRENCY}?currency=BTC&count="
@@ -160,11 +160,9 @@ def test_count_has_a_limit_on_each_host(exchange, live, limit):
     }
 
 
-def test_every_trade_is_under_one_currency_and_instruments_are_listed_where_their_trades_are(
-    plain, small_tape
-):
+def test_each_trade_and_its_instrument_belong_to_one_currency(plain, small_tape):
     """Linear under USDC, spot under its base; get_instruments agrees with the trades."""
-    found = []
+    fetched = []
     for entry in get(plain, "get_currencies"):
         currency = entry["currency"]
         trades = get(plain, BY_CURRENCY, currency=currency, count=10_000)["trades"]
@@ -174,15 +172,15 @@ def test_every_trade_is_under_one_currency_and_instruments_are_listed_where_thei
             for each in get(plain, "get_instruments", currency=currency, expired=expired)
         }
         assert {trade["instrument_name"] for trade in trades} <= listed
-        found += trades
-    assert sorted(map(key, found)) == sorted(map(key, small_tape.trades))
-    assert {t["instrument_name"] for t in found if currency_of(t) == "USDC"} >= {"SOL_USDC-PERPETUAL"}
+        fetched += trades
+    assert sorted(map(key, fetched)) == sorted(map(key, small_tape.trades))
+    assert {t["instrument_name"] for t in fetched if currency_of(t) == "USDC"} >= {"SOL_USDC-PERPETUAL"}
     eth = get(plain, BY_CURRENCY, currency="ETH", kind="spot")["trades"]
     assert {trade["instrument_name"] for trade in eth} == {"ETH_USDC"}
 
 
 @pytest.mark.parametrize("kind", ["future", "option", "spot", "future_combo", "option_combo", "combo", "any"])
-def test_kind_chooses(plain, small_tape, kind):
+def test_kind_filters_trades(plain, small_tape, kind):
     """Each kind by itself, both combos together, or all."""
     kinds = {entry["instrument_name"]: entry["kind"] for entry in small_tape.instruments}
     wanted = {"combo": {"future_combo", "option_combo"}, "any": set(kinds.values())}.get(kind, {kind})
@@ -196,7 +194,7 @@ def test_kind_chooses(plain, small_tape, kind):
     assert sorted(map(key, got)) == sorted(map(key, expected))
 
 
-def test_records_come_as_they_are_on_the_tape(plain, small_tape):
+def test_trades_equal_those_of_the_tape(plain, small_tape):
     """Field by field, legs included."""
     on_tape = {key(trade): trade for trade in small_tape.trades}
     got = get(plain, BY_CURRENCY, currency="USDC", count=10_000)["trades"]
@@ -204,7 +202,7 @@ def test_records_come_as_they_are_on_the_tape(plain, small_tape):
     assert all(on_tape[key(trade)] == trade for trade in got)
 
 
-def test_sorting_is_by_id_and_says_which_end(plain, small_tape):
+def test_sorting_selects_oldest_or_newest_ids(plain, small_tape):
     """asc: the first by id; desc: the last; left out: the earliest if a start is given, else the newest."""
     everything = [id_parts(trade["trade_id"])[1] for trade in of(small_tape, PERP)]
     ask = {"instrument_name": PERP, "count": 20}
@@ -218,7 +216,7 @@ def test_sorting_is_by_id_and_says_which_end(plain, small_tape):
     assert ids(start_seq=5, sorting="desc") == everything[::-1][:20]
 
 
-def test_time_bounds_are_both_inclusive_and_find_what_ids_have_out_of_order(plain, small_tape):
+def test_time_bounds_are_inclusive_despite_unordered_ids(plain, small_tape):
     """Any window holds exactly the trades whose time is in it."""
     trades = [trade for trade in small_tape.trades if currency_of(trade) == "BTC"]
     stamps = sorted({trade["timestamp"] for trade in trades})
@@ -228,7 +226,7 @@ def test_time_bounds_are_both_inclusive_and_find_what_ids_have_out_of_order(plai
         assert got["has_more"] is False
 
 
-def test_pages_by_time_follow_ids(plain, small_tape):
+def test_pages_by_time_are_filled_by_id(plain, small_tape):
     """The first page of a window holds the lowest ids, so its newest time is not the next page's earliest."""
     trades = [t for t in small_tape.trades if currency_of(t) == "BTC" and "_" not in t["instrument_name"]]
     ids = sorted(id_parts(trade["trade_id"])[1] for trade in trades)
@@ -246,7 +244,7 @@ def test_pages_by_time_follow_ids(plain, small_tape):
     assert got == ids[: len(got)]
 
 
-def test_ids_bound_a_page(plain, small_tape):
+def test_start_id_and_end_id_are_inclusive(plain, small_tape):
     """start_id and end_id are inclusive; a prefix that the currency has not is an error."""
     eth = [t["trade_id"] for t in small_tape.trades if t["trade_id"].startswith("ETH-")]
     eth.sort(key=id_parts)
@@ -257,7 +255,7 @@ def test_ids_bound_a_page(plain, small_tape):
     assert bad.json()["error"]["data"]["param"] == "start_id"
 
 
-def test_seqs_bound_a_page(plain, small_tape):
+def test_start_seq_and_end_seq_are_inclusive(plain, small_tape):
     """Inclusive at both ends, empty beyond the last and for an inverted range."""
     total = len(of(small_tape, PERP))
     ask = {"instrument_name": PERP, "sorting": "asc", "count": 50}
@@ -268,8 +266,8 @@ def test_seqs_bound_a_page(plain, small_tape):
     assert get(plain, BY_INSTRUMENT, start_seq=30, end_seq=11, **ask)["trades"] == []
 
 
-def test_has_more_is_true_without_quirks_exactly_when_more_is_there(plain):
-    """The plain exchange tells the truth."""
+def test_has_more_is_correct_without_quirks(plain):
+    """True exactly if the range has more trades than the page."""
     ask = {"instrument_name": PERP, "start_seq": 1, "end_seq": 20, "sorting": "asc"}
     assert get(plain, BY_INSTRUMENT, count=19, **ask)["has_more"] is True
     assert get(plain, BY_INSTRUMENT, count=20, **ask)["has_more"] is False
@@ -278,8 +276,8 @@ def test_has_more_is_true_without_quirks_exactly_when_more_is_there(plain):
 # Time
 
 
-def test_live_keeps_24_hours_and_an_older_start_is_empty_without_an_error(plain, small_tape):
-    """The hole that a slow cursor falls into; history has everything."""
+def test_live_host_returns_nothing_for_a_start_older_than_24_hours(plain, small_tape):
+    """A slow cursor would lose trades here without an error; the history host has them."""
     now = plain.now_ms
     ask = {"currency": "BTC", "end_timestamp": now, "count": 1000, "sorting": "asc"}
     assert get(plain, BY_TIME, live=True, start_timestamp=now - DAY_MS - 1, **ask) == {
@@ -294,16 +292,16 @@ def test_live_keeps_24_hours_and_an_older_start_is_empty_without_an_error(plain,
     assert len(get(plain, BY_TIME, start_timestamp=0, **ask | {"count": 10_000})["trades"]) > len(recent)
 
 
-def test_live_ranges_of_seq_are_cut_to_what_it_keeps(plain, small_tape):
-    """A start_seq older than 24 hours answers from the oldest that is kept; a range wholly older is empty."""
+def test_live_host_trims_seq_ranges_to_24_hours(plain, small_tape):
+    """An older start_seq returns the oldest available trades; an entirely older range is empty."""
     kept = [t["trade_seq"] for t in of(small_tape, PERP) if t["timestamp"] >= plain.now_ms - DAY_MS]
     ask = {"instrument_name": PERP, "sorting": "asc", "count": 3, "live": True}
     assert seqs(get(plain, BY_INSTRUMENT, start_seq=1, **ask)["trades"]) == kept[:3]
     assert get(plain, BY_INSTRUMENT, start_seq=1, end_seq=kept[0] - 1, **ask)["trades"] == []
 
 
-def test_now_is_a_second_after_the_last_trade_and_the_tail_grows_with_it(plain, small_tape):
-    """Trades later than the exchange's now are not there yet, on either host."""
+def test_trades_after_now_are_hidden(plain, small_tape):
+    """Both hosts hide them; by default the clock is one second after the last trade."""
     last = small_tape.trades[-1]["timestamp"]
     assert get(plain, "get_time") == plain.now_ms == last + 1000
     plain.now_ms = middle = small_tape.trades[1500]["timestamp"]
@@ -314,8 +312,8 @@ def test_now_is_a_second_after_the_last_trade_and_the_tail_grows_with_it(plain, 
     assert len(get(plain, BY_CURRENCY, currency="BTC", count=10_000)["trades"]) == len(trades)
 
 
-def test_a_clock_can_be_a_function(start_exchange, small_tape):
-    """It is asked at each request; history may lag behind it."""
+def test_clock_can_be_a_function(start_exchange, small_tape):
+    """It is called for each request; the history host may lag behind it."""
     ticks = iter(range(1_768_500_000_000, 1_768_500_000_999))
     exchange = start_exchange(small_tape, clock=lambda: next(ticks), history_lag_ms=5000)
     first, second = get(exchange, "get_time", live=True), get(exchange, "get_time", live=True)
@@ -323,8 +321,8 @@ def test_a_clock_can_be_a_function(start_exchange, small_tape):
     assert get(exchange, "get_time") < first - 4000
 
 
-def test_expired_instruments_are_listed_apart(plain):
-    """expired=true lists exactly those whose time is over by the exchange's now, and marks them inactive."""
+def test_expired_instruments_are_listed_separately(plain):
+    """expired=true lists exactly those that have expired by the exchange's clock, marked as inactive."""
     for wanted in (True, False):
         entries = get(plain, "get_instruments", currency="any", expired=str(wanted).lower())
         assert entries
@@ -338,8 +336,8 @@ def test_expired_instruments_are_listed_apart(plain):
 # What a test can do to it
 
 
-def test_late_trades_restated_trades_and_forgotten_ones(plain, small_tape):
-    """The exchange changes its mind, the tape does not."""
+def test_trades_can_be_added_restated_and_deleted(plain, small_tape):
+    """The exchange changes, the tape does not."""
     trades = of(small_tape, PERP)
     next_seq = len(trades) + 1
     late = trades[0] | {
@@ -362,8 +360,8 @@ def test_late_trades_restated_trades_and_forgotten_ones(plain, small_tape):
     assert trades[1]["price"] != 1.5
 
 
-def test_requests_are_remembered(exchange):
-    """(path, params, status), in order."""
+def test_requests_are_recorded(exchange):
+    """As (path, params, status), in order."""
     get(exchange, "get_time", live=True)
     CLIENT.get(f"{exchange.history_url}/public/{BY_CURRENCY}?currency=NOPE")
     assert list(exchange.requests) == [
@@ -386,7 +384,7 @@ def test_requests_are_remembered(exchange):
         (f"{BY_CURRENCY}?currency=BTC&count=ten", -32602, "wrong format", "count"),
         (f"{BY_CURRENCY}?currency=BTC&count=0", -32602, "value is too low", "count"),
         (f"{BY_TIME}?currency=BTC&start_timestamp=0", -32602, "value is required", "end_timestamp"),
-        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not found", "instrument_name"),
+        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not fetched", "instrument_name"),
         (f"{BY_INSTRUMENT}?instrument_name={PERP}&start_seq=1.5", -32602, "wrong format", "start_seq"),
         ("get_instrument", -32602, "value is required", "instrument_name"),
         ("get_instruments?currency=BTC&kind=combo", -32602, "wrong format", "kind"),
@@ -395,7 +393,7 @@ def test_requests_are_remembered(exchange):
     ],
 )
 def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param):
-    """The reason and the parameter at fault, in Deribit's words."""
+    """With Deribit's code, reason and parameter."""
     answer = CLIENT.get(f"{exchange.url}/public/{ask}")
     assert answer.status_code == 400
     assert answer.json().keys() == {"jsonrpc", "error", "usIn", "usOut", "usDiff", "testnet"}
@@ -424,15 +422,18 @@ def test_one_connection_serves_many_requests(exchange):
     assert len(sockets) == 1
 
 
-def test_other_verbs_and_paths_are_refused(exchange):
-    """405 and 404, and the connection lives on or ends cleanly."""
+def test_other_verbs_and_paths_are_rejected(exchange):
+    """With 405 and 404."""
     assert CLIENT.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
     assert CLIENT.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
 
 
-def test_a_taken_port_is_one_sentence_and_a_stopped_exchange_is_gone(small_tape):
-    """The port is free again after stop, which may be called twice."""
-    with SandboxExchange(small_tape) as first, pytest.raises(FinalError, match=f"Port {first.port} is taken"):
+def test_port_in_use_is_reported_and_stop_frees_the_port(small_tape):
+    """`stop` can be called twice."""
+    with (
+        SandboxExchange(small_tape) as first,
+        pytest.raises(FinalError, match=f"Port {first.port} is in use"),
+    ):
         SandboxExchange(small_tape, port=first.port).start()
     first.stop()
     with SandboxExchange(small_tape, port=first.port) as second:

@@ -17,14 +17,14 @@ def ask(exchange, method: str = "get_time") -> httpx.Response:
     return CLIENT.get(f"{exchange.url}/public/{method}")
 
 
-def test_a_script_hits_the_requests_it_names(start_exchange, small_tape):
-    """Counted from 1; ranges and lists too; all others are answered."""
+def test_script_fails_the_numbered_requests(start_exchange, small_tape):
+    """Counted from 1, also ranges and lists; all others succeed."""
     exchange = start_exchange(small_tape, faults=["2:503", "4-5:11051"])
     assert [ask(exchange).status_code for _ in range(6)] == [200, 503, 200, 400, 400, 200]
 
 
-def test_429_says_how_long_to_wait(start_exchange, small_tape):
-    """Retry-After in seconds, and the exchange's own code in the body."""
+def test_429_has_retry_after(start_exchange, small_tape):
+    """In seconds, with the exchange's code in the body."""
     answer = ask(start_exchange(small_tape, faults="1:429,retry_after=0.02"))
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "0.02"
@@ -34,29 +34,29 @@ def test_429_says_how_long_to_wait(start_exchange, small_tape):
 @pytest.mark.parametrize(
     ("kind", "status", "code"), [("10028", 400, 10028), ("11051", 400, 11051), ("error200", 200, 13888)]
 )
-def test_api_errors_come_in_json(start_exchange, small_tape, kind, status, code):
-    """In HTTP 400, or in HTTP 200 as it happens too."""
+def test_api_errors_are_json(start_exchange, small_tape, kind, status, code):
+    """In HTTP 400, or in HTTP 200, which happens, too."""
     answer = ask(start_exchange(small_tape, faults=f"1:{kind}"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_html_for_json(start_exchange, small_tape):
-    """HTTP 200 with a body that is no JSON."""
+def test_html_fault_returns_html_with_status_200(start_exchange, small_tape):
+    """The client gets a page of HTML instead of JSON."""
     answer = ask(start_exchange(small_tape, faults="1:html"))
     assert answer.status_code == 200
     assert answer.text.startswith("<html>")
 
 
-def test_a_cut_body_ends_before_its_length(start_exchange, small_tape):
-    """The client sees it on the wire, not only in the JSON."""
+def test_cut_fault_ends_the_body_before_its_content_length(start_exchange, small_tape):
+    """The HTTP client raises an error."""
     exchange = start_exchange(small_tape, faults="1:cut")
     with pytest.raises(httpx.RemoteProtocolError):
         ask(exchange, "get_currencies")
     assert ask(exchange).status_code == 200
 
 
-def test_a_reset_is_no_answer(start_exchange, small_tape):
-    """And is remembered with status 0; the next connection is served."""
+def test_reset_fault_sends_no_response(start_exchange, small_tape):
+    """It is recorded with status 0, and the next connection works."""
     exchange = start_exchange(small_tape, faults="1:reset")
     with pytest.raises(httpx.ReadError):
         ask(exchange)
@@ -64,23 +64,23 @@ def test_a_reset_is_no_answer(start_exchange, small_tape):
     assert [request.status for request in exchange.requests] == [0, 200]
 
 
-def test_slow_is_late_but_right(start_exchange, small_tape):
-    """The answer is whole, after the seconds that were asked for."""
+def test_slow_fault_delays_the_right_response(start_exchange, small_tape):
+    """The response is complete after the configured delay."""
     exchange = start_exchange(small_tape, faults="1:slow,slow=0.15")
     began_s = time.monotonic()
     assert ask(exchange).json()["result"] == exchange.now_ms
     assert time.monotonic() - began_s >= 0.15
 
 
-def test_only_the_methods_named_are_hit_and_counted(start_exchange, small_tape):
-    """`on=` keeps the others out."""
+def test_on_restricts_faults_to_matching_methods(start_exchange, small_tape):
+    """Other methods are neither counted nor failed."""
     exchange = start_exchange(small_tape, faults="2:503,on=get_currencies")
     methods = ["get_time", "get_currencies", "get_time", "get_currencies"]
     assert [ask(exchange, method).status_code for method in methods] == [200, 200, 200, 503]
 
 
-def test_a_rate_is_reproducible_and_about_right():
-    """The same seed hits the same requests with the same kinds; another seed others."""
+def test_rate_is_reproducible():
+    """A seed determines which requests fail and how; the share is about right."""
     faults = Faults.parse("rate=0.1,kinds=429+503+cut,seed=7")
     drawn = [faults.of(number) for number in range(1, 5001)]
     assert drawn == [Faults.parse("rate=0.1,kinds=429+503+cut,seed=7").of(n) for n in range(1, 5001)]
@@ -90,14 +90,14 @@ def test_a_rate_is_reproducible_and_about_right():
     assert 400 < 5000 - counts[None] < 600
 
 
-def test_nothing_asked_for_is_nothing_wrong():
-    """None and the empty text."""
+def test_empty_specification_injects_no_fault():
+    """None, an empty text and an empty list."""
     assert {Faults.parse(spec).of(number) for spec in (None, "", []) for number in range(1, 100)} == {None}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_can_be_served(start_exchange, small_tape, kind):
-    """Each is met once, and the exchange goes on."""
+def test_every_kind_of_fault_can_be_injected(start_exchange, small_tape, kind):
+    """The request after it succeeds."""
     exchange = start_exchange(small_tape, faults=f"1:{kind},slow=0.01")
     try:
         assert ask(exchange).status_code in (200, 400, 408, 429, 500, 502, 503, 504)
@@ -107,7 +107,7 @@ def test_every_kind_can_be_served(start_exchange, small_tape, kind):
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "message"),
     [
         ("3:foo", "'foo' is no kind of fault"),
         ("429", "'429' has no request number"),
@@ -121,7 +121,7 @@ def test_every_kind_can_be_served(start_exchange, small_tape, kind):
         ("slow=-1", "'slow=-1' needs a number"),
     ],
 )
-def test_a_bad_text_is_one_sentence_that_names_it(spec, says):
-    """A UsageError, before anything is started."""
-    with pytest.raises(UsageError, match=says):
+def test_invalid_specification_is_reported(spec, message):
+    """As a UsageError that names the wrong part."""
+    with pytest.raises(UsageError, match=message):
         Faults.parse(spec)

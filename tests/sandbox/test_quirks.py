@@ -1,4 +1,4 @@
-"""Deribit's quirks are on, bite whoever trusts pages, and can be worked around."""
+"""The sandbox imitates Deribit's quirks: naive crawlers lose trades, careful ones do not."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def seqs(exchange, low, high, count, **more) -> list[int]:
 
 
 @pytest.mark.parametrize("sorting", ["asc", "desc", "default"])
-def test_pages_are_broadly_ordered_with_local_inversions(start_exchange, long_tape, sorting):
-    """About one neighbour in five is out of order, neither end is where it should be, nothing is far off."""
+def test_pages_have_local_inversions(start_exchange, long_tape, sorting):
+    """About one adjacent pair in five and both ends are out of order, and no trade is far from its place."""
     page = seqs(start_exchange(long_tape), 1, 20_000, 10_000, sorting=sorting)
     forward = page if sorting == "asc" else page[::-1]
     start = min(page)
@@ -51,8 +51,8 @@ def test_pages_are_broadly_ordered_with_local_inversions(start_exchange, long_ta
     assert len(set(page)) == 10_000
 
 
-def test_a_full_size_range_of_10_000_leaks_three_rows(start_exchange, long_tape):
-    """5,001 to 15,000 comes as 10,000 rows, three of them from above; three of the range are not there."""
+def test_full_range_of_10_000_seqs_lacks_three(start_exchange, long_tape):
+    """5,001 to 15,000 returns 10,000 rows, three of them from above the range."""
     exchange = start_exchange(long_tape)
     page = seqs(exchange, 5001, 15_000, 10_000)
     assert len(set(page)) == 10_000
@@ -61,8 +61,8 @@ def test_a_full_size_range_of_10_000_leaks_three_rows(start_exchange, long_tape)
     assert page == seqs(exchange, 5001, 15_000, 10_000)
 
 
-def test_a_smaller_full_size_range_leaks_one_row_from_below(start_exchange, long_tape):
-    """And lacks one inside; on the live host as well."""
+def test_smaller_full_range_lacks_one_seq(start_exchange, long_tape):
+    """It has one from below instead, also on the live host."""
     exchange = start_exchange(long_tape)
     page = seqs(exchange, 2001, 3000, 1000, live=True)
     assert len(set(page)) == 1000
@@ -71,15 +71,15 @@ def test_a_smaller_full_size_range_leaks_one_row_from_below(start_exchange, long
     assert lost in seqs(exchange, lost - 100, lost + 100, 1000)
 
 
-def test_narrower_pieces_are_whole_in_the_end(start_exchange, long_tape):
-    """Halving until each range is whole gives every seq, even if each piece is asked for at full size."""
+def test_splitting_a_range_returns_every_seq(start_exchange, long_tape):
+    """Halving incomplete ranges ends, even if each half is requested at full size."""
     exchange = start_exchange(long_tape)
     assert len(by_seq(exchange, PERP, 4001, 4500, 500)) == 500
     assert 10 < len(exchange.requests) < 500
 
 
-def test_has_more_proves_nothing(exchange, small_tape):
-    """Sometimes true on a last page, sometimes false on one that is not; the same each time it is asked."""
+def test_has_more_is_unreliable(exchange, small_tape):
+    """Sometimes true on a last page and false on others; the same request always returns the same."""
     last, not_last = set(), set()
     names = sorted({trade["instrument_name"] for trade in small_tape.trades})
     for name in names[:60]:
@@ -92,14 +92,14 @@ def test_has_more_proves_nothing(exchange, small_tape):
     assert last == not_last == {True, False}
 
 
-def test_without_quirks_there_are_none(start_exchange, long_tape):
-    """Sorted pages and whole ranges."""
+def test_quirks_can_be_switched_off(start_exchange, long_tape):
+    """Pages are sorted and ranges complete."""
     assert seqs(start_exchange(long_tape, quirks=False), 5001, 15_000, 10_000) == list(range(5001, 15_001))
 
 
 @pytest.mark.parametrize("page", [50, 200])
-def test_a_naive_crawl_loses_trades_and_a_careful_one_gets_all(exchange, small_tape, page):
-    """The quirks bite, and what the exchange says is enough to find everything."""
+def test_naive_crawler_loses_trades_and_careful_one_does_not(exchange, small_tape, page):
+    """The responses suffice to fetch every trade, but not by trusting their order or has_more."""
     truth = {key(trade): trade for trade in small_tape.trades}
     lost = careless = 0
     got = {}
@@ -113,8 +113,8 @@ def test_a_naive_crawl_loses_trades_and_a_careful_one_gets_all(exchange, small_t
     assert got == truth
 
 
-def test_more_trades_in_a_millisecond_than_a_page_are_had_by_seq(start_exchange):
-    """A burst of 1,500 does not fit a live page of 1,000 by time; by seq it does."""
+def test_burst_larger_than_a_page_is_available_by_seq(start_exchange):
+    """1,500 trades of one millisecond do not fit a live page of 1,000, but are returned by trade_seq."""
     tape = Tape.generate(trades=16_000, days=1, burst=1500)
     exchange = start_exchange(tape)
     got = {}
@@ -124,16 +124,16 @@ def test_more_trades_in_a_millisecond_than_a_page_are_had_by_seq(start_exchange)
 
 
 @needs_recordings
-def test_the_recorded_2019_tape_is_swept_whole(start_exchange):
-    """By time in pages of 10,000: all 73,548 trades, each as it was recorded."""
+def test_recorded_tape_is_crawled_completely(start_exchange):
+    """By time in pages of 10,000: all 73,548 trades, equal to the recorded ones."""
     tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
     exchange = start_exchange(tape)
     got = sweep(exchange, "BTC", 10_000) | sweep(exchange, "ETH", 10_000)
     assert got == {key(trade): trade for trade in tape.trades}
 
 
-def test_bodies_are_plain_json(exchange):
-    """What the client gets is what json reads; the length is the body's."""
+def test_bodies_are_valid_json(exchange):
+    """json parses them, and Content-Length is right."""
     answer = CLIENT.get(f"{exchange.history_url}/public/get_last_trades_by_currency?currency=BTC&count=1000")
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert len(json.loads(answer.content)["result"]["trades"]) == 1000

@@ -1,4 +1,4 @@
-"""A generated tape holds what Deribit's does, and is the same everywhere."""
+"""Generated tapes have the features of real trades and are the same on every machine."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def digest(tape: Tape) -> str:
 
 
 def by_instrument(tape: Tape) -> dict[str, list[dict]]:
-    found = defaultdict(list)
+    trades = defaultdict(list)
     for trade in sorted(tape.trades, key=lambda each: each["trade_seq"]):
-        found[trade["instrument_name"]].append(trade)
-    return found
+        trades[trade["instrument_name"]].append(trade)
+    return trades
 
 
-def test_same_seed_is_the_same_bytes(small_tape):
-    """The tape of seed 1 is this one, on every machine and until someone means to change it."""
+def test_seed_determines_every_byte(small_tape):
+    """The tape of seed 1 has a fixed digest, so that no change of it goes unnoticed."""
     assert digest(small_tape) == DIGEST
     assert digest(Tape.generate(seed=2, trades=3000, days=3)) != DIGEST
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4711"])
-def test_no_byte_depends_on_hash_order(hash_seed):
-    """Another process with another order of sets makes the same tape."""
+def test_tape_is_independent_of_hash_order(hash_seed):
+    """A process with another hash seed generates the same tape."""
     program = (
         "from extract.sandbox.tape import Tape; from tests.sandbox.test_tape import digest;"
         "print(digest(Tape.generate(seed=1, trades=3000, days=3)))"
@@ -58,8 +58,8 @@ def test_no_byte_depends_on_hash_order(hash_seed):
     assert done.stdout.strip() == DIGEST
 
 
-def test_it_has_as_many_trades_as_asked_for_in_order_and_in_time(small_tape):
-    """Exactly `trades` of them, ascending by (timestamp, id), within the days before the end."""
+def test_tape_has_requested_length_and_time_span(small_tape):
+    """Exactly `trades` trades, sorted by (timestamp, id), within the days before the end."""
     assert len(small_tape.trades) == 3000
     assert small_tape.trades == sorted(small_tape.trades, key=trade_order)
     assert small_tape.trades[0]["timestamp"] >= DEFAULT_END_MS - 3 * 86_400_000
@@ -67,12 +67,12 @@ def test_it_has_as_many_trades_as_asked_for_in_order_and_in_time(small_tape):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 401])
-def test_any_length_comes_out_exactly(count):
-    """Combos and bursts at the very end do not run over."""
+def test_every_length_is_exact(count):
+    """Combos and bursts at the end add no trades beyond it."""
     assert len(Tape.generate(seed=5, trades=count, days=0.5).trades) == count
 
 
-def test_seqs_count_from_one_without_a_hole_in_the_order_of_ids_and_time(small_tape):
+def test_seqs_have_no_gaps_and_follow_ids_and_time(small_tape):
     """The proof of completeness that the extractor builds on."""
     for name, trades in by_instrument(small_tape).items():
         assert [trade["trade_seq"] for trade in trades] == list(range(1, len(trades) + 1)), name
@@ -81,8 +81,8 @@ def test_seqs_count_from_one_without_a_hole_in_the_order_of_ids_and_time(small_t
         assert all(a["timestamp"] <= b["timestamp"] for a, b in pairwise(trades))
 
 
-def test_ids_are_unique_in_a_currency_and_late_by_up_to_18_ms(small_tape):
-    """Across instruments the order of ids is not the order of time, but nearly."""
+def test_ids_are_unique_per_currency_and_nearly_in_time_order(small_tape):
+    """Across instruments, ids are out of time order by up to 18 ms."""
     groups = defaultdict(list)
     for trade in small_tape.trades:
         prefix, number = id_parts(trade["trade_id"])
@@ -99,7 +99,7 @@ def test_ids_are_unique_in_a_currency_and_late_by_up_to_18_ms(small_tape):
 
 
 def test_every_kind_of_instrument_trades(small_tape):
-    """Inverse and linear, spot, dated, options, combos, decimal strikes, and names that no rule parses."""
+    """Inverse and linear, spot, dated, options, combos, decimal strikes, and names that no pattern matches."""
     names = {trade["instrument_name"] for trade in small_tape.trades}
     kinds = {entry["instrument_name"]: entry["kind"] for entry in small_tape.instruments}
     assert {kinds[name] for name in names} == {"future", "option", "spot", "future_combo", "option_combo"}
@@ -111,8 +111,8 @@ def test_every_kind_of_instrument_trades(small_tape):
     assert {"BTC-PERPETUAL", "SOL_USDC-PERPETUAL", "BTC_USDC", "BTC_USDT"} <= names
 
 
-def test_no_trade_before_creation_or_after_expiry(small_tape):
-    """Expiry is at 08:00 UTC, some are in the tape's own time, and nothing trades after its own."""
+def test_trades_are_within_the_lifetime_of_their_instrument(small_tape):
+    """Expiries are at 08:00 UTC, and some are within the time of the tape."""
     expired = 0
     traded = by_instrument(small_tape)
     for entry in small_tape.instruments:
@@ -126,8 +126,8 @@ def test_no_trade_before_creation_or_after_expiry(small_tape):
     assert expired > 20
 
 
-def test_a_combo_is_a_trade_and_its_legs_are_trades_of_their_own(small_tape):
-    """Each leg stands in `legs` and on the tape, the same record; legs may be a millisecond later."""
+def test_combo_legs_are_trades_on_the_tape(small_tape):
+    """Each record in `legs` is also a trade of the tape, at most a millisecond later."""
     on_tape = {trade["trade_id"]: trade for trade in small_tape.trades}
     combos = [trade for trade in small_tape.trades if "legs" in trade]
     later = Counter()
@@ -143,8 +143,8 @@ def test_a_combo_is_a_trade_and_its_legs_are_trades_of_their_own(small_tape):
     assert set(later) == {0, 1}
 
 
-def test_oddities_are_there(small_tape):
-    """Blocks, liquidations, iv 0, early trades without contracts or mark price, crowded milliseconds."""
+def test_tape_has_block_trades_liquidations_and_missing_fields(small_tape):
+    """And iv 0, early trades without contracts or mark price, and milliseconds with many trades."""
     trades = small_tape.trades
     assert {trade["liquidation"] for trade in trades if "liquidation" in trade} == {"M", "T", "MT"}
     blocks = Counter(trade["block_trade_id"] for trade in trades if "block_trade_id" in trade)
@@ -162,8 +162,8 @@ def test_oddities_are_there(small_tape):
     assert sorted(crowds.values())[-2:] == [36, 40]
 
 
-def test_units(small_tape):
-    """Inverse futures in USD by whole contracts, all else in coin; prices on their ticks and above 0."""
+def test_amounts_and_prices_are_multiples_of_lot_and_tick(small_tape):
+    """Inverse futures are in USD by whole contracts, all else in coin; prices are above 0."""
     entries = {entry["instrument_name"]: entry for entry in small_tape.instruments}
     for trade in small_tape.trades:
         entry = entries[trade["instrument_name"]]
@@ -178,7 +178,7 @@ def test_units(small_tape):
     assert all(trade["amount"] % 10 == 0 and trade["price"] > 50_000 for trade in perpetual)
 
 
-def test_the_smile(small_tape):
+def test_option_iv_has_a_smile(small_tape):
     """At one expiry, strikes far from the money have more implied volatility than those near it."""
     wings, money = [], []
     for trade in small_tape.trades:
@@ -189,8 +189,8 @@ def test_the_smile(small_tape):
     assert sum(wings) / len(wings) > sum(money) / len(money) + 1
 
 
-def test_a_bigger_burst_can_be_asked_for():
-    """More trades in one millisecond than a page holds."""
+def test_burst_size_can_exceed_a_page():
+    """`burst` trades of one instrument in one millisecond."""
     crowds = Counter(
         (trade["instrument_name"], trade["timestamp"])
         for trade in Tape.generate(trades=16_000, days=1, burst=1500).trades
@@ -199,8 +199,8 @@ def test_a_bigger_burst_can_be_asked_for():
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_tape_comes_back_from_its_file(tmp_path: Path, small_tape, zipped):
-    """NDJSON, gzipped or not: the same trades, and the instruments' kinds read from their names."""
+def test_tape_is_loaded_from_file(tmp_path: Path, small_tape, zipped):
+    """NDJSON, gzipped or not, returns the same trades; kinds are derived from names."""
     text = "\n".join(json.dumps(trade) for trade in reversed(small_tape.trades)).encode()
     path = tmp_path / "tape.ndjson"
     path.write_bytes(gzip.compress(text) if zipped else text)
@@ -211,28 +211,28 @@ def test_a_tape_comes_back_from_its_file(tmp_path: Path, small_tape, zipped):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "cannot be read: No such file"),
         (b"{oops\n", "Line 1 of the tape"),
         (b'{"price": 1}\n', "it lacks instrument_name, trade_seq"),
         (b"\n[1]\n", "Line 2 of the tape"),
-        (gzip.compress(json.dumps({"x": "y" * 1000}).encode())[:-12], "cut or damaged"),
+        (gzip.compress(json.dumps({"x": "y" * 1000}).encode())[:-12], "truncated or damaged"),
     ],
     ids=["missing", "no-json", "no-trade", "no-object", "cut"],
 )
-def test_a_bad_tape_is_one_sentence(tmp_path: Path, content, says):
-    """What is wrong and in which line."""
+def test_invalid_tape_file_is_reported(tmp_path: Path, content, message):
+    """With the reason and the line."""
     path = tmp_path / "bad.ndjson"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         Tape.load(path)
 
 
 @needs_recordings
-def test_the_recorded_2019_tape_loads_whole():
-    """73,548 trades of 634 options on BTC and ETH, all of whose names are understood."""
+def test_recorded_tape_is_loaded_completely():
+    """73,548 trades of 634 options on BTC and ETH, all of whose names are parsed."""
     tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
     assert len(tape.trades) == 73_548
     assert len(tape.instruments) == 634

@@ -1,4 +1,4 @@
-"""Two crawlers to hold the sandbox against: one as most are written, one that trusts nothing."""
+"""Two crawlers that tests run against the sandbox: a naive one, and one that trusts no page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from extract.sandbox.server import SandboxExchange
 
 Key = tuple[str, int]
 CLIENT = httpx.Client(timeout=10)
-LATENESS_MS = 20  # more than ids are late against time
+LATENESS_MS = 20  # more than the deviation of ids from time order
 
 
 def get(exchange: SandboxExchange, method: str, *, live: bool = False, **params: Any) -> Any:
-    """The result of one call; an error body raises AssertionError with it."""
+    """The result of one call. Raises AssertionError with the body of an error."""
     base = exchange.url if live else exchange.history_url
     answer = CLIENT.get(f"{base}/public/{method}", params=params).json()
     assert "result" in answer, answer
@@ -30,8 +30,8 @@ def currencies(exchange: SandboxExchange) -> list[str]:
 
 
 def naive(exchange: SandboxExchange, currency: str, page: int) -> dict[Key, dict[str, Any]]:
-    """From the last row's millisecond plus one, for as long as has_more says so: what loses trades."""
-    found, start_ms, more = {}, 0, True
+    """Trades of a crawler that continues after the last row's millisecond while has_more is true; it loses some."""
+    trades_by_key, start_ms, more = {}, 0, True
     while more:
         answer = get(
             exchange,
@@ -42,28 +42,28 @@ def naive(exchange: SandboxExchange, currency: str, page: int) -> dict[Key, dict
             count=page,
             sorting="asc",
         )
-        found.update((key(trade), trade) for trade in answer["trades"])
+        trades_by_key.update((key(trade), trade) for trade in answer["trades"])
         more = answer["has_more"]
         if answer["trades"]:
             start_ms = answer["trades"][-1]["timestamp"] + 1
-    return found
+    return trades_by_key
 
 
 def careful(exchange: SandboxExchange, currency: str, page: int) -> dict[Key, dict[str, Any]]:
-    """Sweep with overlap until a page is not full, then fetch by seq what is missing below the last one."""
-    found = sweep(exchange, currency, page)
+    """Trades of a crawler that reads overlapping pages until one is not full, then fetches missing trade_seq."""
+    trades_by_key = sweep(exchange, currency, page)
     last: dict[str, int] = {}
-    for name, seq in found:
+    for name, seq in trades_by_key:
         last[name] = max(seq, last.get(name, 0))
     for name, top in last.items():
-        holes = [seq for seq in range(1, top + 1) if (name, seq) not in found]
-        if holes:
-            found.update(by_seq(exchange, name, holes[0], holes[-1], page))
-    return found
+        missing = [seq for seq in range(1, top + 1) if (name, seq) not in trades_by_key]
+        if missing:
+            trades_by_key.update(by_seq(exchange, name, missing[0], missing[-1], page))
+    return trades_by_key
 
 
 def sweep(exchange: SandboxExchange, currency: str, page: int) -> dict[Key, dict[str, Any]]:
-    found, start_ms = {}, 0
+    trades_by_key, start_ms = {}, 0
     while True:
         trades = get(
             exchange,
@@ -74,15 +74,15 @@ def sweep(exchange: SandboxExchange, currency: str, page: int) -> dict[Key, dict
             count=page,
             sorting="asc",
         )["trades"]
-        found.update((key(trade), trade) for trade in trades)
+        trades_by_key.update((key(trade), trade) for trade in trades)
         if len(trades) < page:
-            return found
+            return trades_by_key
         newest_ms = max(trade["timestamp"] for trade in trades)
         start_ms = max(newest_ms - LATENESS_MS, start_ms + 1)
 
 
 def by_seq(exchange: SandboxExchange, name: str, low: int, high: int, page: int) -> dict[Key, dict[str, Any]]:
-    """Every seq from low to high, in halves until each range is whole."""
+    """Every trade_seq from low to high; incomplete ranges are halved."""
     trades = get(
         exchange,
         "get_last_trades_by_instrument",
@@ -92,8 +92,8 @@ def by_seq(exchange: SandboxExchange, name: str, low: int, high: int, page: int)
         count=min(page, high - low + 1),
         sorting="asc",
     )["trades"]
-    found = {key(trade): trade for trade in trades if low <= trade["trade_seq"] <= high}
-    if len(found) == high - low + 1:
-        return found
+    trades_by_key = {key(trade): trade for trade in trades if low <= trade["trade_seq"] <= high}
+    if len(trades_by_key) == high - low + 1:
+        return trades_by_key
     middle = (low + high) // 2
     return by_seq(exchange, name, low, middle, page) | by_seq(exchange, name, middle + 1, high, page)

@@ -1,4 +1,4 @@
-"""Recorded responses and trades of the real exchange, where they are at hand."""
+"""Recorded responses and trades of the real exchange; tests that need them are skipped where they are missing."""
 
 from __future__ import annotations
 
