@@ -52,7 +52,7 @@ def test_a_taken_port_is_one_sentence(small_tape):
     with SandboxExchange(small_tape) as exchange:
         done = run("--port", str(exchange.port), "--trades", "10")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
-    assert f"Port {exchange.port} is taken" in done.stderr
+    assert f"Port {exchange.port} is in use" in done.stderr
 
 
 def test_a_users_mistake_is_one_sentence(tmp_path: Path):

@@ -384,7 +384,7 @@ def test_requests_are_recorded(exchange):
         (f"{BY_CURRENCY}?currency=BTC&count=ten", -32602, "wrong format", "count"),
         (f"{BY_CURRENCY}?currency=BTC&count=0", -32602, "value is too low", "count"),
         (f"{BY_TIME}?currency=BTC&start_timestamp=0", -32602, "value is required", "end_timestamp"),
-        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not fetched", "instrument_name"),
+        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not found", "instrument_name"),
         (f"{BY_INSTRUMENT}?instrument_name={PERP}&start_seq=1.5", -32602, "wrong format", "start_seq"),
         ("get_instrument", -32602, "value is required", "instrument_name"),
         ("get_instruments?currency=BTC&kind=combo", -32602, "wrong format", "kind"),
