@@ -1,4 +1,4 @@
-"""The two things that are read off an instrument's name; neither is relied on where a name follows no rule."""
+"""Expiry and currency of an instrument, derived from its name if it follows the naming rules."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def _date(text: str) -> datetime | None:
 
 @lru_cache(maxsize=10_000)
 def belongs_to_other_currency(instrument_name: str, currency: str) -> bool:
-    """Whether a name that follows the rules belongs to another currency; a name that follows none may be anybody's."""
+    """Whether the name shows that it belongs to another currency; False for a name that does not follow the rules."""
     match = _BY_RULE.fullmatch(instrument_name)
     return match is not None and currency not in match[1]

@@ -26,4 +26,3 @@ COLUMNS = {
 """The API's own field names, plus `currency` as requested and `extra`, JSON text of every other field."""
 
 TIME_COLUMNS = tuple(name for name, type_ in COLUMNS.items() if "DateTime64" in type_)
-DOUBLE_COLUMNS = tuple(name for name, type_ in COLUMNS.items() if "Float64" in type_)

@@ -21,7 +21,7 @@ from dlt.pipeline.state_sync import bump_pipeline_state_version_if_modified, sta
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.destination.job_client import TapeClickHouseClient
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.deribit.instruments import united_known
+from extract.deribit.instruments import merge_known
 from extract.errors import CannotTellError
 from extract.pipeline.dlt_internals import unwrap_dlt_errors
 from extract.pipeline.load import PIPELINE_NAME
@@ -101,7 +101,7 @@ def merge_states(one: State, other: State) -> State:
                 for stream in sorted(first.keys() | second.keys())
             }
         if name == "instruments":
-            known = united_known(first.get("known", {}), second.get("known", {}))
+            known = merge_known(first.get("known", {}), second.get("known", {}))
             resources[name]["known"] = dict(sorted(known.items()))
     source = {**_source(one), **_source(other), "resources": resources}
     newer = max(one, other, key=lambda state: state["_state_version"])

@@ -1,4 +1,4 @@
-"""Instruments: each new or changed one once, and what is read off a name."""
+"""Each new or changed instrument is a row once; names show expiry and currency."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
 
 
 class Listing:
-    """get_instruments over what is live and what has expired; counts what is asked."""
+    """Answers get_instruments with live and expired instruments; records the value of `expired` of each request."""
 
     def __init__(self) -> None:
         self.live: dict[str, dict[str, Any]] = {}
         self.expired: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.known: dict[str, Any] = {}
 
     def list(self, name: str, kind: str = "future", created_ms: int = 0, **more: Any) -> None:
         self.live[name] = {"instrument_name": name, "kind": kind, "creation_timestamp": created_ms} | more
 
     def __call__(self, method: str, params: dict[str, str]) -> Any:
-        self.asked.append(params["expired"])
+        self.requests.append(params["expired"])
         return {"result": list((self.expired if params["expired"] == "true" else self.live).values())}
 
     def changed(self, *streams: Stream, now_ms: int = 1_000) -> list[str]:
@@ -40,8 +40,8 @@ class Listing:
         return sorted(row["instrument_name"] for row in rows)
 
 
-def test_new_changed_and_gone_instruments_come_once() -> None:
-    """All the first time, then only what changed; expired ones are asked for only when one has gone."""
+def test_new_changed_and_expired_instruments_are_each_a_row_once() -> None:
+    """All the first time, then only changes; expired ones are listed again only when a live one is gone."""
     listing = Listing()
     listing.list("A")
     listing.list("B")
@@ -50,13 +50,13 @@ def test_new_changed_and_gone_instruments_come_once() -> None:
     assert listing.changed(FUTURES) == []
     listing.list("B", tick_size=0.5)
     assert listing.changed(FUTURES) == ["B"]
-    assert listing.asked.count("true") == 1
+    assert listing.requests.count("true") == 1
     listing.expired["A"] = listing.live.pop("A")
     assert listing.changed(FUTURES) == ["A"]
     assert listing.changed(FUTURES) == []
 
 
-def test_an_instrument_that_lived_between_two_runs_is_found() -> None:
+def test_instrument_that_lived_between_two_runs_is_a_row() -> None:
     listing = Listing()
     listing.list("A")
     listing.changed(FUTURES, now_ms=1_000)
@@ -65,8 +65,8 @@ def test_an_instrument_that_lived_between_two_runs_is_found() -> None:
     assert listing.changed(FUTURES, now_ms=2_000) == ["A", "SHORT"]
 
 
-def test_a_kind_asked_for_later_is_new_then() -> None:
-    """What was listed but not wanted is not taken for known."""
+def test_kind_requested_later_is_new_then() -> None:
+    """Instruments of kinds that were not requested do not count as known."""
     listing = Listing()
     listing.list("F")
     listing.list("O", kind="option")
@@ -74,18 +74,52 @@ def test_a_kind_asked_for_later_is_new_then() -> None:
     assert listing.changed(FUTURES, OPTIONS) == ["O"]
 
 
-def test_what_is_known_does_not_grow_with_the_expired() -> None:
+def test_state_does_not_grow_with_expired_instruments() -> None:
     listing = Listing()
     listing.expired = {f"OLD{n}": {"instrument_name": f"OLD{n}", "kind": "future"} for n in range(500)}
     assert len(listing.changed(FUTURES)) == 500
     assert len(json.dumps(listing.known)) < 200
 
 
-def test_a_row_has_typed_columns_and_the_rest_as_json() -> None:
+def test_row_has_typed_columns_and_other_fields_as_json() -> None:
     row = to_row({"instrument_name": "A", "strike": 5, "creation_timestamp": 1_500, "odd": [1]}, "BTC")
     assert set(row) == set(COLUMNS)
     assert (row["strike"], row["currency"], json.loads(row["extra"])) == (5.0, "BTC", {"odd": [1]})
     assert row["creation_timestamp"] == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expiration_timestamp": 10**400},
+        {"creation_timestamp": "soon"},
+        {"strike": 10**400},
+        {"strike": [5]},
+        {"instrument_id": 2**70},
+        {"is_active": "yes"},
+        {"extra": 1},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_field_of_another_type_is_stored_in_extra(changes: dict[str, Any]) -> None:
+    """The row is loaded, with null in the column."""
+    listing = Listing()
+    listing.list("A")
+    listing.live["A"] |= changes
+    with client_of(listing) as client:
+        [row] = changed_instruments(client, [FUTURES], {}, 1_000)
+    [name] = changes
+    assert json.loads(row["extra"]) == changes
+    assert name == "extra" or row[name] is None
+
+
+@pytest.mark.parametrize("odd", [{"kind": "future"}, {"instrument_name": ["A"], "kind": "future"}, 7, None])
+@pytest.mark.parametrize("side", ["live", "expired"])
+def test_record_without_a_name_does_not_affect_the_others(odd: Any, side: str) -> None:
+    listing = Listing()
+    listing.list("A")
+    getattr(listing, side)["odd"] = odd
+    assert listing.changed(FUTURES) == ["A"]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +137,10 @@ def test_a_row_has_typed_columns_and_the_rest_as_json() -> None:
         ("ODD-99JAN25-X", (2099, 1, 1), False),
     ],
 )
-def test_a_name_tells_when_trading_is_over(name: str, day: tuple[int, int, int], over: bool) -> None:
-    """Two midnights after the last date in it, to be sure; never for a name without a real date."""
+def test_expiry_is_two_midnights_after_the_last_date_in_the_name(
+    name: str, day: tuple[int, int, int], over: bool
+) -> None:
+    """A name without a valid date never expires."""
     assert has_expired(name, datetime(*day, 1, tzinfo=UTC)) is over
 
 
@@ -121,5 +157,7 @@ def test_a_name_tells_when_trading_is_over(name: str, day: tuple[int, int, int],
         ("whatever it is", "ETH", False),
     ],
 )
-def test_a_name_by_rule_tells_its_currency(name: str, currency: str, wrong: bool) -> None:
+def test_currency_is_derived_from_a_name_that_follows_the_rules(
+    name: str, currency: str, wrong: bool
+) -> None:
     assert belongs_to_other_currency(name, currency) is wrong
