@@ -1,35 +1,35 @@
-"""Every error that the project raises, by what to do about it.
+"""The errors that the project raises, by what to do about them.
 
-TapeError                 the root: one sentence for people, and the process's exit code
-├── UsageError            the user's mistake: say what is wrong and what to type instead (exit 3)
-├── OutsideError          a part outside failed: the exchange, the database, the disk (exit 4)
-│   ├── RetriableError    worth trying again; what remains after the last try is raised
-│   └── FinalError        trying again would give the same answer
-├── ProofError            data that contradicts a proof: two values that should agree do not (exit 1)
-└── CannotTellError       what was asked cannot be answered from what is there (exit 2)
+TapeError                 root: a message of one sentence, and the exit code of the process
+├── UsageError            a mistake of the user: the message names the mistake and its correction (exit 3)
+├── OutsideError          an external part failed: the exchange, the database, the disk (exit 4)
+│   ├── RetriableError    a retry may succeed; raised after the last retry
+│   └── FinalError        a retry would fail the same way
+├── ProofError            data contradicts a proof: two values that should be equal differ (exit 1)
+└── CannotTellError       the loaded data is not sufficient for an answer (exit 2)
 """
 
 from __future__ import annotations
 
 
 class TapeError(Exception):
-    """Root of the tree. `str()` of it is one sentence without secrets; facts are kept as attributes."""
+    """Root of all errors. `str()` of it is one sentence without secrets; details are attributes."""
 
     exit_code = 4
 
 
 class UsageError(TapeError):
-    """The user's mistake."""
+    """A mistake of the user."""
 
     exit_code = 3
 
 
 class OutsideError(TapeError):
-    """A part outside of the project failed."""
+    """An external part failed."""
 
 
 class RetriableError(OutsideError):
-    """Worth trying again; `retry_after_s` is the least time to wait, where the other side named one."""
+    """A retry may succeed; `retry_after_s` is the minimum wait in seconds, if the other side specified one."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class RetriableError(OutsideError):
 
 
 class FinalError(OutsideError):
-    """Trying again would give the same answer."""
+    """A retry would fail the same way."""
 
 
 class ProofError(TapeError):
@@ -47,6 +47,6 @@ class ProofError(TapeError):
 
 
 class CannotTellError(TapeError):
-    """What was asked can be neither confirmed nor denied; the sentence names what to run first."""
+    """Neither yes nor no can be proven; the message names the command to run first."""
 
     exit_code = 2

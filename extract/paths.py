@@ -1,4 +1,4 @@
-"""Where things are on disk: the checkout, and the one directory in it that is written to."""
+"""Paths of the checkout and of the working directory, TAPE_DIR."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def dlt_dir(mode: str) -> Path:
-    """What dlt keeps of one target, local or cloud: in one directory for both, each would go on from the other's state."""
+    """dlt's working directory of a target, local or cloud; separate, because the targets have separate states."""
     return tape_dir() / ("dlt" if mode == "local" else f"dlt-{mode}")
 
 
 def tape_dir() -> Path:
-    """Directory of everything that is kept between runs: data, logs, dlt's state. `TAPE_DIR`, else `.tape/`."""
+    """Directory of everything stored between runs: data, logs, dlt's state. `TAPE_DIR`, by default `.tape/`."""
     return Path(os.environ.get("TAPE_DIR") or ROOT / ".tape").resolve()

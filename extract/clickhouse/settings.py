@@ -1,4 +1,4 @@
-"""How to reach ClickHouse, read from the environment in one place for dlt and `tape` alike.
+"""Connection settings of ClickHouse from environment variables, for dlt and `tape`.
 
 The dbt profile reads the same variables, see `profiles/profiles.yml`.
 """
@@ -16,15 +16,15 @@ MART_DATABASE = "deribit"
 RUNS_DATABASE = "deribit_runs"
 
 LOCAL_USER = "tape"
-# Documented and no secret: the embedded server accepts it on loopback only.
+# Not a secret: the embedded server accepts it on loopback only.
 LOCAL_DEVELOPMENT_PASSWORD = "tape-development"
-WAKE_S = 90  # a service of ClickHouse Cloud that sleeps takes up to a minute to wake
+WAKE_S = 90  # an idle ClickHouse Cloud service takes up to a minute to start
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
 class ClickHouseSettings:
-    """One ClickHouse over HTTP(S); `password` is kept out of `repr`."""
+    """Connection settings of one ClickHouse over HTTP(S); `repr` omits the password."""
 
     mode: str
     host: str
@@ -36,7 +36,7 @@ class ClickHouseSettings:
     client_cert: str | None = None
     client_key: str | None = None
     wake_s: int = 0
-    """For so long a service that sleeps is waited for."""
+    """Seconds to wait for an idle service to start; 0 does not wait."""
 
     @property
     def url(self) -> str:

@@ -1,6 +1,6 @@
-"""Certificates: wrong files are named before a connection is tried, a refusal in the handshake is found out after.
+"""Check certificate files before connecting, and explain why a server rejected a client certificate.
 
-A server says of a client certificate no more than that it refuses it; what is wrong with it, it shows itself.
+The TLS alert of a server only reports that it rejects a certificate; the reason is read from the certificate itself.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def check_certificate_files(settings: ClickHouseSettings) -> None:
 
 
 def handshake_error(settings: ClickHouseSettings) -> ssl.SSLError | None:
-    """What the server says about our client certificate, if it refuses it.
+    """Connect once and return the TLS error of the server, or None if it accepts the client certificate.
 
-    In TLS 1.3 a server says so after the handshake. Whoever writes first, as HTTP does, may meet a broken
-    connection before the reason; this listens without writing.
+    In TLS 1.3 a server rejects a certificate after the handshake. A client that writes first, such as an HTTP client,
+    may get a broken connection before the alert; this function reads without writing.
     """
     if not settings.secure:
         return None
@@ -66,18 +66,15 @@ def handshake_error(settings: ClickHouseSettings) -> ssl.SSLError | None:
 
 
 def explain_rejected_certificate(settings: ClickHouseSettings) -> str:
-    """Which is wrong with our client certificate that the server refuses, in one sentence."""
+    """Return the reason for which the server rejects the client certificate, as one sentence."""
     prefix = f"CLICKHOUSE_{settings.mode.upper()}"
     if not settings.client_cert:
-        return (
-            f"{settings.host} wants a client certificate; set {prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY."
-        )
-    ours = f"The client certificate in {prefix}_CLIENT_CERT"
-    return f"{ours} {_what_is_wrong(settings, settings.client_cert)}"
+        return f"{settings.host} requires a client certificate; set {prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY."
+    return f"The client certificate in {prefix}_CLIENT_CERT {_certificate_problem(settings, settings.client_cert)}"
 
 
-def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
-    # Loaded where something went wrong, and not by each command that starts.
+def _certificate_problem(settings: ClickHouseSettings, path: str) -> str:
+    # Imported here, so that commands start faster.
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -87,21 +84,23 @@ def _what_is_wrong(settings: ClickHouseSettings, path: str) -> str:
     certificate = load_certificates(Path(path))[0]
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < datetime.now(UTC):
-        return f"has expired on {end:%Y-%m-%d}; get a new one: tape certs issue ROLE"
+        return f"expired on {end:%Y-%m-%d}; get a new one: tape certs issue ROLE"
     if begin > datetime.now(UTC):
         return f"is not valid before {begin:%Y-%m-%d %H:%M} UTC; check the clocks of both machines."
     purposes = [
         each.value for each in certificate.extensions if isinstance(each.value, x509.ExtendedKeyUsage)
     ]
     if purposes and ExtendedKeyUsageOID.CLIENT_AUTH not in purposes[0]:
-        return "is not one for clients; take that of a role."
+        return "is not a client certificate; use the one of a role."
     trusted = load_certificates(Path(settings.ca_cert)) if settings.ca_cert else []
-    known = [each for each in trusted if is_signed_by(certificate, each)]
-    if known or any(same_environment(certificate.issuer, each.subject) for each in trusted):
+    if any(
+        is_signed_by(certificate, each) or same_environment(certificate.issuer, each.subject)
+        for each in trusted
+    ):
         return f"was revoked: {settings.host} has changed its authority since; get a new one: tape certs issue ROLE"
-    foreign = "is foreign" if trusted else "is foreign or was revoked"
+    problem = "is from another authority" if trusted else "is from another authority or was revoked"
     return (
-        f"{foreign}: {settings.host} does not trust {certificate.issuer.rfc4514_string()}, which signed it."
+        f"{problem}: {settings.host} does not trust {certificate.issuer.rfc4514_string()}, which signed it."
     )
 
 

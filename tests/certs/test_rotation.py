@@ -16,7 +16,7 @@ from extract.certs.store import CertificateStore
 from extract.clickhouse.client import open_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import TapeError, UsageError
-from tests.support.edge import CADDYFILE, WAIT_FOR_OTHER_RUN_S, Caddy, Edge, needs_caddy, running_edge
+from tests.support.edge import CADDYFILE, START_TIMEOUT_S, Caddy, Edge, needs_caddy, running_edge
 
 pytestmark = needs_caddy
 
@@ -95,7 +95,7 @@ class Knocking:
 
     def wait(self) -> None:
         """Returns once it has come thrice more."""
-        enough, deadline_s = self.times + 3, time.monotonic() + WAIT_FOR_OTHER_RUN_S
+        enough, deadline_s = self.times + 3, time.monotonic() + START_TIMEOUT_S
         while self.times < enough:
             assert time.monotonic() < deadline_s, "nobody knocks any more"
             time.sleep(0.01)
@@ -153,6 +153,6 @@ def test_the_edge_s_certificate_is_none_of_a_client(operator: Operator) -> None:
     own = operator.client("thief")
     server = {name: str(operator.store.path(f"server.{kind}")) for name, kind in
               (("client_cert", "pem"), ("client_key", "key"))}  # fmt: skip
-    assert "is not one for clients; take that of a role." in refusal(
+    assert "is not a client certificate; use the one of a role." in refusal(
         ClickHouseSettings(**{**vars(own), **server})
     )

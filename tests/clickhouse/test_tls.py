@@ -1,4 +1,4 @@
-"""Real handshakes: what is right passes, what is wrong is one sentence that names the variable to change."""
+"""TLS to ClickHouse with real handshakes: each failure is one sentence that names the variable to change."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the o
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "ours")
+    return Authority(tmp_path_factory.mktemp("tls") / "own")
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "theirs")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "other")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def server(authority: Authority) -> Certificate:
 def edge(
     settings: ClickHouseSettings, server: Certificate, clients: Authority | None = None
 ) -> Iterator[Proxy]:
-    """ClickHouse behind TLS; with `clients`, a certificate signed by them is the credential, as at an mTLS edge."""
+    """ClickHouse behind TLS; with `clients`, a certificate that this authority signed is the credential."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert, server.key)
     if clients:
@@ -59,10 +59,10 @@ def through(proxy: Proxy, settings: ClickHouseSettings, **change: object) -> Cli
     return replace(settings, mode="cloud", port=proxy.port, secure=True, **files)
 
 
-def test_a_whole_pipeline_over_tls(
+def test_pipeline_runs_over_tls(
     clickhouse: ClickHouseSettings, authority: Authority, server: Certificate, database: str, tmp_path: Path
 ) -> None:
-    """With a private CA; state restore included."""
+    """With a private CA, including the restore of state."""
     with edge(clickhouse, server) as proxy:
         settings = through(proxy, clickhouse, ca_cert=authority.ca.cert)
         for directory in ("here", "there"):
@@ -77,19 +77,19 @@ def test_a_whole_pipeline_over_tls(
             assert client.execute_sql("SELECT count() FROM trades") == [(2,)]
 
 
-def test_a_client_certificate_is_the_credential(
+def test_client_certificate_replaces_the_password(
     clickhouse: ClickHouseSettings, authority: Authority, server: Certificate, database: str, tmp_path: Path
 ) -> None:
-    """The password stays at home: a wrong one does not matter."""
-    ours = authority.signed("loader")
+    """The password is not sent, so a wrong one does not matter."""
+    loader = authority.signed("loader")
     with edge(clickhouse, server, clients=authority) as proxy:
         settings = through(
             proxy,
             clickhouse,
             ca_cert=authority.ca.cert,
-            client_cert=ours.cert,
-            client_key=ours.key,
-            password="not it",
+            client_cert=loader.cert,
+            client_key=loader.key,
+            password="wrong",
         )
         pipeline = dlt.pipeline(
             "t",
@@ -102,62 +102,60 @@ def test_a_client_certificate_is_the_credential(
             assert client.execute_sql("SELECT currentUser(), count() FROM trades") == [(clickhouse.user, 1)]
 
 
-def refused(settings: ClickHouseSettings) -> str:
+def sentence_of(settings: ClickHouseSettings) -> str:
     with pytest.raises(UsageError) as raised:
         open_client(settings)
-    assert clean(str(raised.value))
-    return str(raised.value)
+    sentence = str(raised.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
 
 
-def clean(sentence: str) -> bool:
-    return sentence.endswith(".") and "\n" not in sentence
-
-
-def test_an_authority_that_nobody_knows(
-    clickhouse: ClickHouseSettings, server: Certificate, stranger: Authority
+def test_server_certificate_of_an_unknown_authority(
+    clickhouse: ClickHouseSettings, server: Certificate, other_authority: Authority
 ) -> None:
-    """Neither the system nor another CA vouches for it."""
+    """Not signed by an authority of the system, nor by the configured one."""
     with edge(clickhouse, server) as proxy:
-        for change in ({}, {"ca_cert": stranger.ca.cert}):
-            sentence = refused(through(proxy, clickhouse, **change))
+        for change in ({}, {"ca_cert": other_authority.ca.cert}):
+            sentence = sentence_of(through(proxy, clickhouse, **change))
             assert "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT." in sentence
 
 
-def test_a_certificate_for_another_host(clickhouse: ClickHouseSettings, authority: Authority) -> None:
+def test_server_certificate_for_another_host(clickhouse: ClickHouseSettings, authority: Authority) -> None:
     with edge(clickhouse, authority.signed("elsewhere", host="elsewhere.example")) as proxy:
-        sentence = refused(through(proxy, clickhouse, ca_cert=authority.ca.cert))
+        sentence = sentence_of(through(proxy, clickhouse, ca_cert=authority.ca.cert))
     assert "is for another host name; check CLICKHOUSE_CLOUD_HOST." in sentence
 
 
-def test_an_expired_certificate(clickhouse: ClickHouseSettings, authority: Authority) -> None:
+def test_expired_server_certificate(clickhouse: ClickHouseSettings, authority: Authority) -> None:
     with edge(clickhouse, authority.signed("expired", days=-1)) as proxy:
-        sentence = refused(through(proxy, clickhouse, ca_cert=authority.ca.cert))
+        sentence = sentence_of(through(proxy, clickhouse, ca_cert=authority.ca.cert))
     assert "has expired; renew it on the server." in sentence
 
 
-def test_a_missing_or_foreign_client_certificate(
-    clickhouse: ClickHouseSettings, authority: Authority, stranger: Authority, server: Certificate
+def test_missing_or_foreign_client_certificate(
+    clickhouse: ClickHouseSettings, authority: Authority, other_authority: Authority, server: Certificate
 ) -> None:
-    foreign = stranger.signed("loader")
+    foreign = other_authority.signed("loader")
     with edge(clickhouse, server, clients=authority) as proxy:
-        for change, said in (
+        for change, expected in (
             ({}, "set CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY."),
             (
                 {"client_cert": foreign.cert, "client_key": foreign.key},
-                "is foreign: 127.0.0.1 does not trust",
+                "is from another authority: 127.0.0.1 does not trust",
             ),
         ):
-            assert said in refused(through(proxy, clickhouse, ca_cert=authority.ca.cert, **change))
+            assert expected in sentence_of(through(proxy, clickhouse, ca_cert=authority.ca.cert, **change))
 
 
-def test_a_port_without_tls(clickhouse: ClickHouseSettings, proxy: Proxy) -> None:
-    assert "does not speak TLS; check CLICKHOUSE_CLOUD_PORT." in refused(through(proxy, clickhouse))
+def test_port_without_tls(clickhouse: ClickHouseSettings, proxy: Proxy) -> None:
+    assert "does not speak TLS; check CLICKHOUSE_CLOUD_PORT." in sentence_of(through(proxy, clickhouse))
 
 
-def test_files_that_are_no_certificates(
+def test_invalid_certificate_files(
     clickhouse: ClickHouseSettings, authority: Authority, server: Certificate, tmp_path: Path
 ) -> None:
-    """Each is named before anything goes over the wire."""
+    """Each file is named before a connection is opened."""
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
     other = authority.signed("other")
@@ -175,4 +173,6 @@ def test_files_that_are_no_certificates(
             ({"client_cert": other.cert, "client_key": server.key}, "are no certificate and its key"),
             ({"client_cert": other.cert}, "are no certificate and its key"),
         ):
-            assert sentence in refused(through(proxy, clickhouse, **{"ca_cert": authority.ca.cert, **change}))
+            assert sentence in sentence_of(
+                through(proxy, clickhouse, **{"ca_cert": authority.ca.cert, **change})
+            )

@@ -18,10 +18,10 @@ from tests.support.edge import AUTHORITY, Edge, needs_caddy
 pytestmark = needs_caddy
 
 SAID = {
-    "no certificate": "wants a client certificate; set CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY.",
+    "no certificate": "requires a client certificate; set CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY.",
     "neither certificate nor password": "CLICKHOUSE_CLOUD_PASSWORD is not set; CLICKHOUSE_MODE=cloud needs it, or a",
-    "foreign": "CLICKHOUSE_CLOUD_CLIENT_CERT is foreign: 127.0.0.1 does not trust CN=somebody else, which signed it.",
-    "expired": "CLICKHOUSE_CLOUD_CLIENT_CERT has expired on ",
+    "foreign": "CLICKHOUSE_CLOUD_CLIENT_CERT is from another authority: 127.0.0.1 does not trust CN=somebody else,",
+    "expired": "CLICKHOUSE_CLOUD_CLIENT_CERT expired on ",
     "revoked": "CLICKHOUSE_CLOUD_CLIENT_CERT was revoked: 127.0.0.1 has changed its authority since;",
     "no role": "has no user with the name of the client certificate in CLICKHOUSE_CLOUD_CLIENT_CERT;",
     "wrong authority": "signed by an unknown authority; name its CA in CLICKHOUSE_CLOUD_CA_CERT.",
