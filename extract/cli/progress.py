@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -48,6 +49,7 @@ class _Display:
             transient=True,
         )
         self._started_s = self._printed_s = time.monotonic()
+        self._lock = Lock()  # progress is reported by several threads
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +94,15 @@ class WorkProgress(_Display):
         self._begin()
 
     def advance(self, count: int) -> None:
-        self._done += count
-        rate = self._done / self._seconds
-        left = _time_left(self._done / max(1, self._total), self._seconds)
-        counts = f"{self._done:,} of {self._total:,}"
-        if self._task is not None:
-            note = f"{counts}, {rate:,.0f}/s, {left}"
-            self._bars.update(self._task, completed=self._done, note=note)
-        self._print_sometimes(f"{counts} {self._unit}, {rate:,.0f}/s, {left}")
+        with self._lock:
+            self._done += count
+            rate = self._done / self._seconds
+            left = _time_left(self._done / max(1, self._total), self._seconds)
+            counts = f"{self._done:,} of {self._total:,}"
+            if self._task is not None:
+                note = f"{counts}, {rate:,.0f}/s, {left}"
+                self._bars.update(self._task, completed=self._done, note=note)
+            self._print_sometimes(f"{counts} {self._unit}, {rate:,.0f}/s, {left}")
 
 
 @dataclass
@@ -129,13 +132,14 @@ class RunProgress(_Display):
 
     def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         """`rows` new trades of `stream` have arrived; everything up to `end_ms` is fetched."""
-        line = self._lines.get(stream) or self._add_line(stream, end_ms)
-        line.trades += rows
-        line.covered_ms = max(line.covered_ms, end_ms)
-        note = f"{line.trades:,} trades  to {iso(line.covered_ms)}"
-        self._bars.update(line.task, completed=max(0, line.covered_ms - line.from_ms), note=note)
-        self._bars.totals = self._format_totals(stats)
-        self._print_sometimes(self._bars.totals)
+        with self._lock:
+            line = self._lines.get(stream) or self._add_line(stream, end_ms)
+            line.trades += rows
+            line.covered_ms = max(line.covered_ms, end_ms)
+            note = f"{line.trades:,} trades  to {iso(line.covered_ms)}"
+            self._bars.update(line.task, completed=max(0, line.covered_ms - line.from_ms), note=note)
+            self._bars.totals = self._format_totals(stats)
+            self._print_sometimes(self._bars.totals)
 
     def _add_line(self, stream: Stream, end_ms: int) -> _StreamLine:
         from_ms = self._since_ms if self._since_ms is not None else max(EPOCH_MS, end_ms)
@@ -157,6 +161,3 @@ def _time_left(share: float, seconds: float) -> str:
     if share >= 1:
         return "almost done"
     return f"about {duration(seconds * (1 - share) / share)} left" if share > 0.01 else "time left unknown"
-
-
-Progress = RunProgress

@@ -34,9 +34,11 @@ def push(verify: bool, as_json: bool) -> int:
 
     Example: tape push --verify
     """
+    from extract.cli.progress import WorkProgress
     from extract.push.push import push as push_all
 
-    report = push_all(verify=verify)
+    with WorkProgress() as progress:
+        report = push_all(verify=verify, listener=progress)
     if as_json:
         print_json(report.to_json())
         return int(not report.is_equal)

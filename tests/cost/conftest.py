@@ -102,7 +102,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
             with pytest.raises(SystemExit) as ended:
                 main()
         done = Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
-        assert not [canary for canary in CANARIES if canary in done.said]
+        assert not [canary for canary in CANARIES if canary in done.output]
         return done
 
     return run

@@ -127,7 +127,7 @@ def test_both_targets_are_the_same_database(cloud: Cloud) -> None:
     done = cloud.shell.run("tape", "schema-align")
     assert (done.code, done.out) == (
         0, "local and cloud are aligned: with the models' contracts and with each other.\n"
-    ), done.said  # fmt: skip
+    ), done.output  # fmt: skip
 
 
 def test_nothing_but_the_one_https_port_is_opened(cloud: Cloud) -> None:
@@ -151,7 +151,7 @@ def test_no_secret_is_told_anywhere(cloud: Cloud) -> None:
     """Neither password nor key: on no screen, in no file that commands, edge or ClickHouse wrote, in no process list."""
     key = Path(cloud.shell.env["CLICKHOUSE_CLOUD_CLIENT_KEY"]).read_text().splitlines()[1]
     secrets = [PASSWORD, SERVER_PASSWORD, key, cloud.shell.env["CLICKHOUSE_LOCAL_PASSWORD"]]
-    told = {f"screen of {name}": done.said for name, done in cloud.done.items()}
+    told = {f"screen of {name}": done.output for name, done in cloud.done.items()}
     told |= {f"process {number}": line for number, line in enumerate(cloud.command_lines)}
     written = [path for path in (*cloud.home.rglob("*"), *cloud.edge.home.rglob("*")) if path.is_file()]
     keys = {path for path in written if path.suffix == ".key"}

@@ -92,8 +92,8 @@ def test_each_command_says_it_once(
     words, code = COMMANDS[command]
     shell = UserShell(environment(clickhouse, tmp_path) | cloud(wrong) | {"CLICKHOUSE_MODE": "cloud"})
     done = shell.run(*words, cwd=ROOT / "dbt_project" if command == "dbt" else ROOT)
-    assert done.code == code, done.said
-    assert done.said.count(SAID[wrong]) == 1, done.said
-    assert "Traceback" not in done.said
-    lines = [line for line in done.said.splitlines() if line.strip()]
-    assert len(lines) == (4 if command == "dbt" else 1), done.said
+    assert done.code == code, done.output
+    assert done.output.count(SAID[wrong]) == 1, done.output
+    assert "Traceback" not in done.output
+    lines = [line for line in done.output.splitlines() if line.strip()]
+    assert len(lines) == (4 if command == "dbt" else 1), done.output

@@ -81,10 +81,10 @@ def test_no_secret_is_told(
     with watched() as processes:
         for code, words, env in calls:
             done = shell.run("tape", *words, **env)
-            assert done.code == code, (words, env.keys(), done.said)
-            assert "Traceback" not in done.said
-            assert "canary" not in done.said, words
-            assert "PRIVATE KEY" not in done.said
+            assert done.code == code, (words, env.keys(), done.output)
+            assert "Traceback" not in done.output
+            assert "canary" not in done.output, words
+            assert "PRIVATE KEY" not in done.output
     assert any("tape\0push" in line for line in processes)
     assert not [line for line in processes if "canary" in line]
     places = [path for home in (tmp_path, edge.home) for path in home.rglob("*") if path.is_file()]

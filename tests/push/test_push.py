@@ -39,11 +39,11 @@ def parts(both: Both, *words: str) -> dict[str, dict]:
 
 def test_what_local_has_is_on_cloud_once_and_proven(loaded: Both) -> None:
     """Every table that a run makes, made as a run makes it; a second push copies nothing; each month is written down."""
-    assert loaded.tape("push", "--verify").said.endswith(
+    assert loaded.tape("push", "--verify").output.endswith(
         "cloud has no deribit_raw.trades yet, so it is not equal; run: tape push\n"
     )
     done = loaded.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert "local and cloud are equal: 3,000 trades in 3 months, " in done.out
     assert loaded.same(*PUSHED)
     definitions = [side.query(DDL).result_rows for side in (loaded.local, loaded.cloud)]
@@ -63,7 +63,7 @@ def test_a_million_trades(loaded: Both) -> None:
     """Proven equal, large packages and small ones; months without any on cloud come before months that lack little."""
     multiply(loaded.local, 1_000_000)
     done = loaded.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert "local and cloud are equal: 1,000,000 trades in 14 months, " in done.out
     assert loaded.cloud.query(SUMS).result_rows == loaded.local.query(SUMS).result_rows
     order = "select trades from deribit_raw.pushes order by proven_at"
@@ -124,7 +124,7 @@ def _each_difference_is_named(both: Both) -> None:
     for statement in statements:
         both.cloud.command(statement)
     healed = both.tape("push")
-    assert healed.code == 0, healed.said
+    assert healed.code == 0, healed.output
     assert both.cloud.query(SUMS).result_rows == both.local.query(SUMS).result_rows
 
 
@@ -147,7 +147,7 @@ def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
         loaded.cloud.command(statement, settings={"mutations_sync": 2})
         assert loaded.tape("push", "--verify").code == 1
         done = loaded.tape("push")
-        assert done.code == 0, done.said
+        assert done.code == 0, done.output
         assert loaded.same(*PUSHED)
 
 
@@ -156,7 +156,7 @@ def test_rows_that_nobody_finished_are_no_part_of_it(loaded: Both) -> None:
     columns = "* replace ('9999999999.5' as _dlt_load_id)"
     loaded.local.command(f"insert into deribit_raw.trades select {columns} from deribit_raw.trades limit 5")
     done = loaded.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert len(loaded.keys(loaded.cloud)) == 3000
     loaded.cloud.command(f"insert into deribit_raw.trades select {columns} from deribit_raw.trades limit 5")
     assert sum(each["added"] for each in parts(loaded, "--verify").values()) == 5
@@ -199,7 +199,7 @@ def test_months_that_retention_dropped_are_left_out(loaded: Both) -> None:
     )
     loaded.cloud.command("alter table deribit_raw.trades drop partition 202512")
     done = loaded.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert "Not compared, because `tape retention` dropped them on one side: 2025-12." in done.out
     assert (
         loaded.cloud.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0

@@ -27,7 +27,7 @@ def loaded(both: Both, listed: Listed) -> Both:
 
 def said(both: Both, code: int, *words: str) -> str:
     done = both.tape("push", *words)
-    assert (done.code, done.out) == (code, ""), done.said
+    assert (done.code, done.out) == (code, ""), done.output
     assert done.err.count("\n") == 1
     return done.err.strip()
 

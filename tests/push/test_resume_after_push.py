@@ -81,7 +81,7 @@ def test_both_have_extracted_and_cloud_gets_the_union(
         "cloud", since=day(12), until=day(cloud_until) if cloud_until else None, currencies=("BTC", "ETH")
     )
     done = both.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert len(both.keys(both.cloud)) > len(set(both.keys(both.cloud)))
     both.run("cloud", currencies=("BTC",))
     exchange.requests.clear()
@@ -97,7 +97,7 @@ def test_both_have_extracted_and_cloud_gets_the_union(
     assert spans["BTC"]["covered_from"].startswith("2016-01-01")
     assert spans["ETH"]["covered_from"] == day(12).replace("Z", ".000Z") or "." in day(12)
     again = both.tape("push")
-    assert again.code == 0, again.said
+    assert again.code == 0, again.output
 
 
 def test_a_pipeline_of_cloud_s_own_takes_the_state_of_a_push_for_newer(

@@ -53,8 +53,8 @@ def test_the_loader_pushes_and_the_reader_proves(
         assert refused.err.count("\n") == 1
     as_role("loader")
     pushed = both.tape("push")
-    assert pushed.code == 0, pushed.said
+    assert pushed.code == 0, pushed.output
     both.run("cloud", currencies=("BTC", "ETH"))
     as_role("reader")
     proven = both.tape("push", "--verify")
-    assert proven.code == 0, proven.said
+    assert proven.code == 0, proven.output

@@ -44,7 +44,7 @@ def test_answers_that_are_lost_and_requests_that_are_cut(
     wire.on_lost = lambda: lost.append(1)
     wire.lose_responses, wire.cut_after_bytes = 2, 100_000
     done = both.tape("push")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert lost
     assert wire.cut_after_bytes is None
     assert both.same("trades")

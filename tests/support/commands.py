@@ -1,4 +1,4 @@
-"""The project's own command lines, run as a user runs them."""
+"""Command lines of the project, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,51 @@ import pytest
 from extract.cli.main import main
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
+from extract.sandbox.server import SandboxExchange
 
 BIN = Path(sys.executable).parent
-WAIT_FOR_OTHER_RUN_S = 180
+TIMEOUT_S = 180
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command came to."""
+    """Exit code and output of a command that has ended."""
 
     code: int
     out: str
     err: str
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.out + self.err
 
 
 @dataclass(frozen=True)
 class UserShell:
-    """A shell of a user's whose local ClickHouse is the tests' server and whose directories are the test's own."""
+    """Environment of a user whose local ClickHouse is the server of the tests and whose directories belong to the test."""
 
     env: dict[str, str]
 
     def run(self, *words: str, cwd: Path = ROOT, **env: str) -> Done:
-        """Runs `words[0]` of the virtual environment; never raises for its exit code."""
+        """Run `words[0]` of the virtual environment; never raises for its exit code."""
         done = subprocess.run(
             [str(BIN / words[0]), *words[1:]],
             cwd=cwd,
             env=self.env | env,
             capture_output=True,
             text=True,
-            timeout=WAIT_FOR_OTHER_RUN_S,
+            timeout=TIMEOUT_S,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *words: str, cwd: Path = ROOT, **env: str) -> Done:
-        """As `run`, for a command that has to succeed."""
+        """Run a command that has to succeed."""
         done = self.run(*words, cwd=cwd, **env)
-        assert done.code == 0, f"{' '.join(words)} ended with {done.code}:\n{done.said}"
+        assert done.code == 0, f"{' '.join(words)} ended with {done.code}:\n{done.output}"
         return done
 
-    def at(self, exchange: object) -> UserShell:
-        """The same shell, pointed at a sandbox exchange."""
+    def at(self, exchange: SandboxExchange) -> UserShell:
+        """The same environment, with the addresses of a sandbox exchange."""
         urls = {
             "SOURCES__DERIBIT__API_URL": exchange.url,
             "SOURCES__DERIBIT__HISTORY_URL": exchange.history_url,
@@ -68,7 +69,7 @@ class UserShell:
 
 
 def tape_here(*words: str) -> Done:
-    """`tape WORDS` in this process."""
+    """Run `tape WORDS` in this process."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["tape", *words])
@@ -79,7 +80,7 @@ def tape_here(*words: str) -> Done:
 
 @pytest.fixture
 def shell(clean_clickhouse: ClickHouseSettings, tmp_path: Path) -> UserShell:
-    """A new user: nothing in ClickHouse, nothing on disk; no exchange can be reached but one that is named."""
+    """A new user: nothing in ClickHouse, nothing on disk, and no exchange until `at` names one."""
     return UserShell(environment(clean_clickhouse, tmp_path))
 
 
@@ -89,16 +90,16 @@ def module_shell(
     drop_databases: Callable[[], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> UserShell:
-    """As `shell`, for tests of one module that look at one run."""
+    """A `shell` that the tests of one module share."""
     drop_databases()
     return UserShell(environment(clickhouse, tmp_path_factory.mktemp("user")))
 
 
 def environment(clickhouse: ClickHouseSettings, home: Path) -> dict[str, str]:
-    """What of our own environment a command may see, and where the test's directories are."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    """Environment variables of a command: few of this process's own, and the directories of the test."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     nowhere = "http://127.0.0.1:9/api/v2"
-    return kept | {
+    return inherited | {
         "CLICKHOUSE_MODE": "local",
         "CLICKHOUSE_LOCAL_HOST": clickhouse.host,
         "CLICKHOUSE_LOCAL_PORT": str(clickhouse.port),
