@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench.own_project import TRADES, build_trades, own_project
 from bench.storage import SIZE
-from tests.support.dbt_project import Project
+from harness.dbt_project import Project
 
 COPY = "deribit.candidate"
 MONTH = "toYYYYMM(timestamp)"

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.own_project import OwnProject, own_project
-from tests.support.dbt_project import Project, run_words
+from harness.dbt_project import Project, run_words
 
 AT_MOST_TIMES = 1.3
 UNCHANGED_AT_MOST_S = {"run": 15, "build": 45}

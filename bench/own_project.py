@@ -19,9 +19,9 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 from extract.sandbox.tape import Tape
-from tests.support import dbt_raw_tables
-from tests.support.dbt_project import Project
-from tests.support.dbt_tape import raw_trades
+from harness import raw_tables
+from harness.dbt_project import Project
+from harness.raw_tables import raw_trades
 
 SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or ROOT.parent / "shared")
 RECORDED = SHARED / "data" / "deribit" / "tape_2019_options.ndjson.gz"
@@ -72,7 +72,7 @@ def build_trades(dbt: Project, tape: str, generated: int) -> None:
         if tape == "recorded"
         else raw_trades(Tape.generate(seed=9, trades=generated, days=30))
     )
-    dbt_raw_tables.load(dbt.client, "1764000000.123456", trades)
+    raw_tables.load(dbt.client, "1764000000.123456", trades)
     dbt.run("--select", "+trades")
     dbt.client.command(f"OPTIMIZE TABLE {TRADES} FINAL")
 

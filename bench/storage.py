@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.own_project import TRADES, build_trades, own_project, tapes
-from tests.support.dbt_project import Project
+from harness.dbt_project import Project
 
 AT_MOST_SHARE = 0.5
 REFERENCE = "deribit.reference"

@@ -22,8 +22,8 @@ from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.times import iso
+from harness.dbt_project import Project, forget_databases
 from tests.support.commands import tape_here
-from tests.support.dbt_project import Project, forget_databases
 
 PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
 
@@ -60,7 +60,7 @@ def built(server: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) 
         _login(env, "transformer")
         transformer = open_client(as_role(server, "transformer"))
         project = Project.__new__(Project)
-        project.client, project.scratch, project.said = transformer, tmp_path_factory.mktemp("dbt"), []
+        project.client, project.scratch, project.logged = transformer, tmp_path_factory.mktemp("dbt"), []
         forget_databases()
         project.runner = dbtRunner()
         project.must("run")

@@ -21,7 +21,7 @@ from extract.pipeline.run import run
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support import dbt_raw_tables
+from harness import raw_tables
 from tests.support.cloud_api import CloudApi, service
 from tests.support.commands import Done
 
@@ -144,8 +144,8 @@ def test_a_plan_rests_on_what_this_database_shows(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client, clickhouse_env: Any
 ) -> None:
     """Bytes of each table by system.parts and seconds by the query log, at the numbers that both show."""
-    dbt_raw_tables.create_raw_tables(clickhouse_client)
-    dbt_raw_tables.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
+    raw_tables.create_raw_database(clickhouse_client)
+    raw_tables.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
     clickhouse_client.command("CREATE DATABASE deribit")
     clickhouse_client.command(
         "CREATE TABLE deribit.trade_versions ENGINE = MergeTree ORDER BY trade_seq "

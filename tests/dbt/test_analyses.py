@@ -16,10 +16,10 @@ import pytest
 from extract.paths import ROOT
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import Tape
-from tests.support import dbt_raw_tables
+from harness import raw_tables
+from harness.dbt_project import PROJECT_DIR, Project
+from harness.raw_tables import raw_trades
 from tests.support.candle_truth import bucket_start, volume_and_notional
-from tests.support.dbt_project import PROJECT_DIR, Project
-from tests.support.dbt_tape import raw_trades
 
 DAY_MS = 86_400_000
 ANALYSES = {path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql")}
@@ -227,7 +227,7 @@ def told() -> Told:
 def compiled(dbt: Project, told: Told) -> dict[str, str]:
     """Each analysis's SQL, over built models."""
     dbt.fresh()
-    dbt_raw_tables.load(dbt.client, "1764000001.5", raw_trades(Tape.generate(seed=5, trades=6000, days=2)))
+    raw_tables.load(dbt.client, "1764000001.5", raw_trades(Tape.generate(seed=5, trades=6000, days=2)))
     dbt.run("--select", "+ohlcv_1d")
     result = dbt.must("compile", "--select", "resource_type:analysis")
     return {each.node.name: each.node.compiled_code for each in result.result.results}

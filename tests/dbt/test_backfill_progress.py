@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from extract.coverage.status import status
+from harness import raw_tables
+from harness.dbt_project import Project
 from tests.dbt.test_model_truth import NOON_MS, trade
-from tests.support import dbt_raw_tables
-from tests.support.dbt_project import Project
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 EPOCH_MS = 1_451_606_400_000
@@ -28,7 +28,7 @@ def load(
     spans: Iterable[tuple[str, str, int, int]] = (),
 ) -> None:
     """One load package that arrived at a time, with the spans (currency, kind, from_ms, to_ms) that it covers."""
-    dbt_raw_tables.insert_rows(dbt.client, "trades", ({**each, "_dlt_load_id": load_id} for each in trades))
+    raw_tables.insert_rows(dbt.client, "trades", ({**each, "_dlt_load_id": load_id} for each in trades))
     names = ("currency", "kind", "covered_from", "covered_to")
     rows = [
         [
@@ -100,7 +100,7 @@ def loaded(dbt: Project) -> Project:
     for name, first, last in absent:
         row = {"instrument_name": name, "first_seq": first, "last_seq": last, "currency": "BTC"}
         row["kind"] = "future" if name == "BTC-PERPETUAL" else "option"
-        dbt_raw_tables.insert_rows(dbt.client, "absent_trades", [row])
+        raw_tables.insert_rows(dbt.client, "absent_trades", [row])
     dbt.run()
     return dbt
 
@@ -172,10 +172,7 @@ def test_the_last_push_is_told(loaded: Project) -> None:
     """The newest proof, of every stream; without another load, and a run without another push adds no row."""
     before = by_stream(loaded)
     assert {row["last_push_at"] for row in before.values()} == {None}
-    loaded.client.command(
-        "CREATE TABLE deribit_raw.pushes (target String, partition_month String, trades UInt64, "
-        "proven_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY tuple()"
-    )
+    raw_tables.create_raw_table(loaded.client, "pushes")
     try:
         loaded.run("--select", "backfill_progress_versions")
         assert by_stream(loaded) == before

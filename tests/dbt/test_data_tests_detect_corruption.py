@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness import raw_tables
+from harness.dbt_project import Project, failures
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
-from tests.support import dbt_raw_tables
-from tests.support.dbt_project import Project, failures
 
 SOUND = "test_name:*_are_sound"
 # What breaks, by which statement, and the model whose test must see it.
@@ -49,7 +49,7 @@ def sound(dbt: Project) -> Project:
     dbt.fresh()
     trades = [trade(seq=seq, at_ms=NOON_MS + seq * DAY_MS, price=100.0 + seq) for seq in range(1, 6)]
     for load_id in ("1764000001.5", "1764000002.5"):
-        dbt_raw_tables.load(dbt.client, load_id, trades)
+        raw_tables.load(dbt.client, load_id, trades)
         dbt.run()
     return dbt
 

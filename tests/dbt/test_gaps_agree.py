@@ -7,12 +7,12 @@ import random
 import pytest
 
 from extract.sandbox.tape import Tape
+from harness import raw_tables
+from harness.dbt_project import Project
+from harness.raw_tables import raw_trades
 from tests.coverage.test_recorded_tape import RECORDED
 from tests.dbt.test_backfill_progress import runs_of
 from tests.retention.test_retention import gaps_of, gaps_told
-from tests.support import dbt_raw_tables
-from tests.support.dbt_project import Project
-from tests.support.dbt_tape import raw_trades
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 
@@ -20,10 +20,10 @@ KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 def built(dbt: Project, trades: list[dict]) -> None:
     """All of `trades` in packages, all time covered."""
     dbt.fresh()
-    dbt_raw_tables.cover_everything(dbt.client, *KINDS, currencies={trade["currency"] for trade in trades})
+    raw_tables.cover_everything(dbt.client, *KINDS, currencies={trade["currency"] for trade in trades})
     half = len(trades) // 2
-    dbt_raw_tables.load(dbt.client, "1764000001.5", trades[half:])
-    dbt_raw_tables.load(dbt.client, "1764000002.5", trades[: half + 10])
+    raw_tables.load(dbt.client, "1764000001.5", trades[half:])
+    raw_tables.load(dbt.client, "1764000002.5", trades[: half + 10])
     dbt.run("--select", "+trade_gaps")
 
 

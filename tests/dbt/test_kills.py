@@ -15,11 +15,11 @@ import pytest
 
 from extract.paths import ROOT
 from extract.sandbox.tape import Tape
+from harness import raw_tables
+from harness.dbt_project import Project
+from harness.raw_tables import raw_trades
 from tests.dbt.test_model_truth import DAY_MS
-from tests.support import dbt_raw_tables
 from tests.support.candle_truth import assert_true
-from tests.support.dbt_project import Project
-from tests.support.dbt_tape import raw_trades
 
 # Nine tables claim load packages, fill up and write down what they have consumed: eighteen steps of a run.
 LAST_STEP = 18
@@ -83,7 +83,7 @@ def test_killed_at_any_step_and_run_again_everything_is_true(
     trades = raw_trades(Tape.generate(seed=11, trades=2_000, days=40))
     size = len(trades) // (len(MOMENTS) + 1)
     loads = {"1764000000.5": trades[:size]}
-    dbt_raw_tables.load(fresh_dbt.client, "1764000000.5", loads["1764000000.5"])
+    raw_tables.load(fresh_dbt.client, "1764000000.5", loads["1764000000.5"])
     fresh_dbt.run()
     for n, step in enumerate(MOMENTS, 1):
         load_id = f"{1764000000 + n}.5"
@@ -92,7 +92,7 @@ def test_killed_at_any_step_and_run_again_everything_is_true(
             for at, trade in enumerate(trades[(n - 1) * size : n * size : 9])
         ]
         loads[load_id] = trades[n * size : (n + 1) * size] + restated
-        dbt_raw_tables.load(fresh_dbt.client, load_id, loads[load_id])
+        raw_tables.load(fresh_dbt.client, load_id, loads[load_id])
         code, done = killable.killed_at(step)
         assert code == -signal.SIGKILL
         assert done < LAST_STEP

@@ -7,9 +7,9 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import dbt_raw_tables
+from harness import raw_tables
+from harness.dbt_project import Project
 from tests.support.candle_truth import Trade, assert_true
-from tests.support.dbt_project import Project
 
 EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "4"))
 START_MS = 1_738_367_990_000  # 2025-01-31 23:59:50, so that minute, day and month end within seconds
@@ -78,7 +78,7 @@ def test_any_history_comes_out_true(
     loads = {f"{1764000000 + n}.123456": rows for n, rows in enumerate(packages)}
     dbt.fresh()
     for (load_id, rows), run in zip(order.sample(sorted(loads.items()), len(loads)), runs, strict=False):
-        dbt_raw_tables.load(dbt.client, load_id, rows)
+        raw_tables.load(dbt.client, load_id, rows)
         act(dbt, run)
     dbt.run()
     assert_true(dbt, loads)

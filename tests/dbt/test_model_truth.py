@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import dbt_raw_tables
+from harness import raw_tables
+from harness.dbt_project import Project
 from tests.support.candle_truth import LEVELS, Trade, assert_true
-from tests.support.dbt_project import Project
 
 SECOND_MS = 1_000
 DAY_MS = 86_400 * SECOND_MS
@@ -69,9 +69,9 @@ def built(dbt: Project) -> Project:
     """All of LOADS, one run after each, and a package whose end was never written."""
     dbt.fresh()
     for load_id, trades in LOADS.items():
-        dbt_raw_tables.load(dbt.client, load_id, trades)
+        raw_tables.load(dbt.client, load_id, trades)
         dbt.run()
-    dbt_raw_tables.load(dbt.client, "1764000005.5", [trade(seq=1000)], status=1)
+    raw_tables.load(dbt.client, "1764000005.5", [trade(seq=1000)], status=1)
     dbt.run()
     return dbt
 
@@ -92,7 +92,7 @@ def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
     """A trade that moved to another month is not seen where it was, in unmerged parts too."""
     dbt.fresh()
     for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
-        dbt_raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
+        raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
         dbt.run("--select", "+trades")
     assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp < '2025-02-01'") == [{"n": 0}]
     assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp > '2025-02-01'") == [{"n": 1}]
@@ -101,11 +101,11 @@ def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
 def test_a_late_trade_is_all_that_is_recomputed(dbt: Project) -> None:
     """One trade, 400 days late, writes one row a level."""
     dbt.fresh()
-    dbt_raw_tables.load(
+    raw_tables.load(
         dbt.client, "1764000001.5", [trade(seq=n, at_ms=NOON_MS + n * DAY_MS) for n in range(1, 401)]
     )
     dbt.run()
-    dbt_raw_tables.load(dbt.client, "1764000002.5", [trade(seq=401, at_ms=NOON_MS + DAY_MS + 1)])
+    raw_tables.load(dbt.client, "1764000002.5", [trade(seq=401, at_ms=NOON_MS + DAY_MS + 1)])
     dbt.run()
     written = {
         level: dbt.rows(
@@ -143,7 +143,7 @@ def test_odd_numbers_come_back_as_they_were(dbt: Project) -> None:
     dbt.fresh()
     numbers = ("iv", "index_price", "mark_price")
     odd = [trade(seq=n, **dict.fromkeys(numbers, x)) for n, x in enumerate([*ODD_NUMBERS, None], 1)]
-    dbt_raw_tables.load(dbt.client, "1764000001.5", odd)
+    raw_tables.load(dbt.client, "1764000001.5", odd)
     dbt.run("--select", "+ohlcv_1m")
     shown = dbt.rows("SELECT * FROM deribit.trades ORDER BY trade_seq")
     for name in numbers:
@@ -158,7 +158,7 @@ def test_two_records_of_one_trade_in_one_package_have_one_winner(dbt: Project) -
     records = [trade(price=float(price)) for price in range(1, 6)]
     for turned in (records, records[::-1]):
         dbt.fresh()
-        dbt_raw_tables.load(dbt.client, "1764000001.5", turned)
+        raw_tables.load(dbt.client, "1764000001.5", turned)
         dbt.run("--select", "+trades")
         winners |= {row["price"] for row in dbt.rows("SELECT price FROM deribit.trades")}
     assert len(winners) == 1

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from harness import raw_tables
+from harness.dbt_project import Project
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
-from tests.support import dbt_raw_tables
-from tests.support.dbt_project import Project
 
 HOUR_MS = 3_600_000
 OPTION, EXPIRED, COMBO = "BTC-31JAN25-90000-C", "BTC-30DEC24-90000-C", "BTC-FS-31JAN25_PERP"
@@ -20,7 +20,7 @@ def small(dbt: Project) -> Project:
     """A perpetual with gaps, a live and an expired option, a combo, and listed instruments without trades."""
     dbt.fresh()
     listed = {"kind": "option", "base_currency": "BTC", "settlement_period": "month", "option_type": "put"}
-    dbt_raw_tables.insert_rows(
+    raw_tables.insert_rows(
         dbt.client,
         "instruments",
         [
@@ -54,7 +54,7 @@ def small(dbt: Project) -> Project:
         trade(EXPIRED, 2, NOON_MS - 3 * DAY_MS, price=0.01, iv=50.0),
         {**trade(COMBO, 1, NOON_MS - HOUR_MS, price=-7.0, index_price=5.0), "kind": "future_combo"},
     ]
-    dbt_raw_tables.load(dbt.client, "1764000001.5", rows)
+    raw_tables.load(dbt.client, "1764000001.5", rows)
     dbt.run()
     return dbt
 

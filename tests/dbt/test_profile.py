@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dbt_project import PROJECT_DIR
+from harness.dbt_project import PROJECT_DIR
 
 CLOUD = {"CLICKHOUSE_CLOUD_HOST": "cloud.example", "CLICKHOUSE_CLOUD_PASSWORD": "a-secret-of-cloud"}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.dbt_project import Project, failures
+from harness.dbt_project import Project, failures
 
 NONE = "none"
 CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"
@@ -86,8 +86,8 @@ def drifted(dbt: Project) -> tuple[dict[str, str], list[str]]:
     dbt.must("test", "--select", "test_name:matches_declared_schema")
     for table in DRIFTS:
         plant(dbt, table)
-    dbt.said.clear()
-    return failures(dbt.invoke("test", "--select", "test_name:matches_declared_schema")), dbt.said[:]
+    dbt.logged.clear()
+    return failures(dbt.invoke("test", "--select", "test_name:matches_declared_schema")), dbt.logged[:]
 
 
 @pytest.mark.parametrize("table", DRIFTS)

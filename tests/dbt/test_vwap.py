@@ -10,10 +10,10 @@ import pytest
 
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import Tape
-from tests.support import dbt_raw_tables
+from harness import raw_tables
+from harness.dbt_project import Project
+from harness.raw_tables import raw_trades
 from tests.support.candle_truth import bucket_start, volume_and_notional
-from tests.support.dbt_project import Project
-from tests.support.dbt_tape import raw_trades
 
 MIN_TRADES, MAX_DEVIATION = 5, 0.05
 
@@ -63,7 +63,7 @@ def across(instruments) -> dict:
 def test_the_price_across_instruments_is_the_one_of_plain_python(dbt: Project, tape: Tape) -> None:
     """Every hour of every underlying: exact sums, thin instruments and outliers left out, combos counted by their legs."""
     dbt.fresh()
-    dbt_raw_tables.load(dbt.client, "1764000001.5", raw_trades(tape))
+    raw_tables.load(dbt.client, "1764000001.5", raw_trades(tape))
     dbt.run("--select", "+underlying_vwap_1h")
     shown = {
         (row.pop("underlying"), row.pop("quote_currency"), row.pop("bucket_at")): row

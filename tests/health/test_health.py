@@ -18,10 +18,6 @@ from tests.support.commands import Done
 from tests.support.raw_tables import Raw
 
 NOW = "2025-01-01 10:00:00"
-PUSHES = (
-    "target String, partition_month String, trades UInt64, proven_at DateTime64(3, 'UTC')) "
-    "engine = MergeTree order by proven_at"
-)
 LEDGER = "model String, table_id UUID, load_id String, is_consumed Bool) engine = MergeTree order by model"
 
 
@@ -38,7 +34,8 @@ def raw(clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings
         "select 'BTC-27JUN25', number + 1, now64(3) - interval 3 hour, 'BTC', 'future', '1' from numbers(3)"
     )
     raw.client.command(
-        "insert into deribit_raw.coverage select 'BTC', 'future', '2016-01-01', now64(3) - interval 1 hour, '1'"
+        "insert into deribit_raw.coverage (currency, kind, covered_from, covered_to, _dlt_load_id) "
+        "select 'BTC', 'future', '2016-01-01', now64(3) - interval 1 hour, '1'"
     )
     finish(raw, "1", hours_ago=1)
     raw.client.command("create database deribit")
@@ -50,7 +47,8 @@ def raw(clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings
 
 def finish(raw: Raw, load_id: str, hours_ago: float) -> None:
     raw.client.command(
-        f"insert into deribit_raw._dlt_loads select '{load_id}', 0, now64(6) - interval {int(hours_ago * 60)} minute"
+        f"insert into deribit_raw._dlt_loads (load_id, status, inserted_at) "
+        f"select '{load_id}', 0, now64(6) - interval {int(hours_ago * 60)} minute"
     )
 
 
@@ -132,7 +130,7 @@ def test_what_was_not_pushed(raw: Raw, health: Health, monkeypatch: pytest.Monke
     code, found = health()
     assert (code, found["push"]["state"]) == (1, "alarm")
     assert found["push"]["text"] == "nothing was ever pushed; run: tape push"
-    raw.client.command(f"create table deribit_raw.pushes ({PUSHES}")
+    raw.make("pushes")
     code, found = health()
     assert (found["push"]["state"], found["push"]["value"] // 60) == ("ok", 60)
     assert health("--push", "10m:30m")[1]["push"]["state"] == "alarm"

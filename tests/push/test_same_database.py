@@ -14,10 +14,10 @@ from dbt.cli.main import dbtRunner
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.dbt_project import failures, forget_databases
 from tests.dbt.test_schema_drift import DRIFTS, plant
 from tests.push.conftest import Both
 from tests.push.test_resume_after_push import TAPE, day
-from tests.support.dbt_project import failures, forget_databases
 
 CONSUMED = """
     select model, load_id, count() from deribit.load_ledger

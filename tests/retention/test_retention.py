@@ -13,11 +13,11 @@ from extract.coverage.gaps import find_gaps
 from extract.errors import CannotTellError, UsageError
 from extract.retention import drop
 from extract.retention.drop import Month
+from harness import raw_tables
+from harness.dbt_project import Project, failures
+from harness.raw_tables import cover_everything
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
-from tests.support import dbt_raw_tables
 from tests.support.candle_truth import LEVELS, assert_true
-from tests.support.dbt_project import Project, failures
-from tests.support.dbt_raw_tables import cover_everything
 
 TODAY = date(2025, 2, 10)
 KEEP = {"ohlcv_1m": 1, "ohlcv_1d": 1}
@@ -40,7 +40,7 @@ def built(dbt: Project) -> Project:
     """November 2024 to February 2025, at every level."""
     dbt.fresh()
     for load_id, trades in LOADS.items():
-        dbt_raw_tables.load(dbt.client, load_id, trades)
+        raw_tables.load(dbt.client, load_id, trades)
     dbt.run()
     return dbt
 
@@ -74,7 +74,7 @@ def test_what_is_old_goes_and_late_trades_change_no_candle_of_it(built: Project)
     assert everything(built) == before
     assert drop.plan(client, KEEP, TODAY) == []
 
-    dbt_raw_tables.load(client, "1764000002.5", [LATE])
+    raw_tables.load(client, "1764000002.5", [LATE])
     built.run()
     assert everything(built) == before
     assert built.rows("SELECT count() AS n FROM deribit.trades WHERE price = 1") == [{"n": 1}]
@@ -110,7 +110,7 @@ def test_raw_goes_only_by_name_and_only_what_trades_have(built: Project) -> None
     """A load that dbt has not seen yet keeps its month."""
     client, keep = built.client, {"raw_trades": 1}
     assert drop.plan(client, keep, TODAY) == []
-    dbt_raw_tables.load(client, "1764000002.5", [LATE])
+    raw_tables.load(client, "1764000002.5", [LATE])
     applied = found(drop.apply(client, keep, TODAY, ["raw_trades"]))
     assert applied == {("raw_trades", OLDER): None, ("raw_trades", OLD): "1 trades are not in deribit.trades"}
     months = built.rows("SELECT DISTINCT toYYYYMM(timestamp) AS month FROM deribit_raw.trades ORDER BY 1")
@@ -128,7 +128,7 @@ def with_gaps(dbt: Project) -> Project:
     dbt.fresh()
     cover_everything(dbt.client, "future")
     trades = LOADS["1764000001.5"]
-    dbt_raw_tables.load(
+    raw_tables.load(
         dbt.client, "1764000001.5", [t for t in trades if (t["instrument_name"], t["trade_seq"]) not in LOST]
     )
     dbt.run()
@@ -146,7 +146,7 @@ def test_a_month_dropped_from_trades_makes_no_gap(with_gaps: Project) -> None:
         {"month": 202501}
     ]
     assert gaps_of(with_gaps) == gaps_told(with_gaps.client) == before
-    dbt_raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
+    raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
     with_gaps.run()
     assert gaps_of(with_gaps) == gaps_told(with_gaps.client)
     assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
@@ -160,9 +160,7 @@ def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
     assert {month.level for month in applied} == {"raw_trades", "trades"}
     assert gaps_of(with_gaps) == before
     assert gaps_told(client) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
-    dbt_raw_tables.load(
-        client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}]
-    )
+    raw_tables.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
     with_gaps.run()
     assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
     assert progress_of(with_gaps)[0]["missing"] == 2

@@ -19,9 +19,9 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.errors import CannotTellError, UsageError
 from extract.schema import catalogue
 from extract.schema.align import align
+from harness.dbt_project import Project
 from tests.dbt.test_schema_drift import DRIFTS, NONE, plant
 from tests.support.certificates import Authority
-from tests.support.dbt_project import Project
 from tests.support.proxy import proxy_to
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")

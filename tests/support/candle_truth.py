@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.support.dbt_project import Project
+    from harness.dbt_project import Project
 
 Trade = dict[str, Any]
 PLACES = Decimal("1e-12")

@@ -8,7 +8,7 @@ import clickhouse_connect
 import pytest
 
 from extract.clickhouse.settings import ClickHouseSettings
-from tests.support.dbt_project import Project
+from harness.dbt_project import Project
 
 
 @pytest.fixture(scope="session")

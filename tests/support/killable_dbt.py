@@ -11,7 +11,7 @@ import sys
 
 from dbt.cli.main import dbtRunner
 
-from tests.support.dbt_project import run_words
+from harness.dbt_project import run_words
 
 
 def main(scratch: str) -> None:

@@ -9,25 +9,11 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from extract.coverage.gaps import Gap, find_gaps
+from harness.raw_tables import create_raw_database, create_raw_table
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 EPOCH = datetime(2016, 1, 1, tzinfo=UTC)
 NAME = "BTC-27JUN25"
-
-_STREAM = "currency String, kind String"
-_TABLES = {
-    "trades": f"instrument_name String, trade_seq Int64, timestamp DateTime64(3, 'UTC'), {_STREAM}, _dlt_load_id String",
-    "coverage": f"{_STREAM}, covered_from DateTime64(3, 'UTC'), covered_to DateTime64(3, 'UTC'), _dlt_load_id String",
-    "absent_trades": f"instrument_name String, first_seq Int64, last_seq Int64, {_STREAM}",
-    "dropped_trades": f"instrument_name String, first_seq Int64, last_seq Int64, {_STREAM}",
-    "rejected_trades": f"{_STREAM}, reason String, raw String",
-    "instrument_tails": f"instrument_name String, last_seq Int64, {_STREAM}",
-    "instruments": (
-        "instrument_name String, currency String, kind Nullable(String), "
-        "creation_timestamp Nullable(DateTime64(3, 'UTC')), expiration_timestamp Nullable(DateTime64(3, 'UTC'))"
-    ),
-    "_dlt_loads": "load_id String, status Int64, inserted_at DateTime64(6, 'UTC')",
-}
 
 
 def at(minute: float) -> datetime:
@@ -39,14 +25,10 @@ class Raw:
 
     def __init__(self, client: Client, tables: Iterable[str] = ("trades", "coverage")) -> None:
         self.client = client
-        client.command("create database deribit_raw")
-        for table in tables:
-            self.make(table)
+        create_raw_database(client, tables)
 
     def make(self, table: str) -> None:
-        self.client.command(
-            f"create table deribit_raw.{table} ({_TABLES[table]}) engine = MergeTree order by tuple()"
-        )
+        create_raw_table(self.client, table)
 
     def insert(self, table: str, **row: Any) -> None:
         stream = {} if table == "_dlt_loads" else {"currency": "BTC", "kind": "future"}
