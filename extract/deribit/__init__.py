@@ -1,1 +1,1 @@
-"""The exchange as a dlt source: `trades` per currency and kind, incremental and proven, and `instruments`."""
+"""The exchange's API: a request in, an Arrow table out. Imports nothing here, so that worker processes start quickly."""

@@ -1,4 +1,4 @@
-"""The exchange over HTTP: one question in, one decoded result out, whatever it took to get it."""
+"""HTTP client of the exchange: rate limit, retries, cancellation and decoding."""
 
 from __future__ import annotations
 
@@ -33,33 +33,36 @@ Decode = Callable[[httpx.Response], T]
 Extensions = Mapping[str, Any]
 _NONE: Extensions = {}
 
+CONNECT_POLICY = RetryPolicy(attempts=4, total_s=20.0)
+
 LIVE_PAGE_SIZE = 1_000
-"""The live host refuses a larger count."""
+"""The live host rejects a larger count."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """One of the exchange's hosts. A name and password in its address are kept apart: no message shows them."""
+    """One of the exchange's hosts. Credentials in its address are kept separately, so that no message shows them."""
 
     name: str
     url: str
     auth: httpx.BasicAuth | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def at(cls, name: str, address: str) -> Host:
+    def from_address(cls, name: str, address: str) -> Host:
+        """Raises UsageError for a malformed address."""
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL:
             url = httpx.URL("")
         if not url.host:
-            raise UsageError(f"The address of the exchange's {name} host in [sources.deribit] is no URL.")
+            raise UsageError(f"The address of the exchange's {name} host in [sources.deribit] is not a URL.")
         auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
         return cls(name, str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/"), auth)
 
 
 @dataclass
 class RequestStats:
-    """What was asked so far, over all threads; `bytes` as they came over the wire."""
+    """Counters of all threads; `bytes` as received over the wire."""
 
     requests: int = 0
     retries: int = 0
@@ -67,9 +70,10 @@ class RequestStats:
 
 
 class DeribitClient:
-    """A pooled client of both hosts. Safe to use from several threads.
+    """Client of the live and the history host. Safe to use from several threads.
 
-    Raises RetriableError when the bounds of trying again are met, ExchangeRefusedError for a final no.
+    Its methods raise RetriableError after the last retry, and ExchangeRefusedError if the exchange rejects the request.
+    `policy` applies unless a `retrier` is given; `connect_policy` bounds the retries of `now_ms` before the first answer.
     """
 
     def __init__(
@@ -78,19 +82,22 @@ class DeribitClient:
         *,
         transport: httpx.BaseTransport | None = None,
         workers: Workers | None = None,
+        policy: RetryPolicy | None = None,
         retrier: Retrier | None = None,
         limiter: RateLimiter | None = None,
+        connect_policy: RetryPolicy = CONNECT_POLICY,
     ) -> None:
-        self.live = Host.at("live", config.api_url)
-        self.history = Host.at("history", config.history_url)
+        self.live = Host.from_address("live", config.api_url)
+        self.history = Host.from_address("history", config.history_url)
         self.exchange = _exchange_name(config.history_url)
         self.stats = RequestStats()
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
-        self._abandoned = threading.Event()
-        self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._abandoned.wait)
+        self._cancelled = threading.Event()
+        self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._cancelled.wait)
         self._retrier = retrier or Retrier(
-            RetryPolicy(total_s=config.retry_total_s), sleep=self._abandoned.wait
+            policy or RetryPolicy(total_s=config.retry_total_s), sleep=self._cancelled.wait
         )
+        self._connect_policy = connect_policy
         self._has_connected = False
         self._lock = threading.Lock()
         self._http = httpx.Client(
@@ -107,15 +114,15 @@ class DeribitClient:
         self._http.close()
 
     def cancel(self) -> None:
-        """Has every thread give up at its next step: what they are asked for is not wanted any more."""
-        self._abandoned.set()
+        """End all waits, and make every thread raise FinalError at its next request."""
+        self._cancelled.set()
 
     def page_size(self, host: Host) -> int:
-        """The largest page that `host` is known to take."""
+        """The largest `count` that `host` is known to accept."""
         return self._page_sizes[host]
 
     def trades(self, host: Host, method: str, params: Params) -> TradePage:
-        """A page of one of the get_last_trades_by_* endpoints; `params` without count."""
+        """A page of a get_last_trades_by_* endpoint; `params` without count."""
         while True:
             count = self._page_sizes[host]
             try:
@@ -129,17 +136,17 @@ class DeribitClient:
                 page.count = count
                 return page
 
-    def result(self, host: Host, method: str, params: Params | None = None, type: type[Any] = Any) -> Any:
+    def result(self, host: Host, method: str, params: Params | None = None, type: Any = Any) -> Any:
         """The result of any other public method, as `type`."""
         decoder = msgspec.json.Decoder(Envelope[type])
         return self.call(host, method, params or {}, lambda body: decoder.decode(body).unwrap())
 
     def now_ms(self) -> int:
-        """The exchange's own clock. The first question of all gives up early: a run that cannot begin says so."""
+        """Time of the exchange in ms since 1970 UTC. Gives up early on the first request, to report an unreachable host."""
         decoder = msgspec.json.Decoder(Envelope[int])
         retrier = self._retrier
         if not self._has_connected:
-            retrier = replace(retrier, policy=RetryPolicy(attempts=4, total_s=20.0))
+            retrier = replace(retrier, policy=self._connect_policy)
         return retrier.run(
             lambda: self._once(
                 self.live, "get_time", {}, lambda answer: decoder.decode(answer.content).unwrap()
@@ -148,7 +155,7 @@ class DeribitClient:
         )
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
-        """`decode` of the answer's body, tried again as long as that may help."""
+        """`decode` of the answer's body, with retries."""
         return self._retried(host, method, params, lambda answer: decode(answer.content))
 
     def _retried(
@@ -162,8 +169,8 @@ class DeribitClient:
         self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _NONE
     ) -> T:
         self._limiter.acquire()
-        if self._abandoned.is_set():
-            raise FinalError(f"{method} was given up: the run has ended.")
+        if self._cancelled.is_set():
+            raise FinalError(f"{method} was cancelled because the run has ended.")
         response = self._get(host, method, params, extensions)
         if response.status_code == 200:
             try:
@@ -175,7 +182,7 @@ class DeribitClient:
                 return result
         error = error_from_response(method, response.status_code, response.headers, response.content)
         if isinstance(error, RetriableError) and error.retry_after_s:
-            # A wait too long for the retrier ends the run; nobody else need sit it out.
+            # A longer wait ends the run anyway; other threads need not sit it out.
             self._limiter.pause(min(error.retry_after_s, self._retrier.policy.total_s))
         raise error
 
@@ -202,11 +209,11 @@ class DeribitClient:
 
 
 def _page_of(answer: httpx.Response) -> TradePage:
-    # Taken out of the answer, which is part of a cycle and would keep it until the collector comes.
+    # Popped because the response is part of a reference cycle and would keep the page until garbage collection.
     return answer.extensions.pop(PAGE, None) or decode_page(answer.content)
 
 
 def _exchange_name(url: str) -> str:
-    """Which exchange an address belongs to: its host; every sandbox on loopback counts as one."""
+    """Name of the exchange at an address: its host; all sandboxes on loopback have the same name."""
     host = httpx.URL(url).host
     return "a sandbox on loopback" if host in ("localhost", "127.0.0.1", "::1") else host

@@ -1,4 +1,4 @@
-"""What the source is told: one typed configuration, resolved dlt's own way.
+"""Configuration of the source, resolved by dlt.
 
 `.dlt/config.toml` `[sources.deribit]`, or `SOURCES__DERIBIT__API_URL` and so on in the environment.
 """
@@ -12,36 +12,36 @@ from dlt.common.configuration.specs import BaseConfiguration
 from extract.errors import UsageError
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
-"""Every kind that the exchange names; a trade has exactly one."""
+"""Kinds of instruments; each trade has exactly one."""
 
-LEAST_PAGE = 2
-"""Pages overlap by a trade where time cannot tell trades apart."""
+MIN_PAGE_SIZE = 2
+"""Pages of trades with the same time overlap by one trade."""
 
 
 @configspec
 class DeribitConfig(BaseConfiguration):
-    """Where the exchange is, what is wanted of it, and how hard it may be asked."""
+    """Addresses of the exchange, the trades to load, and limits of requests."""
 
     api_url: str = "https://www.deribit.com/api/v2"
     """The live host: serves the newest 24 hours."""
     history_url: str = "https://history.deribit.com/api/v2"
     """The history host: everything since 2016, some seconds behind the live one."""
     currencies: list[str] | None = None
-    """Currencies to take; none named = every one that the exchange names."""
+    """Currencies to load; None = all that the exchange lists."""
     kinds: list[str] | None = None
-    """Kinds to take; none named = all of them."""
+    """Kinds to load; None = all."""
     requests_per_second: float = 20.0
-    """Ceiling on requests a second, over both hosts."""
+    """Maximum requests per second, to both hosts together."""
     page_size: int = 10_000
-    """Largest page asked for; the live host's own limit of 1,000 is kept below it."""
+    """Trades per page; at most 1,000 from the live host."""
     requests_in_flight: int = 4
-    """Requests under way at once."""
+    """Maximum concurrent requests."""
     window_trades: int = 1_000_000
-    """Trades after which a load package is closed: what a kill can cost at most, but for what was fetched ahead."""
+    """Trades after which a load package is closed: the most that an interrupted run loses, apart from prefetched trades."""
     timeout_s: float = 30.0
-    """Seconds to wait for one answer."""
+    """Seconds to wait for data of an answer."""
     retry_total_s: float = 300.0
-    """Seconds to go on trying one request before giving up."""
+    """Seconds after which a request is no longer retried."""
 
     def on_resolved(self) -> None:
         for url in (self.api_url, self.history_url):
@@ -55,9 +55,9 @@ class DeribitConfig(BaseConfiguration):
                 "requests_per_second, requests_in_flight, window_trades and timeout_s of [sources.deribit] "
                 "must be above 0."
             )
-        if self.page_size < LEAST_PAGE:
+        if self.page_size < MIN_PAGE_SIZE:
             raise UsageError(
-                f"page_size of [sources.deribit] must be at least {LEAST_PAGE}: a smaller page cannot be passed."
+                f"page_size of [sources.deribit] must be at least {MIN_PAGE_SIZE}, because pages may overlap by a trade."
             )
 
 

@@ -1,7 +1,7 @@
-"""The exchange's JSON-RPC envelope, and what its errors ask of us.
+"""JSON-RPC envelope of the exchange, and the error for an answer without a result.
 
-Codes from Deribit's documentation; errors come in HTTP 400 with a JSON body, now and then in 200, and as bodies
-that are no JSON at all: the body is read before the status is judged.
+Codes are from Deribit's documentation. Errors arrive with HTTP 400 and a JSON body, sometimes with 200, and also as
+bodies that are not JSON: therefore the body is decoded before the status is considered.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ RETRIABLE_CODES = frozenset({10028, 10040, 10041, 10047, 10066, 11051, 11094, 13
 RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 INVALID_PARAMS = -32602
 MAX_MESSAGE_CHARS = 300
-"""Characters of the exchange's own words in a message."""
+"""Longest quotation of the exchange's error message."""
 
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for a body that is no JSON, or not of the expected shape."""
+"""Raised by decoding for a body that is not JSON, is nested too deep, or has another shape."""
 
 
 class NoResultError(ValueError):
-    """The body is JSON and holds no result of the expected shape."""
+    """The body is JSON without a result of the expected shape."""
 
 
 class RpcError(msgspec.Struct):
-    """`error` of the envelope."""
+    """The member `error` of the envelope."""
 
     code: int
     message: str = ""
@@ -40,7 +40,7 @@ class RpcError(msgspec.Struct):
 
 
 class Envelope(msgspec.Struct, Generic[T]):
-    """What surrounds each answer. `us_in` is the exchange's own clock when it took the question, in µs."""
+    """Envelope of each answer. `us_in` is the exchange's time of the request in µs."""
 
     result: T | msgspec.UnsetType = msgspec.UNSET
     error: RpcError | None = None
@@ -48,18 +48,18 @@ class Envelope(msgspec.Struct, Generic[T]):
 
     @property
     def at_ms(self) -> int | None:
-        """The exchange's time of the answer in ms."""
+        """The exchange's time in ms since 1970 UTC."""
         return self.us_in // 1000 if type(self.us_in) is int else None
 
     def unwrap(self) -> T:
-        """The result; NoResultError where there is none."""
+        """The result. Raises NoResultError if there is none."""
         if self.error is not None or self.result is msgspec.UNSET:
             raise NoResultError("the answer holds no result")
         return self.result
 
 
 class ExchangeRefusedError(FinalError):
-    """The exchange understood and said no: the same question will get the same answer."""
+    """The exchange rejected the request; repeating it would give the same answer."""
 
     def __init__(self, message: str, *, code: int | None, status: int, param: str | None = None) -> None:
         super().__init__(message)
@@ -72,22 +72,22 @@ _error_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
 def error_from_response(method: str, status: int, headers: Mapping[str, str], body: bytes) -> OutsideError:
-    """The error that an answer without a usable result stands for, by what to do about it."""
+    """The error for an answer without a usable result: RetriableError or ExchangeRefusedError."""
     retry_after_s = _retry_after_s(headers)
     try:
         rpc = _error_decoder.decode(body).error
     except DECODE_ERRORS:
         rpc = None
     if rpc is None:
-        what = f"HTTP {status}" if status != 200 else f"{len(body)} bytes that are no result"
-        message = f"The exchange answered {method} with {what}"
+        content = f"HTTP {status}" if status != 200 else f"{len(body)} bytes without a result"
+        message = f"The exchange answered {method} with {content}"
         if status in RETRIABLE_STATUSES or status == 200:
             return RetriableError(message, retry_after_s=retry_after_s)
         return ExchangeRefusedError(message, code=None, status=status)
     data = rpc.data if isinstance(rpc.data, dict) else {}
     detail = ", ".join(str(data[key]) for key in ("param", "reason") if data.get(key))
-    said = f"{rpc.message} ({detail})" if detail else rpc.message
-    message = f"The exchange answered {method} with error {rpc.code} {said[:MAX_MESSAGE_CHARS]}"
+    text = f"{rpc.message} ({detail})" if detail else rpc.message
+    message = f"The exchange answered {method} with error {rpc.code} {text[:MAX_MESSAGE_CHARS]}"
     if rpc.code in RETRIABLE_CODES or status in RETRIABLE_STATUSES:
         return RetriableError(message, retry_after_s=retry_after_s)
     param = data.get("param")
@@ -97,7 +97,7 @@ def error_from_response(method: str, status: int, headers: Mapping[str, str], bo
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a `Retry-After` header; its date form is not used by the exchange."""
+    """Seconds of a `Retry-After` header; the exchange does not use its date form."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The client: what it learns, what it tries again, and what it never says."""
+"""The client adapts its page size, retries what may succeed, and never shows a password."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def refuse(**data: Any) -> httpx.Response:
     return httpx.Response(400, json={"error": error})
 
 
-@pytest.mark.parametrize("told", [{"param": "count", "reason": "too high"}, {}])
-def test_the_page_size_is_learned_from_a_refusal(told: dict[str, str]) -> None:
-    """A host that refuses a count of 10,000 is asked for 1,000 from then on, whether it says why or not."""
-    asked: list[int] = []
+@pytest.mark.parametrize("data", [{"param": "count", "reason": "too high"}, {}])
+def test_page_size_is_reduced_after_a_rejection(data: dict[str, str]) -> None:
+    """After rejecting a count of 10,000, with or without a reason, a host gets requests of 1,000."""
+    counts: list[int] = []
 
     def answer(_: str, params: dict[str, str]) -> Any:
-        asked.append(int(params["count"]))
-        return refuse(**told) if asked[-1] > 1_000 else page([])
+        counts.append(int(params["count"]))
+        return refuse(**data) if counts[-1] > 1_000 else page([])
 
     with client_of(answer) as client:
         assert client.trades(client.history, METHOD, {}).count == 1_000
         client.trades(client.history, METHOD, {})
         assert client.page_size(client.history) == 1_000
-    assert asked == [10_000, 1_000, 1_000]
+    assert counts == [10_000, 1_000, 1_000]
 
 
-def test_another_refused_parameter_is_not_taken_for_the_count() -> None:
+def test_rejection_of_another_parameter_leaves_the_page_size() -> None:
     with (
         client_of(lambda method, params: refuse(param="currency", reason="invalid")) as client,
         pytest.raises(ExchangeRefusedError, match="currency, invalid"),
@@ -51,8 +51,8 @@ def test_another_refused_parameter_is_not_taken_for_the_count() -> None:
     assert client.stats.requests == 1
 
 
-def test_a_count_is_always_stated() -> None:
-    """Leaving it out would cut the answer to ten trades."""
+def test_requests_always_have_a_count() -> None:
+    """Without it an answer has ten trades only."""
     with client_of(lambda method, params: page([]) if params["count"] == "1000" else {}) as client:
         assert client.trades(client.live, METHOD, {}).rows == 0
 
@@ -69,8 +69,8 @@ def test_a_count_is_always_stated() -> None:
         httpx.Response(503),
     ],
 )
-def test_no_failure_reads_as_no_trades(bad: httpx.Response) -> None:
-    """Tried again, and an answer that comes then is taken; if none comes, an error."""
+def test_failed_request_is_never_an_empty_page(bad: httpx.Response) -> None:
+    """It is retried; if no attempt succeeds, it is an error."""
     answers = iter([bad, bad, page([])])
     with client_of(lambda method, params: next(answers)) as client:
         assert client.trades(client.history, METHOD, {}).rows == 0
@@ -83,8 +83,8 @@ def test_no_failure_reads_as_no_trades(bad: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("fault", ["reset", "cut", "html", "error200", "429", "10028"])
-def test_faults_on_the_wire(small_tape: Any, start_exchange: Any, fault: str) -> None:
-    """Real resets and cut bodies on a socket: the answer after them is the answer."""
+def test_network_faults_are_retried(small_tape: Any, start_exchange: Any, fault: str) -> None:
+    """Connection resets and truncated bodies on a real socket."""
     exchange = start_exchange(small_tape, faults=f"1-2:{fault},retry_after=0.001")
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url)
     retrier = Retrier(RetryPolicy(attempts=5, first_s=0.001))
@@ -93,7 +93,7 @@ def test_faults_on_the_wire(small_tape: Any, start_exchange: Any, fault: str) ->
         assert client.stats.retries == 2
 
 
-def test_bytes_that_do_not_unpack_are_tried_again() -> None:
+def test_body_that_cannot_be_decompressed_is_retried() -> None:
     bad = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
     answers = iter([bad, page([])])
     with client_of(lambda method, params: next(answers)) as client:
@@ -101,7 +101,7 @@ def test_bytes_that_do_not_unpack_are_tried_again() -> None:
 
 
 def test_no_message_shows_a_password() -> None:
-    """An address may hold a name and a password: they are sent, and never shown."""
+    """Credentials in an address are sent, and never shown."""
     seen: list[str | None] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -122,7 +122,7 @@ def test_no_message_shows_a_password() -> None:
 
 
 @pytest.mark.parametrize("address", ["ftp://x", "http://", "http://[::1", "s3cret"])
-def test_an_address_that_is_none_is_the_users_mistake(address: str) -> None:
+def test_malformed_address_is_a_usage_error(address: str) -> None:
     with pytest.raises(UsageError, match=r"\[sources.deribit\]") as caught:
         DeribitClient(deribit_config(api_url=address))
     assert "s3cret" not in str(caught.value)
@@ -131,19 +131,19 @@ def test_an_address_that_is_none_is_the_users_mistake(address: str) -> None:
 @pytest.mark.parametrize(
     "setting", [{"page_size": 1}, {"requests_in_flight": 0}, {"window_trades": 0}, {"timeout_s": 0.0}]
 )
-def test_settings_that_cannot_work_are_told(setting: dict[str, Any]) -> None:
+def test_invalid_setting_is_named(setting: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(setting))):
         deribit_config(**setting)
 
 
-def test_a_run_that_ends_wakes_those_who_wait() -> None:
-    """A thread that sleeps towards its next try gives up when the client is abandoned, at once."""
+def test_cancel_ends_the_wait_between_retries() -> None:
+    """A thread that waits for an hour raises at once."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     config = DeribitConfig(api_url=url, history_url=url)
     caught: list[BaseException] = []
-    with DeribitClient(config) as client:
-        client._retrier.policy = RetryPolicy(first_s=3_600.0, longest_s=3_600.0, total_s=1e6)
+    policy = RetryPolicy(first_s=3_600.0, longest_s=3_600.0, total_s=1e6)
+    with DeribitClient(config, policy=policy) as client:
 
         def ask() -> None:
             try:
@@ -158,4 +158,4 @@ def test_a_run_that_ends_wakes_those_who_wait() -> None:
         client.cancel()
         thread.join(10)
         assert not thread.is_alive()
-    assert "given up" in str(caught[0])
+    assert "cancelled" in str(caught[0])

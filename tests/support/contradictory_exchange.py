@@ -1,4 +1,4 @@
-"""An exchange by a function of the request, as an httpx transport: for answers that no honest server gives."""
+"""An exchange that answers with a function of the request, as an httpx transport: for contradictory answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ Answer = Callable[[str, dict[str, str]], "dict[str, Any] | httpx.Response"]
 
 
 class Endless(BaseException):
-    """More requests than any of these tests may cost."""
+    """Too many requests: the code under test does not end."""
 
 
 def client_of(answer: Answer, *, most: int = 500, attempts: int = 4, **settings: Any) -> DeribitClient:
-    """A client whose every request is answered by `answer(method, params)`: an envelope or a whole response."""
+    """A client whose requests are answered by `answer(method, params)`: an envelope or a whole response."""
     left = iter(range(most))
 
     def handle(request: httpx.Request) -> httpx.Response:
         if next(left, None) is None:
             raise Endless
-        said = answer(request.url.path.rpartition("/")[2], dict(request.url.params))
-        return said if isinstance(said, httpx.Response) else httpx.Response(200, text=json.dumps(said))
+        response = answer(request.url.path.rpartition("/")[2], dict(request.url.params))
+        return (
+            response
+            if isinstance(response, httpx.Response)
+            else httpx.Response(200, text=json.dumps(response))
+        )
 
     return DeribitClient(
         DeribitConfig(

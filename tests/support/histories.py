@@ -1,4 +1,4 @@
-"""Generated trade histories: bursts, disorder, late trades, holes."""
+"""Generated trade histories: bursts, disorder, late trades, gaps."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Record = dict[str, Any]
 
 @st.composite
 def histories(draw: st.DrawFn, *, span_ms: int = 3 * 86_400_000, most_moments: int = 20) -> list[Record]:
-    """Trades of one currency: moments of one to many trades, ids up to 18 ms out of the order of time.
+    """Trades of one currency: moments with one to many trades, ids up to 18 ms out of the order of time.
 
-    Within one instrument time never runs against trade_seq: so in all 72,914 recorded pairs of neighbours.
+    Within one instrument, time ascends with trade_seq, as in all 72,914 recorded pairs of successive trades.
     """
     gaps = st.one_of(st.integers(0, 3), st.integers(10, 2_000), st.integers(60_000, span_ms // 40))
     sizes = st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(10, 30))
@@ -49,7 +49,7 @@ def histories(draw: st.DrawFn, *, span_ms: int = 3 * 86_400_000, most_moments: i
 
 
 def trade(name: str, seq: int, number: int, at_ms: int, **more: Any) -> Record:
-    """A trade as the exchange sends it; price and amount tell it from every other."""
+    """A trade as the exchange sends it; price and amount are unique."""
     record = {
         "trade_seq": seq,
         "trade_id": str(1_000_000 + number),

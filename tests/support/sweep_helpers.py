@@ -1,4 +1,4 @@
-"""Runs of the extractor against a loopback exchange, without dlt: what dlt would keep is carried as JSON text."""
+"""Run the extractor against the sandbox without dlt; the state is carried between runs as JSON text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
 from extract.deribit.rate_limit import RateLimiter
 from extract.deribit.streams import Stream
-from extract.retry import Retrier, RetryPolicy
+from extract.retry import RetryPolicy
 from extract.sandbox.server import SandboxExchange
 from extract.sweep.ledger import SeqRange
 from extract.sweep.state import read_states
@@ -26,24 +26,23 @@ QUICK = RetryPolicy(attempts=60, total_s=60.0, first_s=0.0005, longest_s=0.002)
 
 
 def row_of(record: dict[str, Any]) -> Row:
-    """What of a trade is compared: its key and enough of its content to tell a re-statement."""
+    """The compared part of a trade: its key, and enough content to recognise a restatement."""
     return tuple(record[name] for name in ("instrument_name", "trade_seq", "timestamp", "price", "amount"))
 
 
 def quick_client(
     exchange: SandboxExchange, transport: httpx.BaseTransport | None = None, **settings: Any
 ) -> DeribitClient:
-    """A client of `exchange` that waits next to nothing."""
+    """A client of `exchange` that waits at most 2 ms between attempts."""
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, **settings)
-    client = DeribitClient(config, transport=transport, retrier=Retrier(QUICK), limiter=RateLimiter(1e6))
-    # A run's very first question gives up early; here faults are wanted from the beginning.
-    client._has_connected = True
-    return client
+    return DeribitClient(
+        config, transport=transport, policy=QUICK, connect_policy=QUICK, limiter=RateLimiter(1e6)
+    )
 
 
 @dataclass
 class Crawl:
-    """Every row that ever came, and the state as JSON text, over any number of runs."""
+    """Loaded rows, and the state as JSON text, of any number of runs."""
 
     exchange: SandboxExchange
     streams: Sequence[Stream]
@@ -60,14 +59,14 @@ class Crawl:
     transport: httpx.BaseTransport | None = None
 
     def run(self, since_ms: int | None = None, until_ms: int | None = None, most_windows: int = 500) -> int:
-        """One run, or its first windows; how many rows came."""
+        """Run once, or the first windows of a run; returns the number of loaded rows."""
         before = self.rows.total()
         with quick_client(self.exchange, self.transport, page_size=self.page_size) as client:
             order = SweepRequest(since_ms, until_ms, in_flight=self.in_flight, max_trades=self.max_trades)
             flow = sweep_windows(client, order, read_states(json.loads(self.state), self.streams))
             for _ in range(most_windows):
                 package = WindowReader(flow)
-                report = self._take(package)
+                report = self._load(package)
                 self.between_windows()
                 if report.is_last:
                     break
@@ -75,8 +74,8 @@ class Crawl:
             self.requests += client.stats.requests
         return self.rows.total() - before
 
-    def _take(self, package: WindowReader) -> WindowReport:
-        """One window, all of it at once, as a load package does it."""
+    def _load(self, package: WindowReader) -> WindowReport:
+        """Load one window as one load package."""
         rows: list[Row] = []
         for table in package.tables():
             columns = [

@@ -1,4 +1,4 @@
-"""A transport that has large pages fetched and decoded in processes of their own, from the first of them on."""
+"""httpx transport that delegates pages to worker processes once a large page has arrived."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ import httpx
 import msgspec
 import pyarrow as pa
 
-from extract.deribit.transport import channels
 from extract.deribit.transport.pooled import PooledTransport
-from extract.deribit.transport.worker import PageHeader, PageRequest, page_of
+from extract.deribit.transport.worker import PageHeader, PageRequest, page_from_message, receive, send
 from extract.deribit.transport.workers import Workers
 
 LARGE_PAGE_BYTES = 500_000
-"""Smaller answers are decoded sooner than they are handed over."""
+"""Smaller answers are decoded faster than they are transferred."""
 START_AFTER_LARGE_PAGES = 1
-"""Large answers after which processes are started, each for a third of a second's work: a full page is seldom the last."""
+"""Large answers after which processes are started; a full page is rarely the last one."""
 
 PAGE = "page"
-"""Extension of a request: its answer is a page of trades. Of a response: the page, decoded already."""
+"""Extension of a request: its answer is a page of trades. Extension of a response: the decoded page."""
 WIRE_BYTES = "wire_bytes"
-"""Extension of a response whose body is not there any more: how many bytes came."""
+"""Extension of a response with a decoded page: number of bytes received."""
 
 
 def page_transport(connections: int, workers: Workers | None = None) -> httpx.BaseTransport | None:
-    """A transport that keeps up to `connections` connections warm; None, for httpx's own, where a proxy is set.
+    """A transport with up to `connections` pooled connections; None, for the default of httpx, if a proxy is set.
 
-    `workers` that were started already are the transport's from now on.
+    The transport, or this function if a proxy is set, closes the `workers`.
     """
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
         if workers:
@@ -43,23 +42,23 @@ def page_transport(connections: int, workers: Workers | None = None) -> httpx.Ba
 
 
 class PageTransport(httpx.BaseTransport):
-    """Requests with the extension PAGE go to worker processes where one is free, all others to `inner`.
+    """Sends requests with the extension PAGE to a free worker process, all others to `inner`.
 
-    Safe to use from several threads. Without processes (none needed yet, none to be had, lost) it is `inner`, and the
-    caller decodes.
+    Safe to use from several threads. Without a free process (not started, failed to start, killed) the answer of
+    `inner` is returned, and the caller decodes it.
     """
 
     def __init__(
         self,
         inner: PooledTransport,
-        lanes: int,
+        channels: int,
         workers: Workers | None = None,
         *,
         start_after_large_pages: int = START_AFTER_LARGE_PAGES,
         large_page_bytes: int = LARGE_PAGE_BYTES,
     ) -> None:
         self._inner = inner
-        self._lanes = lanes
+        self._channels = channels
         self._large_pages_until_start = start_after_large_pages
         self._large_page_bytes = large_page_bytes
         self._lock = threading.Lock()
@@ -73,42 +72,44 @@ class PageTransport(httpx.BaseTransport):
         return self._workers.processes if self._workers else ()
 
     @property
-    def idle_lanes(self) -> int:
-        """Lanes whose worker is ready and has nothing to do."""
+    def idle_channels(self) -> int:
+        """Channels whose worker is ready and idle."""
         return self._free.qsize()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if PAGE not in request.extensions:
             return self._inner.handle_request(request)
-        if answer := self._ask_worker(request):
-            return _response(*answer, request)
+        if message := self._fetch_by_worker(request):
+            return _response(*message, request)
         response = self._inner.handle_request(request)
         if len(response.read()) >= self._large_page_bytes:
             self._note_large_page()
         return response
 
     def close(self) -> None:
-        """Ends the processes, whatever they are at."""
+        """Kill the worker processes."""
         with self._lock:
             self._large_pages_until_start = 0
         if self._workers:
             self._workers.close()
         self._inner.close()
 
-    def _ask_worker(self, request: httpx.Request) -> tuple[PageHeader, pa.Buffer] | None:
-        """What a worker answers; None where no lane is free, or its process has died."""
+    def _fetch_by_worker(self, request: httpx.Request) -> tuple[PageHeader, pa.Buffer] | None:
+        """The message of a worker; None if no channel is free, or its process has died."""
         try:
-            lane = self._free.get_nowait()
+            channel = self._free.get_nowait()
         except queue.Empty:
             return None
-        question = PageRequest(str(request.url), dict(request.headers), request.extensions.get("timeout", {}))
+        page_request = PageRequest(
+            str(request.url), dict(request.headers), request.extensions.get("timeout", {})
+        )
         try:
-            channels.send(lane, msgspec.msgpack.encode(question))
-            head = msgspec.msgpack.decode(channels.receive(lane), type=PageHeader)
-            body = channels.receive(lane)
+            send(channel, msgspec.msgpack.encode(page_request))
+            head = msgspec.msgpack.decode(receive(channel), type=PageHeader)
+            body = receive(channel)
         except (EOFError, OSError):
             return None
-        self._free.put(lane)
+        self._free.put(channel)
         return head, body
 
     def _note_large_page(self) -> None:
@@ -116,29 +117,28 @@ class PageTransport(httpx.BaseTransport):
             self._large_pages_until_start -= 1
             if self._large_pages_until_start == 0:
                 with contextlib.suppress(OSError):
-                    self._start()
-
-    def _start(self) -> None:
-        self._use(Workers(self._lanes))
+                    self._use(Workers(self._channels))
 
     def _use(self, workers: Workers) -> None:
         self._large_pages_until_start = 0
         self._workers = workers
-        for lane in workers.lanes:
-            threading.Thread(target=self._wait_until_ready, args=(lane,), daemon=True).start()
+        for channel in workers.channels:
+            threading.Thread(target=self._wait_until_ready, args=(channel,), daemon=True).start()
 
-    def _wait_until_ready(self, lane: socket.socket) -> None:
-        """A lane counts when its process has said that it is ready; until then the caller goes on by itself."""
+    def _wait_until_ready(self, channel: socket.socket) -> None:
+        """Mark the channel as idle once its process is ready."""
         with contextlib.suppress(EOFError, OSError):
-            channels.receive(lane)
-            self._free.put(lane)
+            receive(channel)
+            self._free.put(channel)
 
 
 def _response(head: PageHeader, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
-    """Raises the httpx.TransportError that the worker met."""
+    """Raises the httpx.TransportError that occurred in the worker."""
     if head.fault:
         name, message = head.fault
         raise getattr(httpx, name)(message, request=request)
     if not head.is_page:
         return httpx.Response(head.status, headers=head.headers, stream=httpx.ByteStream(body.to_pybytes()))
-    return httpx.Response(head.status, extensions={PAGE: page_of(head, body), WIRE_BYTES: head.bytes})
+    return httpx.Response(
+        head.status, extensions={PAGE: page_from_message(head, body), WIRE_BYTES: head.bytes}
+    )

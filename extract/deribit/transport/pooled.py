@@ -1,6 +1,6 @@
-"""httpx's answers over urllib3's sockets: a page of 2.5 MB costs 1 ms of processor time instead of 8.
+"""httpx transport on urllib3's connection pool: a page of 2.5 MB costs 1 ms of processor time instead of 8.
 
-httpx reads in steps of 64 KiB through several generators; urllib3 reads a body of known length in one.
+httpx reads in steps of 64 KiB through several generators; urllib3 reads a body of known length at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib3.exceptions import (
 
 
 class PooledTransport(httpx.BaseTransport):
-    """Safe to use from several threads. Raises httpx.TransportError as httpx's own does; never tries again."""
+    """Safe to use from several threads. Raises httpx.TransportError like the transport of httpx; does not retry."""
 
     def __init__(self, connections: int) -> None:
         self._pool = urllib3.PoolManager(
@@ -29,28 +29,28 @@ class PooledTransport(httpx.BaseTransport):
         return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
     def fetch(self, request: httpx.Request) -> tuple[int, list[tuple[str, str]], bytes]:
-        """(status, headers, body as it came over the wire)."""
+        """(status, headers, body as received over the wire)."""
         timeout = request.extensions.get("timeout", {})
         try:
-            answer = self._pool.request(
+            response = self._pool.request(
                 request.method,
                 str(request.url),
                 headers=dict(request.headers),
                 body=request.read() or None,
                 timeout=urllib3.Timeout(connect=timeout.get("connect"), read=timeout.get("read")),
                 redirect=False,
-                decode_content=False,  # httpx does, by the headers
+                decode_content=False,  # done by httpx, according to the headers
             )
         except HTTPError as error:
             raise _as_httpx(error)(str(error), request=request) from error
-        return answer.status, list(answer.headers.items()), answer.data
+        return response.status, list(response.headers.items()), response.data
 
     def close(self) -> None:
         self._pool.clear()
 
 
 def _as_httpx(error: HTTPError) -> type[httpx.TransportError]:
-    if isinstance(error, NewConnectionError):  # urllib3 counts it among the timeouts
+    if isinstance(error, NewConnectionError):  # a subclass of ConnectTimeoutError
         return httpx.ConnectError
     if isinstance(error, ConnectTimeoutError):
         return httpx.ConnectTimeout

@@ -1,7 +1,8 @@
-"""A process that fetches pages and decodes them, several side by side, for a `PageTransport`.
+"""Worker process that fetches and decodes pages for a `PageTransport`, and the messages between the two.
 
-Decoding holds Python's one lock; in processes of their own pages are decoded beside the loading of those before.
-Imports neither dlt nor pandas: it is ready in a third of a second. Ends when its pool closes the lanes, or dies.
+Decoding holds Python's global lock, so worker processes decode pages while the main process loads earlier ones. A
+worker imports neither dlt nor pandas and is ready in a third of a second. It ends when the other end of its channels
+is closed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import struct
 import sys
 import threading
 
@@ -19,17 +21,17 @@ import pyarrow as pa
 from extract.deribit.decode import decode_page
 from extract.deribit.jsonrpc import DECODE_ERRORS, NoResultError
 from extract.deribit.schema import RejectedTrade, TradePage
-from extract.deribit.transport import channels
 from extract.deribit.transport.pooled import PooledTransport
 from extract.process import configure_process
 
+_LENGTH = struct.Struct("<Q")
 READY = b"ready"
-TURN_S = 0.05
-"""A page is decoded in one turn: two half done at a time would push each other out of the caches."""
+SWITCH_INTERVAL_S = 0.05
+"""Thread switch interval: long enough to decode a page without interruption, which is kind to the CPU cache."""
 
 
 class PageRequest(msgspec.Struct):
-    """What is to be fetched; timeouts in seconds."""
+    """A page to fetch; timeouts in seconds."""
 
     url: str
     headers: dict[str, str]
@@ -37,9 +39,9 @@ class PageRequest(msgspec.Struct):
 
 
 class PageHeader(msgspec.Struct):
-    """What an answer says beside its page, or its body where it is none; `bytes` as they came over the wire.
+    """Everything of an answer except its table, or its body if it is not a page; `bytes` over the wire.
 
-    `fault` names the httpx.TransportError and its message where nothing came.
+    `fault` has the name of the httpx.TransportError and its message if there was no answer.
     """
 
     status: int = 0
@@ -53,16 +55,16 @@ class PageHeader(msgspec.Struct):
     fault: tuple[str, str] | None = None
 
 
-def page_of(head: PageHeader, body: pa.Buffer) -> TradePage:
-    """The page that a worker took apart for the way."""
+def page_from_message(head: PageHeader, body: pa.Buffer) -> TradePage:
+    """Assemble the page that a worker sent as header and Arrow stream."""
     table = pa.ipc.open_stream(body).read_all()
     return TradePage(table, head.rows, head.has_more, head.rejected, at_ms=head.at_ms)
 
 
-def answer(transport: PooledTransport, question: PageRequest) -> tuple[PageHeader, bytes | pa.Buffer]:
-    """The page as an Arrow stream, or the body of whatever else came."""
+def handle(transport: PooledTransport, page_request: PageRequest) -> tuple[PageHeader, bytes | pa.Buffer]:
+    """(header, page as an Arrow stream or, if the answer is not a page, its body)."""
     request = httpx.Request(
-        "GET", question.url, headers=question.headers, extensions={"timeout": question.timeout}
+        "GET", page_request.url, headers=page_request.headers, extensions={"timeout": page_request.timeout}
     )
     try:
         status, headers, body = transport.fetch(request)
@@ -71,18 +73,18 @@ def answer(transport: PooledTransport, question: PageRequest) -> tuple[PageHeade
     head = PageHeader(status, headers, len(body))
     if status == 200:
         with contextlib.suppress(NoResultError, httpx.DecodingError, *DECODE_ERRORS):
-            return _as_parts(head, decode_page(_plain(headers, body)))
+            return _to_message(head, decode_page(_decompressed(headers, body)))
     return head, body
 
 
-def _plain(headers: list[tuple[str, str]], body: bytes) -> bytes:
-    """`body` unpacked as its headers say; most are as they are, and cost no copy."""
+def _decompressed(headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """`body` decompressed as its headers require; without a copy if it is not compressed."""
     if not any(name.lower() == "content-encoding" for name, _ in headers):
         return body
     return httpx.Response(200, headers=headers, content=body).read()
 
 
-def _as_parts(head: PageHeader, page: TradePage) -> tuple[PageHeader, pa.Buffer]:
+def _to_message(head: PageHeader, page: TradePage) -> tuple[PageHeader, pa.Buffer]:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, page.table.schema) as writer:
         writer.write_table(page.table)
@@ -91,21 +93,44 @@ def _as_parts(head: PageHeader, page: TradePage) -> tuple[PageHeader, pa.Buffer]
     return head, sink.getvalue()
 
 
-def serve(lane: socket.socket, transport: PooledTransport) -> None:
-    """Says that it is ready, then answers one question after another until the other end is closed."""
+def send(channel: socket.socket, *messages: bytes | pa.Buffer) -> None:
+    """Send each message, preceded by its length. Raises OSError if the other end is closed."""
+    for message in messages:
+        channel.sendall(_LENGTH.pack(len(message)))
+        channel.sendall(message)
+
+
+def receive(channel: socket.socket) -> pa.Buffer:
+    """The next message. Raises EOFError if the other end is closed."""
+    return _receive_bytes(channel, _LENGTH.unpack(_receive_bytes(channel, _LENGTH.size))[0])
+
+
+def _receive_bytes(channel: socket.socket, size: int) -> pa.Buffer:
+    buffer = pa.allocate_buffer(size)
+    view, filled = memoryview(buffer), 0
+    while filled < size:
+        received = channel.recv_into(view[filled:], size - filled, socket.MSG_WAITALL)
+        if not received:
+            raise EOFError
+        filled += received
+    return buffer
+
+
+def serve(channel: socket.socket, transport: PooledTransport) -> None:
+    """Send READY, then handle one request after another until the other end is closed."""
     decoder, encoder = msgspec.msgpack.Decoder(PageRequest), msgspec.msgpack.Encoder()
     with contextlib.suppress(EOFError, OSError):
-        channels.send(lane, READY)
+        send(channel, READY)
         while True:
-            head, body = answer(transport, decoder.decode(channels.receive(lane)))
-            channels.send(lane, encoder.encode(head), body)
+            head, body = handle(transport, decoder.decode(receive(channel)))
+            send(channel, encoder.encode(head), body)
 
 
 def main(descriptors: list[int]) -> None:
-    """One thread a lane."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool's process decides about the end
-    configure_process()  # with no collector at all: decoding makes no cycles
-    sys.setswitchinterval(TURN_S)
+    """Serve each channel in a thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
+    configure_process()  # leaves garbage collection off: decoding creates no cycles
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     transport = PooledTransport(len(descriptors))
     threads = [
         threading.Thread(target=serve, args=(socket.socket(fileno=descriptor), transport))
@@ -118,4 +143,4 @@ def main(descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]])
+    main([int(argument) for argument in sys.argv[1:]])

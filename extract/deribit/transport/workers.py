@@ -1,4 +1,4 @@
-"""The processes that fetch and decode pages, see `page_worker`. Imports next to nothing: they start before all else."""
+"""Start and end the worker processes of `worker`. Imports little, so that they start before anything else is imported."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import sys
 
 from extract.process import SINGLE_THREADED_BLAS
 
-LANES = 4
+CHANNELS = 4
 
 
 class Workers:
-    """Processes, one a core, and `lanes` to them, over which each answers one question at a time.
+    """Worker processes, one per core, with `channels`: sockets, each for one request at a time.
 
-    Raises OSError where no process can be started.
+    Raises OSError if no process can be started.
     """
 
-    def __init__(self, lanes: int = LANES) -> None:
+    def __init__(self, channels: int = CHANNELS) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.lanes: list[socket.socket] = []
-        count = min(lanes, os.cpu_count() or 1)
+        self.channels: list[socket.socket] = []
+        count = min(channels, os.cpu_count() or 1)
         try:
             for number in range(count):
-                self._start(len(range(number, lanes, count)))
+                self._start(len(range(number, channels, count)))
         except OSError:
             self.close()
             raise
 
-    def _start(self, lanes: int) -> None:
-        pairs = [socket.socketpair() for _ in range(lanes)]
-        self.lanes += [ours for ours, _ in pairs]
-        descriptors = [theirs.fileno() for _, theirs in pairs]
+    def _start(self, channels: int) -> None:
+        pairs = [socket.socketpair() for _ in range(channels)]
+        self.channels += [parent_end for parent_end, _ in pairs]
+        descriptors = [worker_end.fileno() for _, worker_end in pairs]
         try:
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "extract.deribit.transport.worker", *map(str, descriptors)],
-                    env=os.environ | SINGLE_THREADED_BLAS,  # the worker has numpy before it is lean
+                    env=os.environ
+                    | SINGLE_THREADED_BLAS,  # the worker imports numpy before it calls configure_process
                     pass_fds=descriptors,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -45,14 +46,14 @@ class Workers:
                 )
             )
         finally:
-            for _, theirs in pairs:
-                theirs.close()
+            for _, worker_end in pairs:
+                worker_end.close()
 
     def close(self) -> None:
-        """Ends the processes, whatever they are at."""
+        """Kill the processes."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.wait()
-        for lane in self.lanes:
-            lane.close()
+        for channel in self.channels:
+            channel.close()

@@ -1,4 +1,4 @@
-"""Pages from worker processes: what comes is what would have come without them, whatever comes, and whoever dies."""
+"""Worker processes give the same pages, errors and counts as no workers, also after they are killed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from tests.support.sweep_helpers import Crawl
 from tests.sweep.test_completeness_properties import LATER_MS, last_ms, once, several, ways
 
 METHOD = "get_last_trades_by_currency"
-LANES = 3
-WAIT_FOR_OTHER_RUN_S = 20.0
+CHANNELS = 3
+WAIT_S = 20.0
 ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
 
 
@@ -83,7 +83,7 @@ def url() -> Iterator[str]:
 
 
 class Lasting(httpx.BaseTransport):
-    """A transport that several clients use, one after the other."""
+    """Keeps a transport open when a client closes it, so that several clients can use it in turn."""
 
     def __init__(self, inner: PageTransport) -> None:
         self.inner = inner
@@ -93,7 +93,7 @@ class Lasting(httpx.BaseTransport):
 
 
 def eventually(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_FOR_OTHER_RUN_S
+    deadline = time.monotonic() + WAIT_S
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -102,10 +102,9 @@ def eventually(is_so: Callable[[], bool]) -> None:
 @contextmanager
 def started() -> Iterator[PageTransport]:
     """A transport whose workers are ready."""
-    transport = PageTransport(PooledTransport(LANES), LANES)
+    transport = PageTransport(PooledTransport(CHANNELS), CHANNELS, Workers(CHANNELS))
     try:
-        transport._start()
-        eventually(lambda: transport.idle_lanes == LANES)
+        eventually(lambda: transport.idle_channels == CHANNELS)
         yield transport
     finally:
         transport.close()
@@ -115,7 +114,7 @@ def started() -> Iterator[PageTransport]:
 def pool() -> Iterator[Lasting]:
     with started() as transport:
         yield Lasting(transport)
-        assert transport.idle_lanes == LANES, "a lane was lost on the way"
+        assert transport.idle_channels == CHANNELS, "a channel was lost"
 
 
 def client_of(url: str, transport: httpx.BaseTransport) -> DeribitClient:
@@ -136,26 +135,26 @@ def outcome(client: DeribitClient, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_the_same_with_and_without_workers(name: str, url: str, pool: Lasting) -> None:
-    """Table, counts, what could not be typed, errors and bytes counted."""
+def test_answer_is_the_same_with_and_without_workers(name: str, url: str, pool: Lasting) -> None:
+    """Table, counts, rejected records, errors and bytes."""
     with client_of(url, pool) as client:
         through_worker = outcome(client, name)
     with client_of(url, PooledTransport(1)) as client:
         assert through_worker == outcome(client, name)
 
 
-def test_an_unreachable_exchange_is_told_the_same(pool: Lasting) -> None:
+def test_unreachable_exchange_is_reported_the_same(pool: Lasting) -> None:
     url = "http://127.0.0.1:9/api/v2"
     with client_of(url, pool) as client:
-        said = outcome(client, "page")
-    assert "cannot be reached" in said[1]
+        with_worker = outcome(client, "page")
+    assert "cannot be reached" in with_worker[1]
     with client_of(url, PooledTransport(1)) as client:
-        assert said[:2] == outcome(client, "page")[:2]
+        assert with_worker[:2] == outcome(client, "page")[:2]
 
 
 @several
 @given(histories(), ways, st.integers(0, 40), st.integers(1, 2**16))
-def test_generated_histories_come_out_exactly_once(
+def test_generated_histories_are_loaded_exactly_once(
     pool: Lasting, records: list[Record], way: dict[str, int], percent: int, seed: int
 ) -> None:
     faults = f"rate={percent / 100},seed={seed},retry_after=0.001,slow=0.001"
@@ -166,62 +165,65 @@ def test_generated_histories_come_out_exactly_once(
         assert crawl.run() == 0
 
 
-def test_workers_start_when_there_have_been_enough_large_pages(url: str) -> None:
-    """Not for a daily increment; and from then on pages are theirs."""
+def test_workers_start_after_enough_large_pages(url: str) -> None:
+    """A small increment starts none; later pages are fetched by the workers."""
     transport = PageTransport(
-        PooledTransport(LANES), LANES, start_after_large_pages=3, large_page_bytes=len(ANSWERS["page"][2])
+        PooledTransport(CHANNELS),
+        CHANNELS,
+        start_after_large_pages=3,
+        large_page_bytes=len(ANSWERS["page"][2]),
     )
     with client_of(url, transport) as client:
         for name in ("page", "empty", "empty", "empty", "page"):
             outcome(client, name)
         assert not transport.processes
         expected = outcome(client, "page")[:3]
-        eventually(lambda: transport.idle_lanes == LANES)
-        assert 1 <= len(transport.processes) <= min(LANES, os.cpu_count() or 1)
+        eventually(lambda: transport.idle_channels == CHANNELS)
+        assert 1 <= len(transport.processes) <= min(CHANNELS, os.cpu_count() or 1)
         assert outcome(client, "page")[:3] == expected
     assert all(process.poll() is not None for process in transport.processes)
 
 
-def test_workers_that_were_started_before_take_the_first_page(url: str) -> None:
-    """And end with the transport, or at once where a proxy makes it httpx's own."""
-    workers = Workers(LANES)
-    transport = page_transport(LANES, workers)
+def test_workers_started_early_fetch_the_first_page(url: str) -> None:
+    """They end with the transport."""
+    workers = Workers(CHANNELS)
+    transport = page_transport(CHANNELS, workers)
     assert isinstance(transport, PageTransport)
     with client_of(url, transport) as client:
-        eventually(lambda: transport.idle_lanes == LANES)
+        eventually(lambda: transport.idle_channels == CHANNELS)
         with_worker = outcome(client, "page")
     with client_of(url, PooledTransport(1)) as client:
         assert with_worker == outcome(client, "page")
     assert all(process.poll() is not None for process in workers.processes)
 
 
-def test_a_proxy_wants_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     workers = Workers(1)
     assert page_transport(1, workers) is None
     assert all(process.poll() is not None for process in workers.processes)
 
 
-def test_workers_that_are_killed_are_not_missed(url: str) -> None:
+def test_pages_arrive_after_all_workers_are_killed(url: str) -> None:
     with started() as transport, client_of(url, Lasting(transport)) as client:
         expected = outcome(client, "page")[:3]
         for process in transport.processes:
             process.kill()
             process.wait()
-        for _ in range(2 * LANES):
+        for _ in range(2 * CHANNELS):
             assert outcome(client, "page")[:3] == expected
-        assert transport.idle_lanes == 0
+        assert transport.idle_channels == 0
 
 
-def test_workers_end_with_a_run_that_is_killed() -> None:
-    """kill -9 leaves no process behind."""
+def test_workers_end_when_the_main_process_is_killed() -> None:
+    """Also by SIGKILL."""
     script = (
         "import sys, time\n"
         "from extract.deribit.transport.pool import PageTransport\n"
         "from extract.deribit.transport.pooled import PooledTransport\n"
-        "transport = PageTransport(PooledTransport(2), 2)\n"
-        "transport._start()\n"
-        "while transport.idle_lanes < 2: time.sleep(0.01)\n"
+        "from extract.deribit.transport.workers import Workers\n"
+        "transport = PageTransport(PooledTransport(2), 2, Workers(2))\n"
+        "while transport.idle_channels < 2: time.sleep(0.01)\n"
         "print(*(process.pid for process in transport.processes), flush=True)\n"
         "time.sleep(60)\n"
     )
