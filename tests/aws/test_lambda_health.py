@@ -1,4 +1,4 @@
-"""The Lambda of the health check: the lines of `tape health` arrive in CloudWatch as metrics."""
+"""AWS Lambda publishes the health checks as CloudWatch metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.aws.conftest import Machine
 from tests.support.edge import needs_caddy
 
 
-def test_each_state_is_counted_and_each_value_told() -> None:
-    """0 of a state is a figure too; a check that cannot tell has no value."""
+def test_metrics_count_each_state_and_hold_each_value() -> None:
+    """A state without checks counts 0; a check that cannot tell has no value."""
     lines = [
         {"check": "raw", "state": "alarm", "value": 7200, "unit": "seconds", "text": ""},
         {"check": "marts", "state": "unknown", "value": None, "unit": "seconds", "text": ""},
@@ -30,7 +30,7 @@ def test_each_state_is_counted_and_each_value_told() -> None:
 def test_health_of_the_cloud_is_published(
     machine: Machine, start_exchange: Callable[..., SandboxExchange], cloud: Client, tape: Tape
 ) -> None:
-    """The tape ends in the past and the certificates tomorrow: alarms; that no models are built cannot be told."""
+    """The tape ends in the past and the certificates expire tomorrow: alarms; without models `marts` is unknown."""
     machine.at(start_exchange(tape))
     with machine.function() as function:
         assert function.invoke()["status"] == "done"
@@ -46,7 +46,7 @@ def test_health_of_the_cloud_is_published(
     }
 
     def published(name: str, **dimensions: str) -> float:
-        said = boto3.client("cloudwatch").get_metric_statistics(
+        statistics = boto3.client("cloudwatch").get_metric_statistics(
             Namespace="DeribitTape",
             MetricName=name,
             Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
@@ -54,7 +54,7 @@ def test_health_of_the_cloud_is_published(
             Statistics=["Maximum"],
             **at,
         )
-        return max(point["Maximum"] for point in said["Datapoints"])
+        return max(point["Maximum"] for point in statistics["Datapoints"])
 
     assert published("Alarms") == counts["Alarms"]
     assert published("Value", check="raw") > 6 * 3600

@@ -1,4 +1,4 @@
-"""`tape certs`: what it makes, as the openssl command sees it; what it watches; what it never shows."""
+"""`tape certs`: certificates checked with openssl, alarms, rotation, and keys that are never shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ("server", "loader", "transformer", "reader")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty TAPE_DIR and no cloud in the environment; the directory that `production` will have."""
+    """An empty TAPE_DIR and no cloud in the environment; returns the future directory of `production`."""
     monkeypatch.setenv("TAPE_DIR", str(tmp_path))
     for name in ("HOST", "PORT", "CA_CERT", "CLIENT_CERT", "CLIENT_KEY"):
         monkeypatch.delenv(f"CLICKHOUSE_CLOUD_{name}", raising=False)
@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> Result:
-    """`tape certs words`; a sentence of ours ends in `output` as the command line shows it."""
+    """Run `tape certs WORDS`; the sentence of an error is appended to standard error, as `main` prints it."""
     result = CliRunner().invoke(tape, ["certs", *words], standalone_mode=False)
     if isinstance(result.exception, TapeError):
         result.exit_code = result.exception.exit_code
@@ -61,15 +61,15 @@ def init() -> None:
 
 
 def short_lived(home: Path, name: str, days: int) -> None:
-    """Puts a certificate in the place of `name`'s that has `days` left."""
+    """Replace the certificate of `name` by one that has `days` left."""
     authority = CertificateStore("production").authority()
     made = new_client(authority, name, now=datetime.now(UTC) - timedelta(hours=1), days=days + 1)
     (home / f"{name}.pem").write_bytes(made.certificate_pem)
     (home / f"{name}.key").write_bytes(made.key_pem)
 
 
-def test_each_is_signed_by_the_authority_for_its_purpose_alone(home: Path) -> None:
-    """openssl takes the server's for a server, the roles' for clients, and none the other way round."""
+def test_certificates_are_signed_for_one_purpose(home: Path) -> None:
+    """openssl accepts the server's for a server and the roles' for clients, and rejects the reverse."""
     init()
     for name in NAMES:
         right, wrong = ("sslserver", "sslclient") if name == "server" else ("sslclient", "sslserver")
@@ -82,7 +82,7 @@ def test_each_is_signed_by_the_authority_for_its_purpose_alone(home: Path) -> No
     assert "DNS:edge.example.com, IP Address:127.0.0.1" in hosts
 
 
-def test_a_certificate_is_valid_for_a_year(home: Path) -> None:
+def test_certificate_is_valid_for_a_year(home: Path) -> None:
     """Not less than 364 days, not more than 366; the authority for longer."""
     init()
     day = 86400
@@ -93,11 +93,22 @@ def test_a_certificate_is_valid_for_a_year(home: Path) -> None:
     assert "will not expire" in openssl("x509", "-in", home / "ca.pem", "-noout", "-checkend", 3 * 365 * day)
 
 
-def test_private_keys_are_the_owner_s_alone_and_never_shown(home: Path) -> None:
+def test_private_keys_are_readable_by_their_owner_only_and_never_printed(home: Path) -> None:
     """0600 in 0700, after each command; no line of any key in what a command prints."""
-    said = [run("init", "--host", "edge.example.com"), run("issue", "loader"), run("rotate"), run("revoke")]
-    said += [run("revoke", "--now"), run("list"), run("list", "--json"), run("check"), run("check", "--json")]
-    printed = "".join(each.output + each.stderr for each in said)
+    results = [
+        run("init", "--host", "edge.example.com"),
+        run("issue", "loader"),
+        run("rotate"),
+        run("revoke"),
+    ]
+    results += [
+        run("revoke", "--now"),
+        run("list"),
+        run("list", "--json"),
+        run("check"),
+        run("check", "--json"),
+    ]
+    printed = "".join(each.output + each.stderr for each in results)
     assert home.stat().st_mode & 0o777 == 0o700
     keys = sorted(home.glob("*.key"))
     assert [key.stem for key in keys] == sorted(["ca", *NAMES])
@@ -109,8 +120,8 @@ def test_private_keys_are_the_owner_s_alone_and_never_shown(home: Path) -> None:
     assert "PRIVATE" not in repr(CertificateStore("production").authority())
 
 
-def test_all_is_well_with_a_year_left(home: Path) -> None:
-    """`check` ends with 0 and shows each certificate."""
+def test_check_passes_with_a_year_left(home: Path) -> None:
+    """Exit code 0; each certificate is listed."""
     init()
     done = run("check")
     assert done.exit_code == 0
@@ -118,8 +129,8 @@ def test_all_is_well_with_a_year_left(home: Path) -> None:
 
 
 @pytest.mark.parametrize(("left", "code"), [(29, 1), (30, 0), (-1, 1)])
-def test_below_thirty_days_is_an_alarm(home: Path, left: int, code: int) -> None:
-    """29 days are one, 30 are none, and an expired one is; the sentence names it."""
+def test_certificate_with_less_than_thirty_days_is_an_alarm(home: Path, left: int, code: int) -> None:
+    """29 days left are an alarm, 30 are not, and an expired one is; the sentence names the certificate."""
     init()
     short_lived(home, "reader", left)
     done = run("check")
@@ -128,8 +139,8 @@ def test_below_thirty_days_is_an_alarm(home: Path, left: int, code: int) -> None
     assert run("check", "--days", "0").exit_code == (1 if left < 0 else 0)
 
 
-def test_an_authority_that_ends_soon_is_an_alarm(home: Path) -> None:
-    """And what it signs ends with it."""
+def test_authority_that_expires_soon_is_an_alarm(home: Path) -> None:
+    """Certificates that it signs expire with it."""
     init()
     store = CertificateStore("production")
     store._trust(new_authority("production", days=20), before=None)
@@ -142,8 +153,8 @@ def test_an_authority_that_ends_soon_is_an_alarm(home: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["gone", "empty", "text", "another's key", "readable key"])
-def test_what_cannot_be_read_is_an_alarm(home: Path, broken: str) -> None:
-    """Never a pass: a file that is gone, empty or no certificate; a key of another, or open to others."""
+def test_unreadable_certificate_is_an_alarm(home: Path, broken: str) -> None:
+    """A missing file, an empty one, one without a certificate; the key of another, or one that others can read."""
     init()
     certificate, key = home / "loader.pem", home / "loader.key"
     match broken:
@@ -163,7 +174,7 @@ def test_what_cannot_be_read_is_an_alarm(home: Path, broken: str) -> None:
 
 
 def test_nothing_to_check_is_not_a_pass() -> None:
-    """Exit code 2: it cannot be told."""
+    """Exit code 2: cannot tell."""
     done = run("check")
     assert done.exit_code == 2
     assert "There is no certificate to check" in done.stderr
@@ -196,8 +207,8 @@ def serving(home: Path, name: str = "server") -> Iterator[int]:
     thread.join(5)
 
 
-def test_the_server_s_own_is_read_over_the_wire(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it serves counts, not what lies in a file; without a client certificate; expired or not."""
+def test_certificate_of_the_server_is_read_over_the_wire(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate that is served counts, not a file; no client certificate is needed; expired or not."""
     init()
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     for name, left, code in (("server", 364, 0), ("soon", 12, 1), ("past", -3, 1)):
@@ -210,16 +221,18 @@ def test_the_server_s_own_is_read_over_the_wire(home: Path, monkeypatch: pytest.
             assert run("check").exit_code == code
 
 
-def test_a_server_that_does_not_answer_is_an_alarm(home: Path) -> None:
-    """Nobody listens, or it speaks no TLS."""
+def test_server_that_does_not_answer_is_an_alarm(home: Path) -> None:
+    """Nothing listens at the address."""
     init()
     done = run("check", "--server", "127.0.0.1:9")
     assert done.exit_code == 1
     assert "Alarm: server, over the wire (127.0.0.1:9)" in done.stderr
 
 
-def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a client's machine there is no store: the variables name what is to be watched."""
+def test_certificates_named_by_the_environment_are_checked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a client's machine there is no store: variables name the files."""
     init()
     elsewhere = home.parent.parent / "client"
     shutil.move(home, elsewhere)
@@ -236,7 +249,7 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("before", "words", "said"),
+    ("before", "words", "sentence"),
     [
         ([], ["issue", "loader"], "create one: tape certs init -e production --host NAME"),
         ([], ["rotate"], "create one: tape certs init -e production --host NAME"),
@@ -252,16 +265,16 @@ def test_the_certificates_of_the_environment_are_checked(home: Path, monkeypatch
         ([], ["check", "--server", "edge"], "expected HOST:PORT like edge.example.com:8443"),
     ],
 )
-def test_a_wrong_order_is_one_sentence_with_what_to_type(
-    before: list[str], words: list[str], said: str
+def test_command_in_the_wrong_order_names_the_right_one(
+    before: list[str], words: list[str], sentence: str
 ) -> None:
-    """Exit code 3, and nothing is changed."""
+    """Exit code 3, and no file is changed."""
     for each in before:
         run(each, *(["--host", "x"] if each == "init" else []))
     files = contents(tape_dir())
     done = run(*words)
     assert done.exit_code == 3
-    assert said in done.stderr
+    assert sentence in done.stderr
     assert contents(tape_dir()) == files
 
 
@@ -269,33 +282,34 @@ def contents(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_a_backup_beside_is_no_environment(home: Path) -> None:
+def test_backup_directory_is_no_environment(home: Path) -> None:
+    """A copy with another suffix next to the environment is ignored."""
     init()
     shutil.copytree(home, home.with_name("production.bak"))
     assert run("check").exit_code == 0
 
 
 @contextmanager
-def cut_off_after(puts: int) -> Iterator[None]:
-    """Raises KeyboardInterrupt when so many files were written."""
-    put, left = CertificateStore._put, [puts]
+def interrupted_after(files: int) -> Iterator[None]:
+    """Interrupt after so many files were replaced, before the next one is."""
+    replace, left = Path.replace, [files]
 
-    def cut_off(store: CertificateStore, name: str, content: bytes, mode: int) -> None:
+    def replace_or_interrupt(path: Path, target: Path) -> Path:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        put(store, name, content, mode)
+        return replace(path, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CertificateStore, "_put", cut_off)
+        patch.setattr(Path, "replace", replace_or_interrupt)
         yield
 
 
-@pytest.mark.parametrize("puts", range(12))
-def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, puts: int) -> None:
-    """After any file but between the two of the authority, what is to be typed next is told, and ends well."""
+@pytest.mark.parametrize("files", range(12))
+def test_interrupted_rotation_can_be_completed(home: Path, files: int) -> None:
+    """Interrupted before any file, the commands that the sentences name lead to valid certificates."""
     init()
-    with cut_off_after(puts), suppress(KeyboardInterrupt):
+    with interrupted_after(files), suppress(KeyboardInterrupt):
         CertificateStore("production").rotate()
     done = run("revoke")
     if "is not the key of" in done.stderr:
@@ -312,12 +326,12 @@ def test_a_rotation_that_is_cut_off_refuses_no_client_in_the_end(home: Path, put
         assert openssl("verify", "-CAfile", home / "ca.pem", home / f"{name}.pem").endswith(": OK\n")
 
 
-@pytest.mark.parametrize("puts", range(4))
-def test_a_revocation_that_is_cut_off_can_be_given_again(home: Path, puts: int) -> None:
-    """The server's certificate is of the authority that is left, or `revoke` is still to be given."""
+@pytest.mark.parametrize("files", range(4))
+def test_interrupted_revocation_can_be_repeated(home: Path, files: int) -> None:
+    """In the end one authority is trusted, and it signed the certificate of the server."""
     init()
     run("rotate")
-    with cut_off_after(puts), suppress(KeyboardInterrupt):
+    with interrupted_after(files), suppress(KeyboardInterrupt):
         CertificateStore("production").revoke()
     run("revoke")
     assert (home / "ca-before.pem").read_bytes() == (home / "ca.pem").read_bytes()

@@ -1,4 +1,4 @@
-"""`tape gaps` and `tape repair` as they are typed: what they print, and how they end."""
+"""`tape gaps` and `tape repair`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from tests.support.commands import UserShell
 from tests.support.loaded_user import User
 
 
-def test_from_missing_to_whole(user: User) -> None:
-    """Whole, missing, fetched, whole again: each with its exit code and the command to try next."""
+def test_gap_is_listed_and_repaired(user: User) -> None:
+    """Complete, missing, fetched, complete again: each with its exit code and the command to run next."""
     assert user.tape("gaps").out == "Nothing is missing.\n"
     name, seq = user.inner_keys()[7]
     user.lose([(name, seq)])
-    told = user.tape("gaps")
-    assert told.code == 1
-    header, row, sentence = told.out.splitlines()
+    done = user.tape("gaps")
+    assert done.code == 1
+    header, row, sentence = done.out.splitlines()
     assert header.split() == ["instrument", "first", "last", "missing", "where", "reason"]
     assert row.split()[:4] == [name, str(seq), str(seq), "1"]
     assert sentence == "1 trades of 1 instruments are missing; `tape repair` fetches them."
     assert json.loads(user.tape("gaps", "--json").out)[0]["instrument_name"] == name
 
-    told = user.tape("repair")
-    assert told.code == 0
-    assert told.out.startswith("1 of 1 missing trades fetched")
+    done = user.tape("repair")
+    assert done.code == 0
+    assert done.out.startswith("1 of 1 missing trades fetched")
     assert user.tape("repair").out == "There is nothing to fetch.\n"
-    told = user.tape("gaps", "--json")
-    assert (told.code, told.out) == (0, "[]\n")
+    done = user.tape("gaps", "--json")
+    assert (done.code, done.out) == (0, "[]\n")
 
 
-def test_a_failing_exchange_is_no_answer(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 4 and one sentence; `tape gaps` does without the exchange."""
+def test_unreachable_exchange_fails_repair_but_not_gaps(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 4 and one sentence; nothing is recorded as absent, so the next repair succeeds."""
     keys = user.keys()
     lost = user.inner_keys()[7:9]
     user.lose(lost)
@@ -41,24 +41,25 @@ def test_a_failing_exchange_is_no_answer(user: User, monkeypatch: pytest.MonkeyP
         patch.setenv("SOURCES__DERIBIT__API_URL", "http://127.0.0.1:9/api/v2")
         patch.setattr("extract.retry.time.sleep", lambda seconds: None)
         assert user.tape("gaps").code == 1
-        told = user.tape("repair")
-    assert told.code == 4
-    assert "cannot be reached" in told.err
+        done = user.tape("repair")
+    assert done.code == 4
+    assert "cannot be reached" in done.err
     assert user.keys() == sorted(set(keys) - set(lost))
     assert user.tape("repair").code == 0
 
 
-def test_before_the_first_run_the_shell_hears_2(shell: UserShell) -> None:
-    """And one sentence with the command to run; of a mistake it hears 3."""
-    told = shell.run("tape", "gaps", "--currency", "btc")
-    assert told.code == 2
-    assert told.out == ""
-    assert told.err == (
+def test_gaps_before_the_first_run_cannot_tell(shell: UserShell) -> None:
+    """Exit code 2, and one sentence with the command to run."""
+    done = shell.run("tape", "gaps", "--currency", "btc")
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err == (
         "Nothing is loaded yet, so nothing can be proven; run `dlt pipeline run --currency BTC`.\n"
     )
 
 
-def test_a_mistake_is_said(clickhouse_env: ClickHouseSettings, user: User) -> None:
-    told = user.tape("repair", "--kind", "swap")
-    assert told.code == 3
-    assert "--kind 'swap' is none" in told.err
+def test_unknown_kind_is_a_user_s_mistake(clickhouse_env: ClickHouseSettings, user: User) -> None:
+    """Exit code 3, and the sentence names the option."""
+    done = user.tape("repair", "--kind", "swap")
+    assert done.code == 3
+    assert "--kind 'swap' is none" in done.err

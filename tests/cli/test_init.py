@@ -1,4 +1,4 @@
-"""`tape init`: what it makes is what the first run would make, and it touches nothing that is there."""
+"""`tape init` creates the tables that the first run would create, and changes no existing table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def init() -> str:
     return done.output
 
 
-def test_the_tables_are_those_of_a_first_run(
+def test_init_creates_the_tables_of_a_first_run(
     clean_clickhouse: ClickHouseSettings,
     clickhouse_env: ClickHouseSettings,
     clickhouse_client: Client,
@@ -30,17 +30,17 @@ def test_the_tables_are_those_of_a_first_run(
     exchange: SandboxExchange,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Column by column, in order, engine and keys; a run goes on from them; a second `init` changes nothing."""
+    """Columns, their order, engines and keys; a run loads into them; a second `init` changes nothing."""
     monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
     monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
     assert "local has its raw tables, in deribit_raw" in init()
-    made = read_catalogue(clickhouse_client)
+    created = read_catalogue(clickhouse_client)
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == 0
-    assert {f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.instruments"} <= made.keys()
+    assert {f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.instruments"} <= created.keys()
     loaded = run(RunOptions(currencies=["BTC"], kinds=["spot"])).total
     assert loaded > 0
     assert "local already has its raw tables" in init()
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == loaded
     drop_databases()
     run(RunOptions(currencies=["BTC"], kinds=["spot"]))
-    assert read_catalogue(clickhouse_client) == made
+    assert read_catalogue(clickhouse_client) == created

@@ -1,4 +1,4 @@
-"""`tape sandbox` as a process: it says when it is ready, stops when told, and errs in one sentence."""
+"""`tape sandbox` as a process: start, stop by signal, and errors in one sentence."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
 from tests.support.commands import BIN
 
 COMMAND = [str(BIN / "tape"), "sandbox"]
@@ -20,8 +21,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_is_ready_when_it_says_so_and_stops_cleanly(stop):
-    """Both URLs, the variables to set, then `ready URL`; exit 0 on either signal."""
+def test_sandbox_answers_once_it_prints_ready_and_stops_on_a_signal(stop: signal.Signals) -> None:
+    """It prints both URLs, the variables to set, then `ready URL`; exit code 0 on either signal."""
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--trades", "300", "--days", "1"],
         stdout=subprocess.PIPE,
@@ -29,7 +30,9 @@ def test_it_is_ready_when_it_says_so_and_stops_cleanly(stop):
         text=True,
     )
     try:
-        lines = []
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines: list[str] = []
         while not lines or not lines[-1].startswith("ready "):
             line = process.stdout.readline()
             assert line, process.stderr.read()
@@ -47,16 +50,16 @@ def test_it_is_ready_when_it_says_so_and_stops_cleanly(stop):
         process.communicate()
 
 
-def test_a_taken_port_is_one_sentence(small_tape):
-    """Exit 4."""
+def test_port_in_use_is_one_sentence(small_tape: Tape) -> None:
+    """Exit code 4."""
     with SandboxExchange(small_tape) as exchange:
         done = run("--port", str(exchange.port), "--trades", "10")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
     assert f"Port {exchange.port} is in use" in done.stderr
 
 
-def test_a_users_mistake_is_one_sentence(tmp_path: Path):
-    """Exit 3, no traceback: a missing tape, a malformed one, faults that are none."""
+def test_malformed_input_is_one_sentence(tmp_path: Path) -> None:
+    """Exit code 3: a missing tape, a malformed tape, an unknown fault."""
     bad = tmp_path / "bad.ndjson"
     bad.write_text("no json\n")
     for arguments in (("--tape", str(tmp_path / "none")), ("--tape", str(bad)), ("--faults", "3:foo")):

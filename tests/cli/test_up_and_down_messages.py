@@ -1,20 +1,25 @@
-"""`tape up` and `tape down` as a user types them."""
+"""Messages of `tape up` and `tape down`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from extract.cli.main import tape
 from extract.clickhouse.embedded.probe import free_port
+from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
+
+Run = Callable[[str], str]
 
 
 @pytest.fixture
-def run(monkeypatch, own_dir):
-    """Runs a command against an empty TAPE_DIR and a free port; returns what it prints."""
+def run(monkeypatch: pytest.MonkeyPatch, own_dir: Path) -> Run:
+    """Run a command with an empty TAPE_DIR and a free port; returns its output."""
     monkeypatch.setenv("TAPE_DIR", str(own_dir))
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(free_port()))
     monkeypatch.setenv("CLICKHOUSE_LOCAL_TCP_PORT", "0")
@@ -28,7 +33,8 @@ def run(monkeypatch, own_dir):
     return lambda name: CliRunner().invoke(tape, [name], catch_exceptions=False).output
 
 
-def test_up_and_down_say_in_a_line_what_they_did(run):
+def test_up_and_down_report_in_one_line(run: Run) -> None:
+    """Version, address, user and directory; started, already up, stopped, not running."""
     up = r"ClickHouse 26\.9\.\S+ is {}up at http://localhost:\d+ \(user tape, data in \S+/clickhouse\)\n"
     assert re.match(up.format(""), run("up"))
     assert re.match(up.format("already "), run("up"))
@@ -36,12 +42,16 @@ def test_up_and_down_say_in_a_line_what_they_did(run):
     assert run("down") == "No ClickHouse started by `tape up` is running.\n"
 
 
-def test_somebody_elses_server_is_named_as_such(run, clickhouse_env, own_dir, monkeypatch):
+def test_up_uses_an_existing_server(
+    run: Run, clickhouse_env: ClickHouseSettings, own_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What listens at the address is neither restarted nor stopped."""
     monkeypatch.setenv("TAPE_DIR", str(own_dir))
     assert run("up").endswith("it was not started by `tape up`, so it is used as it is and never stopped.\n")
 
 
-def test_a_port_that_is_none_is_the_users_mistake(run, monkeypatch):
+def test_malformed_port_is_a_user_s_mistake(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names the variable."""
     monkeypatch.setenv("CLICKHOUSE_LOCAL_TCP_PORT", "nine")
     with pytest.raises(UsageError, match="CLICKHOUSE_LOCAL_TCP_PORT is 'nine'"):
         run("up")
