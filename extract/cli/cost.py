@@ -190,9 +190,9 @@ def plan(
         estimate = result.estimate
         print_json(
             {
-                "backfill": {**vars(estimate.backfill), "all_rest_bytes": estimate.backfill.all_rest_bytes},
+                "backfill": estimate.backfill,
                 "holding": estimate.holding,
-                "increments": [{**vars(each), "saved": each.saved} for each in estimate.increments],
+                "increments": estimate.increments,
                 "inputs": result.inputs.used(),
                 "notes": result.notes,
             }
@@ -216,7 +216,7 @@ def _print_baseline(bill: Baseline, today: date) -> None:
     echo(f"{bill.days}: {len(bill.days)} days, UTC")
     rows: list[tuple[Cell, ...]] = []
     for cloud in (*bill.read, *bill.unread):
-        lines = [] if cloud in bill.unread else bill.shown(cloud)
+        lines = [] if cloud in bill.unread else bill.lines_in_cents(cloud)
         rows += [
             (line.cloud, line.service, line.kind, usd(cents), usd(line.open_usd)) for line, cents in lines
         ]

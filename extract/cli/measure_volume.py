@@ -36,9 +36,11 @@ def measure_volume(
 
     Example: tape measure-volume --day 2026-10-31 --currency BTC
     """
+    from extract.cli.progress import WorkProgress
     from extract.cost.measure.volume import measure_volume as measure
 
-    volume = measure(day, currencies, kinds)
+    with WorkProgress() as progress:
+        volume = measure(day, currencies, kinds, progress)
     if as_json:
         streams = [
             {**each.stream._asdict(), **{name: getattr(each, name) for name in FIGURES}}

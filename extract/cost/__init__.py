@@ -1,1 +1,1 @@
-"""What it costs: bills as the clouds state them, volume as it was measured, and plans made of both."""
+"""Costs: bills of the cloud providers, measurements of volume and storage, and plans that rest on both."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from extract.aws.batch_backfill import INTERRUPTED
-from extract.cost.plan.figures import assumptions
+from extract.cost.plan.inputs import assumptions
 from extract.paths import ROOT
 from tests.support.commands import BIN
 
@@ -221,4 +221,4 @@ def test_health_wakes_the_service_no_more_often_than_is_wanted() -> None:
 
 def test_the_plan_counts_the_alarms_that_there_are() -> None:
     """`tape cost plan` prices them."""
-    assert assumptions()["alarms"].amount == len(of_type("AWS::CloudWatch::Alarm"))
+    assert assumptions()["alarms"].value == len(of_type("AWS::CloudWatch::Alarm"))

@@ -60,7 +60,7 @@ def test_an_answer_that_is_not_whole_is_no_answer(cost_explorer: CostExplorer) -
     """A day that is missing, another currency, pages that do not end."""
     cost_explorer.items = ITEMS
     cost_explorer.leave_out = date(2026, 8, 1)
-    with pytest.raises(CannotTellError, match="3 of the 4 days asked for; 2026-08-01 is missing"):
+    with pytest.raises(CannotTellError, match="3 of the 4 days requested; 2026-08-01 is missing"):
         Aws().bill(JULY)
     cost_explorer.leave_out = None
     cost_explorer.unit = "CNY"
@@ -119,7 +119,7 @@ def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
         )
     day = today.date()
     assert Aws().network_out(Days(day - timedelta(2), day - timedelta(1))) == 7_000_000_000
-    with pytest.raises(CannotTellError, match="last 14 days alone"):
+    with pytest.raises(CannotTellError, match="last 14 days only"):
         Aws().network_out(Days(day - timedelta(15), day))
 
 
@@ -137,7 +137,7 @@ def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | Non
     yesterday = datetime.now(UTC).date() - timedelta(1)
     days = Days(yesterday, yesterday)
     assert account.network_out(days) == 5_000_000_000
-    account._session.events.register("after-call.cloudwatch.GetMetricData", fail)
+    account.session.events.register("after-call.cloudwatch.GetMetricData", fail)
     with pytest.raises(CannotTellError, match=rf"NetworkOut of i-1 \({status or 'no answer'}\)"):
         account.network_out(days)
 

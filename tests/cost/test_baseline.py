@@ -127,9 +127,9 @@ def test_the_table_names_what_may_change_and_what_asking_cost(
         "aws         AWS Lambda  Request                0.00              0.00",
         "aws                     all of it              0.00              0.00",
         "both                    all of it             12.26              1.01",
-        f"{today} is not over: its charges are not all there yet.",
+        f"{today} is not over: its charges are incomplete.",
         "1.01 USD of it may still change: the clouds have not closed those days.",
-        "Cost Explorer was asked 1 times, for 0.01 USD on the next bill "
+        "Requests to Cost Explorer: 1, which add 0.01 USD to the next bill "
         "(aws.amazon.com/aws-cost-management/aws-cost-explorer/pricing, 2026-11-24).",
     ]
 

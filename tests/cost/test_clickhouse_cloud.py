@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from extract.cost.billing.charges import Days
 from extract.cost.billing.clickhouse_cloud import (
-    PER_SECOND,
-    UsageCostClient,
+    REQUESTS_PER_SECOND,
+    CloudApiClient,
     UsageRecord,
     cloud_api_settings,
     kind_of,
@@ -41,12 +41,12 @@ class Clock:
         self.now += seconds
 
 
-def client_of(clock: Clock | None = None) -> UsageCostClient:
+def client_of(clock: Clock | None = None) -> CloudApiClient:
     clock = clock or Clock()
-    return UsageCostClient(
+    return CloudApiClient(
         cloud_api_settings(),
         retrier=Retrier(RetryPolicy(attempts=3, total_s=60.0, first_s=1.0), sleep=clock.sleep, clock=clock),
-        limiter=RateLimiter(PER_SECOND, sleep=clock.sleep, clock=clock),
+        limiter=RateLimiter(REQUESTS_PER_SECOND, sleep=clock.sleep, clock=clock),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.cost.measure.database_usage import measured, work
-from extract.cost.measure.month_backfill import _cpu_seconds
+from extract.cost.measure.database_usage import measure_processor_time, measure_stored_bytes
+from extract.cost.measure.month_backfill import cpu_seconds
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.instrument_names import parse
@@ -165,10 +165,10 @@ def test_a_plan_rests_on_what_this_database_shows(
     for table, size in sizes.items():
         assert float(rest[table]) == pytest.approx(size, abs=20_000 * 0.006), table
     assert any("system.parts, 20,000 trades" in each["source"] for each in plan["inputs"])
-    at_rest = measured(clickhouse_env)
+    at_rest = measure_stored_bytes(clickhouse_env)
     assert at_rest is not None
     assert at_rest.trades == 20_000
-    done = work(clickhouse_env, least=20_000)
+    done = measure_processor_time(clickhouse_env, min_trades=20_000)
     assert done is not None
     assert done.raw_s_per_million > 0
 
@@ -204,9 +204,7 @@ def test_every_input_is_shown_and_can_be_set(cloud_env: pytest.MonkeyPatch, tape
     plan = json.loads(tape(*words).out)
     for each in plan["inputs"]:
         assert f"\n{each['name']} " in told
-        assert each["source"].startswith(
-            ("assumed: ", "price: ", "[sources", "nothing was asked", "set by you")
-        )
+        assert each["source"].startswith(("assumed: ", "price: ", "[sources", "not sampled", "set by you"))
         changed = str(Decimal(each["value"]) * 3 + 7)
         other = json.loads(tape(*words, "--set", f"{each['name']}={changed}").out)
         [now] = [one for one in other["inputs"] if one["name"] == each["name"]]
@@ -224,14 +222,16 @@ def test_how_the_service_idles_is_asked_where_a_key_is_set(cloud_api: CloudApi, 
     def found() -> tuple[str, str, list[str]]:
         plan = json.loads(tape(*words).out)
         inputs = {each["name"]: each["value"] for each in plan["inputs"]}
-        return inputs["idle_minutes"], inputs["compute_units"], [n for n in plan["notes"] if "dle" in n]
+        return inputs["idle_minutes"], inputs["compute_units"], [n for n in plan["notes"] if "idl" in n]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_LOCAL_PORT", "9")
         assert found() == (
             "15",
             "1",
-            ["None of 2 services is at CLICKHOUSE_CLOUD_HOST: how ours idles is assumed."],
+            [
+                "Size and idling of the cloud service are assumed: None of 2 services is at CLICKHOUSE_CLOUD_HOST."
+            ],
         )
         patch.setenv("CLICKHOUSE_CLOUD_HOST", "a.us-west-2.aws.clickhouse.cloud")
         assert found() == ("7", "2.0", [])
@@ -239,11 +239,13 @@ def test_how_the_service_idles_is_asked_where_a_key_is_set(cloud_api: CloudApi, 
         cloud_api.services = [service("b", 30, 1, idle_scaling=False)]
         minutes, units, [note] = found()
         assert (minutes, units) == ("30", "1.0")
-        assert note.startswith("Service b is set up never to idle")
+        assert note.startswith("Service b never idles")
         patch.setenv("CLICKHOUSE_CLOUD_API_KEY_ID", "another")
         minutes, _, [note] = found()
         assert minutes == "15"
-        assert note.startswith("How the cloud service idles is assumed: ClickHouse Cloud refuses the API key")
+        assert note.startswith(
+            "Size and idling of the cloud service are assumed: ClickHouse Cloud rejects the API key"
+        )
 
 
 def test_a_plan_weighs_the_probes(
@@ -252,7 +254,7 @@ def test_a_plan_weighs_the_probes(
     """Before anything is loaded: within a fifth of what the run then took at rest, on trades no default knows of."""
     plan = json.loads(tape("cost", "plan", "--json").out)
     sources = {each["name"]: each["source"] for each in plan["inputs"]}
-    assert "trades of the probes, weighed" in sources["bytes.deribit_raw.trades"]
+    assert "sampled trades, inserted into a temporary table" in sources["bytes.deribit_raw.trades"]
     assert tables(clickhouse_client) == set()
     other = json.loads(tape("cost", "plan", "--set", "trades=1000000", "--json").out)["backfill"]
     assert (other["trades"], other["requests"]) == (
@@ -272,7 +274,7 @@ def test_each_command_s_help_has_an_example(tape: TapeCommand, command: str) -> 
 
 def test_the_processor_time_of_workers_counts() -> None:
     """Of a process that has ended, as the page workers have after a run."""
-    before = _cpu_seconds()
+    before = cpu_seconds()
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)
-    assert _cpu_seconds() - before >= 0.3
+    assert cpu_seconds() - before >= 0.3

@@ -1,14 +1,17 @@
-"""A bill as both clouds have it: charges by cloud, service and kind, some of which may still change."""
+"""Charges of both clouds in one shape: by cloud, service and kind, with the amount that may still change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from extract.cost.billing.money import total
-from extract.errors import UsageError
+from extract.errors import TapeError, UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Charge:
 
 @dataclass(frozen=True)
 class Line:
-    """All charges of one kind: the exact sum, and how much of it may still change."""
+    """All charges of one kind: the exact sum, and the part of it that may still change."""
 
     cloud: str
     service: str
@@ -51,24 +54,37 @@ class Days:
         return f"{self.first} to {self.last}"
 
     def windows(self, most: int) -> list[Days]:
-        """The same days in stretches of at most `most` days, in order, none twice."""
-        firsts = range(0, len(self), most)
-        return [
-            Days(self.first + timedelta(at), min(self.last, self.first + timedelta(at + most - 1)))
-            for at in firsts
-        ]
+        """Divide the days into consecutive windows of at most `most` days."""
+        days = self.each()
+        return [Days(days[at], days[at : at + most][-1]) for at in range(0, len(days), most)]
 
     def each(self) -> list[date]:
         return [self.first + timedelta(at) for at in range(len(self))]
 
 
-def lines(charges: Iterable[Charge]) -> list[Line]:
-    """One line for each cloud, service and kind; within a service the dearest first."""
+def group_charges(charges: Iterable[Charge]) -> list[Line]:
+    """One line for each cloud, service and kind; the most expensive kinds of a service first."""
     groups: dict[tuple[str, str, str], list[Charge]] = {}
     for charge in charges:
         groups.setdefault((charge.cloud, charge.service, charge.kind), []).append(charge)
-    found = [
+    lines = [
         Line(*key, total(c.usd for c in group), total(c.usd for c in group if not c.is_final))
         for key, group in groups.items()
     ]
-    return sorted(found, key=lambda line: (line.cloud, line.service, -line.usd, line.kind))
+    return sorted(lines, key=lambda line: (line.cloud, line.service, -line.usd, line.kind))
+
+
+def read_clouds(
+    clouds: tuple[str, ...], readers: Mapping[str, Callable[[], T]]
+) -> tuple[dict[str, T], dict[str, TapeError]]:
+    """Call the reader of each of `clouds`: results, and errors, by cloud. The error of a single cloud is raised."""
+    results: dict[str, T] = {}
+    errors: dict[str, TapeError] = {}
+    for cloud in clouds:
+        try:
+            results[cloud] = readers[cloud]()
+        except TapeError as error:
+            if len(clouds) == 1:
+                raise
+            errors[cloud] = error
+    return results, errors

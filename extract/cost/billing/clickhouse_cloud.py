@@ -1,8 +1,8 @@
-"""What ClickHouse Cloud charges: its usage-cost API, by day and entity.
+"""Client of the ClickHouse Cloud API: charges by day and entity, and settings of the services.
 
 https://clickhouse.com/docs/products/cloud/api-reference/billing/get-organization-usage-costs: GET
 /v1/organizations/{id}/usageCost with from_date and to_date (included, at most 31 days in all, UTC), basic auth, ten
-requests in ten seconds. 1 CHC is 1 USD. And how its services are set up to idle: GET /v1/organizations/{id}/services.
+requests in ten seconds. 1 CHC is 1 USD. GET /v1/organizations/{id}/services returns size and idling of the services.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from extract.errors import CannotTellError, FinalError, OutsideError, RetriableE
 from extract.retry import Retrier, RetryPolicy
 
 CLOUD = "clickhouse"
-MOST_DAYS = 31
-PER_SECOND = 0.8
+MAX_DAYS = 31
+REQUESTS_PER_SECOND = 0.8
 """Ten requests in any ten seconds are allowed; the limiter may let two through at once."""
 NOISE = Decimal("1e-9")
-"""The API's numbers are binary fractions: what a record's parts lack of its total by less than this is no charge."""
+"""The API's numbers are binary fractions: a smaller difference between a record's parts and its total is no charge."""
+SERVICE_RETRIES = RetryPolicy(attempts=2, total_s=10.0, first_s=0.5)
 RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CloudApiSettings:
-    """Where the ClickHouse Cloud API is and who asks; `key_secret` is kept out of `repr`."""
+    """Address and key of the ClickHouse Cloud API; `key_secret` is not in `repr`."""
 
     url: str
     organization_id: str
@@ -47,7 +48,7 @@ class CloudApiSettings:
 
 
 def cloud_api_settings(env: Mapping[str, str] = os.environ) -> CloudApiSettings:
-    """From `CLICKHOUSE_CLOUD_API_URL` and so on. Raises UsageError that names what is missing."""
+    """Read `CLICKHOUSE_CLOUD_API_URL` and so on. Raises UsageError that names the missing variable."""
     for name in ("ORGANIZATION_ID", "API_KEY_ID", "API_KEY_SECRET"):
         if not env.get(f"CLICKHOUSE_CLOUD_{name}"):
             raise UsageError(f"CLICKHOUSE_CLOUD_{name} is not set; the bill of ClickHouse Cloud needs it.")
@@ -55,7 +56,7 @@ def cloud_api_settings(env: Mapping[str, str] = os.environ) -> CloudApiSettings:
     parts = re.match(r"(https?)://(\[[^]]+\]|[^/:@]+)(:\d+)?(/|$)", url)
     if not parts or (parts[1] == "http" and parts[2].strip("[]") not in LOOPBACK_HOSTS):
         raise UsageError(
-            "CLICKHOUSE_CLOUD_API_URL should begin with https:// and have no name or password in it."
+            "CLICKHOUSE_CLOUD_API_URL should begin with https:// and contain no name or password."
         )
     return CloudApiSettings(
         url,
@@ -66,7 +67,7 @@ def cloud_api_settings(env: Mapping[str, str] = os.environ) -> CloudApiSettings:
 
 
 class UsageRecord(msgspec.Struct, frozen=True):
-    """What one entity cost on one day, in CHC. `metrics` by the API's names, of which there may come new ones."""
+    """Cost of one entity on one day, in CHC. `metrics` by the API's names, to which new ones may be added."""
 
     day: date = msgspec.field(name="date")
     entity_type: str = msgspec.field(name="entityType")
@@ -76,7 +77,7 @@ class UsageRecord(msgspec.Struct, frozen=True):
     metrics: dict[str, Decimal | None]
 
     def charges(self) -> list[Charge]:
-        """By kind; they add up to `total` exactly, so a discount that no metric has is a charge of its own."""
+        """Charges by kind, which add up to `total` exactly: a discount that no metric has is a separate charge."""
         kinds = {kind_of(name): usd for name, usd in self.metrics.items() if usd}
         rest = self.total - total(kinds.values())
         if kinds and abs(rest) < NOISE:
@@ -91,7 +92,7 @@ class _Usage(msgspec.Struct):
     costs: list[UsageRecord]
 
 
-class _Answer(msgspec.Struct):
+class _UsageBody(msgspec.Struct):
     result: _Usage
 
 
@@ -100,7 +101,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True, rename="camel"):
-    """One service as it is set up. It idles after `idle_timeout_minutes` without a query, if `idle_scaling`."""
+    """Settings of one service. With `idle_scaling` it idles after `idle_timeout_minutes` without a query."""
 
     name: str
     state: str
@@ -111,17 +112,17 @@ class Service(msgspec.Struct, frozen=True, rename="camel"):
     endpoints: list[Endpoint] = []
 
 
-class _Services(msgspec.Struct):
+class _ServicesBody(msgspec.Struct):
     result: list[Service]
 
 
-class _BlockPandas(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     error: str = ""
     request_id: str = msgspec.field(name="requestId", default="")
 
 
-class UsageCostClient:
-    """Asks for usage costs. `transport`, `retrier` and `limiter` come from outside where a test wants others."""
+class CloudApiClient:
+    """HTTP client of the API; tests pass another `transport`, `retrier` or `limiter`."""
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class UsageCostClient:
     ) -> None:
         self._settings = settings
         self._retrier = retrier or Retrier(RetryPolicy(attempts=5, total_s=60.0, first_s=1.0))
-        self._limiter = limiter or RateLimiter(PER_SECOND)
+        self._limiter = limiter or RateLimiter(REQUESTS_PER_SECOND)
         self._http = httpx.Client(
             base_url=settings.url,
             auth=(settings.key_id, settings.key_secret),
@@ -142,7 +143,7 @@ class UsageCostClient:
             headers={"User-Agent": "deribit-tape"},
         )
 
-    def __enter__(self) -> UsageCostClient:
+    def __enter__(self) -> CloudApiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,33 +152,33 @@ class UsageCostClient:
     def usage(self, days: Days) -> list[UsageRecord]:
         """All records of `days`, in as few requests as the API allows.
 
-        Raises UsageError for a key or organization that is refused, CannotTellError where the records contradict the
-        total that comes with them, OutsideError where the API fails.
+        Raises UsageError for a rejected key or organization, CannotTellError if the records contradict the total of
+        their response, OutsideError if the API fails.
         """
-        return [record for window in days.windows(MOST_DAYS) for record in self._window(window)]
+        return [record for window in days.windows(MAX_DAYS) for record in self._window(window)]
 
     def services(self) -> list[Service]:
         """All services of the organization. Raises what `usage` raises."""
-        return self._ask("services", {}, _Services).result
+        return self._request("services", {}, _ServicesBody).result
 
     def _window(self, days: Days) -> list[UsageRecord]:
         params = {"from_date": str(days.first), "to_date": str(days.last)}
-        found = self._ask("usageCost", params, _Answer).result
-        _check(found, days)
-        return found.costs
+        usage = self._request("usageCost", params, _UsageBody).result
+        _require_consistent(usage, days)
+        return usage.costs
 
-    def _ask(self, what: str, params: dict[str, str], shape: type[T]) -> T:
-        body = self._retrier.run(lambda: self._get(what, params))
+    def _request(self, resource: str, params: dict[str, str], shape: type[T]) -> T:
+        body = self._retrier.run(lambda: self._get(resource, params))
         try:
             return msgspec.json.decode(body, type=shape)
         except msgspec.MsgspecError as error:
             raise FinalError(
-                f"The API of ClickHouse Cloud answers {what} in another shape than it documents: {error}."
+                f"The ClickHouse Cloud API returned {resource} in another shape than it documents: {error}."
             ) from error
 
-    def _get(self, what: str, params: dict[str, str]) -> bytes:
+    def _get(self, resource: str, params: dict[str, str]) -> bytes:
         self._limiter.acquire()
-        path = f"/v1/organizations/{self._settings.organization_id}/{what}"
+        path = f"/v1/organizations/{self._settings.organization_id}/{resource}"
         try:
             response = self._http.get(path, params=params)
         except httpx.RequestError as error:
@@ -187,39 +188,55 @@ class UsageCostClient:
             ) from error
         if response.status_code == 200:
             return response.content
-        raise self._refusal(response)
+        raise self._error_from_response(response)
 
-    def _refusal(self, response: httpx.Response) -> OutsideError | UsageError:
-        """The error that an answer stands for, by what to do about it."""
-        status, said = response.status_code, self._said(response)
+    def _error_from_response(self, response: httpx.Response) -> OutsideError | UsageError:
+        status, text = response.status_code, self._describe(response)
         if status in (401, 403):
             return UsageError(
-                f"ClickHouse Cloud refuses the API key ({said}); check CLICKHOUSE_CLOUD_API_KEY_ID and "
+                f"ClickHouse Cloud rejects the API key ({text}); check CLICKHOUSE_CLOUD_API_KEY_ID and "
                 "CLICKHOUSE_CLOUD_API_KEY_SECRET, and that the key's role may read billing."
             )
         if status == 404:
             return UsageError(
-                f"ClickHouse Cloud knows no such organization ({said}); check CLICKHOUSE_CLOUD_ORGANIZATION_ID."
+                f"ClickHouse Cloud has no such organization ({text}); check CLICKHOUSE_CLOUD_ORGANIZATION_ID."
             )
-        message = f"The API of ClickHouse Cloud answered with {said}"
+        message = f"The ClickHouse Cloud API answered with {text}"
         if status in RETRIABLE:
             wait = response.headers.get("retry-after", "")
             return RetriableError(message, retry_after_s=float(wait) if wait.isdecimal() else None)
         return FinalError(f"{message}.")
 
-    def _said(self, response: httpx.Response) -> str:
-        """`HTTP 403: what the API says, request id`, without the key, whatever the API repeats."""
+    def _describe(self, response: httpx.Response) -> str:
+        """`HTTP 403: message, request id`, without the key, even if the API repeats it."""
         try:
-            refusal = msgspec.json.decode(response.content, type=_BlockPandas)
+            body = msgspec.json.decode(response.content, type=_ErrorBody)
         except msgspec.MsgspecError:
-            refusal = _BlockPandas()
-        said = " ".join(refusal.error.split())[:200]
-        said = f"HTTP {response.status_code}{f': {said}' if said else ''}"
-        if refusal.request_id:
-            said += f", request {refusal.request_id[:40]}"
+            body = _ErrorBody()
+        message = " ".join(body.error.split())[:200]
+        text = f"HTTP {response.status_code}{f': {message}' if message else ''}"
+        if body.request_id:
+            text += f", request {body.request_id[:40]}"
         for secret in (self._settings.key_secret, self._settings.key_id):
-            said = said.replace(secret, "…")
-        return said
+            text = text.replace(secret, "…")
+        return text
+
+
+def fetch_usage(days: Days) -> list[UsageRecord]:
+    """Usage records of `days`, with the key of the environment. Raises what `CloudApiClient.usage` raises."""
+    with CloudApiClient(cloud_api_settings()) as client:
+        return client.usage(days)
+
+
+def fetch_service(env: Mapping[str, str] = os.environ) -> Service:
+    """The service at CLICKHOUSE_CLOUD_HOST, or the only one of the organization. Raises CannotTellError if none is."""
+    with CloudApiClient(cloud_api_settings(env), retrier=Retrier(SERVICE_RETRIES)) as client:
+        services = client.services()
+    host = env.get("CLICKHOUSE_CLOUD_HOST")
+    at_host = [each for each in services if host and host in {end.host for end in each.endpoints}]
+    if not at_host and len(services) != 1:
+        raise CannotTellError(f"None of {len(services)} services is at CLICKHOUSE_CLOUD_HOST.")
+    return (at_host or services)[0]
 
 
 def kind_of(metric: str) -> str:
@@ -228,16 +245,16 @@ def kind_of(metric: str) -> str:
     return re.sub(r"tier (\d)", r"tier \1", words).strip()
 
 
-def _check(found: _Usage, days: Days) -> None:
-    """Only days that were asked for, and as much in all as the API says."""
-    for record in found.costs:
+def _require_consistent(usage: _Usage, days: Days) -> None:
+    """Raise CannotTellError for records of other days, or that do not add up to the total of the response."""
+    for record in usage.costs:
         if not days.first <= record.day <= days.last:
             raise CannotTellError(
-                f"Asked for {days}, the usage-cost API of ClickHouse Cloud answers with a record of {record.day}."
+                f"The ClickHouse Cloud API returned a record of {record.day} when {days} were requested."
             )
-    added = total(record.total for record in found.costs)
-    if abs(added - found.grand_total) >= CENT / 2:
+    added = total(record.total for record in usage.costs)
+    if abs(added - usage.grand_total) >= CENT / 2:
         raise CannotTellError(
-            f"The records of ClickHouse Cloud for {days} add up to {added} CHC, and its own total is "
-            f"{found.grand_total}: one of them is wrong."
+            f"The records of ClickHouse Cloud for {days} add up to {added} CHC, but its total is "
+            f"{usage.grand_total}: one of them is wrong."
         )

@@ -1,28 +1,25 @@
-"""How much data left, by what both clouds measure or charge, held against a threshold. 1 GB is 10^9 bytes."""
+"""Data that left the clouds, measured or derived from charges, compared with a threshold. 1 GB is 10^9 bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from extract.cost.billing import aws, clickhouse_cloud
-from extract.cost.billing.charges import Days
+from extract.cost.billing.charges import Days, read_clouds
 from extract.cost.billing.money import total
-from extract.cost.plan.figures import Figure, prices
-from extract.errors import CannotTellError, TapeError
+from extract.cost.plan.inputs import prices
+from extract.errors import CannotTellError
 
 GB = 10**9
-PRICED = {
-    "publicDataTransferCHC": "clickhouse_egress",
-    "interRegionTier1DataTransferCHC": "clickhouse_egress_tier1",
-}
-"""The charges for which a price is known, which they are divided by."""
+INTERNET = "publicDataTransferCHC"
+PRICED = {INTERNET: "clickhouse_egress", "interRegionTier1DataTransferCHC": "clickhouse_egress_tier1"}
+"""Prices by which charges are divided to get GB."""
 
 
 @dataclass
 class Egress:
-    """GB by source, None where a source could not be read; `unread` says why."""
+    """GB by source, None if a source cannot be read; `unread` gives the reasons."""
 
     days: Days
     threshold_gb: Decimal
@@ -36,65 +33,51 @@ class Egress:
 
     @property
     def is_over(self) -> bool:
-        """What is known suffices for an alarm."""
+        """Whether the known GB exceed the threshold."""
         return self.known_gb > self.threshold_gb
 
     @property
     def exit_code(self) -> int:
-        """0 below, 1 over, 2 below as far as it could be read."""
+        """0: not above the threshold; 1: above; 2: not above, but some sources are unknown."""
         if self.is_over:
             return 1
         return CannotTellError.exit_code if self.unread else 0
 
 
 def egress(days: Days, threshold_gb: Decimal, clouds: tuple[str, ...]) -> Egress:
-    """Asks each of `clouds`. Raises the cloud's own error where only one was asked."""
-    found = Egress(days, threshold_gb)
-    readers: dict[str, Callable[[Egress], None]] = {
-        clickhouse_cloud.CLOUD: _of_clickhouse,
-        aws.CLOUD: _of_aws,
+    """Read the egress of `clouds`. Raises the error of a cloud if it is the only one."""
+    result = Egress(days, threshold_gb)
+    readers = {
+        clickhouse_cloud.CLOUD: lambda: _add_clickhouse(result),
+        aws.CLOUD: lambda: _add_aws(result),
     }
-    for cloud in clouds:
-        try:
-            readers[cloud](found)
-        except TapeError as error:
-            if len(clouds) == 1:
-                raise
-            found.gb[cloud] = None
-            found.unread.append(f"What left {cloud} is unknown: {error}")
-    return found
+    for cloud, error in read_clouds(clouds, readers)[1].items():
+        result.gb[cloud] = None
+        result.unread.append(f"The egress of {cloud} is unknown: {error}")
+    return result
 
 
-def _of_aws(found: Egress) -> None:
+def _add_aws(result: Egress) -> None:
     account = aws.Aws()
-    found.gb[f"aws, EC2 in {account.region}"] = Decimal(account.network_out(found.days)) / GB
-    found.notes.append(
-        "EC2's NetworkOut counts whatever leaves an instance, within the region too: it is the most that can be charged."
+    result.gb[f"aws, EC2 in {account.region}"] = Decimal(account.network_out(result.days)) / GB
+    result.notes.append(
+        "EC2's NetworkOut counts all bytes that leave an instance, within the region too: an upper bound of what is charged."
     )
 
 
-def _of_clickhouse(found: Egress) -> None:
-    with clickhouse_cloud.UsageCostClient(clickhouse_cloud.cloud_api_settings()) as client:
-        records = client.usage(found.days)
-    names = {name for record in records for name in record.metrics if "DataTransfer" in name}
-    for name in sorted(names | {"publicDataTransferCHC"}):
-        charged = total(record.metrics.get(name) or Decimal(0) for record in records)
-        _charged(
-            found,
-            f"clickhouse, {clickhouse_cloud.kind_of(name)}",
-            charged,
-            prices().get(PRICED.get(name, "")),
-        )
-
-
-def _charged(found: Egress, source: str, charged: Decimal, price: Figure | None) -> None:
-    """GB by what was charged for them; a charge without a known price is an unknown number of GB."""
-    if price:
-        found.gb[source] = charged / price.amount
-        if charged:
-            found.notes.append(f"{source}: {charged} USD at {price.amount} USD per GB ({price.said}).")
-    elif charged:
-        found.gb[source] = None
-        found.unread.append(
-            f"{source}: {charged} USD were charged, for which prices.toml has no price per GB."
-        )
+def _add_clickhouse(result: Egress) -> None:
+    """Add the GB that were charged; a charge without a known price is an unknown number of GB."""
+    records = clickhouse_cloud.fetch_usage(result.days)
+    metrics = {name for record in records for name in record.metrics if "DataTransfer" in name}
+    for metric in sorted(metrics | {INTERNET}):
+        charged = total(record.metrics.get(metric) or Decimal(0) for record in records)
+        source = f"clickhouse, {clickhouse_cloud.kind_of(metric)}"
+        if price := prices().get(PRICED.get(metric, "")):
+            result.gb[source] = charged / price.value
+            if charged:
+                result.notes.append(f"{source}: {charged} USD at {price.value} USD per GB ({price.source}).")
+        elif charged:
+            result.gb[source] = None
+            result.unread.append(
+                f"{source}: {charged} USD were charged, for which prices.toml has no price per GB."
+            )

@@ -1,4 +1,4 @@
-"""Money is Decimal: added up exactly, rounded to the cent once, where it is shown."""
+"""Money as Decimal: added exactly, rounded to cents once, when it is displayed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ CENT = Decimal("0.01")
 UNKNOWN = "unknown"
 
 _EXACT = Context(prec=100, traps=[Inexact])
-"""More digits than any sum of JSON numbers needs; one that needed more would raise, not round."""
+"""More digits than any sum of JSON numbers needs; a sum that needed more would raise an error, not be rounded."""
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
     """The exact sum."""
-    found = Decimal(0)
+    result = Decimal(0)
     for amount in amounts:
-        found = _EXACT.add(found, amount)
-    return found
+        result = _EXACT.add(result, amount)
+    return result
 
 
 def in_cents(amount: Decimal) -> Decimal:
-    """Whole cents, half a cent up, as an invoice has it."""
+    """Round to whole cents, half a cent up, as invoices do."""
     return amount.quantize(CENT, ROUND_HALF_UP)
 
 
 def split_cents(amounts: Sequence[Decimal]) -> list[Decimal]:
-    """Each amount in whole cents, so that they add up to the rounded sum: the largest remainders are rounded up."""
+    """Round each amount to whole cents so that they add up to the rounded sum: the largest remainders are rounded up."""
     floors = [amount.quantize(CENT, ROUND_FLOOR) for amount in amounts]
     missing = int((in_cents(total(amounts)) - total(floors)) / CENT)
     by_remainder = sorted(range(len(amounts)), key=lambda at: floors[at] - amounts[at])
@@ -36,5 +36,5 @@ def split_cents(amounts: Sequence[Decimal]) -> list[Decimal]:
 
 
 def usd(amount: Decimal | None) -> str:
-    """`1,234.50`; what is not known is said, never shown as 0."""
+    """`1,234.50`; `unknown`, and never 0, for None."""
     return UNKNOWN if amount is None else f"{in_cents(amount):,}"

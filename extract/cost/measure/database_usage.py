@@ -1,4 +1,4 @@
-"""What this database tells of its own cost: bytes a trade at rest by table, processor seconds a million trades."""
+"""Measured cost of a database: bytes at rest per trade by table, and processor seconds per million trades."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from extract.clickhouse.client import shared_database
 from extract.clickhouse.errors import UndefinedRelationError
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
 
-LEAST_TRADES = 10_000
-"""Below so many, what each part takes by itself outweighs the trades."""
-LEAST_WORK = 100_000
-"""Below so many, what each statement, each request and each start takes by itself outweighs the trades."""
+MIN_TRADES_STORED = 10_000
+"""With fewer trades, the fixed bytes of each part outweigh those of the trades."""
+MIN_TRADES_PROCESSED = 100_000
+"""With fewer trades, the fixed cost of each statement, request and process outweighs that of the trades."""
 
 _PARTS = f"""
 select
@@ -23,8 +23,8 @@ where active and database in ('{RAW_DATABASE}', '{MART_DATABASE}')
 group by name
 order by bytes desc"""
 
-# Models are written from raw tables, so a statement that only takes in names the raw database alone.
-_WORK = f"""
+# Models are written from raw tables, so a statement that loads trades names the raw database alone.
+_INSERTS = f"""
 select
     sumIf(written_rows, tables = ['{RAW_DATABASE}.trades']) as trades,
     sumIf(ProfileEvents['OSCPUVirtualTimeMicroseconds'], databases = ['{RAW_DATABASE}']) / 1e6 as raw_s,
@@ -34,42 +34,43 @@ where type = 'QueryFinish' and query_kind = 'Insert'"""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """`trades` in the raw table, and bytes a trade by table of both databases."""
+class StoredBytes:
+    """Bytes at rest per trade, by table of both databases, and the number of `trades` in the raw table."""
 
     trades: int
-    bytes_per_trade: dict[str, float]
+    per_trade: dict[str, float]
 
     @property
     def has_models(self) -> bool:
-        return any(table.startswith(f"{MART_DATABASE}.") for table in self.bytes_per_trade)
+        return any(table.startswith(f"{MART_DATABASE}.") for table in self.per_trade)
 
 
 @dataclass(frozen=True)
-class Work:
-    """Processor seconds of inserts a million trades, over `trades` that the query log knows of."""
+class ProcessorTime:
+    """Processor seconds of inserts per million trades, over the `trades` in the query log; 0.0 without models."""
 
     trades: int
     raw_s_per_million: float
     model_s_per_million: float
-    """0.0 where no models were built."""
 
 
-def measured(settings: ClickHouseSettings) -> Measured | None:
-    """None where fewer than LEAST_TRADES are loaded. Raises OutsideError or UsageError where nobody answers."""
+def measure_stored_bytes(settings: ClickHouseSettings) -> StoredBytes | None:
+    """None with fewer than MIN_TRADES_STORED trades. Raises OutsideError or UsageError if the server fails."""
     rows = shared_database(settings).rows(_PARTS)
     trades = next((int(count) for name, _, count in rows if name == f"{RAW_DATABASE}.trades"), 0)
-    if trades < LEAST_TRADES:
+    if trades < MIN_TRADES_STORED:
         return None
-    return Measured(trades, {name: int(size) / trades for name, size, _ in rows})
+    return StoredBytes(trades, {name: int(size) / trades for name, size, _ in rows})
 
 
-def work(settings: ClickHouseSettings, least: int = LEAST_WORK) -> Work | None:
-    """None where the query log is not kept, or knows of fewer than `least` trades."""
+def measure_processor_time(
+    settings: ClickHouseSettings, min_trades: int = MIN_TRADES_PROCESSED
+) -> ProcessorTime | None:
+    """None if the server has no query log, or one with fewer than `min_trades` trades."""
     try:
-        [(trades, raw_s, model_s)] = shared_database(settings).rows(_WORK)
+        [(trades, raw_s, model_s)] = shared_database(settings).rows(_INSERTS)
     except UndefinedRelationError:
         return None
-    if trades < least:
+    if trades < min_trades:
         return None
-    return Work(int(trades), raw_s / trades * 1e6, model_s / trades * 1e6)
+    return ProcessorTime(int(trades), raw_s / trades * 1e6, model_s / trades * 1e6)

@@ -1,4 +1,4 @@
-"""What trades take at rest, weighed: a scratch table like deribit_raw.trades, filled and read in system.parts."""
+"""Measure bytes on disk by inserting sample trades into a temporary table."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
 
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import to_tape_error
+from extract.clickhouse.client import Database, shared_database
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.deribit.arrow import with_stream_columns
 from extract.deribit.streams import Stream
 from extract.source.tables import TRADES
 
 SCRATCH_DATABASE = "deribit_scratch"
+_BYTES = (
+    "select sum(bytes_on_disk) from system.parts where active and database || '.' || table = {table:String}"
+)
 
 
 class StorageProbe:
-    """Weighs one stream's trades at a time."""
+    """Temporary table that holds the trades of one stream at a time."""
 
-    def __init__(self, client: Client, table: str) -> None:
-        self._client = client
+    def __init__(self, database: Database, table: str) -> None:
+        self._database = database
         self._table = table
 
     def bytes_on_disk(self, trades: pa.Table, stream: Stream) -> int:
@@ -34,33 +33,27 @@ class StorageProbe:
             return 0
         arrow = with_stream_columns(trades, stream.currency, stream.kind)
         load_id = pa.repeat(pa.scalar("1700000000.123456"), arrow.num_rows)
-        self._client.command(f"TRUNCATE TABLE {self._table}")
-        self._client.insert_arrow(self._table, arrow.append_column("_dlt_load_id", load_id))
-        sql = (
-            "SELECT sum(bytes_on_disk) FROM system.parts "
-            "WHERE active AND database || '.' || table = {table:String}"
-        )
-        [(size,)] = self._client.query(sql, parameters={"table": self._table}).result_rows
-        return int(size)
+        self._database.command(f"truncate table {self._table}")
+        with self._database.translated_errors():
+            self._database.client.insert_arrow(self._table, arrow.append_column("_dlt_load_id", load_id))
+        return int(self._database.value(_BYTES, {"table": self._table}))
 
 
 @contextmanager
 def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
-    """A scale in this database, gone afterwards. Raises OutsideError or UsageError where the server refuses."""
-    client = shared_client(settings)
+    """Create a probe in this database, and drop it afterwards. Raises OutsideError or UsageError."""
+    database = shared_database(settings)
+    has_trades = database.value(f"exists table {RAW_DATABASE}.trades")
+    table = f"{RAW_DATABASE if has_trades else SCRATCH_DATABASE}.storage_probe_{os.getpid()}"
+    if has_trades:
+        create = f"create table {table} as {RAW_DATABASE}.trades"
+    else:
+        database.command(f"create database if not exists {SCRATCH_DATABASE}")
+        create = TRADES.create_sql(table)
+    database.command(create)
     try:
-        has_raw = client.command(f"EXISTS TABLE {RAW_DATABASE}.trades")
-        table = f"{RAW_DATABASE if has_raw else SCRATCH_DATABASE}.weighed_{os.getpid()}"
-        if not has_raw:
-            client.command(f"CREATE DATABASE IF NOT EXISTS {SCRATCH_DATABASE}")
-        client.command(
-            f"CREATE TABLE {table} AS {RAW_DATABASE}.trades" if has_raw else TRADES.create_sql(table)
-        )
-        try:
-            yield StorageProbe(client, table)
-        finally:
-            client.command(f"DROP TABLE {table} SYNC")
-            if not has_raw:
-                client.command(f"DROP DATABASE {SCRATCH_DATABASE} SYNC")
-    except (ClickHouseError, HTTPError, OSError) as error:
-        raise to_tape_error(error, settings) from error
+        yield StorageProbe(database, table)
+    finally:
+        database.command(f"drop table {table} sync")
+        if not has_trades:
+            database.command(f"drop database {SCRATCH_DATABASE} sync")

@@ -1,6 +1,6 @@
-"""What a backfill, holding it and a month of increments take and cost; reckoned from `Inputs`, asking nobody.
+"""Estimate resources and cost of a backfill, of its storage, and of a month of increments. Pure: no I/O.
 
-Settings: local (your own machine), own host (a rented one), and ClickHouse Cloud with AWS beside it, on demand (the
+Costs are by setting: local (your own machine), own host (a rented one), and ClickHouse Cloud with AWS, on demand (the
 service idles between the runs) or always on.
 """
 
@@ -24,7 +24,7 @@ CADENCES = {"minute": 1, "hour": 60, "day": 1440}
 
 @dataclass(frozen=True)
 class Backfill:
-    """What is fetched once. `compute_unit_hours` is ClickHouse's work, `awake_hours` how long it cannot idle."""
+    """A backfill, once. `compute_unit_hours` is ClickHouse's work, `awake_hours` the time in which it cannot idle."""
 
     trades: Decimal
     requests: Decimal
@@ -35,22 +35,22 @@ class Backfill:
     compute_unit_hours: Decimal
     awake_hours: Decimal
     usd: dict[str, Decimal]
-
-    @property
-    def all_rest_bytes(self) -> Decimal:
-        return sum(self.rest_bytes.values(), Decimal(0))
+    all_rest_bytes: Decimal
 
 
 @dataclass(frozen=True)
 class Holding:
-    """USD a month for keeping it, by setting; None where it does not fit."""
+    """USD a month for storing the backfill, by setting; None if it does not fit."""
 
     usd: dict[str, Decimal | None]
 
 
 @dataclass(frozen=True)
 class Increments:
-    """A month of increments at one cadence; USD with holding, by setting."""
+    """A month of increments at one cadence; USD including storage, by setting.
+
+    `saved`: the share of the always-on cost that is saved on demand.
+    """
 
     every: str
     runs: Decimal
@@ -60,12 +60,7 @@ class Increments:
     awake_hours: Decimal
     lambda_usd: Decimal
     usd: dict[str, Decimal | None]
-
-    @property
-    def saved(self) -> Decimal:
-        """Share of the always-on cost that is saved on demand."""
-        always, on_demand = self.usd["cloud, always on"], self.usd["cloud, on demand"]
-        return 1 - on_demand / always if always and on_demand is not None else Decimal(0)
+    saved: Decimal
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Estimate:
 
 
 def estimate(inputs: Inputs) -> Estimate:
-    """`inputs` has trades, trades_per_day, requests_per_second, page_size and what the assumptions name."""
+    """`inputs` needs trades, requests, wire_bytes, requests_per_second and page_size besides the reference data."""
     backfill = _backfill(inputs)
     holding = _holding(inputs, backfill.all_rest_bytes)
     return Estimate(backfill, holding, [_increments(inputs, holding, every) for every in CADENCES])
@@ -86,9 +81,7 @@ def _backfill(inputs: Inputs) -> Backfill:
     trades = inputs["trades"]
     requests = inputs["requests"]
     if not requests:
-        requests = (trades / (inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO)))).to_integral_value(
-            ROUND_CEILING
-        )
+        requests = (trades / _trades_per_page(inputs)).to_integral_value(ROUND_CEILING)
     rate_hours = requests / inputs["requests_per_second"] / HOUR_S
     fetch_hours = max(rate_hours, trades / inputs["fetch_trades_per_second"] / HOUR_S)
     processors = inputs["vcpus_per_unit"] * inputs["compute_units"]
@@ -99,12 +92,13 @@ def _backfill(inputs: Inputs) -> Backfill:
         inputs["batch_instance"] * inputs["spot_share"] + inputs["public_ipv4"]
     )
     awake = awake_hours * inputs["compute_units"] * inputs["clickhouse_compute"]
+    rest_bytes = {table: trades * each for table, each in inputs.bytes_by_table().items()}
     return Backfill(
         trades=trades,
         requests=requests,
         hours_at_rate_limit=rate_hours,
         wire_bytes=inputs["wire_bytes"] or trades * inputs["wire_bytes_per_trade"],
-        rest_bytes={table: trades * each for table, each in inputs.bytes_by_table().items()},
+        rest_bytes=rest_bytes,
         fetch_hours=fetch_hours,
         compute_unit_hours=work_hours / inputs["vcpus_per_unit"],
         awake_hours=awake_hours,
@@ -114,7 +108,12 @@ def _backfill(inputs: Inputs) -> Backfill:
             "cloud, on demand": batch + awake,
             "cloud, always on": batch,
         },
+        all_rest_bytes=sum(rest_bytes.values(), Decimal(0)),
     )
+
+
+def _trades_per_page(inputs: Inputs) -> Decimal:
+    return inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO))
 
 
 def _holding(inputs: Inputs, rest_bytes: Decimal) -> Holding:
@@ -142,24 +141,22 @@ def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
     awake_hours = runs * min(Decimal(minutes), awake_minutes) / 60
     function = runs * (run_s * inputs["lambda_gb"] * inputs["lambda_duration"] + inputs["lambda_request"])
     compute = awake_hours * inputs["compute_units"] * inputs["clickhouse_compute"]
-    kept = holding.usd
-    on_demand = (kept["cloud, on demand"] or Decimal(0)) + compute + function
-    always_on = (kept["cloud, always on"] or Decimal(0)) + function
+    always_on = (holding.usd["cloud, always on"] or Decimal(0)) + function
+    # Together, queries and runs keep the service awake for all of the month at most.
+    on_demand = min((holding.usd["cloud, on demand"] or Decimal(0)) + compute + function, always_on)
     return Increments(
         every=every,
         runs=runs,
         trades=trades,
-        requests=runs * inputs["requests_per_run"]
-        + trades / (inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO))),
+        requests=runs * inputs["requests_per_run"] + trades / _trades_per_page(inputs),
         wire_bytes=runs * inputs["wire_bytes_per_run"] + trades * inputs["wire_bytes_per_trade"],
         awake_hours=awake_hours,
         lambda_usd=function,
         usd={
             "local": Decimal(0),
-            "own host": kept["own host"],
-            "cloud, on demand": min(
-                on_demand, always_on
-            ),  # queries and runs are awake together at most all month
+            "own host": holding.usd["own host"],
+            "cloud, on demand": on_demand,
             "cloud, always on": always_on,
         },
+        saved=1 - on_demand / always_on if always_on else Decimal(0),
     )

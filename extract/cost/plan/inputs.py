@@ -1,22 +1,24 @@
-"""Everything that a plan rests on, by name: what it is, and whether it was given, measured or assumed."""
+"""Inputs of a cost plan by name: set by the user, measured, or taken from the reference data in the .toml files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
 
 from extract.clickhouse.settings import MART_DATABASE
-from extract.cost.plan.figures import assumptions, prices
 from extract.errors import UsageError
 
 BYTES = "bytes."
-MODELS = f"{MART_DATABASE}."
+SCOPE = "scope."
 
 
 @dataclass(frozen=True)
 class Input:
-    """One figure that a plan uses. `source` says how it is known, in words that stand after it."""
+    """One figure. `source`: where it comes from, with its date if it is reference data."""
 
     name: str
     value: Decimal
@@ -24,67 +26,87 @@ class Input:
     source: str
 
 
+@cache
+def prices() -> Mapping[str, Input]:
+    """Prices of the clouds in USD, by name."""
+    return _read("prices.toml")
+
+
+@cache
+def assumptions() -> Mapping[str, Input]:
+    """Volumes and rates to use until they are measured, by name."""
+    return _read("assumptions.toml")
+
+
+def _read(file_name: str) -> dict[str, Input]:
+    tables = tomllib.loads(Path(__file__).with_name(file_name).read_text())
+    return {
+        name: Input(name, Decimal(each["amount"]), each["unit"], f"{each['source']}, {each['date']}")
+        for name, each in tables.items()
+    }
+
+
 class Inputs:
-    """Later words win over earlier ones, and what the user sets over all of them."""
+    """Inputs of one plan. A later value replaces an earlier one, except a value that the user has set."""
 
     def __init__(self) -> None:
-        found = [figure for figure in assumptions().values() if not figure.name.startswith("scope.")]
-        self._by_name = {
-            each.name: Input(each.name, each.amount, each.unit, f"assumed: {each.said}") for each in found
-        }
-        for each in prices().values():
-            self._by_name[each.name] = Input(each.name, each.amount, each.unit, f"price: {each.said}")
-        self._fixed: set[str] = set()
+        self._by_name: dict[str, Input] = {}
+        self._set: set[str] = set()
         self._used: set[str] = set()
+        for kind, reference in (("assumed", assumptions()), ("price", prices())):
+            for each in reference.values():
+                if not each.name.startswith(SCOPE):
+                    self._by_name[each.name] = replace(each, source=f"{kind}: {each.source}")
 
     def __getitem__(self, name: str) -> Decimal:
         self._used.add(name)
         return self._by_name[name].value
 
-    def __iter__(self) -> Iterator[Input]:
-        return iter(self._by_name.values())
-
     def used(self) -> list[Input]:
-        """Those that something was reckoned from, by name."""
+        """The inputs that a calculation has read, by name."""
         tables = {name for name in self._by_name if name.startswith(BYTES)}
         return [self._by_name[name] for name in sorted(self._used | tables)]
 
     def put(self, name: str, value: Decimal | int | float, unit: str, source: str) -> None:
-        """A figure that was measured or asked for, unless the user has set it."""
-        if name not in self._fixed:
+        """Replace an input, unless the user has set it."""
+        if name not in self._set:
             self._by_name[name] = Input(name, Decimal(str(value)), unit, source)
 
     def put_scope(self, scope: str) -> None:
-        """The volumes that are known of a part of the exchange."""
-        for figure in assumptions().values():
-            if figure.name.startswith(f"scope.{scope}."):
-                name = figure.name.removeprefix(f"scope.{scope}.")
-                self.put(name, figure.amount, figure.unit, f"assumed: {figure.said}")
+        """Use the known volumes of a part of the exchange."""
+        prefix = f"{SCOPE}{scope}."
+        for each in assumptions().values():
+            if each.name.startswith(prefix):
+                self.put(each.name.removeprefix(prefix), each.value, each.unit, f"assumed: {each.source}")
 
-    def put_bytes(self, measured: dict[str, float], source: str) -> None:
-        """Bytes a trade at rest, by table, instead of what was assumed; of models only where there are any."""
-        if any(name.startswith(BYTES) for name in self._fixed):
+    def put_bytes(self, measured: Mapping[str, float], source: str) -> None:
+        """Replace the assumed bytes per trade by table; those of models only if some were measured."""
+        if any(name.startswith(BYTES) for name in self._set):
             return
-        has_models = any(table.startswith(MODELS) for table in measured)
-        self._by_name = {
-            name: each
-            for name, each in self._by_name.items()
-            if not name.startswith(BYTES) or (name.startswith(f"{BYTES}{MODELS}") and not has_models)
-        }
+        models = f"{BYTES}{MART_DATABASE}."
+        has_models = any(table.startswith(f"{MART_DATABASE}.") for table in measured)
+        for name in list(self._by_name):
+            if name.startswith(BYTES) and (has_models or not name.startswith(models)):
+                del self._by_name[name]
         for table, each in measured.items():
             self.put(f"{BYTES}{table}", round(each, 2), "bytes a trade at rest", source)
 
     def bytes_by_table(self) -> dict[str, Decimal]:
-        return {each.name.removeprefix(BYTES): each.value for each in self if each.name.startswith(BYTES)}
+        """Bytes per trade at rest, by table."""
+        return {
+            each.name.removeprefix(BYTES): each.value
+            for each in self._by_name.values()
+            if each.name.startswith(BYTES)
+        }
 
     def is_set(self, name: str) -> bool:
-        """Whether the user has."""
-        return name in self._fixed
+        """Whether the user has set the input."""
+        return name in self._set
 
-    def set(self, words: Iterable[str]) -> None:
-        """`NAME=VALUE` as a user types it. Raises UsageError that names what there is."""
-        for word in words:
-            name, _, text = word.partition("=")
+    def set(self, assignments: Iterable[str]) -> None:
+        """Apply `NAME=VALUE` assignments of the user. Raises UsageError for an unknown name or no number."""
+        for assignment in assignments:
+            name, _, text = assignment.partition("=")
             if name not in self._by_name:
                 raise UsageError(f"--set {name!r} is no input; there are {', '.join(sorted(self._by_name))}.")
             try:
@@ -92,6 +114,8 @@ class Inputs:
             except InvalidOperation:
                 value = Decimal("NaN")
             if not value.is_finite() or value < 0:
-                raise UsageError(f"--set {word!r} has no number; write it like {name}={self[name]}.")
+                raise UsageError(
+                    f"--set {assignment!r} has no number; write it like {name}={self._by_name[name].value}."
+                )
             self._by_name[name] = Input(name, value, self._by_name[name].unit, "set by you")
-            self._fixed.add(name)
+            self._set.add(name)
