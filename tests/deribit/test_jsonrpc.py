@@ -1,4 +1,4 @@
-"""What an answer without a usable result stands for, as one table."""
+"""Errors for answers without a result: (status, body, headers) → exception and message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extract.deribit.jsonrpc import (
 from extract.errors import RetriableError
 
 
-def rpc(code: int, message: str = "said", **data: Any) -> bytes:
+def rpc(code: int, message: str = "refused", **data: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "error": {"code": code, "message": message, "data": data}}).encode()
 
 
@@ -32,9 +32,9 @@ TABLE = [
     (429, b"", {"retry-after": "3"}, RetriableError, "HTTP 429"),
     (408, HTML, {}, RetriableError, "HTTP 408"),
     (502, HTML, {}, RetriableError, "HTTP 502"),
-    (200, HTML, {}, RetriableError, f"{len(HTML)} bytes that are no result"),
-    (200, b'{"result": {"tra', {}, RetriableError, "16 bytes that are no result"),
-    (200, b'{"jsonrpc": "2.0"}', {}, RetriableError, "18 bytes that are no result"),
+    (200, HTML, {}, RetriableError, f"{len(HTML)} bytes without a result"),
+    (200, b'{"result": {"tra', {}, RetriableError, "16 bytes without a result"),
+    (200, b'{"jsonrpc": "2.0"}', {}, RetriableError, "18 bytes without a result"),
     (301, b"", {}, ExchangeRefusedError, "HTTP 301"),
     (403, HTML, {}, ExchangeRefusedError, "HTTP 403"),
     (404, b"", {}, ExchangeRefusedError, "HTTP 404"),
@@ -44,17 +44,17 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("status", "body", "headers", "kind", "message"), TABLE)
-def test_the_table(
+def test_error_of_an_answer_without_a_result(
     status: int, body: bytes, headers: dict[str, str], kind: type[Exception], message: str
 ) -> None:
-    """(status, body, headers) → exception and message: the body is read before the status is judged."""
+    """The body is decoded before the status is considered."""
     error = error_from_response("get_time", status, headers, body)
     assert type(error) is kind
     assert str(error) == f"The exchange answered get_time with {message}"
 
 
 @pytest.mark.parametrize("code", sorted(RETRIABLE_CODES))
-def test_every_code_worth_another_try(code: int) -> None:
+def test_temporary_error_codes_are_retriable(code: int) -> None:
     assert type(error_from_response("m", 400, {}, rpc(code))) is RetriableError
 
 
