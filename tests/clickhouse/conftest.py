@@ -1,4 +1,4 @@
-"""Pipelines of a test's own: a database that no other test uses, a working directory of its own."""
+"""A new database and new pipelines for each test, and a proxy in front of the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def database(clickhouse_client: Client) -> Iterator[str]:
 def new_pipeline(
     clickhouse: ClickHouseSettings, database: str, tmp_path: Path
 ) -> Callable[..., dlt.Pipeline]:
-    """A pipeline into `database`; `directory` names another machine, `port` another way to the server."""
+    """Create a pipeline into `database`; another `directory` is like another machine, `port` is that of a proxy."""
 
     def make(directory: str = "here", port: int | None = None, **options: object) -> dlt.Pipeline:
         settings = replace(clickhouse, port=port or clickhouse.port)

@@ -1,4 +1,4 @@
-"""Failures by what to do about them: dlt's exception decides on a retry, the sentence says what to change."""
+"""Failures of dlt's clients: the class of the exception decides on a retry, its sentence names what to change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import FinalError, RetriableError, UsageError
 from tests.support.proxy import Proxy
 
-SECRET = "a-secret-that-nobody-may-see"
+SECRET = "a-secret-password"
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ SECRET = "a-secret-that-nobody-may-see"
         ),
     ],
 )
-def test_what_the_server_answers(
+def test_server_error_decides_on_dlt_s_exception(
     pipeline: dlt.Pipeline, statement: str, exception: type, error: type
 ) -> None:
-    """Missing things are undefined, what may pass is transient, all else is final; dlt adds rows to no retry then."""
+    """Missing tables are undefined, errors that may pass are transient, all others are terminal."""
     pipeline.run([{"id": 1}], table_name="trades")
     with pipeline.sql_client() as client, pytest.raises(exception) as raised:
         client.execute_sql(statement)
@@ -68,14 +68,14 @@ def test_what_the_server_answers(
     assert "\n" not in str(raised.value)
 
 
-def test_a_missing_database_is_undefined(pipeline: dlt.Pipeline) -> None:
-    """So that a first run finds no state instead of failing."""
+def test_missing_database_is_undefined(pipeline: dlt.Pipeline) -> None:
+    """So that a first run has no state instead of a failure."""
     with pipeline.sql_client() as client, pytest.raises(DatabaseUndefinedRelation):
         client.execute_sql("SELECT 1")
 
 
-def answer_with(status: int, body: bytes) -> type[BaseHTTPRequestHandler]:
-    class Answer(BaseHTTPRequestHandler):
+def handler_for(status: int, body: bytes) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
@@ -87,12 +87,12 @@ def answer_with(status: int, body: bytes) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, *args: object) -> None: ...
 
-    return Answer
+    return Handler
 
 
 @contextmanager
 def web_server(status: int) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), answer_with(status, b"<html>sorry</html>"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(status, b"<html>sorry</html>"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_address[1]
@@ -102,17 +102,17 @@ def web_server(status: int) -> Iterator[int]:
 
 
 def failure(settings: ClickHouseSettings) -> tuple[type, DatabaseException]:
-    """How dlt and our own code see it: (type of our error, dlt's exception)."""
-    with pytest.raises((UsageError, RetriableError, FinalError)) as ours:
+    """Class of the TapeError of `open_client`, and the exception of dlt's client, which has the same message."""
+    with pytest.raises((UsageError, RetriableError, FinalError)) as own:
         open_client(settings)
     configuration = TapeClickHouseConfiguration()._bind_dataset_name("none")
     client = tape_clickhouse(settings).client(dlt.Schema("trades"), configuration)
-    with pytest.raises(DatabaseException) as theirs, client:
+    with pytest.raises(DatabaseException) as dlt_s, client:
         pass
-    assert str(theirs.value) == str(ours.value)
-    assert settings.password not in str(ours.value)
-    assert str(ours.value).endswith(".")
-    return ours.type, theirs.value
+    assert str(dlt_s.value) == str(own.value)
+    assert settings.password not in str(own.value)
+    assert str(own.value).endswith(".")
+    return own.type, dlt_s.value
 
 
 def closed_port() -> int:
@@ -156,7 +156,7 @@ def closed_port() -> int:
     ],
     ids=["password", "user", "down", "cloud down", "host name"],
 )
-def test_a_server_that_cannot_be_reached(
+def test_unreachable_server(
     clickhouse: ClickHouseSettings, change: Callable, error: type, exception: type, sentence: str
 ) -> None:
     kind, raised = failure(change(clickhouse))
@@ -176,10 +176,10 @@ def test_a_server_that_cannot_be_reached(
         (503, RetriableError, "HTTP status 503"),
     ],
 )
-def test_something_else_answers(
+def test_another_http_server_on_the_port(
     clickhouse: ClickHouseSettings, status: int, error: type, sentence: str
 ) -> None:
-    """A proxy, a load balancer, another program on the port."""
+    """A proxy, a load balancer or another program."""
     with web_server(status) as port:
         kind, raised = failure(replace(clickhouse, port=port))
     assert kind is error
@@ -187,7 +187,7 @@ def test_something_else_answers(
     assert sentence in str(raised)
 
 
-def test_a_connection_that_breaks_is_transient_and_the_next_one_works(
+def test_broken_connection_is_transient_and_the_next_one_works(
     new_pipeline: Callable[..., dlt.Pipeline], proxy: Proxy
 ) -> None:
     """In the middle of a statement."""
@@ -200,10 +200,10 @@ def test_a_connection_that_breaks_is_transient_and_the_next_one_works(
         assert client.execute_sql("SELECT count() FROM trades") == [(1,)]
 
 
-def test_connections_that_the_other_side_closed_are_replaced(
+def test_closed_idle_connections_are_replaced(
     new_pipeline: Callable[..., dlt.Pipeline], proxy: Proxy
 ) -> None:
-    """A server closes idle connections; the warm pool must not hand out a dead one."""
+    """A server closes idle connections; the pool must not use them again."""
     pipeline = new_pipeline(port=proxy.port)
     pipeline.run([{"id": 1}], table_name="trades")
     proxy.disconnect()
@@ -212,8 +212,8 @@ def test_connections_that_the_other_side_closed_are_replaced(
         assert client.execute_sql("SELECT count() FROM trades") == [(2,)]
 
 
-def test_a_password_is_in_no_text(clickhouse: ClickHouseSettings) -> None:
-    """Neither of the destination, its configuration, nor its credentials."""
+def test_password_is_in_no_representation(clickhouse: ClickHouseSettings) -> None:
+    """Of the destination, its configuration and its credentials."""
     destination = tape_clickhouse(replace(clickhouse, password=SECRET))
     configuration = destination.configuration(None, accept_partial=True)
     credentials = configuration.credentials
@@ -221,7 +221,7 @@ def test_a_password_is_in_no_text(clickhouse: ClickHouseSettings) -> None:
     assert SECRET not in "".join(texts)
 
 
-def test_one_client_serves_a_process(clickhouse: ClickHouseSettings) -> None:
-    """So its pool stays warm from one load job to the next; other settings are another client."""
+def test_clients_are_shared_in_a_process(clickhouse: ClickHouseSettings) -> None:
+    """So load jobs reuse its connections; `open_client` returns a separate one."""
     assert shared_client(clickhouse) is shared_client(replace(clickhouse))
     assert open_client(clickhouse) is not shared_client(clickhouse)

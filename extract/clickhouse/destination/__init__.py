@@ -1,7 +1,7 @@
-"""A dlt destination for ClickHouse that speaks HTTP(S) alone: one port, one warm pool, every insert exactly once.
+"""A dlt destination for ClickHouse over HTTP(S): one port, one connection pool, exactly-once inserts.
 
-It keeps dlt's own rooms: configuration, factory, sql_client, job_client; `tokens` is what dlt lacks. A dlt dataset
-is a ClickHouse database, so tables keep their plain names:
+It has dlt's modules: configuration, factory, sql_client, job_client; `dedup_tokens` adds the exactly-once inserts. A dlt
+dataset is a ClickHouse database, so tables have plain names:
 
     pipeline = dlt.pipeline("deribit_trades", destination=tape_clickhouse(settings), dataset_name="deribit_raw")
 """

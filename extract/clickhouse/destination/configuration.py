@@ -1,4 +1,4 @@
-"""Where the destination's connection comes from: given settings, dlt's configuration, or our environment variables."""
+"""Configuration of the destination from given settings, dlt's configuration or the CLICKHOUSE_ variables."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from dlt.destinations.impl.clickhouse.configuration import (
     ClickHouseCredentials,
 )
 
+from extract.clickhouse.destination.dedup_tokens import BLOCK_ROWS
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 
 
 @configspec(init=False)
 class TapeClickHouseCredentials(ClickHouseCredentials):
-    """dlt's ClickHouse credentials with certificates; `port` and `http_port` are the one HTTP(S) port."""
+    """dlt's ClickHouse credentials, with certificates; `port` and `http_port` are the same HTTP(S) port."""
 
     database: str = RAW_DATABASE
-    """Database of a pipeline that names no dataset."""
+    """Database of a pipeline without a dataset name."""
     mode: str = "local"
-    """local or cloud: which environment variables an error message names."""
+    """local or cloud; determines the environment variables that an error message names."""
     ca_cert: str | None = None
-    """File with the CA of the server's certificate; by default the system's."""
+    """File with the CA of the server's certificate, by default those of the system."""
     client_cert: str | None = None
-    """File with a client certificate, which is then the credential instead of the password."""
+    """File with a client certificate, which replaces the password as credential."""
     client_key: str | None = None
     """File with the key of the client certificate."""
     wake_s: int = 0
-    """Seconds for which a service that sleeps is waited for."""
+    """Seconds to wait for an idle service to start."""
 
     @classmethod
     def from_settings(cls, settings: ClickHouseSettings) -> TapeClickHouseCredentials:
@@ -64,17 +65,19 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
         )
 
     def on_partial(self) -> None:
-        """dlt's own commands name no server: fall back to CLICKHOUSE_MODE and its variables."""
+        """Use CLICKHOUSE_MODE and its variables, because dlt's commands specify no server."""
         self.use(clickhouse_settings())
         self.resolve()
 
 
 @configspec
 class TapeClickHouseConfiguration(ClickHouseClientConfiguration):
-    destination_type: Final[str] = dataclasses.field(  # type: ignore[misc]
+    destination_type: Final[str] = dataclasses.field(  # type: ignore[misc]  # dlt's way to name a destination
         default="tape_clickhouse", init=False, repr=False, compare=False
     )
-    credentials: TapeClickHouseCredentials = None  # type: ignore[assignment]
+    credentials: TapeClickHouseCredentials = None  # type: ignore[assignment]  # resolved by dlt
+    insert_block_rows: int = BLOCK_ROWS
+    """Rows of one block of an insert; must be the same for each attempt of a load job."""
 
     def _make_dataset_name(self, schema_name: str) -> str:
         return super()._make_dataset_name(schema_name) or self.credentials.database

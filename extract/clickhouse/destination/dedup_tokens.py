@@ -1,10 +1,9 @@
-"""Every insert exactly once: tokens by which the server knows an insert that it has already got.
+"""Insert deduplication tokens, for exactly-once inserts.
 
-A file's token is made of its load package, table and file id, and not of its retry count, so a load job that is
-run again, by the same process or the next, bears the token of its first run. The server cuts a large file into
-blocks and numbers them: block n of a token is remembered by itself. A file that was inserted in part is completed by
-inserting it again, but only if the second run cuts it at the same rows; so everything that decides about the
-cuts is fixed here, and rows keep the order of the file.
+The token of a file consists of its load package, table and file id, without the retry count, so each attempt of a load
+job, by the same process or a later one, has the same token. The server splits a large file into numbered blocks and
+stores the token of each block. Inserting a partially inserted file again completes it, but only if both attempts split
+it at the same rows. Therefore all settings that affect the split are fixed here, and rows stay in the order of the file.
 """
 
 from __future__ import annotations
@@ -13,22 +12,18 @@ from typing import Any
 
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 
-# How many blocks (plain MergeTree) and for how long (replicated and shared engines) a table remembers tokens: more
-# than any one package has, and longer than a broken load stays unnoticed.
+# A table stores this many tokens (plain MergeTree), or those of this time (replicated and shared engines): more than
+# the blocks of any load package, and longer than a failed load stays unnoticed.
 WINDOW_BLOCKS = 10_000
 WINDOW_SECONDS = 7 * 24 * 3600
 
-_BLOCK_ROWS = 1 << 20
+BLOCK_ROWS = 1 << 20
 _BLOCK_BYTES = 256 << 20
-
 _FIXED_BLOCKS = {
     "max_insert_threads": 1,
-    "max_insert_block_size": _BLOCK_ROWS,
     "max_insert_block_size_bytes": 0,
-    "min_insert_block_size_rows": _BLOCK_ROWS,
     "min_insert_block_size_bytes": _BLOCK_BYTES,
     "max_block_size": 65_409,
-    "input_format_parquet_max_block_size": 1 << 17,
     "input_format_parquet_prefer_block_bytes": 64 << 20,
     "input_format_parquet_preserve_order": 1,
     "input_format_parallel_parsing": 0,
@@ -36,7 +31,7 @@ _FIXED_BLOCKS = {
     "input_format_max_block_wait_ms": 0,
     "input_format_connection_handling": 0,
 }
-# A SELECT may bring its rows in another order the next time, so INSERT … SELECT is one block, whole or not at all.
+# A SELECT may return its rows in another order the next time, so INSERT … SELECT is one block, inserted atomically.
 _ONE_BLOCK = {
     "max_insert_threads": 1,
     "min_insert_block_size_rows": 1 << 40,
@@ -50,23 +45,28 @@ _READING = {
 
 
 def file_token(load_id: str, file_name: str) -> str:
-    """`load_id/table/file_id` of a load job's file."""
+    """Return the token of a load job's file, `load_id/table/file_id`."""
     parsed = ParsedLoadJobFileName.parse(file_name)
     return f"{load_id}/{parsed.table_name}/{parsed.file_id}"
 
 
-def file_settings(token: str | None) -> dict[str, Any]:
-    """Settings of an insert from a file. A file without a token would be no load job."""
+def file_settings(token: str | None, block_rows: int = BLOCK_ROWS) -> dict[str, Any]:
+    """Return the settings of an insert from a file. Raises ValueError without a token, which each load job has."""
     if not token:
         raise ValueError("a file is inserted by a load job, which has a token")
-    return {**_FIXED_BLOCKS, **_READING, **_remembered(token)}
+    blocks = {
+        "max_insert_block_size": block_rows,
+        "min_insert_block_size_rows": block_rows,
+        "input_format_parquet_max_block_size": block_rows // 8,
+    }
+    return {**_FIXED_BLOCKS, **blocks, **_READING, **_deduplicated(token)}
 
 
 def statement_settings(token: str | None) -> dict[str, Any]:
-    """Settings of an INSERT statement.
+    """Return the settings of an INSERT statement.
 
-    Without a token nothing is dropped as known, least of all by its content: the statements of a merge or a replace
-    delete first and then insert again, often the very same rows.
+    Without a token there is no deduplication, in particular none by content: a statement may insert rows again that
+    were deleted before.
     """
     if not token:
         return {
@@ -75,10 +75,10 @@ def statement_settings(token: str | None) -> dict[str, Any]:
             "deduplicate_insert": "disable",
             "deduplicate_insert_select": "disable",
         }
-    return {**_ONE_BLOCK, **_remembered(token)}
+    return {**_ONE_BLOCK, **_deduplicated(token)}
 
 
-def _remembered(token: str) -> dict[str, Any]:
+def _deduplicated(token: str) -> dict[str, Any]:
     return {
         "async_insert": 0,
         "insert_deduplicate": 1,
@@ -89,7 +89,7 @@ def _remembered(token: str) -> dict[str, Any]:
 
 
 def window_setting(engine: str) -> tuple[str, int] | None:
-    """The setting by which a table of `engine` remembers tokens long enough; None for engines without any."""
+    """Return the setting for the number or age of stored tokens; None for engines without deduplication."""
     if not engine.endswith("MergeTree"):
         return None
     if engine.startswith(("Replicated", "Shared")):

@@ -1,4 +1,4 @@
-"""The destination as `dlt.pipeline(destination=…)` takes it, and as dlt's own commands find it again by name."""
+"""The destination class for `dlt.pipeline(destination=…)`, which dlt's commands import by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 
 
 class TapeTypeMapper(ClickHouseTypeMapper):
-    """dlt's types, and what our type hint may have written in their place."""
+    """dlt's type mapper, extended by the types of the project's column hints."""
 
     dbt_to_sct = {  # noqa: RUF012
         **ClickHouseTypeMapper.dbt_to_sct,
@@ -34,9 +34,9 @@ class TapeTypeMapper(ClickHouseTypeMapper):
 
 
 class tape_clickhouse(clickhouse):
-    """ClickHouse over HTTP(S) alone. `credentials` are our settings; without any, the environment's."""
+    """ClickHouse over HTTP(S). `credentials` are connection settings, by default those of the environment."""
 
-    spec = TapeClickHouseConfiguration
+    spec = TapeClickHouseConfiguration  # type: ignore[assignment]  # a subclass of dlt's own
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class tape_clickhouse(clickhouse):
     ) -> None:
         if isinstance(credentials, ClickHouseSettings):
             credentials = TapeClickHouseCredentials.from_settings(credentials)
-        # dlt takes for "not given" what equals the default of this very signature.
-        super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)
+        # dlt ignores an argument that equals the default of this signature.
+        super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)  # type: ignore[arg-type]  # dlt's defaults are None, too
 
     def _raw_capabilities(self) -> DestinationCapabilitiesContext:
         caps = super()._raw_capabilities()
         caps.type_mapper = TapeTypeMapper
-        # HTTP takes one statement at a time; dlt then hands them over one by one instead of joined by ";".
+        # HTTP accepts one statement per request, so dlt must not join statements by ";".
         caps.supports_multiple_statements = False
         return caps
 
     def capabilities(self, config: Any = None, naming: Any = None) -> DestinationCapabilitiesContext:
-        # Without a config dlt resolves one, dozens of times for each package; for ClickHouse it decides nothing.
+        # Without a config dlt resolves one dozens of times per load package, although ClickHouse does not need it.
         return super().capabilities(config or self.spec(credentials=TapeClickHouseCredentials()), naming)
 
     @property

@@ -1,11 +1,11 @@
-"""dlt's SQL client over one HTTP(S) port: statements, results and files through a shared clickhouse-connect client."""
+"""dlt's SQL client for statements, results and file inserts over HTTP(S), on the shared client of the process."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import clickhouse_connect.dbapi
 from clickhouse_connect.dbapi.cursor import Cursor
@@ -38,9 +38,9 @@ _HAS_RESULT = re.compile(
 
 
 class TapeSqlClient(SqlClientBase[Client], DBTransaction):
-    """A dataset is a database. `insert_token` is what the next inserts bear, see `tokens`."""
+    """SQL client of one dataset, which is a database. The next inserts have `insert_token`, see `dedup_tokens`."""
 
-    dbapi = clickhouse_connect.dbapi
+    dbapi: ClassVar[Any] = clickhouse_connect.dbapi
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         capabilities: DestinationCapabilitiesContext,
         config: TapeClickHouseConfiguration,
     ) -> None:
-        super().__init__(None, dataset_name, staging_dataset_name, capabilities)
+        super().__init__(None, dataset_name, staging_dataset_name, capabilities)  # type: ignore[arg-type]  # as dlt's own
         self.config = config
         self.credentials = config.credentials
         self.settings = config.credentials.settings()
@@ -62,16 +62,16 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         return self._client
 
     def close_connection(self) -> None:
-        """Lets go of the client; its pool stays warm for the next job."""
+        """Release the client; its connections stay open for the next job."""
         self._client = None
 
     @property
-    def native_connection(self) -> Client | None:
+    def native_connection(self) -> Client | None:  # type: ignore[override]  # None while closed, as dlt expects
         return self._client
 
     @contextmanager
     def begin_transaction(self) -> Iterator[DBTransaction]:
-        """ClickHouse commits each statement by itself."""
+        """Do nothing: ClickHouse commits each statement separately."""
         yield self
 
     def commit_transaction(self) -> None: ...
@@ -93,7 +93,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
             pass
 
     def drop_tables(self, *tables: str) -> None:
-        # SYNC frees the name at once, so that a new table of that name starts without the old one's tokens.
+        # SYNC releases the name at once, so that a new table of that name does not inherit the tokens.
         for table in tables:
             self.execute_sql(f"DROP TABLE IF EXISTS {self.make_qualified_table_name(table)} SYNC")
 
@@ -104,7 +104,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
     @contextmanager
     @raise_database_error
     def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[DBApiCursorImpl]:
-        """One statement; positional `%s` or named `%(name)s` parameters."""
+        """Run one statement with positional `%s` or named `%(name)s` parameters."""
         parameters: dict[str, Any] = dict(kwargs)
         if args:
             query, positional = _convert_to_old_pyformat(
@@ -112,20 +112,22 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
             )
             parameters.update(positional)
         with self._cursor(query, parameters, database=self._database) as cursor:
-            yield DBApiCursorImpl(cursor)
+            yield DBApiCursorImpl(cursor)  # type: ignore[arg-type]  # has the methods that dlt uses
 
     @raise_database_error
     def insert_file(self, file_path: str, table_name: str, file_format: str, compression: str) -> Any:
-        """Stream a file into a table; bears the token, so the same file twice is in the table once."""
+        """Stream a file into a table. By its token, the same file inserted twice is in the table once."""
         with open(file_path, "rb") as file:
             return self._connected.raw_insert(
                 self.make_qualified_table_name(table_name),
                 insert_block=_chunks(file),
                 fmt=file_format,
-                # What the file is compressed with already; parquet compresses inside.
+                # The file's own compression; parquet is compressed internally.
                 compression="gzip" if compression == "gz" else None,
                 settings=supported_settings(
-                    self._connected, {**dedup_tokens.file_settings(self.insert_token), **self._consistency}
+                    self._connected,
+                    dedup_tokens.file_settings(self.insert_token, self.config.insert_block_rows)
+                    | self._consistency,
                 ),
             )
 
@@ -163,8 +165,8 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
 
     @property
     def _consistency(self) -> dict[str, Any]:
-        """Read what was written, whichever replica answers; mutations are done when their statement returns."""
-        settings = {
+        """Settings for reading the latest writes from any replica, and for mutations to finish before returning."""
+        settings: dict[str, Any] = {
             "select_sequential_consistency": self.config.select_sequential_consistency,
             "mutations_sync": 1,
         }
@@ -187,6 +189,6 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
         return isinstance(ex, Error)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def _chunks(file: BinaryIO) -> Generator[bytes, None, None]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk

@@ -1,4 +1,4 @@
-"""dlt's own commands find the destination by its name, and the server by our environment variables."""
+"""dlt's commands import the destination by name and find the server by environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "extract.clickhouse.destination.factory.tape_clickhouse"
 
 @pytest.fixture
 def loaded(clickhouse_env: ClickHouseSettings, database: str, tmp_path: Path) -> Path:
-    """Working directories of a pipeline that has loaded something, with a password only in the environment."""
+    """Working directories of a pipeline after a load, with a password only in the environment."""
     pipelines_dir = tmp_path / "pipelines"
     pipeline = dlt.pipeline(
         "trades", destination=tape_clickhouse(), dataset_name=database, pipelines_dir=str(pipelines_dir)
@@ -28,7 +28,7 @@ def loaded(clickhouse_env: ClickHouseSettings, database: str, tmp_path: Path) ->
 
 
 def dlt_command(pipelines_dir: Path, *arguments: str) -> str:
-    """Standard output of `dlt pipeline trades …`, run where no secrets.toml is."""
+    """Standard output of `dlt pipeline trades …`, run in a directory without secrets.toml."""
     done = subprocess.run(
         [Path(sys.executable).with_name("dlt"), "-y", "pipeline", "--pipelines-dir", pipelines_dir, "trades", *arguments],
         cwd=pipelines_dir, env={**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"},
@@ -44,7 +44,7 @@ def test_info_names_the_destination(loaded: Path, database: str) -> None:
     assert f"dataset_name: {database}" in output
 
 
-def test_drop_takes_the_tables_of_a_resource(loaded: Path, database: str) -> None:
+def test_drop_drops_the_tables_of_a_resource(loaded: Path, database: str) -> None:
     dlt_command(loaded, "drop", "trades")
     pipeline = dlt.attach("trades", pipelines_dir=str(loaded))
     with pipeline.sql_client() as client:
@@ -52,7 +52,7 @@ def test_drop_takes_the_tables_of_a_resource(loaded: Path, database: str) -> Non
     assert tables == {"_dlt_loads", "_dlt_version", "_dlt_pipeline_state"}
 
 
-def test_attach_reads_on(loaded: Path, database: str) -> None:
+def test_attached_pipeline_reads_the_dataset(loaded: Path, database: str) -> None:
     """From the local working directory, and from the destination alone."""
     assert dlt.attach("trades", pipelines_dir=str(loaded)).dataset().trades.arrow().num_rows == 1
     elsewhere = dlt.attach(
@@ -62,14 +62,14 @@ def test_attach_reads_on(loaded: Path, database: str) -> None:
 
 
 def test_no_secret_is_written(loaded: Path, clickhouse: ClickHouseSettings) -> None:
-    """Neither in dlt's state nor in its traces."""
+    """Neither to dlt's state nor to its traces."""
     files = [path for path in loaded.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if clickhouse.password.encode() in path.read_bytes()] == []
 
 
-def test_a_missing_variable_is_named(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where dlt would ask for a secrets.toml."""
+def test_missing_variable_is_named(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of dlt's message about secrets.toml."""
     monkeypatch.setenv("CLICKHOUSE_MODE", "cloud")
     monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST", raising=False)
     pipeline = dlt.attach("trades", pipelines_dir=str(loaded))

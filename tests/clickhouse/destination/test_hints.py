@@ -1,4 +1,4 @@
-"""dlt's ClickHouse adapter keeps working, and column types that dlt cannot say can be said."""
+"""Hints of dlt's ClickHouse adapter, and column types that dlt does not have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def definition(client: Client, database: str, table: str = "trades") -> str:
 def test_sort_partition_codecs_and_settings(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
-    """As dlt documents them; the sort key is an index, not an order alone."""
+    """As dlt documents them; the sort key is also the index."""
     resource = clickhouse_adapter(
         dlt.resource(trades, name="trades"),
         sort=["instrument_name", "trade_seq"],
@@ -47,14 +47,14 @@ def test_sort_partition_codecs_and_settings(
     assert "index_granularity = 1024, non_replicated_deduplication_window = 50" in created
 
 
-def test_a_primary_key_stays(
+def test_primary_key_is_created(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
     pipeline.run(trades, table_name="trades", primary_key="trade_seq")
     assert "PRIMARY KEY (trade_seq)" in definition(clickhouse_client, database)
 
 
-def test_a_table_engine(
+def test_table_engine(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
     resource = clickhouse_adapter(
@@ -64,10 +64,10 @@ def test_a_table_engine(
     assert "ENGINE = ReplacingMergeTree" in definition(clickhouse_client, database)
 
 
-def test_types_that_dlt_cannot_say(
+def test_column_types_are_those_of_the_hints(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
-    """Spelt in full; a codec may stand beside; they hold for a column that is added later, too."""
+    """With a codec, and for a column that is added later, too."""
     columns = column_types(
         instrument_name="LowCardinality(String)",
         tick_direction="UInt8",
@@ -93,8 +93,8 @@ def test_types_that_dlt_cannot_say(
     assert set(rows.result_rows) == {("M", 3, ""), (None, 0, ""), ("M", 3, "future"), (None, 0, "option")}
 
 
-def test_such_types_are_known_when_read_back(pipeline: dlt.Pipeline, trades: pa.Table) -> None:
-    """dlt compares what it finds in the database with its schema."""
+def test_hinted_types_are_mapped_back_to_dlt_types(pipeline: dlt.Pipeline, trades: pa.Table) -> None:
+    """dlt compares the columns in the database with its schema."""
     columns = column_types(instrument_name="LowCardinality(String)", tick_direction="UInt8")
     pipeline.run(trades, table_name="trades", columns=columns)
     with pipeline.destination_client() as client:
