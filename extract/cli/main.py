@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from extract.cli.output import echo, silence
-from extract.errors import TapeError, UsageError
+from extract.errors import OutsideError, TapeError, UsageError
 
 SHARED_MODULES = {
     "__init__",
@@ -62,18 +62,24 @@ def tape() -> None:
 
 def main() -> None:
     """Run `tape` and exit. Errors are one sentence on standard error, with the exit code of their class."""
+    code: int
     try:
-        code = tape.main(standalone_mode=False) or 0
-    except click.Abort:
+        code = tape.main(prog_name="tape", standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
         code = 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         code = UsageError.exit_code
-        context = getattr(error, "ctx", None)
-        hint = f" Try: {context.command_path} --help" if context else ""
-        echo(f"{error.format_message()}{hint}", err=True)
+        error.show()
+    except click.UsageError as error:
+        code = UsageError.exit_code
+        hint = f" Try: {error.ctx.command_path} --help" if error.ctx else ""
+        echo(" ".join(error.format_message().split()) + hint, err=True)
     except TapeError as error:
         code = error.exit_code
         echo(str(error), err=True)
+    except OSError as error:  # the disk is full, a directory is not writable
+        code = OutsideError.exit_code
+        echo(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), err=True)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
