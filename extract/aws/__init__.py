@@ -1,1 +1,1 @@
-"""The extractor on AWS: increments in a Lambda, the backfill in a Batch job; `deploy/aws` deploys them."""
+"""Entry points on AWS: increments in a Lambda function, the backfill in a Batch job; `deploy/aws` deploys them."""

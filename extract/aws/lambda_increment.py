@@ -1,32 +1,34 @@
-"""AWS Lambda: one increment, within the time that the invocation has."""
+"""AWS Lambda: one increment, within the time of the invocation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from extract.aws.workspace import summary_to_json, work
+from extract.aws.workspace import run_in_workspace, summary_to_json
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError
 from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal
 
-WORKING_SHARE = 0.7
-"""Of the time that is left; the rest is for finishing the window at work and for loading it."""
+FETCHING_SHARE = 0.7
+"""Share of the remaining time for fetching; the rest is for finishing and loading the current window."""
 
 
 class InvocationFailedError(Exception):
-    """Ends the invocation as failed, with one sentence."""
+    """Fails the invocation with one sentence."""
 
 
 def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, Any]:
-    """Runs from where the state stands to now, or for as long as there is time; the next invocation goes on.
+    """Run from the stored state to now, or for as long as the time allows; the next invocation resumes.
 
-    `event` may narrow it: {"currencies": ["BTC"], "kinds": ["option"], "since": "7d"}. Returns {"status": "done" |
-    "more" | "busy", …}; busy: another run, the backfill for example, is at work on the database.
+    `event` may select streams and times: {"currencies": ["BTC"], "kinds": ["option"], "since": "7d"}. Returns
+    {"status": "done" | "more" | "busy", …}; busy means that another run, such as the backfill, holds the lease. Raises
+    InvocationFailedError.
     """
-    stop = StopSignal(context.get_remaining_time_in_millis() / 1000 * WORKING_SHARE)
+    stop = StopSignal(context.get_remaining_time_in_millis() / 1000 * FETCHING_SHARE)
+    holder = f"lambda {context.function_name}"
     try:
-        return summary_to_json(work(_options(event or {}), stop, f"lambda {context.function_name}"))
+        return summary_to_json(run_in_workspace(_options(event or {}), stop, holder))
     except AnotherRunError as error:
         print(error)
         return {"status": "busy", "notes": [str(error)]}
@@ -35,7 +37,7 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, Any]
 
 
 def _options(event: dict[str, Any]) -> RunOptions:
-    """A scheduled event says nothing of this, and everything is taken."""
+    """Options of an event; a scheduled event has none of them and selects everything."""
     return RunOptions(
         since=event.get("since"),
         until=event.get("until"),

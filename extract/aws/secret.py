@@ -1,4 +1,4 @@
-"""The credentials of ClickHouse from AWS Secrets Manager; certificates become files, passwords stay in memory."""
+"""ClickHouse credentials from AWS Secrets Manager: certificates are written to files, passwords stay in memory."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from extract.errors import OutsideError, UsageError
 
 SECRET_ID = "TAPE_SECRET_ID"
 FILES = ("CLICKHOUSE_CLOUD_CA_CERT", "CLICKHOUSE_CLOUD_CLIENT_CERT", "CLICKHOUSE_CLOUD_CLIENT_KEY")
-"""Of the secret's entries those that hold PEM text, where the environment would name a file."""
+"""Entries that hold PEM text, where the environment variable would hold the path of a file."""
 NAMES = tuple(f"CLICKHOUSE_CLOUD_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "WAKE_S")) + FILES
 
 
 def settings_from_secret(directory: Path, env: Mapping[str, str] = os.environ) -> ClickHouseSettings:
-    """Settings of mode cloud; the secret that TAPE_SECRET_ID names is JSON with the variables of that mode.
+    """Settings of mode cloud from the secret that TAPE_SECRET_ID names, JSON with the variables of that mode.
 
-    What it does not hold comes from `env`. PEM text is written below `directory`, readable by its owner alone.
-    Nothing is put into the environment. Raises UsageError or OutsideError, neither with a word of the secret.
+    Variables that it lacks come from `env`. PEM text is written below `directory`, readable by the owner only. The
+    environment is not changed. Raises UsageError or OutsideError, never with content of the secret.
     """
     name = env.get(SECRET_ID)
     if not name:
         raise UsageError(f"{SECRET_ID} is not set; it names the secret in AWS Secrets Manager.")
-    given = {key: env[key] for key in NAMES if key not in FILES and key in env}
-    secret = _parsed(name, _read(name))
+    defaults = {key: env[key] for key in NAMES if key not in FILES and key in env}
+    secret = _parse(name, _read(name))
     paths = {key: _write(directory, key, secret[key]) for key in FILES if secret.get(key)}
-    return clickhouse_settings("cloud", {**given, **secret, **paths})
+    return clickhouse_settings("cloud", {**defaults, **secret, **paths})
 
 
 def _read(name: str) -> str:
@@ -44,18 +44,20 @@ def _read(name: str) -> str:
     return answer.get("SecretString") or ""
 
 
-def _parsed(name: str, text: str) -> dict[str, str]:
+def _parse(name: str, text: str) -> dict[str, str]:
     try:
         secret = json.loads(text)
     except ValueError:
         secret = None
     if not isinstance(secret, dict) or not all(isinstance(value, str) for value in secret.values()):
-        raise UsageError(f"The secret {name} is no JSON object of texts; see deploy/aws/README.md.")
+        raise UsageError(f"The secret {name} is not a JSON object of strings; see deploy/aws/README.md.")
     if unknown := sorted(secret.keys() - set(NAMES)):
-        raise UsageError(f"The secret {name} has an entry {unknown[0]}; it may hold {', '.join(NAMES)}.")
+        raise UsageError(
+            f"The secret {name} has an unknown entry {unknown[0]}; allowed are {', '.join(NAMES)}."
+        )
     for key in FILES:
         if secret.get(key) and "-----BEGIN " not in secret[key]:
-            raise UsageError(f"{key} in the secret {name} is no PEM text; put the file's content there.")
+            raise UsageError(f"{key} in the secret {name} is not PEM text; store the file's content there.")
     return secret
 
 

@@ -1,4 +1,4 @@
-"""What Lambda and Batch share: a place to work that is new each time, and one run of the pipeline in it."""
+"""What the Lambda and Batch entry points share: an empty working directory, and one run in it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WORKSPACE = Path(tempfile.gettempdir()) / "deribit-tape"
 
 @contextmanager
 def temporary_workspace() -> Iterator[ClickHouseSettings]:
-    """An empty TAPE_DIR in /tmp and the settings from the secret, for the length of the block.
+    """Create an empty TAPE_DIR in /tmp and read the settings from the secret; the directory is deleted afterwards.
 
-    What an invocation that was cut off left in a warm /tmp is deleted and not gone on with: whoever ran meanwhile has
-    gone on from the state in ClickHouse. The place bears the same name each time, so that connections stay warm.
+    What a killed invocation left in a warm /tmp is deleted and not resumed, because another run may have continued from
+    the state in ClickHouse since. The path is the same each time, so that connections stay warm.
     """
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     WORKSPACE.mkdir(mode=0o700)
@@ -37,8 +37,8 @@ def temporary_workspace() -> Iterator[ClickHouseSettings]:
         shutil.rmtree(WORKSPACE, ignore_errors=True)
 
 
-def work(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
-    """One run, from the state in ClickHouse; its summary is printed."""
+def run_in_workspace(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
+    """Run once, from the state in ClickHouse, and print the summary."""
     with temporary_workspace() as settings, RunProgress() as progress:
         summary = run(options, progress, stop, settings=settings, holder=holder)
     print_summary(summary)
@@ -46,7 +46,7 @@ def work(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
 
 
 def summary_to_json(summary: RunSummary) -> dict[str, Any]:
-    """The summary for machines."""
+    """The summary as a Lambda result; `status` is `done`, or `more` where the run was stopped early."""
     return {
         "status": "done" if summary.is_complete else "more",
         "trades": summary.total + summary.repaired,

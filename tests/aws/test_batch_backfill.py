@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.aws.batch_backfill import main
+from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.aws.conftest import Machine
@@ -90,20 +91,13 @@ def secret_files(machine: Machine) -> list[Path]:
     return files
 
 
-def test_a_mistake_is_one_sentence_and_3(
-    aws_env: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_missing_secret_is_one_sentence_and_exit_code_3(aws_env: dict[str, str], tmp_path: Path) -> None:
     """No traceback; the exit code is the project's."""
-    monkeypatch.setattr("extract.aws.workspace.PLACE", tmp_path / "place")
-    monkeypatch.setenv("TAPE_DIR", "")
-    monkeypatch.delenv("TAPE_SECRET_ID", raising=False)
-    monkeypatch.setattr("sys.argv", ["backfill", "--since", "2016-01-01"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 3
-    assert (
-        capsys.readouterr().err == "TAPE_SECRET_ID is not set; it names the secret in AWS Secrets Manager.\n"
+    env = {name: value for name, value in os.environ.items() if name != "TAPE_SECRET_ID"}
+    command = [sys.executable, "-m", "extract.aws.batch_backfill", "--since", "2016-01-01"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=env | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True
     )
+    assert done.returncode == 3
+    assert done.stderr == "TAPE_SECRET_ID is not set; it names the secret in AWS Secrets Manager.\n"
+    assert list(tmp_path.iterdir()) == []

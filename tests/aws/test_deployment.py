@@ -1,4 +1,4 @@
-"""What `deploy/aws` names is there, and the template says what is promised of it."""
+"""The image, the template and the page of `deploy/aws` agree with the code and with what is promised of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import yaml
 from extract.aws.batch_backfill import INTERRUPTED
 from extract.cost.plan.inputs import assumptions
 from extract.paths import ROOT
-from tests.support.commands import BIN
 
 TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
@@ -45,15 +44,8 @@ def of_type(kind: str) -> list[dict[str, Any]]:
     return [each["Properties"] for each in resources().values() if each["Type"] == kind]
 
 
-def test_cfn_lint_finds_nothing() -> None:
-    """Neither an error nor a warning nor a hint, in the region where all of it runs."""
-    command = [str(BIN / "cfn-lint"), "--regions", "us-west-2", "--include-checks", "I", "-t", str(TEMPLATE)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_handlers_and_commands_are_there() -> None:
-    """Each Lambda names a function that is one, the job a module that runs."""
+def test_handlers_and_job_commands_exist() -> None:
+    """Each Lambda names a callable, and the job a module that accepts its options."""
     handlers = [each["ImageConfig"]["Command"][0] for each in of_type("AWS::Lambda::Function")]
     handlers.append(re.findall(r'"([\w.]+lambda_handler)"', DOCKERFILE.read_text())[0])
     assert len(set(handlers)) == 2
@@ -62,9 +54,9 @@ def test_handlers_and_commands_are_there() -> None:
         assert callable(getattr(importlib.import_module(module), name))
     (job,) = of_type("AWS::Batch::JobDefinition")
     words = [sys.executable, *job["ContainerProperties"]["Command"][1:3], "--help"]
-    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    help_text = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     given = [word for word in job["ContainerProperties"]["Command"] if word.startswith("--")]
-    assert all(word in said for word in given)
+    assert all(word in help_text for word in given)
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -74,7 +66,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
 
-def test_what_the_image_copies_is_there_and_let_through() -> None:
+def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
     """Every source of COPY exists and .dockerignore lets it in."""
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert ignored[0] == "*"
@@ -90,8 +82,8 @@ def test_what_the_image_copies_is_there_and_let_through() -> None:
         assert f"!{source}" in ignored
 
 
-def test_dependencies_come_from_the_lock_by_hash_and_nothing_runs_as_root() -> None:
-    """Only our own package is installed without a hash, from the files that were copied."""
+def test_image_installs_by_hash_and_runs_as_a_user() -> None:
+    """Only this project is installed without a hash, from the copied files."""
     installs = [part for _, rest in instructions() for part in rest.split("&&") if "pip install" in part]
     assert ["--require-hashes -r /tmp/deploy.lock" in part for part in installs] == [True, False]
     assert installs[1].split()[-2:] == ["--editable", "."]
@@ -101,8 +93,8 @@ def test_dependencies_come_from_the_lock_by_hash_and_nothing_runs_as_root() -> N
     assert dict(instructions())["USER"] == "tape"
 
 
-def test_what_the_image_leaves_out_is_in_the_lock_and_not_needed() -> None:
-    """Modules of the entry points, of a run and of health import without it."""
+def test_entry_points_import_without_the_packages_left_out_of_the_image() -> None:
+    """The Dockerfile leaves out packages of the lock; a typing error there would leave in or out another one."""
     pattern = re.search(r"!/\^\((.*?)\)==/", DOCKERFILE.read_text())
     assert pattern
     left_out = pattern[1].split("|")
@@ -112,7 +104,7 @@ def test_what_the_image_leaves_out_is_in_the_lock_and_not_needed() -> None:
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {'chdb', '_chdb', 'dbt', 'moto', 'cfnlint', 'sqlfluff', 'pytest', 'xdist', 'hypothesis'}:
+        if name.split('.')[0] in {'chdb', '_chdb', 'dbt', 'moto', 'cfnlint', 'sqlfluff', 'pytest', 'hypothesis', 'mypy'}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 import extract.aws.lambda_increment, extract.aws.batch_backfill, extract.aws.lambda_health, extract.health.checks
@@ -122,7 +114,7 @@ import awslambdaric.bootstrap
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
-def test_everything_that_costs_bears_the_tags() -> None:
+def test_every_billed_resource_is_tagged() -> None:
     """project=deribit-tape, and component as `tape cost baseline --by-component` groups."""
     untagged = ("AWS::Events::Rule", "AWS::Lambda::Permission", "AWS::Lambda::EventInvokeConfig")
     components = set()
@@ -137,7 +129,7 @@ def test_everything_that_costs_bears_the_tags() -> None:
     assert of_type("AWS::Batch::JobDefinition")[0]["PropagateTags"] is True
 
 
-def test_no_role_may_more_than_it_needs() -> None:
+def test_roles_have_least_privileges() -> None:
     """Actions are named one by one; a resource is `*` only where AWS takes no other."""
     anywhere = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
     roles = of_type("AWS::IAM::Role")
@@ -153,8 +145,8 @@ def test_no_role_may_more_than_it_needs() -> None:
                 assert "cloudwatch:PutMetricData" not in actions or "Condition" in statement
 
 
-def test_no_secret_stands_in_an_environment() -> None:
-    """Only the secret's name does; the increment runs alone; the schedule waits for the backfill."""
+def test_environments_hold_no_secrets() -> None:
+    """Only the secret's name; the increment never runs twice at once, and its schedule is off by default."""
     environments = [each["Environment"]["Variables"] for each in of_type("AWS::Lambda::Function")]
     (job,) = of_type("AWS::Batch::JobDefinition")
     environments.append({each["Name"]: each["Value"] for each in job["ContainerProperties"]["Environment"]})
@@ -168,8 +160,8 @@ def test_no_secret_stands_in_an_environment() -> None:
     assert regions == {"us-west-2"}
 
 
-def test_alarms_stand_on_metrics_that_are_published() -> None:
-    """By namespace and name; the alarm on lines of health also hears that nobody looked."""
+def test_alarms_watch_published_metrics() -> None:
+    """By namespace and name; missing health checks raise an alarm, too."""
     from extract.aws.lambda_health import METRICS, NAMESPACE
 
     alarms = {each["AlarmName"]: each for each in of_type("AWS::CloudWatch::Alarm")}
@@ -180,7 +172,7 @@ def test_alarms_stand_on_metrics_that_are_published() -> None:
 
 
 @pytest.mark.parametrize("page", ["deploy/aws/README.md"])
-def test_the_page_names_what_is_there(page: str) -> None:
+def test_page_names_every_required_parameter_and_only_known_entries(page: str) -> None:
     """Parameters of the template, and the entries of the secret."""
     from extract.aws.secret import NAMES
 
@@ -193,8 +185,8 @@ def test_the_page_names_what_is_there(page: str) -> None:
     assert {"CLICKHOUSE_CLOUD_HOST", "CLICKHOUSE_CLOUD_CLIENT_KEY"} <= named
 
 
-def test_what_spot_took_is_tried_again() -> None:
-    """A job that was stopped in time ends with 143; Batch takes `*` at the end of a pattern alone."""
+def test_batch_job_is_retried_after_spot_interruption() -> None:
+    """An interrupted job exits with 143; Batch allows `*` only at the end of a pattern."""
     (job,) = of_type("AWS::Batch::JobDefinition")
     *again, last = job["RetryStrategy"]["EvaluateOnExit"]
     assert {"Action": "RETRY", "OnExitCode": str(INTERRUPTED)} in again
@@ -203,22 +195,14 @@ def test_what_spot_took_is_tried_again() -> None:
     assert [text for text in patterns if not re.fullmatch(r"[\w.:\s]*\*?", text)] == []
 
 
-def test_nobody_is_alarmed_before_health_is_looked_at() -> None:
-    """An alarm that takes silence for trouble is there only while the schedule is."""
+def test_missing_data_alarms_only_while_health_is_scheduled() -> None:
+    """An alarm that treats missing data as breaching exists only together with the schedule."""
     silent = [
         each for each in resources().values() if each["Properties"].get("TreatMissingData") == "breaching"
     ]
     assert [each.get("Condition") for each in silent] == ["IsScheduled"]
 
 
-def test_health_wakes_the_service_no_more_often_than_is_wanted() -> None:
-    """Its schedule is a parameter, and the alarms that stand on it wait for as long."""
-    rule = resources()["HealthRule"]["Properties"]
-    assert rule["ScheduleExpression"] == ["Ref", "HealthSchedule"]
-    alarms = [each for each in of_type("AWS::CloudWatch::Alarm") if each["Namespace"] == "DeribitTape"]
-    assert [each["Period"] for each in alarms] == [["Ref", "HealthPeriod"]] * 2
-
-
-def test_the_plan_counts_the_alarms_that_there_are() -> None:
-    """`tape cost plan` prices them."""
+def test_cost_plan_counts_the_alarms_of_the_template() -> None:
+    """`tape cost plan` prices each of them."""
     assert assumptions()["alarms"].value == len(of_type("AWS::CloudWatch::Alarm"))

@@ -37,10 +37,13 @@ def test_texts_stay_in_memory_and_pem_becomes_files(put_secret: Put, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (CANARY, "is no JSON object of texts"),
-        (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": [CANARY]}), "is no JSON object of texts"),
-        (json.dumps({"PASSWORD": CANARY}), "has an entry PASSWORD; it may hold CLICKHOUSE_CLOUD_HOST"),
-        (json.dumps({"CLICKHOUSE_CLOUD_CLIENT_KEY": CANARY}), "CLIENT_KEY in the secret .* is no PEM text"),
+        (CANARY, "is not a JSON object of strings"),
+        (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": [CANARY]}), "is not a JSON object of strings"),
+        (
+            json.dumps({"PASSWORD": CANARY}),
+            "has an unknown entry PASSWORD; allowed are CLICKHOUSE_CLOUD_HOST",
+        ),
+        (json.dumps({"CLICKHOUSE_CLOUD_CLIENT_KEY": CANARY}), "CLIENT_KEY in the secret .* is not PEM text"),
         (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": CANARY}), "CLICKHOUSE_CLOUD_HOST is not set"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The tasks of `.mise.toml` and the targets of the Makefile do what they say, from a shell with nothing exported."""
+"""The tasks of `.mise.toml` and the targets of the Makefile work from a shell with nothing exported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.edge import Edge, needs_caddy
 
 @pytest.fixture(scope="module")
 def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """mise's own program, as npm ships it."""
+    """The mise program, installed or fetched with npm."""
     if found := shutil.which("mise"):
         return Path(found)
     if not shutil.which("npm"):
@@ -68,8 +68,8 @@ def run_mise(
     )
 
 
-def test_mise_parses_every_task_and_each_is_described(mise: Path, shell: UserShell, tmp_path: Path) -> None:
-    """`mise tasks` knows the tasks, each with a description."""
+def test_mise_lists_every_task_with_a_description(mise: Path, shell: UserShell, tmp_path: Path) -> None:
+    """`mise tasks` parses the file."""
     tasks = json.loads(mise_ok(mise, shell, tmp_path, "tasks", "ls", "--json"))
     names = {"install", "up", "down", "demo", "run", "test", "local-init", "local-validate", "cloud-init"}
     names |= {"cloud-validate", "schema-align", "e2e-validate", "measure-volume"}
@@ -78,27 +78,27 @@ def test_mise_parses_every_task_and_each_is_described(mise: Path, shell: UserShe
     assert all(task["description"] for task in tasks)
 
 
-def test_a_mise_task_runs_and_what_is_exported_wins(mise: Path, shell: UserShell, tmp_path: Path) -> None:
-    """`mise run up`'s tape finds the ClickHouse at the port that the user exported, not at the default one."""
-    said = mise_ok(mise, shell, tmp_path, "exec", "--", "tape", "up")
-    assert f":{shell.env['CLICKHOUSE_LOCAL_PORT']} " in said
-    assert "answers" in said
+def test_exported_variables_override_those_of_mise(mise: Path, shell: UserShell, tmp_path: Path) -> None:
+    """`tape up` in mise's environment uses the port that the user exported, not the default one."""
+    output = mise_ok(mise, shell, tmp_path, "exec", "--", "tape", "up")
+    assert f":{shell.env['CLICKHOUSE_LOCAL_PORT']} " in output
+    assert "answers" in output
 
 
 @pytest.mark.slow
 @needs_caddy
-def test_the_tasks_of_both_targets(
+def test_tasks_of_both_targets_init_validate_and_align(
     mise: Path, shell: UserShell, tmp_path: Path, edge: Edge, exchange: SandboxExchange
 ) -> None:
-    """Both are made empty and are the same; a day of the exchange is taken into each; drift in cloud is found."""
+    """Both are created empty and equal, load a day of the exchange each, and drift in cloud is detected."""
     user = UserShell(shell.at(exchange).env | edge.env())
     for task in ("local-init", "cloud-init", "local-validate", "cloud-validate"):
         mise_ok(mise, user, tmp_path, "run", task)
     assert "local and cloud are aligned" in mise_ok(mise, user, tmp_path, "run", "schema-align")
     for mode in ("local", "cloud"):
-        said = mise_ok(mise, user, tmp_path, "run", "e2e-validate", CLICKHOUSE_MODE=mode)
-        assert "new trades in" in said
-        assert "\n0 new trades" not in said
+        output = mise_ok(mise, user, tmp_path, "run", "e2e-validate", CLICKHOUSE_MODE=mode)
+        assert "new trades in" in output
+        assert "\n0 new trades" not in output
     assert "local and cloud are aligned" in mise_ok(mise, user, tmp_path, "run", "schema-align")
     with open_client(edge.clickhouse) as client:
         client.command("alter table deribit.ohlcv_1d_versions add column planted UInt8")
@@ -110,12 +110,10 @@ def test_the_tasks_of_both_targets(
             client.command(f"drop database {database} sync")
 
 
-def test_dbt_finds_its_project_from_the_root_in_mise_s_environment(
-    mise: Path, shell: UserShell, tmp_path: Path
-) -> None:
-    """With `.mise.toml` active, `dbt` typed at the root knows project and profile."""
-    said = mise_ok(mise, shell, tmp_path, "run", "dbt", "ls", "--target", "local", "--select", "trades")
-    assert "deribit_tape.marts.trades" in said
+def test_mise_environment_locates_the_dbt_project(mise: Path, shell: UserShell, tmp_path: Path) -> None:
+    """With `.mise.toml` active, `dbt` run at the root knows project and profile."""
+    output = mise_ok(mise, shell, tmp_path, "run", "dbt", "ls", "--target", "local", "--select", "trades")
+    assert "deribit_tape.marts.trades" in output
 
 
 def test_make_alone_prints_help(shell: UserShell) -> None:

@@ -1,4 +1,4 @@
-"""The workflow of GitHub Actions: what can be known of it without GitHub."""
+"""The GitHub Actions workflows: permissions, pinned actions, secrets and commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extract.cli.main import command_names
 from extract.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-OURS = {"make", "tape"}
+PROGRAMS = {"make", "tape"}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -31,10 +31,6 @@ def workflow(request: pytest.FixtureRequest) -> dict[str, Any]:
     return load(request.param)
 
 
-def test_there_is_one() -> None:
-    assert WORKFLOWS
-
-
 def test_actions_are_pinned_to_a_commit(workflow: dict[str, Any]) -> None:
     """A tag can be moved."""
     used = [step["uses"] for step in steps(workflow) if "uses" in step]
@@ -42,8 +38,8 @@ def test_actions_are_pinned_to_a_commit(workflow: dict[str, Any]) -> None:
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used), used
 
 
-def test_it_may_read_the_code_and_nothing_else(workflow: dict[str, Any]) -> None:
-    """No job asks for more, no checkout leaves its token behind, and nothing runs with a fork's code and our secrets."""
+def test_workflow_has_read_permission_only(workflow: dict[str, Any]) -> None:
+    """No job has more, no checkout persists its token, and no trigger gives a fork's code the secrets."""
     assert workflow["permissions"] == {"contents": "read"}
     assert not [name for name, job in workflow["jobs"].items() if "permissions" in job]
     assert "pull_request_target" not in workflow["on"]
@@ -51,14 +47,14 @@ def test_it_may_read_the_code_and_nothing_else(workflow: dict[str, Any]) -> None
     assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
 
 
-def test_each_job_ends(workflow: dict[str, Any]) -> None:
+def test_each_job_has_a_timeout(workflow: dict[str, Any]) -> None:
     assert all(int(job["timeout-minutes"]) <= 60 for job in workflow["jobs"].values())
 
 
-def test_secrets_are_in_the_environment_of_single_steps_and_not_on_pull_requests(
+def test_secrets_are_given_to_single_steps_and_never_to_pull_requests(
     workflow: dict[str, Any],
 ) -> None:
-    """Neither in a command, where a process list shows them, nor in a job that a fork can start."""
+    """Not in a command, which a process list shows, and not in a job that a fork can start."""
     for job in workflow["jobs"].values():
         if "secrets." not in str(job):
             continue
@@ -67,28 +63,17 @@ def test_secrets_are_in_the_environment_of_single_steps_and_not_on_pull_requests
         assert not [step for step in job["steps"] if "secrets." in step.get("run", "")]
 
 
-def test_make_test_and_the_schema_tests_are_run() -> None:
-    """On every push; the check against cloud in a job of its own, where the secrets are."""
-    jobs = load(ROOT / ".github/workflows/test.yml")["jobs"]
-    schema = "--select test_name:matches_declared_schema"
-    ran = {name: "\n".join(step.get("run", "") for step in job["steps"]) for name, job in jobs.items()}
-    assert "make test\n" in ran["test"]
-    assert f"test --target local {schema}" in ran["test"]
-    assert f"test --target cloud {schema}" in ran["cloud-schema"]
-    assert "CLICKHOUSE_CLOUD_PASSWORD" in str(jobs["cloud-schema"])
-
-
-def test_every_command_exists_and_every_script_parses(workflow: dict[str, Any]) -> None:
-    """`make` targets are in the Makefile, `tape` commands in the command line; bash takes each script."""
+def test_scripts_parse_and_name_existing_commands(workflow: dict[str, Any]) -> None:
+    """`make` targets are in the Makefile, `tape` commands in the command line, and bash parses each script."""
     makefile = (ROOT / "Makefile").read_text()
-    found = set()
+    checked = set()
     for step in steps(workflow):
         script = step.get("run", "")
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
         for line in script.splitlines():
             words = line.strip().removeprefix(".venv/bin/").split()
-            if words and words[0] in OURS:
-                found.add(words[0])
+            if words and words[0] in PROGRAMS:
+                checked.add(words[0])
                 known = f"\n{words[1]}:" in makefile if words[0] == "make" else words[1] in command_names()
                 assert known, line
-    assert found
+    assert checked

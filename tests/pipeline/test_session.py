@@ -13,11 +13,13 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import Lease
-from extract.clickhouse.settings import ClickHouseSettings
-from extract.errors import UsageError
+from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
+from extract.errors import OutsideError, UsageError
 from extract.paths import tape_dir
+from extract.pipeline.load import open_pipeline
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import RunSummary, run
+from extract.pipeline.session import open_session, run_lock
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.pipeline.test_kills import child_of
@@ -100,3 +102,17 @@ def test_a_disk_that_was_overtaken_by_another_machine_is_not_believed(
     monkeypatch.setenv("TAPE_DIR", str(here))
     assert go().total == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+def test_pending_packages_are_registered_before_they_are_loaded(
+    small_windows: None, clickhouse_client: Client
+) -> None:
+    """A run that is killed while it recovers leaves rows that another machine has to know of to delete them."""
+    pipeline = open_pipeline(clickhouse_settings())
+    pipeline.run([{"n": 0}], table_name="numbers")
+    pipeline.extract([{"n": 1}], table_name="numbers")
+    [pending] = pipeline.list_extracted_load_packages()
+    clickhouse_client.command("alter table deribit_raw.numbers add constraint refused check n < 0")
+    with pytest.raises(OutsideError), run_lock(), open_session(clickhouse_settings()):
+        pass
+    assert clickhouse_client.query("select load_id from deribit_runs.begun_loads").result_rows == [(pending,)]
