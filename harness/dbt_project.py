@@ -10,6 +10,8 @@ from clickhouse_connect.driver.client import Client
 from dbt.adapters.clickhouse import dbclient
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
+from extract.clickhouse.client import Database
+from extract.clickhouse.settings import clickhouse_settings
 from extract.paths import ROOT
 from harness.raw_tables import create_raw_database
 
@@ -32,6 +34,10 @@ class Project:
         self.fresh()
         manifest = self.must("parse").result
         self.runner = dbtRunner(manifest=manifest, callbacks=[self._on_event])
+
+    @property
+    def database(self) -> Database:
+        return Database(self.client, clickhouse_settings())
 
     def _on_event(self, event: Any) -> None:
         if event.info.name == "JinjaLogInfo":

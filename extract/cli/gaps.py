@@ -31,20 +31,22 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
 
     Example: tape gaps --currency BTC --kind option --tails
     """
-    from extract.clickhouse.client import shared_client
+    from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import clickhouse_settings
     from extract.coverage.gaps import Scope, find_gaps
 
     scope = Scope.of(currencies, kinds)
     if tails:
+        from extract.cli.progress import WorkProgress
         from extract.coverage.tails import fetch_last_trades
 
-        report = fetch_last_trades(scope)
-        note = f"Requested the last trade of {report.asked:,} expired instruments."
+        with WorkProgress() as progress:
+            report = fetch_last_trades(scope, progress)
+        note = f"Requested the last trade of {report.requested:,} expired instruments."
         if report.unknown:
             note += f" The history host does not know {report.unknown:,} of them."
         echo(note, err=True)
-    missing = find_gaps(shared_client(clickhouse_settings()), scope)
+    missing = find_gaps(shared_database(clickhouse_settings()), scope)
     if as_json:
         print_json_lines(gap.to_json() for gap in missing)
     else:

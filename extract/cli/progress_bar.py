@@ -12,7 +12,7 @@ PLAIN_EVERY_S = 5.0
 
 
 class ProgressBar:
-    """On standard error, as a context manager: `start` says how much there is to do, `add` how much more is done."""
+    """On standard error, as a context manager: `start` sets how much there is to do, `advance` how much more is done."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr)
@@ -26,7 +26,7 @@ class ProgressBar:
             transient=True,
         )
         self._task = self._columns.add_task("", total=None, rate="")
-        self._what = ""
+        self._unit = ""
         self._total = self._done = 0
         self._started_s = self._printed_s = time.monotonic()
 
@@ -37,15 +37,15 @@ class ProgressBar:
         if self._console.is_terminal:
             self._columns.stop()
 
-    def start(self, total: int, what: str) -> None:
-        """`what` is counted, in the plural: `trades`."""
-        self._what, self._total, self._done = what, total, 0
+    def start(self, total: int, unit: str) -> None:
+        """`unit` is a plural: `trades`."""
+        self._unit, self._total, self._done = unit, total, 0
         self._started_s = self._printed_s = time.monotonic()
-        self._columns.update(self._task, description=what, total=total, completed=0)
+        self._columns.update(self._task, description=unit, total=total, completed=0)
         if self._console.is_terminal:
             self._columns.start()
 
-    def add(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self._done += count
         rate = self._done / max(time.monotonic() - self._started_s, 0.001)
         self._columns.update(self._task, completed=self._done, rate=f"{rate:,.0f}/s")
@@ -53,7 +53,7 @@ class ProgressBar:
             self._printed_s = time.monotonic()
             left_s = max(0, self._total - self._done) / max(rate, 0.001)
             self._console.print(
-                f"{self._done:,} of {self._total:,} {self._what}, {rate:,.0f}/s, about {left_s:,.0f} s left",
+                f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, about {left_s:,.0f} s left",
                 highlight=False,
                 soft_wrap=True,
             )

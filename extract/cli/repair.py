@@ -22,10 +22,12 @@ def repair(again: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> 
     Example: tape repair --currency BTC
     """
     from extract.cli.gaps import print_gaps
+    from extract.cli.progress import WorkProgress
     from extract.coverage.gaps import Scope
     from extract.coverage.repair import repair_gaps
 
-    report = repair_gaps(Scope.of(currencies, kinds), again=again)
+    with WorkProgress() as progress:
+        report = repair_gaps(Scope.of(currencies, kinds), retry_absent=again, listener=progress)
     if not report.wanted:
         echo("There is nothing to fetch.")
     else:

@@ -30,11 +30,11 @@ def status(as_json: bool) -> None:
 
     Example: tape status --json
     """
-    from extract.clickhouse.client import shared_client
+    from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import clickhouse_settings
-    from extract.coverage.status import status as stream_statuses
+    from extract.coverage.status import fetch_status
 
-    streams = stream_statuses(shared_client(clickhouse_settings()))
+    streams = fetch_status(shared_database(clickhouse_settings()))
     if as_json:
         print_json([each.to_json() for each in streams])
         return

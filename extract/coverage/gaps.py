@@ -1,47 +1,52 @@
-"""Which trades are missing: asked of the raw tables alone, the exchange is not needed."""
+"""Find missing trades in the raw tables, without a request to the exchange."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-from urllib3.exceptions import HTTPError
-
-from extract.clickhouse.errors import to_tape_error
-from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
-from extract.coverage.gaps_sql import coverage_sql, gaps_sql
+from extract.clickhouse.client import Database
+from extract.clickhouse.settings import RAW_DATABASE
+from extract.clickhouse.statements import load_statements, render
 from extract.deribit.config import KINDS
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError, UsageError
+from extract.source.tables import RAW_TABLES
 from extract.sweep.ledger import SeqRange
+
+_STATEMENTS = load_statements(Path(__file__).with_name("coverage.sql"))
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which streams a question is about; empty = all."""
+    """Streams to consider; empty = all."""
 
     currencies: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, currencies: Sequence[str] = (), kinds: Sequence[str] = ()) -> Scope:
-        """As people type them. Raises UsageError for a kind that the exchange does not have."""
+        """Parse command-line values. Raises UsageError for a kind that the exchange does not have."""
         for kind in kinds:
             if kind not in KINDS:
                 raise UsageError(f"--kind {kind!r} is none; the exchange has {', '.join(KINDS)}.")
         return cls(tuple(name.upper() for name in currencies), tuple(kinds))
 
+    def includes(self, stream: Stream) -> bool:
+        return (not self.currencies or stream.currency in self.currencies) and (
+            not self.kinds or stream.kind in self.kinds
+        )
+
     @property
     def parameters(self) -> dict[str, Any]:
-        """For the statements of `gaps_sql`."""
+        """Parameters of the statements in coverage.sql."""
         return {"currencies": list(self.currencies), "kinds": list(self.kinds), "epoch_ms": EPOCH_MS}
 
     @property
     def command(self) -> str:
-        """What loads it."""
+        """The command that loads these streams."""
         options = [f"--currency {name}" for name in self.currencies] + [f"--kind {k}" for k in self.kinds]
         return " ".join(["dlt pipeline run", *options])
 
@@ -51,10 +56,10 @@ EVERYTHING = Scope()
 
 @dataclass(frozen=True)
 class Gap:
-    """Missing seqs first..last of one instrument, both included.
+    """A range of missing trade_seq of one instrument, both ends included.
 
-    `where`: `head` before the first trade that is there, `inner`, or `tail` behind the last one.
-    `known_absent`: the exchange was asked by number and has it not. `rejected`: it came and could not be typed.
+    `where`: `head` before the first loaded trade, `inner`, or `tail` after the last one.
+    `known_absent`: requested by number, and the exchange does not have it. `rejected`: received, but not decodable.
     """
 
     stream: Stream
@@ -77,49 +82,45 @@ class Gap:
         }
 
 
-def find_gaps(client: Client, scope: Scope = EVERYTHING) -> list[Gap]:
-    """What is missing of `scope`, by instrument and seq. Raises CannotTellError where nothing is covered."""
-    tables = require_covered(client, scope)
+def find_gaps(database: Database, scope: Scope = EVERYTHING) -> list[Gap]:
+    """Gaps of `scope`, by instrument and seq. Raises CannotTellError where no time is covered."""
+    tables = require_covered(database, scope)
     return [
         Gap(Stream(currency, kind), SeqRange(name, first, last), where, bool(absent), bool(rejected))
-        for name, currency, kind, first, last, where, absent, rejected in query_rows(
-            client, gaps_sql(tables), scope
+        for name, currency, kind, first, last, where, absent, rejected in query(
+            database, "gaps", scope, tables
         )
     ]
 
 
-def covered_spans(client: Client, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
-    """(currency, kind, covered_from, covered_to) of each span of covered time, ascending."""
-    return query_rows(client, coverage_sql(), scope)
-
-
-def raw_tables(client: Client) -> set[str]:
-    """Names of the tables that the runs so far have made."""
-    return {
-        name
-        for (name,) in query_rows(client, f"select name from system.tables where database = '{RAW_DATABASE}'")
-    }
-
-
-def require_covered(client: Client, scope: Scope = EVERYTHING) -> set[str]:
-    """The raw tables. Raises CannotTellError where `scope`, or a part of it, was never loaded."""
-    tables = raw_tables(client)
+def require_covered(database: Database, scope: Scope = EVERYTHING) -> set[str]:
+    """Names of the raw tables. Raises CannotTellError where `scope`, or a part of it, was never loaded."""
+    sql = f"select name from system.tables where database = '{RAW_DATABASE}'"
+    tables = {name for (name,) in database.rows(sql)}
     if not {"trades", "coverage"} <= tables:
-        raise CannotTellError(f"Nothing is loaded yet, so nothing can be proven; run `{scope.command}`.")
-    streams = [row[:2] for row in covered_spans(client, scope)]
-    lacking = [name for name in scope.currencies if name not in {currency for currency, _ in streams}]
-    lacking += [name for name in scope.kinds if name not in {kind for _, kind in streams}]
-    if lacking or not streams:
-        what = " and ".join(lacking) or "anything"
         raise CannotTellError(
-            f"No time is covered of {what}, so nothing can be proven; run `{scope.command}`."
+            f"Nothing is loaded yet, so completeness cannot be checked; run `{scope.command}`."
+        )
+    streams = [Stream(*row[:2]) for row in query(database, "covered_spans", scope)]
+    uncovered = [name for name in scope.currencies if all(name != each.currency for each in streams)]
+    uncovered += [name for name in scope.kinds if all(name != each.kind for each in streams)]
+    if uncovered or not streams:
+        what = " and ".join(uncovered) or "any stream"
+        raise CannotTellError(
+            f"No time is covered for {what}, so completeness cannot be checked; run `{scope.command}`."
         )
     return tables
 
 
-def query_rows(client: Client, sql: str, scope: Scope = EVERYTHING) -> list[tuple[Any, ...]]:
-    """Rows of a statement with the parameters of `scope`. Raises OutsideError or UsageError where it fails."""
-    try:
-        return list(client.query(sql, parameters=scope.parameters).result_rows)
-    except (ClickHouseError, HTTPError, OSError) as error:
-        raise to_tape_error(error, clickhouse_settings()) from error
+def query(
+    database: Database, statement: str, scope: Scope = EVERYTHING, tables: Collection[str] = ()
+) -> list[tuple[Any, ...]]:
+    """Rows of a statement of coverage.sql. `tables`: those that exist besides trades and coverage; others are empty."""
+
+    def resolve(name: str) -> str:
+        if name in _STATEMENTS:
+            return render(_STATEMENTS[name], resolve)
+        is_missing = name in RAW_TABLES.keys() - {"trades", "coverage", *tables}
+        return RAW_TABLES[name].empty_relation if is_missing else f"{RAW_DATABASE}.{name}"
+
+    return database.rows(resolve(statement), scope.parameters)

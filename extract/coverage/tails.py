@@ -1,98 +1,36 @@
-"""The last trade of expired instruments: asked of the exchange once each, and remembered in ClickHouse.
-
-A missing tail cannot be told from trades alone: only who knows an instrument's last seq sees that it is not there.
-"""
+"""Fetch and store the last trade_seq of expired instruments, so that missing tails can be detected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
-import dlt
 import msgspec
-from clickhouse_connect.driver.client import Client
-from dlt.extract import DltResource
 
-from extract.cli.progress_bar import ProgressBar
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.settings import clickhouse_settings
-from extract.coverage.gaps import EVERYTHING, Scope, query_rows, require_covered
-from extract.coverage.gaps_sql import COVERED, render
+from extract.clickhouse.client import Database
+from extract.coverage.gaps import EVERYTHING, Scope, query, require_covered
+from extract.coverage.session import CoverageSession, open_coverage_session
 from extract.deribit.client import DeribitClient
-from extract.deribit.config import deribit_config
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
-from extract.pipeline.session import open_session, run_lock
-from extract.source.source import require_same_exchange
+from extract.listener import Listener, SilentListener
+from extract.source.source import Row
+from extract.source.tails import instrument_tails
+from extract.sweep.scheduler import Task, run_all
 
-PROBES_A_PACKAGE = 5_000
-"""What a kill costs at most: some minutes of asking."""
+INSTRUMENTS_PER_PACKAGE = 5_000
+"""A killed process loses at most the requests of one load package: some minutes."""
 
-COLUMNS: dict[str, Any] = {
-    "instrument_name": {"data_type": "text", "nullable": False},
-    "last_seq": {"data_type": "bigint", "nullable": False},
-    "currency": {"data_type": "text", "nullable": False},
-    "kind": {"data_type": "text", "nullable": False},
-    "found_at": {"data_type": "timestamp", "precision": 3, "nullable": False},
-}
-"""Columns of `deribit_raw.instrument_tails`; `last_seq` is 0 for an instrument that never traded."""
-
-_TO_ASK = f"""
-with {COVERED},
-
-asked_instruments as (
-    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
-    from <instruments>
-    where expiration_timestamp is not null and <asked>
-),
-
-expired as (
-    select
-        instrument_name,
-        any(currency) as currency,
-        any(kind) as kind,
-        assumeNotNull(max(expiration_timestamp)) as expired_at,
-        min(creation_timestamp) as created_at
-    from asked_instruments
-    group by instrument_name
-),
-
-last_seen as (
-    select instrument_name, max(timestamp) as last_at
-    from <trades>
-    where <asked>
-    group by instrument_name
-),
-
-final as (
-    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
-    from expired
-    asof inner join covered
-        on expired.currency = covered.currency and expired.kind = covered.kind
-        and expired.expired_at >= covered.covered_from
-    left join last_seen on expired.instrument_name = last_seen.instrument_name
-    where
-        expired.expired_at <= covered.covered_to
-        and (
-            last_seen.last_at >= covered.covered_from
-            or ifNull(expired.created_at >= covered.covered_from, 0)
-            or toUnixTimestamp64Milli(covered.covered_from) <= {{epoch_ms:Int64}}
-        )
-        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
-    order by instrument_name
-)
-
-select * from final"""
+Instrument = tuple[str, Stream]
 
 
 @dataclass
 class TailsReport:
-    """`asked` instruments, `unknown` of which the history host does not know."""
+    """`requested` instruments, `unknown` of which the history host does not know."""
 
-    asked: int = 0
+    requested: int = 0
     unknown: int = 0
 
 
@@ -104,78 +42,61 @@ class _LastTrades(msgspec.Struct):
     trades: list[_LastTrade]
 
 
-def fetch_last_trades(scope: Scope = EVERYTHING, tally: ProgressBar | None = None) -> TailsReport:
-    """Asks for the last trade of each expired instrument in covered time of which it is not known yet.
+def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = None) -> TailsReport:
+    """Fetch the last trade of each instrument that expired in covered time and has none stored yet.
 
-    Raises CannotTellError where nothing is covered, OutsideError when a part outside failed: what was asked until
-    then is remembered.
+    Raises CannotTellError where no time is covered, OutsideError when the exchange or the database failed: load
+    packages that were loaded before remain.
     """
-    settings, config = clickhouse_settings(), deribit_config()
-    clickhouse = shared_client(settings)
+    listener = listener or SilentListener()
     report = TailsReport()
-    with (
-        run_lock(),
-        DeribitClient(config) as client,
-        open_session(settings) as exclusive,
-        tally or ProgressBar() as tally,
-    ):
-        to_ask = instruments_without_last_trade(clickhouse, scope)
-        if to_ask:
-            client.now_ms()  # an exchange that is not there is told at once
-        tally.start(len(to_ask), "last trades")
-        for first in range(0, len(to_ask), PROBES_A_PACKAGE):
-            part = to_ask[first : first + PROBES_A_PACKAGE]
-            exclusive.run(tails(client, part, config.requests_in_flight, report, tally))
+    with open_coverage_session() as session:
+        instruments = instruments_without_last_trade(session.database, scope)
+        if instruments:
+            session.client.now_ms()  # raises early where the exchange cannot be reached
+        listener.start(len(instruments), "last trades")
+        for first in range(0, len(instruments), INSTRUMENTS_PER_PACKAGE):
+            part = instruments[first : first + INSTRUMENTS_PER_PACKAGE]
+            rows = _fetch_rows(session, part, report, listener)
+            session.pipeline.run(instrument_tails(session.client.exchange, rows))
     return report
 
 
-def instruments_without_last_trade(clickhouse: Client, scope: Scope = EVERYTHING) -> list[tuple[str, Stream]]:
-    """Instruments that expired in covered time, and began in it or were seen in it, and were not asked for yet."""
-    tables = require_covered(clickhouse, scope)
-    rows = query_rows(clickhouse, render(_TO_ASK, tables), scope)
+def instruments_without_last_trade(database: Database, scope: Scope = EVERYTHING) -> list[Instrument]:
+    """Instruments that expired in covered time, were created or traded in it, and have no last trade stored."""
+    tables = require_covered(database, scope)
+    rows = query(database, "instruments_without_tail", scope, tables)
     return [(name, Stream(currency, kind)) for name, currency, kind in rows]
 
 
-@dlt.source(name="deribit", max_table_nesting=0)
-def tails(
-    client: DeribitClient,
-    instruments: Sequence[tuple[str, Stream]],
-    in_flight: int,
-    report: TailsReport,
-    tally: ProgressBar,
-) -> DltResource:
-    """One row for each of `instruments`: the seq of its last trade."""
+def _fetch_rows(
+    session: CoverageSession, instruments: Sequence[Instrument], report: TailsReport, listener: Listener
+) -> Iterator[Row]:
+    """One row per instrument that the exchange knows, fetched concurrently."""
+    pending = iter(instruments)
 
-    def last_seq(instrument: tuple[str, Stream]) -> dict[str, Any] | None:
-        name, stream = instrument
-        params = {"instrument_name": name, "count": 1, "sorting": "desc"}
-        try:
-            last = client.result(client.history, "get_last_trades_by_instrument", params, _LastTrades)
-        except ExchangeRefusedError as error:
-            if error.param != "instrument_name":
-                raise
-            return None  # not known there is not the same as never traded
-        return {
-            "instrument_name": name,
-            "last_seq": max((trade.trade_seq for trade in last.trades), default=0),
-            **stream._asdict(),
-            "found_at": datetime.now(UTC),
-        }
+    def accept(row: Row | None) -> Row | None:
+        report.requested += 1
+        report.unknown += row is None
+        listener.advance(1)
+        return row
 
-    @dlt.resource(name="instrument_tails", write_disposition="append", columns=COLUMNS)
-    def resource() -> Iterator[Any]:
-        require_same_exchange(dlt.current.source_state(), client.exchange)
-        with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
-            try:
-                for row in pool.map(last_seq, instruments):
-                    report.asked += 1
-                    report.unknown += row is None
-                    tally.add(1)
-                    if row:
-                        yield row
-            except BaseException:
-                client.cancel()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    def next_task() -> Task[Row | None, Row | None] | None:
+        each = next(pending, None)
+        return Task(partial(_fetch_row, session.client, *each), accept) if each else None
 
-    return resource()
+    in_flight = session.config.requests_in_flight
+    return (row for row in run_all(next_task, in_flight=in_flight, cancel=session.client.cancel) if row)
+
+
+def _fetch_row(client: DeribitClient, name: str, stream: Stream) -> Row | None:
+    """None for an instrument that the history host does not know, which may have traded nevertheless."""
+    params: dict[str, str | int] = {"instrument_name": name, "count": 1, "sorting": "desc"}
+    try:
+        last = client.result(client.history, "get_last_trades_by_instrument", params, _LastTrades)
+    except ExchangeRefusedError as error:
+        if error.param != "instrument_name":
+            raise
+        return None
+    last_seq = max((trade.trade_seq for trade in last.trades), default=0)
+    return {"instrument_name": name, "last_seq": last_seq, **stream._asdict(), "found_at": datetime.now(UTC)}

@@ -54,7 +54,7 @@ def test_gaps_before_the_first_run_cannot_tell(shell: UserShell) -> None:
     assert done.code == 2
     assert done.out == ""
     assert done.err == (
-        "Nothing is loaded yet, so nothing can be proven; run `dlt pipeline run --currency BTC`.\n"
+        "Nothing is loaded yet, so completeness cannot be checked; run `dlt pipeline run --currency BTC`.\n"
     )
 
 

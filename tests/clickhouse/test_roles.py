@@ -12,11 +12,11 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from dbt.cli.main import dbtRunner
 
-from extract.clickhouse.client import open_client
+from extract.clickhouse.client import Database, open_client
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.coverage.status import status
+from extract.coverage.status import fetch_status
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
@@ -79,12 +79,12 @@ def client(built: ClickHouseSettings) -> Callable[[str], Client]:
     return lambda name: open_client(as_role(built, name))
 
 
-def test_reader_reads_both_databases(client: Callable[[str], Client]) -> None:
+def test_reader_reads_both_databases(built: ClickHouseSettings, client: Callable[[str], Client]) -> None:
     """Marts, raw tables, the queries of `tape status`, and the sizes on disk."""
     reader = client("reader")
     assert reader.command("select count() from deribit.trades") == 1000
     assert reader.command("select count() from deribit.ohlcv_1h final") > 0
-    assert sum(each.trades for each in status(reader)) == 1000
+    assert sum(each.trades for each in fetch_status(Database(reader, built))) == 1000
     assert (
         reader.command(
             "select sum(rows) from system.parts where database = 'deribit_raw' and table = 'trades'"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.gaps import Scope, find_gaps
 from extract.deribit.streams import Stream
@@ -196,31 +196,29 @@ def test_the_scope_is_what_was_asked_about(raw: Raw) -> None:
             raw.trades({2: 1}, name=f"{currency} {kind}", currency=currency, kind=kind)
 
     def names(**scope: list[str]) -> list[str]:
-        return [gap.range.instrument_name for gap in find_gaps(raw.client, Scope.of(**scope))]
+        return [gap.range.instrument_name for gap in find_gaps(raw.database, Scope.of(**scope))]
 
     assert names() == ["BTC future", "BTC option", "ETH future", "ETH option"]
     assert names(currencies=["eth"]) == ["ETH future", "ETH option"]
     assert names(kinds=["option"], currencies=["BTC"]) == ["BTC option"]
 
 
-def test_before_the_first_run_nobody_can_tell(
-    clean_clickhouse: ClickHouseSettings, clickhouse_client: Client
-) -> None:
+def test_gaps_cannot_be_detected_before_the_first_run(clean_clickhouse: ClickHouseSettings) -> None:
     with pytest.raises(CannotTellError, match="run `dlt pipeline run`"):
-        find_gaps(clickhouse_client)
+        find_gaps(shared_database(clean_clickhouse))
 
 
 def test_what_was_never_covered_cannot_be_told(raw: Raw) -> None:
     """Nothing at all, or not the currency or kind asked about; the sentence names the command."""
-    with pytest.raises(CannotTellError, match=r"No time is covered of anything.*`dlt pipeline run`"):
-        find_gaps(raw.client)
+    with pytest.raises(CannotTellError, match=r"No time is covered for any stream.*`dlt pipeline run`"):
+        find_gaps(raw.database)
     raw.covered(EPOCH, 10)
     with pytest.raises(
-        CannotTellError, match=r"covered of ETH.*`dlt pipeline run --currency BTC --currency ETH`"
+        CannotTellError, match=r"covered for ETH.*`dlt pipeline run --currency BTC --currency ETH`"
     ):
-        find_gaps(raw.client, Scope.of(["BTC", "ETH"]))
-    with pytest.raises(CannotTellError, match="covered of spot"):
-        find_gaps(raw.client, Scope.of([], ["spot"]))
+        find_gaps(raw.database, Scope.of(["BTC", "ETH"]))
+    with pytest.raises(CannotTellError, match="covered for spot"):
+        find_gaps(raw.database, Scope.of([], ["spot"]))
     assert CannotTellError.exit_code == 2
 
 

@@ -33,4 +33,4 @@ def test_the_recorded_tape_lacks_70_heads_and_nothing_else(new_user: Callable[[T
     assert sum(each["trades"] for each in json.loads(user.tape("status", "--json").out)) == 73_548
     user.exchange.requests.clear()
     assert user.tape("repair").out == "There is nothing to fetch.\n"
-    assert user.methods() == set()
+    assert user.requested_methods() == set()

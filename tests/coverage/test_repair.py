@@ -56,16 +56,16 @@ def test_any_holes_are_found_and_filled_and_nothing_else_is_asked_for(
     loaded.lose(lost)
     loaded.exchange.requests.clear()
     try:
-        assert seqs(find_gaps(loaded.client)) == lost
-        assert loaded.methods() == set()
+        assert seqs(find_gaps(loaded.database)) == lost
+        assert loaded.requested_methods() == set()
     finally:
         report = repair_gaps()
-    assert loaded.asked_seqs(ends_only=True) <= lost <= loaded.asked_seqs()
+    assert loaded.requested_seqs(ends_only=True) <= lost <= loaded.requested_seqs()
     assert (report.wanted, report.fetched, report.remaining) == (len(lost), len(lost), [])
     assert loaded.keys() == keys
     loaded.exchange.requests.clear()
     assert repair_gaps().wanted == 0
-    assert loaded.methods() == set()
+    assert loaded.requested_methods() == set()
 
 
 def test_a_repair_of_any_size_is_loaded_in_packages(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_repair_of_any_size_is_loaded_in_packages(user: User, monkeypatch: pyt
     user.lose(lost)
     report = repair_gaps()
     assert report.packages >= 3
-    assert user.asked_seqs(ends_only=True) <= lost <= user.asked_seqs()
+    assert user.requested_seqs(ends_only=True) <= lost <= user.requested_seqs()
     assert user.keys() == keys
 
 
@@ -139,7 +139,7 @@ def own(new_user: Callable[[Tape], User]) -> User:
 
 
 def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
-    """It stays on the list as known absent and no longer counts; `again` asks once more and finds it."""
+    """It stays on the list as known absent and no longer counts; `retry_absent` asks once more and finds it."""
     own.load()
     keys = own.keys()
     name = max(last_seqs(keys).items(), key=lambda each: each[1])[0]
@@ -150,20 +150,20 @@ def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
 
     report = repair_gaps()
     assert (report.fetched, report.absent, report.remaining) == (2, 3, [])
-    found = find_gaps(own.client)
+    found = find_gaps(own.database)
     assert [(g.range.first, g.range.last, g.where, g.known_absent) for g in found] == [
         (1, 1, "head", True),
         (5, 6, "inner", True),
     ]
     own.exchange.requests.clear()
     assert repair_gaps().wanted == 0
-    assert own.methods() == set()
+    assert own.requested_methods() == set()
 
     own.exchange.add(kept)
-    report = repair_gaps(again=True)
+    report = repair_gaps(retry_absent=True)
     assert (report.fetched, report.absent) == (3, 0)
-    assert {1, 5, 6} <= {seq for _, seq in own.asked_seqs()} <= set(range(1, 7))
-    assert find_gaps(own.client) == []
+    assert {1, 5, 6} <= {seq for _, seq in own.requested_seqs()} <= set(range(1, 7))
+    assert find_gaps(own.database) == []
     assert own.keys() == keys
 
 
@@ -184,7 +184,7 @@ def test_what_came_unreadable_is_not_fetched_again_unless_asked_for(user: User) 
     assert told.code == 1
     assert "unreadable: deribit_raw.rejected_trades" in told.out
     assert "tape repair --again" in told.out
-    assert user.methods() == set()
+    assert user.requested_methods() == set()
     assert user.tape("repair", "--again").code == 0
     assert user.keys() == keys
 

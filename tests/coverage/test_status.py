@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from extract.coverage.repair import repair_gaps
-from extract.coverage.status import status
+from extract.coverage.status import fetch_status
 from extract.deribit.streams import EPOCH_MS
 from extract.errors import CannotTellError
 from tests.support.loaded_user import User
@@ -55,13 +55,13 @@ def test_what_is_missing_lowers_the_share(user: User) -> None:
     """And a repair raises it again."""
     lost = user.inner_keys()[:30]
     user.lose(lost)
-    found = status(user.client)
+    found = fetch_status(user.database)
     assert sum(each.missing for each in found) == len(lost)
     for each in found:
         assert each.proven_share == pytest.approx(1 - each.missing / max(1, each.trades + each.missing))
     assert "30" in user.tape("status").out
     repair_gaps()
-    assert {each.proven_share for each in status(user.client)} == {1.0}
+    assert {each.proven_share for each in fetch_status(user.database)} == {1.0}
 
 
 def test_what_the_exchange_has_not_is_proven_and_what_is_before_was_not_asked_for(raw: Raw) -> None:
@@ -75,7 +75,7 @@ def test_what_the_exchange_has_not_is_proven_and_what_is_before_was_not_asked_fo
     raw.trades({101: 1, 104: 2})
     raw.trades({5: 3}, name="new")
     raw.insert("absent_trades", instrument_name="new", first_seq=1, last_seq=3)
-    [stream] = status(raw.client)
+    [stream] = fetch_status(raw.database)
     assert (stream.trades, stream.instruments, stream.missing, stream.absent) == (3, 2, 3, 3)
     assert stream.proven_share == pytest.approx(6 / 9)
     assert stream.spans == [(at(0), at(5)), (at(7), at(10))]
@@ -85,10 +85,10 @@ def test_what_the_exchange_has_not_is_proven_and_what_is_before_was_not_asked_fo
 def test_a_stream_without_trades_is_whole(raw: Raw) -> None:
     raw.make("_dlt_loads")
     raw.covered(EPOCH, 10)
-    [stream] = status(raw.client)
+    [stream] = fetch_status(raw.database)
     assert (stream.trades, stream.missing, stream.proven_share, stream.last_load_at) == (0, 0, 1.0, None)
 
 
 def test_before_the_first_run_nobody_can_tell(raw: Raw) -> None:
     with pytest.raises(CannotTellError, match="dlt pipeline run"):
-        status(raw.client)
+        fetch_status(raw.database)

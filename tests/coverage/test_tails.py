@@ -30,7 +30,7 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     ]
     lost = [key for key in keys if key[0] == gone or (key[0] == short and key[1] > last[short] - 2)]
     user.lose(lost)
-    assert find_gaps(user.client) == []
+    assert find_gaps(user.database) == []
 
     told = user.tape("gaps", "--tails", "--json")
     assert told.code == 1
@@ -43,16 +43,16 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert f"Requested the last trade of {len(expired)} expired instruments." in told.err
 
     user.exchange.requests.clear()
-    assert fetch_last_trades().asked == 0
-    assert user.methods() == set()
+    assert fetch_last_trades().requested == 0
+    assert user.requested_methods() == set()
     assert repair_gaps().fetched == len(lost)
-    assert user.asked_seqs(ends_only=True) <= set(lost)
+    assert user.requested_seqs(ends_only=True) <= set(lost)
     assert user.keys() == keys
-    assert find_gaps(user.client) == []
+    assert find_gaps(user.database) == []
 
 
 def query_rows(raw: Raw) -> list[str]:
-    return [name for name, _ in instruments_without_last_trade(raw.client)]
+    return [name for name, _ in instruments_without_last_trade(raw.database)]
 
 
 def option(raw: Raw, name: str, created: datetime | None, expired: datetime | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extract.coverage.status import status
+from extract.coverage.status import fetch_status
 from harness import raw_tables
 from harness.dbt_project import Project
 from tests.dbt.test_model_truth import NOON_MS, trade
@@ -143,7 +143,7 @@ def test_figures_are_what_python_finds(loaded: Project) -> None:
 def test_figures_are_those_of_tape_status(loaded: Project) -> None:
     """The same question by another statement, over the raw rows."""
     rows = by_stream(loaded)
-    for told in status(loaded.client):
+    for told in fetch_status(loaded.database):
         row = rows[told.stream]
         assert (row["trades"], row["missing"], row["absent"]) == (told.trades, told.missing, told.absent)
         assert row["proven_share"] == pytest.approx(told.proven_share)

@@ -43,7 +43,7 @@ def test_on_a_tape_with_holes(dbt: Project) -> None:
     )
     assert len(holes) > 300
     assert gaps_of(dbt) == holes
-    assert gaps_told(dbt.client) == holes
+    assert gaps_told(dbt.database) == holes
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
@@ -51,6 +51,6 @@ def test_on_the_recorded_tape(dbt: Project) -> None:
     """Seventy heads."""
     built(dbt, raw_trades(Tape.load(RECORDED)))
     gaps = gaps_of(dbt)
-    assert gaps == gaps_told(dbt.client)
+    assert gaps == gaps_told(dbt.database)
     assert len(gaps) == 70
     assert sum(last - first + 1 for _, first, last in gaps) == 19_104

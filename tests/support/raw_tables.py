@@ -1,4 +1,4 @@
-"""Raw tables by hand, with what the question of gaps reads of them; times are minutes after 2025-01-01 UTC."""
+"""Hand-made raw tables with the columns that gap detection reads; times are minutes after 2025-01-01 UTC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from clickhouse_connect.driver.client import Client
-
+from extract.clickhouse.client import Database
 from extract.coverage.gaps import Gap, find_gaps
 from harness.raw_tables import create_raw_database, create_raw_table
 
@@ -21,11 +20,12 @@ def at(minute: float) -> datetime:
 
 
 class Raw:
-    """A raw database of one future, unless told otherwise."""
+    """A raw database; rows belong to one future by default."""
 
-    def __init__(self, client: Client, tables: Iterable[str] = ("trades", "coverage")) -> None:
-        self.client = client
-        create_raw_database(client, tables)
+    def __init__(self, database: Database, tables: Iterable[str] = ("trades", "coverage")) -> None:
+        self.database = database
+        self.client = database.client
+        create_raw_database(self.client, tables)
 
     def make(self, table: str) -> None:
         create_raw_table(self.client, table)
@@ -36,7 +36,7 @@ class Raw:
         self.client.insert(f"deribit_raw.{table}", [list(row.values())], column_names=list(row))
 
     def trades(self, minute_of: dict[int, float], name: str = NAME, **stream: str) -> None:
-        """`minute_of` seq."""
+        """Insert trades, given the minute of each seq."""
         row = {"currency": "BTC", "kind": "future"} | stream
         rows = [[name, seq, at(minute), *row.values(), "1"] for seq, minute in minute_of.items()]
         names = ["instrument_name", "trade_seq", "timestamp", *row, "_dlt_load_id"]
@@ -47,8 +47,8 @@ class Raw:
         self.insert("coverage", covered_from=start, covered_to=at(end), _dlt_load_id="1", **stream)
 
     def gaps(self) -> list[tuple[int, int, str]]:
-        """(first, last, where) of each."""
+        """(first, last, where) of each gap."""
         return [(gap.range.first, gap.range.last, gap.where) for gap in self.all_gaps()]
 
     def all_gaps(self) -> list[Gap]:
-        return find_gaps(self.client)
+        return find_gaps(self.database)

@@ -1,0 +1,341 @@
+-- Coverage and gaps of the raw tables; this file alone defines what counts as a gap.
+--
+-- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64).
+-- `<name>` is another statement of this file or a raw table; a table that does not exist yet is read as an empty one.
+
+-- name: in_scope
+(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
+        and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})
+
+-- name: covered_spans
+-- One row per span of time whose trades are all loaded; spans of one stream are disjoint.
+with
+
+reported_spans as (
+    -- A span grows by new rows with the same start; spans of different starts may overlap.
+    select currency, kind, covered_from, max(covered_to) as covered_to
+    from <coverage>
+    where <in_scope>
+    group by currency, kind, covered_from
+),
+
+compared_spans as (
+    select
+        *,
+        covered_from > toIntervalMillisecond(1) + max(covered_to) over (
+            partition by currency, kind order by covered_from
+            rows between unbounded preceding and 1 preceding
+        ) as is_disjoint
+    from reported_spans
+),
+
+numbered_spans as (
+    select *, sum(is_disjoint) over (partition by currency, kind order by covered_from) as span
+    from compared_spans
+),
+
+final as (
+    select currency, kind, min(covered_from) as covered_from, max(covered_to) as covered_to
+    from numbered_spans
+    group by currency, kind, span
+    order by currency, kind, covered_from, covered_to
+)
+
+select * from final
+
+-- name: gaps
+-- One row per range of missing trade_seq, ordered. The server holds two bitmaps of the seqs of each instrument (a bit
+-- per trade of a busy one, two bytes of a quiet one) and a row per gap.
+with
+
+covered as (
+    <covered_spans>
+),
+
+known_seqs as (
+    -- The last seq of an expired instrument, where it was fetched, is a row without a trade.
+    select instrument_name, currency, kind, trade_seq, toInt64(0) as known_last
+    from <trades>
+    where <in_scope>
+    union all
+    select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last
+    from <instrument_tails>
+    where <in_scope>
+    union all
+    -- Trades that `tape retention` dropped had been loaded.
+    select instrument_name, currency, kind, arrayJoin(range(first_seq, last_seq + 1)) as trade_seq, toInt64(0) as known_last
+    from <dropped_trades>
+    where <in_scope>
+),
+
+loaded_seqs as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        max(trade_seq) as last_loaded,
+        max(known_last) as last_known,
+        if(last_known > last_loaded, [last_known + 1], []) as after_tail,
+        groupBitmapState(toUInt64(trade_seq)) as seqs,
+        groupBitmapState(toUInt64(trade_seq + 1)) as next_seqs
+    from known_seqs
+    group by instrument_name
+),
+
+bounded_seqs as (
+    -- Seq 0 and the one after the known end are added, so that every hole has two neighbours.
+    select
+        instrument_name,
+        currency,
+        kind,
+        last_loaded,
+        bitmapOr(seqs, bitmapBuild(arrayMap(seq -> toUInt64(seq), arrayPushBack(after_tail, 0)))) as seqs,
+        bitmapOr(next_seqs, bitmapBuild(arrayMap(seq -> toUInt64(seq + 1), arrayPushBack(after_tail, 0)))) as next_seqs
+    from loaded_seqs
+),
+
+holes as (
+    -- One row per range of missing seqs: from the end of one run of loaded seqs to the start of the next.
+    -- bitmapToArray does not sort bitmaps of up to 32 numbers.
+    select
+        instrument_name,
+        currency,
+        kind,
+        arrayJoin(
+            arrayZip(
+                arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_seqs, seqs)))),
+                arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(seqs, next_seqs))))
+            )
+        ) as hole,
+        toInt64(hole.1) as first_seq,
+        toInt64(hole.2) - 1 as last_seq,
+        multiIf(first_seq > last_loaded, 3, first_seq = 1, 1, 2) as place
+    from bounded_seqs
+),
+
+neighbours as (
+    select * except (hole), arrayJoin([first_seq - 1, last_seq + 1]) as trade_seq
+    from holes
+),
+
+timed_holes as (
+    -- Times of the two neighbours of each hole; seq 0 and the one after the known end have none.
+    select
+        neighbours.instrument_name as instrument_name,
+        neighbours.currency as currency,
+        neighbours.kind as kind,
+        neighbours.first_seq as first_seq,
+        neighbours.last_seq as last_seq,
+        neighbours.place as place,
+        maxIf(trades.timestamp, neighbours.trade_seq < neighbours.first_seq) as before_at,
+        maxIf(trades.timestamp, neighbours.trade_seq > neighbours.last_seq) as after_at
+    from <trades> as trades
+    right join neighbours
+        on trades.instrument_name = neighbours.instrument_name and trades.trade_seq = neighbours.trade_seq
+    group by all
+),
+
+creation_times as (
+    select instrument_name, min(creation_timestamp) as created_at
+    from <instruments>
+    group by instrument_name
+),
+
+missing as (
+    -- A hole outside of covered time, or before the start of the loaded or retained time, is not a gap.
+    select
+        timed_holes.instrument_name as instrument_name,
+        timed_holes.currency as currency,
+        timed_holes.kind as kind,
+        timed_holes.first_seq as first_seq,
+        timed_holes.last_seq as last_seq,
+        timed_holes.place as place
+    from timed_holes
+    asof left join covered
+        on timed_holes.currency = covered.currency and timed_holes.kind = covered.kind
+        and timed_holes.after_at >= covered.covered_from
+    left join creation_times on timed_holes.instrument_name = creation_times.instrument_name
+    where
+        multiIf(
+            timed_holes.place = 3, 1,
+            timed_holes.after_at = fromUnixTimestamp64Milli(0), 0,
+            timed_holes.after_at > covered.covered_to, 0,
+            timed_holes.place = 2, timed_holes.before_at between covered.covered_from and covered.covered_to,
+            toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
+            or ifNull(covered.covered_from <= creation_times.created_at, 0)
+        )
+),
+
+rejected as (
+    select
+        currency,
+        kind,
+        JSONExtractString(raw, 'instrument_name') as instrument_name,
+        JSONExtractInt(raw, 'trade_seq') as trade_seq
+    from <rejected_trades>
+    where <in_scope>
+),
+
+ranges as (
+    select instrument_name, currency, kind, first_seq, last_seq, place as missing, 0 as absent, 0 as rejected
+    from missing
+    union all
+    select instrument_name, currency, kind, first_seq, last_seq, 0 as missing, 1 as absent, 0 as rejected
+    from <absent_trades>
+    where <in_scope>
+    union all
+    select instrument_name, currency, kind, trade_seq, trade_seq, 0 as missing, 0 as absent, 1 as rejected
+    from rejected
+),
+
+boundaries as (
+    -- Start (+1) and end (-1) of each range: their running sums are the state at each seq.
+    select * except (boundary), boundary.1 as seq, boundary.2 as sign
+    from ranges
+    array join [(first_seq, 1), (last_seq + 1, -1)] as boundary
+),
+
+states as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        seq,
+        sum(sum(sign * missing)) over by_seq as place,
+        place > 0 and sum(sum(sign * absent)) over by_seq > 0 as is_absent,
+        place > 0 and sum(sum(sign * rejected)) over by_seq > 0 as is_rejected
+    from boundaries
+    group by instrument_name, seq
+    window by_seq as (partition by instrument_name order by seq)
+),
+
+state_changes as (
+    select
+        *,
+        (place, is_absent, is_rejected) as state,
+        lagInFrame(state) over (
+            partition by instrument_name order by seq rows between 1 preceding and current row
+        ) as state_before
+    from states
+    qualify state != state_before
+),
+
+closed_ranges as (
+    select
+        *,
+        leadInFrame(seq) over (
+            partition by instrument_name order by seq rows between current row and 1 following
+        ) - 1 as last_seq
+    from state_changes
+),
+
+final as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        seq as first_missing_seq,
+        last_seq as last_missing_seq,
+        ['head', 'inner', 'tail'][place] as where_missing,
+        is_absent as known_absent,
+        is_rejected as rejected
+    from closed_ranges
+    where place > 0
+    order by instrument_name, first_missing_seq
+)
+
+select * from final
+
+-- name: instruments_without_tail
+-- Instruments that expired in covered time, were created or traded in it, and whose last trade was not fetched yet.
+with
+
+covered as (
+    <covered_spans>
+),
+
+listed as (
+    select instrument_name, currency, ifNull(kind, '') as kind, creation_timestamp, expiration_timestamp
+    from <instruments>
+    where expiration_timestamp is not null and <in_scope>
+),
+
+expired as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        assumeNotNull(max(expiration_timestamp)) as expired_at,
+        min(creation_timestamp) as created_at
+    from listed
+    group by instrument_name
+),
+
+last_loaded as (
+    select instrument_name, max(timestamp) as last_at
+    from <trades>
+    where <in_scope>
+    group by instrument_name
+),
+
+final as (
+    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
+    from expired
+    asof inner join covered
+        on expired.currency = covered.currency and expired.kind = covered.kind
+        and expired.expired_at >= covered.covered_from
+    left join last_loaded on expired.instrument_name = last_loaded.instrument_name
+    where
+        expired.expired_at <= covered.covered_to
+        and (
+            last_loaded.last_at >= covered.covered_from
+            or ifNull(expired.created_at >= covered.covered_from, 0)
+            or toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
+        )
+        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
+    order by instrument_name
+)
+
+select * from final
+
+-- name: trade_counts
+-- Distinct trades and instruments of each stream, and whether any seq below the last one of an instrument is missing.
+with
+
+instruments as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        groupBitmap(toUInt64(trade_seq)) as trades,
+        max(trade_seq) as last_seq
+    from <trades>
+    group by instrument_name
+),
+
+final as (
+    select
+        currency,
+        kind,
+        sum(instruments.trades) as trades,
+        count() as instruments,
+        sum(instruments.last_seq) > sum(instruments.trades) as has_holes
+    from instruments
+    group by currency, kind
+)
+
+select * from final
+
+-- name: last_loads
+-- When the last complete load package of each stream was loaded.
+with
+
+final as (
+    select coverage.currency as currency, coverage.kind as kind, max(loads.inserted_at) as last_load_at
+    from <coverage> as coverage
+    inner join <_dlt_loads> as loads on coverage._dlt_load_id = loads.load_id
+    where loads.status = 0
+    group by currency, kind
+)
+
+select * from final

@@ -1,0 +1,32 @@
+"""Session of a repair or a fetch of last trades: exchange, database and pipeline, opened together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from extract.clickhouse.client import Database, shared_database
+from extract.clickhouse.settings import clickhouse_settings
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig, deribit_config
+from extract.pipeline.session import PipelineSession, open_session, run_lock
+
+
+@dataclass(frozen=True)
+class CoverageSession:
+    """An exchange client, and a database into which only this process loads."""
+
+    config: DeribitConfig
+    client: DeribitClient
+    database: Database
+    pipeline: PipelineSession
+
+
+@contextmanager
+def open_coverage_session() -> Iterator[CoverageSession]:
+    """Connect as the environment configures. Raises UsageError where another run is in progress."""
+    settings, config = clickhouse_settings(), deribit_config()
+    database = shared_database(settings)
+    with run_lock(), DeribitClient(config) as client, open_session(settings) as pipeline:
+        yield CoverageSession(config, client, database, pipeline)
