@@ -72,8 +72,7 @@ def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], *
     Example: tape health --raw 2h:6h --currency BTC
     """
     from extract.coverage.gaps import Scope
-    from extract.health.checks import exit_code
-    from extract.health.checks import health as run_checks
+    from extract.health.checks import exit_code, run_checks
 
     checks = run_checks(Thresholds(**limits), Scope.of(currencies, kinds))
     if as_json:

@@ -1,31 +1,46 @@
-"""Is all as fresh and as sound as it should be? One answer each for what can go stale, run full or run out."""
+"""Health checks: lag of trades, models and push, missing trades, certificates, free disk."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
-
-from clickhouse_connect.driver.client import Client
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from extract.certs.expiry import configured_certificates, stored_certificates
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.settings import clickhouse_settings, cloud_address_if_set
-from extract.coverage.gaps import EVERYTHING, Scope, query_rows
-from extract.coverage.status import StreamStatus, status
+from extract.clickhouse.client import Database, shared_database
+from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, clickhouse_settings, cloud_address_if_set
+from extract.clickhouse.statements import load_statements
+from extract.coverage.gaps import EVERYTHING, Scope
+from extract.coverage.status import StreamStatus, fetch_status
 from extract.errors import CannotTellError, TapeError
-from extract.health.checks_sql import DISKS, LEDGER, MODELS_PENDING, MONTHS_PENDING
 from extract.health.thresholds import Limits, State, Thresholds
 from extract.paths import tape_dir
 from extract.times import duration
 
+_STATEMENTS = load_statements(Path(__file__).with_name("checks.sql"))
+
+T = TypeVar("T")
+
+
+UNITS: Mapping[str, str] = {each.name: each.metadata["unit"] for each in fields(Thresholds)}
+
+
+class Measurement(NamedTuple):
+    """Value of a check in the unit of its limits. Without a value, or if `is_broken`, the check alarms."""
+
+    value: float | None
+    text: str
+    is_broken: bool = False
+
 
 @dataclass(frozen=True)
 class Check:
-    """`value` in `unit`: seconds, trades, days or per cent; None where it cannot be told, which is never ok."""
+    """Result of a check. `value` is in `unit`; None where it cannot be measured, which is never ok."""
 
     check: str
     state: State
@@ -37,122 +52,151 @@ class Check:
         return asdict(self) | {"state": self.state.name.lower()}
 
 
-def health(
-    thresholds: Thresholds, scope: Scope = EVERYTHING, env: Mapping[str, str] = os.environ
+def run_checks(
+    thresholds: Thresholds | None = None, scope: Scope = EVERYTHING, env: Mapping[str, str] = os.environ
 ) -> list[Check]:
-    """One check each: raw, marts, gaps and disk; push where local has a cloud to push to; certificates where there are any.
+    """Run the checks raw, gaps, marts and disk; push where local has a cloud target; certificates where there are any.
 
-    `scope`: the streams whose lag and gaps count. Raises UsageError for an environment that names no database.
+    `scope`: the streams of raw and gaps. Raises UsageError where the environment does not name a database.
     """
     settings = clickhouse_settings()
-    found = [*_of_streams(thresholds, scope, lambda: shared_client(settings))]
-    found.append(_told("marts", "seconds", lambda: _marts(thresholds.marts, shared_client(settings))))
-    if settings.mode == "local" and env.get("CLICKHOUSE_CLOUD_HOST"):
-        found.append(_told("push", "seconds", lambda: _push(thresholds.push, shared_client(settings))))
-    found += _certificates(thresholds.certificates)
-    found.append(_told("disk", "per cent", lambda: _disk(thresholds.disk, shared_client(settings))))
-    return found
+    database = _once(lambda: shared_database(settings))
+    streams = _once(lambda: _covered_streams(database(), scope))
+    measures: dict[str, Callable[[], Measurement | None]] = {
+        "raw": lambda: _measure_raw(streams()),
+        "gaps": lambda: _measure_gaps(streams()),
+        "marts": lambda: _measure_marts(database()),
+        "push": lambda: _measure_push(database()),
+        "certificates": lambda: _measure_certificates(env),
+        "disk": lambda: _measure_disk(database()),
+    }
+    if settings.mode != "local" or not env.get("CLICKHOUSE_CLOUD_HOST"):
+        del measures["push"]
+    checks = (_run(name, thresholds or Thresholds(), measure) for name, measure in measures.items())
+    return [check for check in checks if check]
 
 
 def exit_code(checks: list[Check]) -> int:
-    """1 for an alarm, else 2 if something cannot be told, else 0."""
+    """1 for an alarm, else 2 if a check is unknown, else 0."""
     worst = max(check.state for check in checks)
     return {State.ALARM: 1, State.UNKNOWN: CannotTellError.exit_code}.get(worst, 0)
 
 
-def _told(name: str, unit: str, check: Callable[[], Check]) -> Check:
+def _once(call: Callable[[], T]) -> Callable[[], T]:
+    """A function that runs `call` the first time and then repeats its result or its TapeError."""
+    result: Future[T] = Future()
+
+    def get() -> T:
+        if not result.done():
+            try:
+                result.set_result(call())
+            except TapeError as error:
+                result.set_exception(error)
+        return result.result()
+
+    return get
+
+
+def _run(name: str, thresholds: Thresholds, measure: Callable[[], Measurement | None]) -> Check | None:
+    limits: Limits = getattr(thresholds, name)
     try:
-        return check()
+        measurement = measure()
     except (TapeError, OSError) as error:
-        return Check(name, State.UNKNOWN, None, unit, f"cannot tell: {error}")
+        return Check(name, State.UNKNOWN, None, UNITS[name], f"cannot tell: {error}")
+    if measurement is None:
+        return None
+    value, text, is_broken = measurement
+    state = State.ALARM if is_broken or value is None else limits.classify(value)
+    return Check(name, state, value, UNITS[name], text)
 
 
-def _of_streams(thresholds: Thresholds, scope: Scope, client: Callable[[], Client]) -> Iterator[Check]:
-    try:
-        streams = [each for each in status(client()) if _is_in(each, scope)]
-        if not streams:
-            raise CannotTellError(f"No time is covered of what was asked for; run `{scope.command}`.")
-    except TapeError as error:
-        for name, unit in (("raw", "seconds"), ("gaps", "trades")):
-            yield Check(name, State.UNKNOWN, None, unit, f"cannot tell: {error}")
-        return
+def _covered_streams(database: Database, scope: Scope) -> list[StreamStatus]:
+    streams = [each for each in fetch_status(database) if scope.includes(each.stream)]
+    if not streams:
+        raise CannotTellError(f"No time is covered for these streams; run `{scope.command}`.")
+    return streams
+
+
+def _measure_raw(streams: list[StreamStatus]) -> Measurement:
+    """Lag of the stream whose covered time ends first."""
     oldest = max(streams, key=lambda each: each.lag_seconds)
-    lag = oldest.lag_seconds
-    text = f"covered time of {oldest.stream} ends {duration(lag)} ago"
-    yield Check("raw", thresholds.raw.classify(lag), lag, "seconds", text)
+    lag_s = oldest.lag_seconds
+    return Measurement(lag_s, f"covered time of {oldest.stream} ends {duration(lag_s)} ago")
+
+
+def _measure_gaps(streams: list[StreamStatus]) -> Measurement:
     missing = sum(each.missing for each in streams)
     text = f"{missing:,} trades are missing; `tape repair` fetches them" if missing else "nothing is missing"
-    yield Check("gaps", thresholds.gaps.classify(missing), missing, "trades", text)
+    return Measurement(missing, text)
 
 
-def _is_in(each: StreamStatus, scope: Scope) -> bool:
-    return (not scope.currencies or each.stream.currency in scope.currencies) and (
-        not scope.kinds or each.stream.kind in scope.kinds
+def _measure_marts(database: Database) -> Measurement:
+    """Age of the oldest finished load package that a model has not consumed."""
+    rows = _has_table(database, f"{MART_DATABASE}.load_ledger") and database.rows(
+        _STATEMENTS["models_pending"]
+    )
+    if not rows:
+        raise CannotTellError("There are no models yet; run: dbt build")
+    pending = [(since, model, count) for model, count, since in rows if count]
+    if not pending:
+        return Measurement(0, "every model has consumed every finished load package")
+    since, model, count = min(pending)
+    lag_s = _seconds_since(since)
+    return Measurement(
+        lag_s, f"{count:,} load packages wait for {model}, since {duration(lag_s)}; run: dbt build"
     )
 
 
-def _marts(limits: Limits, client: Client) -> Check:
-    """Since when a finished load package waits to be taken in by a model."""
-    if not query_rows(client, LEDGER) or not (rows := query_rows(client, MODELS_PENDING)):
-        raise CannotTellError("There are no models yet; run: dbt build")
-    pending = {model: (count, since) for model, count, since in rows if count}
+def _measure_push(database: Database) -> Measurement:
+    """Age of the oldest trades of local that were not verified on cloud."""
+    if not _has_table(database, f"{RAW_DATABASE}.pushes"):
+        return Measurement(None, "there was no push yet; run: tape push")
+    pending = database.rows(_STATEMENTS["months_pending"])
     if not pending:
-        return Check("marts", State.OK, 0, "seconds", "every finished load package is in every model")
-    model = min(pending, key=lambda name: pending[name][1])
-    count, since = pending[model]
-    lag = _seconds_since(since)
-    text = f"{count:,} load packages wait for {model}, since {duration(lag)}; run: dbt build"
-    return Check("marts", limits.classify(lag), lag, "seconds", text)
-
-
-def _push(limits: Limits, client: Client) -> Check:
-    """Since when a month of local holds something that was not proven to be on cloud."""
-    if not query_rows(
-        client, "select 1 from system.tables where database = 'deribit_raw' and name = 'pushes'"
-    ):
-        return Check("push", State.ALARM, None, "seconds", "nothing was ever pushed; run: tape push")
-    pending = query_rows(client, MONTHS_PENDING)
-    if not pending:
-        return Check("push", State.OK, 0, "seconds", "every month of local was proven to be on cloud")
-    lag = max(_seconds_since(since) for _, since in pending)
+        return Measurement(0, "every month of local was verified on cloud")
+    lag_s = max(_seconds_since(since) for _, since in pending)
     months = ", ".join(month for month, _ in pending[:3]) + (", …" if len(pending) > 3 else "")
-    text = f"{len(pending):,} months are not proven on cloud, since {duration(lag)}: {months}; run: tape push"
-    return Check("push", limits.classify(lag), lag, "seconds", text)
+    return Measurement(
+        lag_s,
+        f"{len(pending):,} months are not verified on cloud, since {duration(lag_s)}: {months}; run: tape push",
+    )
 
 
-def _certificates(limits: Limits) -> Iterator[Check]:
-    """The one that runs out first; one that cannot be read, or is not as it should be, comes before all."""
+def _measure_certificates(env: Mapping[str, str]) -> Measurement | None:
+    """Days left of the certificate that expires first; one that is unreadable or invalid precedes all others."""
     try:
-        lives = [*configured_certificates(cloud_address_if_set()), *stored_certificates()]
+        certificates = [*configured_certificates(cloud_address_if_set(env), env), *stored_certificates()]
     except (TapeError, OSError) as error:
-        yield Check("certificates", State.ALARM, None, "days", f"cannot be read: {error}")
-        return
-    if not lives:
-        return
+        return Measurement(None, f"cannot be read: {error}")
+    if not certificates:
+        return None
     worst = min(
-        lives, key=lambda life: (life.problem is None, life.days_left if life.days_left is not None else -1)
+        certificates,
+        key=lambda each: (each.problem is None, -1 if each.days_left is None else each.days_left),
     )
     if worst.problem or worst.days_left is None:
-        text = f"{worst.name}: {worst.problem or 'cannot be read'}"
-        yield Check("certificates", State.ALARM, worst.days_left, "days", text)
-        return
-    text = f"{worst.name} has {worst.days_left:,} days left ({worst.source})"
-    yield Check("certificates", limits.classify(worst.days_left), worst.days_left, "days", text)
+        return Measurement(
+            worst.days_left, f"{worst.name}: {worst.problem or 'cannot be read'}", is_broken=True
+        )
+    return Measurement(worst.days_left, f"{worst.name} has {worst.days_left:,} days left ({worst.source})")
 
 
-def _disk(limits: Limits, client: Client) -> Check:
-    """The fullest: where our own directory lies, and ClickHouse's."""
+def _measure_disk(database: Database) -> Measurement:
+    """Free share of the fullest disk, of ClickHouse's and the one of our own directory."""
     directory = tape_dir()
     while not directory.exists():
         directory = directory.parent
     use = shutil.disk_usage(directory)
-    shares = {f"where {directory} lies": 100 * use.free / use.total}
-    for name, free, total in query_rows(client, DISKS):
+    shares = {f"on the disk of {directory}": 100 * use.free / use.total}
+    for name, free, total in database.rows(_STATEMENTS["disks"]):
         if total:
             shares[f"on ClickHouse's disk {name}"] = 100 * free / total
-    place = min(shares, key=lambda name: shares[name])
-    share = round(shares[place], 1)
-    return Check("disk", limits.classify(share), share, "per cent", f"{share:.1f} % are free {place}")
+    place, share = min(shares.items(), key=lambda each: each[1])
+    return Measurement(round(share, 1), f"{share:.1f} % are free {place}")
+
+
+def _has_table(database: Database, table: str) -> bool:
+    return bool(database.value(_STATEMENTS["has_table"], {"table": table}))
 
 
 def _seconds_since(at: datetime) -> float:

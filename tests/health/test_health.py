@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.health import checks as library
 from extract.health.thresholds import Limits, State
@@ -24,10 +25,8 @@ LEDGER = "model String, table_id UUID, load_id String, is_consumed Bool) engine 
 @pytest.fixture
 def raw(clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings) -> Raw:
     """A future whose first three trades are there, covered until an hour ago, in one finished package."""
-    from extract.clickhouse.client import shared_client
-
     raw = Raw(
-        shared_client(clickhouse_env), ("trades", "coverage", "absent_trades", "instruments", "_dlt_loads")
+        shared_database(clickhouse_env), ("trades", "coverage", "absent_trades", "instruments", "_dlt_loads")
     )
     raw.client.command(
         "insert into deribit_raw.trades (instrument_name, trade_seq, timestamp, currency, kind, _dlt_load_id) "
@@ -129,7 +128,7 @@ def test_what_was_not_pushed(raw: Raw, health: Health, monkeypatch: pytest.Monke
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     code, found = health()
     assert (code, found["push"]["state"]) == (1, "alarm")
-    assert found["push"]["text"] == "nothing was ever pushed; run: tape push"
+    assert found["push"]["text"] == "there was no push yet; run: tape push"
     raw.make("pushes")
     code, found = health()
     assert (found["push"]["state"], found["push"]["value"] // 60) == ("ok", 60)
