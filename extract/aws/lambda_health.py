@@ -18,7 +18,7 @@ from extract.cli.health import health as health_command
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.gaps import Scope
 from extract.errors import TapeError
-from extract.health.checks import Check, health
+from extract.health.checks import Check, run_checks
 from extract.health.thresholds import Thresholds
 
 NAMESPACE = "DeribitTape"
@@ -53,7 +53,7 @@ def run_checks(options: Sequence[str] = ()) -> list[Check]:
     values = health_command.make_context("health", list(options)).params
     scope = Scope.of(values.pop("currencies"), values.pop("kinds"))
     values.pop("as_json")
-    return health(Thresholds(**values), scope)
+    return run_checks(Thresholds(**values), scope)
 
 
 @contextmanager

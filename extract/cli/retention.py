@@ -39,18 +39,19 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
     """
     from datetime import UTC, datetime
 
-    from extract.clickhouse.client import shared_client
+    from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import clickhouse_settings
     from extract.errors import UsageError
-    from extract.retention import drop
+    from extract.retention.drop import drop_months, plan_drops
+    from extract.retention.levels import LEVELS, declared_retention
 
     if is_plan == is_apply:
         raise UsageError("Choose one of: tape retention --plan, or tape retention --apply.")
-    if unknown := sorted(set(levels) - set(drop.LEVELS)):
-        raise UsageError(f"--level {unknown[0]!r} is unknown; the levels are {', '.join(drop.LEVELS)}.")
-    run = drop.apply if is_apply else drop.plan
+    if unknown := sorted(set(levels) - set(LEVELS)):
+        raise UsageError(f"--level {unknown[0]!r} is unknown; the levels are {', '.join(LEVELS)}.")
+    run = drop_months if is_apply else plan_drops
     today = datetime.now(UTC).date()
-    months = run(shared_client(clickhouse_settings()), drop.declared_keep(), today, levels)
+    months = run(shared_database(clickhouse_settings()), declared_retention(), today, levels)
     if as_json:
         print_json_lines(month.to_json() for month in months)
     else:

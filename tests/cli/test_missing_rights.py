@@ -12,7 +12,8 @@ from extract.clickhouse.embedded import config
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.retention import drop
+from extract.retention import levels
+from extract.retention.drop import DROPS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import tape_here
@@ -101,7 +102,7 @@ def owner(server: ClickHouseSettings) -> Database:
         "from numbers(2)"
     )
     database.command("insert into deribit_raw._dlt_loads select '1', 0, now64(6)")
-    for level in drop.LEVELS.values():
+    for level in levels.LEVELS.values():
         if not level.table.startswith("deribit_raw."):
             database.command(
                 f"create table {level.table} ({level.time} {time}) engine = MergeTree "
@@ -109,7 +110,7 @@ def owner(server: ClickHouseSettings) -> Database:
             )
     database.command("insert into deribit.ohlcv_1mo_versions select '2020-01-01'")
     database.command(
-        f"create table {drop.DROPS} (table_name String, table_id UUID, month UInt32, dropped_at {time}) "
+        f"create table {DROPS} (table_name String, table_id UUID, month UInt32, dropped_at {time}) "
         "engine = MergeTree order by tuple()"
     )
     return database
@@ -143,7 +144,7 @@ def test_command_that_writes_needs_the_right_to_write(
     """With a read-only profile, and as a role that only reads: exit code 4, and nothing is changed."""
     project = tmp_path / "dbt_project.yml"
     project.write_text("vars: {retention_months: {ohlcv_1mo: 1}}")
-    env.setattr(drop, "PROJECT", project)
+    env.setattr(levels, "PROJECT", project)
     env.setenv("CLICKHOUSE_LOCAL_USER", user)
     env.setenv("CLICKHOUSE_LOCAL_PASSWORD", PASSWORD)
     code, sentence = run_without_rights(words)

@@ -6,13 +6,14 @@ from datetime import date
 from typing import Any
 
 import pytest
-from clickhouse_connect.driver.client import Client
 
 from extract.cli.main import tape
+from extract.clickhouse.client import Database
 from extract.coverage.gaps import find_gaps
 from extract.errors import CannotTellError, UsageError
-from extract.retention import drop
-from extract.retention.drop import Month
+from extract.retention import levels
+from extract.retention.drop import Month, drop_months, plan_drops
+from extract.retention.levels import declared_retention
 from harness import raw_tables
 from harness.dbt_project import Project, failures
 from harness.raw_tables import cover_everything
@@ -61,18 +62,18 @@ def everything(dbt: Project) -> dict[str, Any]:
 def test_what_is_old_goes_and_late_trades_change_no_candle_of_it(built: Project) -> None:
     """A plan drops nothing; apply drops what it showed; then a trade of a dropped month comes; then all is rebuilt."""
     client = built.client
-    assert drop.plan(client, drop.declared_keep(), TODAY) == []
-    planned = drop.plan(client, KEEP, TODAY)
+    assert plan_drops(built.database, declared_retention(), TODAY) == []
+    planned = plan_drops(built.database, KEEP, TODAY)
     assert found(planned) == {(level, month): None for level in KEEP for month in (OLDER, OLD)}
     assert [month.rows for month in planned if month.level == "ohlcv_1m"] == [2 * 2 * 14, 2 * 2 * 31]
     assert all(month.bytes > 0 for month in planned)
     assert months_of(built, "1m") == {OLDER, OLD, 202501, 202502}
 
     before = everything(built)
-    assert all(month.is_dropped for month in drop.apply(client, KEEP, TODAY))
+    assert all(month.is_dropped for month in drop_months(built.database, KEEP, TODAY))
     assert months_of(built, "1m") == months_of(built, "1d") == {202501, 202502}
     assert everything(built) == before
-    assert drop.plan(client, KEEP, TODAY) == []
+    assert plan_drops(built.database, KEEP, TODAY) == []
 
     raw_tables.load(client, "1764000002.5", [LATE])
     built.run()
@@ -95,11 +96,11 @@ def test_a_month_that_its_coarser_candles_do_not_vouch_for_stays(built: Project)
             f"INSERT INTO deribit.ohlcv_15m_versions SELECT * REPLACE ({change}, now64(6) AS built_at) "
             f"FROM deribit.ohlcv_15m_versions FINAL WHERE toYYYYMM(bucket_at) = {OLDER} LIMIT 1"
         )
-        assert found(drop.plan(client, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
+        assert found(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
         built.run("--full-refresh", "--select", "ohlcv_15m_versions")
-        assert found(drop.plan(client, KEEP, TODAY))["ohlcv_1m", OLDER] is None
+        assert found(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is None
     client.command("DELETE FROM deribit.ohlcv_1w_versions WHERE bucket_at = '2024-12-02'")
-    applied = found(drop.apply(client, KEEP, TODAY))
+    applied = found(drop_months(built.database, KEEP, TODAY))
     assert applied.pop(("ohlcv_1d", OLD)) == "2 buckets differ in deribit.ohlcv_1w"
     assert set(applied.values()) == {None}
     assert months_of(built, "1d") == {OLD, 202501, 202502}
@@ -109,9 +110,9 @@ def test_a_month_that_its_coarser_candles_do_not_vouch_for_stays(built: Project)
 def test_raw_goes_only_by_name_and_only_what_trades_have(built: Project) -> None:
     """A load that dbt has not seen yet keeps its month."""
     client, keep = built.client, {"raw_trades": 1}
-    assert drop.plan(client, keep, TODAY) == []
+    assert plan_drops(built.database, keep, TODAY) == []
     raw_tables.load(client, "1764000002.5", [LATE])
-    applied = found(drop.apply(client, keep, TODAY, ["raw_trades"]))
+    applied = found(drop_months(built.database, keep, TODAY, ["raw_trades"]))
     assert applied == {("raw_trades", OLDER): None, ("raw_trades", OLD): "1 trades are not in deribit.trades"}
     months = built.rows("SELECT DISTINCT toYYYYMM(timestamp) AS month FROM deribit_raw.trades ORDER BY 1")
     assert [row["month"] for row in months] == [OLD, 202501, 202502]
@@ -139,28 +140,30 @@ def test_a_month_dropped_from_trades_makes_no_gap(with_gaps: Project) -> None:
     """What is missing stays what it was to both statements; of its edges raw knows the time."""
     before, progress = gaps_of(with_gaps), progress_of(with_gaps)
     heads = [(name, 1, 864) for name, _ in LOST]
-    assert before == gaps_told(with_gaps.client) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
+    assert before == gaps_told(with_gaps.database) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
     assert [row["missing"] for row in progress] == [2 * 864 + 2]
-    drop.apply(with_gaps.client, {"trades": 1}, TODAY)
+    drop_months(with_gaps.database, {"trades": 1}, TODAY)
     assert with_gaps.rows("SELECT min(toYYYYMM(timestamp)) AS month FROM deribit.trades") == [
         {"month": 202501}
     ]
-    assert gaps_of(with_gaps) == gaps_told(with_gaps.client) == before
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.database) == before
     raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
     with_gaps.run()
-    assert gaps_of(with_gaps) == gaps_told(with_gaps.client)
+    assert gaps_of(with_gaps) == gaps_told(with_gaps.database)
     assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
 
 
 def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
     """A gap whose neighbours were dropped has no time: the model lists it, nobody is asked for it."""
     client, before = with_gaps.client, gaps_of(with_gaps)
-    applied = drop.apply(client, {"raw_trades": 1, "trades": 1}, TODAY, ["raw_trades", "trades"])
+    applied = drop_months(with_gaps.database, {"raw_trades": 1, "trades": 1}, TODAY, ["raw_trades", "trades"])
     assert all(month.is_dropped for month in applied)
     assert {month.level for month in applied} == {"raw_trades", "trades"}
     assert gaps_of(with_gaps) == before
-    assert gaps_told(client) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
-    raw_tables.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
+    assert gaps_told(with_gaps.database) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
+    raw_tables.load(
+        client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}]
+    )
     with_gaps.run()
     assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
     assert progress_of(with_gaps)[0]["missing"] == 2
@@ -175,9 +178,9 @@ def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
     return [tuple(row) for row in dbt.client.query(query).result_rows]
 
 
-def gaps_told(client: Client) -> list[tuple[str, int, int]]:
+def gaps_told(database: Database) -> list[tuple[str, int, int]]:
     """Of `tape gaps`."""
-    return sorted((gap.range.instrument_name, gap.range.first, gap.range.last) for gap in find_gaps(client))
+    return sorted((gap.range.instrument_name, gap.range.first, gap.range.last) for gap in find_gaps(database))
 
 
 def progress_of(dbt: Project) -> list[dict[str, Any]]:
@@ -191,7 +194,7 @@ def test_the_command(
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     assert "Nothing is older" in capsys.readouterr().out
     project = tmp_path / "dbt_project.yml"
-    monkeypatch.setattr(drop, "PROJECT", project)
+    monkeypatch.setattr(levels, "PROJECT", project)
     project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     shown = capsys.readouterr().out
