@@ -37,7 +37,7 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     """
     try:
         with temporary_workspace() as settings, _in_environment(settings):
-            lines = [check.to_json() for check in run_checks((event or {}).get("options", ()))]
+            lines = [check.to_json() for check in run_checks_with((event or {}).get("options", ()))]
     except click.ClickException as error:
         raise InvocationFailedError(error.format_message()) from None
     except TapeError as error:
@@ -48,7 +48,7 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     return count_states(lines)
 
 
-def run_checks(options: Sequence[str] = ()) -> list[Check]:
+def run_checks_with(options: Sequence[str] = ()) -> list[Check]:
     """Run the checks with the limits and the scope that `options` of `tape health` name."""
     values = health_command.make_context("health", list(options)).params
     scope = Scope.of(values.pop("currencies"), values.pop("kinds"))
