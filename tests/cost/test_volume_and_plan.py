@@ -16,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 
 from extract.cost.measure.database_usage import measure_processor_time, measure_stored_bytes
 from extract.cost.measure.month_backfill import cpu_seconds
+from extract.estimate.store import save_measurement
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.instrument_names import parse
@@ -265,6 +266,26 @@ def test_a_plan_weighs_the_probes(
     sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
     fact = clickhouse_client.command(sql)
     assert float(plan["backfill"]["rest_bytes"]["deribit_raw.trades"]) == pytest.approx(fact, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("requests", "source"),
+    [
+        (790, "measured: tape poc-backfill, 2026-10"),
+        (810, "assumed: "),  # it waited for the limit of 10 requests a second for 81 of its 100 seconds
+    ],
+)
+def test_speed_of_a_rate_limited_month_is_not_used(
+    cloud_env: pytest.MonkeyPatch, tape: TapeCommand, requests: int, source: str
+) -> None:
+    cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
+    cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
+    figures = {"month": "2026-10", "trades": 700_000, "requests": requests, "requests_per_second": 10}
+    save_measurement("backfill", {**figures, "seconds": 100})
+    plan = json.loads(tape("cost", "plan", "--trades", "1000000", "--json").out)
+    [rate] = [each for each in plan["inputs"] if each["name"] == "fetch_trades_per_second"]
+    assert rate["source"].startswith(source)
+    assert (rate["value"] == "7000") == (requests == 790)
 
 
 @pytest.mark.parametrize("command", ["baseline", "egress", "plan"])

@@ -20,6 +20,7 @@ SUMS = (
     "select count(), uniqExact(instrument_name, trade_seq), sum(toDecimal128(price, 12)), sum(trade_seq) "
     "from deribit_raw.trades"
 )
+SYNC = {"mutations_sync": 2}
 DDL = "select name, create_table_query from system.tables where database = 'deribit_raw' and name != 'pushes' order by 1"
 
 
@@ -132,7 +133,7 @@ def _mutate(both: Both, sql: str, row: tuple) -> None:
     name, seq, load_id = row
     for at, value in enumerate((f"'{name}'", str(seq), f"'{load_id}'")):
         sql = sql.replace(f"{{{at}:{('String', 'Int64', 'String')[at]}}}", value)
-    both.cloud.command(sql, settings={"mutations_sync": 2})
+    both.cloud.command(sql, settings=SYNC)
 
 
 def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
@@ -144,7 +145,7 @@ def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
         "alter table deribit_raw.coverage delete where currency = 'BTC'",
         "alter table deribit_raw._dlt_loads delete where load_id = (select max(load_id) from deribit_raw._dlt_loads)",
     ):
-        loaded.cloud.command(statement, settings={"mutations_sync": 2})
+        loaded.cloud.command(statement, settings=SYNC)
         assert loaded.tape("push", "--verify").code == 1
         done = loaded.tape("push")
         assert done.code == 0, done.output
@@ -178,9 +179,7 @@ def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     assert loaded.cloud.command(named) > 0, "by which the next push sees what is still at work"
     bucket = "_dlt_load_id < '16' and cityHash64(tuple(instrument_name, trade_seq)) % 7 = 3"
     before = loaded.cloud.command(f"select count() from deribit_raw.trades where {bucket}")
-    loaded.cloud.command(
-        f"alter table deribit_raw.trades delete where {bucket}", settings={"mutations_sync": 2}
-    )
+    loaded.cloud.command(f"alter table deribit_raw.trades delete where {bucket}", settings=SYNC)
     assert push(chunk_rows=10_000).pushed == before
     assert loaded.same("trades")
 
@@ -204,3 +203,50 @@ def test_months_that_retention_dropped_are_left_out(loaded: Both) -> None:
     assert (
         loaded.cloud.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0
     )
+
+
+def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:
+    """Packages after it are listed on cloud, but no state that covers it, so that a run into cloud would fetch it."""
+    loaded.tape("push")
+    loads = "select load_id from deribit_raw._dlt_loads order by load_id"
+    first, gap, *later = [load for (load,) in loaded.local.query(loads).result_rows]
+    assert later
+    columns = f"* replace ('{gap}' as _dlt_load_id, trade_seq + 77000000 as trade_seq)"
+    for statement in (
+        "truncate table deribit_raw._dlt_loads",
+        "truncate table deribit_raw._dlt_pipeline_state",
+        f"insert into deribit_raw.trades select {columns} from deribit_raw.trades where _dlt_load_id = '{gap}' limit 1",
+    ):
+        loaded.cloud.command(statement)
+    done = loaded.tape("push")
+    assert done.code == 1
+    assert loaded.cloud.query(loads).result_rows == [(load,) for load in (first, *later)]
+    states = "select _dlt_load_id from deribit_raw._dlt_pipeline_state"
+    assert loaded.cloud.query(states).result_rows == [(first,)]
+    assert json.loads(loaded.tape("push", "--verify", "--json").out)["packages_not_visible"] == 1
+    loaded.cloud.command("delete from deribit_raw.trades where trade_seq > 77000000")
+    assert loaded.tape("push").code == 0
+    assert loaded.same(*PUSHED)
+
+
+def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
+    """Tables that are not ours are ignored; a column's name is quoted wherever it is in a statement."""
+    loaded.tape("push")
+    column = "`x\\`, 1)) from deribit_raw.trades; -- '{y:String}`"
+    loaded.local.command(
+        "create table deribit_raw.`trades where 1 -- ` engine = Memory as select * from deribit_raw.trades"
+    )
+    for side in (loaded.local, loaded.cloud):
+        side.command(f"alter table deribit_raw.trades add column {column} Int64 default trade_seq")
+    loaded.cloud.command(
+        "alter table deribit_raw.trades delete where toYYYYMM(timestamp) = 202601", settings=SYNC
+    )
+    loaded.cloud.command(
+        f"alter table deribit_raw.trades update {column} = 7 where rand() % 50 = 0", settings=SYNC
+    )
+    done = loaded.tape("push")
+    assert done.code == 1, done.said
+    assert not any(each["lacking"] for each in parts(loaded).values())
+    assert len(loaded.keys(loaded.cloud)) == len(loaded.keys(loaded.local)) == 3000
+    for name in ("`trades where 1 -- `", "trades"):
+        loaded.local.command(f"drop table if exists deribit_raw.{name}")
