@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import click
 
-from extract.cli.options import json_option, scope_options
+from extract.cli.options import json_option, parsed, scope_options
 from extract.cli.output import Cell, echo, print_json, print_table
+from extract.times import parse_day
 
 if TYPE_CHECKING:
     from extract.cost.measure.volume import Volume
@@ -20,11 +22,16 @@ FIGURES = ("trades", "instruments", "missing", "requests", "wire_bytes", "rest_b
 
 
 @click.command()
-@click.option("--day", metavar="DAY", help="A day that is over, UTC, like 2026-10-31; default: the last one.")
+@click.option(
+    "--day",
+    callback=parsed(parse_day),
+    metavar="DAY",
+    help="A day that is over, UTC, like 2026-10-31; default: the last one.",
+)
 @scope_options
 @json_option
 def measure_volume(
-    day: str | None, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool
+    day: date | None, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool
 ) -> int:
     """Measure one day of trades: counts and bytes.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import click
 
-from extract.cli.options import json_option, scope_options
+from extract.cli.options import json_option, parsed, scope_options
 from extract.cli.output import echo, print_json, print_table
+from extract.times import parse_month
 
 if TYPE_CHECKING:
     from extract.cost.measure.month_backfill import MonthBackfill
@@ -20,10 +22,16 @@ CLOUD = "cloud, on demand"
 
 
 @click.command()
-@click.option("--month", required=True, metavar="YYYY-MM", help="A month that is over, UTC.")
+@click.option(
+    "--month",
+    required=True,
+    callback=parsed(parse_month),
+    metavar="YYYY-MM",
+    help="A month that is over, UTC.",
+)
 @scope_options
 @json_option
-def poc_backfill(month: str, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool) -> None:
+def poc_backfill(month: date, currencies: tuple[str, ...], kinds: tuple[str, ...], as_json: bool) -> None:
     """Load one month and extrapolate its resource usage.
 
     Shows the plan, what the month used, and what more history would use. It is an ordinary run: what it loads stays,

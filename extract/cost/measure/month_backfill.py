@@ -19,7 +19,6 @@ from extract.estimate.plan import PlanComparison, make_plan, run_and_compare
 from extract.estimate.store import save_measurement
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import RunListener, RunSummary, run
-from extract.times import parse_month
 
 YEAR = "a year of such months"
 
@@ -60,12 +59,12 @@ class MonthBackfill:
 
 
 def poc_backfill(
-    month: str,
+    month: date,
     currencies: Sequence[str] = (),
     kinds: Sequence[str] = (),
     listener: RunListener | None = None,
 ) -> MonthBackfill:
-    """Plan and run the month, and save its resource usage in `.tape/backfill.json`.
+    """Plan and run the month that begins with the day `month`, and save its resource usage in `.tape/backfill.json`.
 
     Raises UsageError for a month that is not over, and what `make_plan` and `run` raise.
     """
@@ -78,7 +77,7 @@ def poc_backfill(
     cpu_seconds_before = cpu_seconds()
     summary, comparison = run_and_compare(options, lambda: run(options, listener))
     used = ResourceUsage(
-        month,
+        f"{first:%Y-%m}",
         exchange,
         summary.total + summary.repaired,
         summary.requests,
@@ -97,13 +96,14 @@ def poc_backfill(
     )
 
 
-def _first_and_last_day(month: str, now_ms: int) -> tuple[date, date]:
-    first = parse_month(month, "--month")
+def _first_and_last_day(first: date, now_ms: int) -> tuple[date, date]:
     last = first.replace(day=calendar.monthrange(first.year, first.month)[1])
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     if last >= today:
         complete = today.replace(day=1) - timedelta(1)
-        raise UsageError(f"--month {month} is not over yet; the last complete month is {complete:%Y-%m}.")
+        raise UsageError(
+            f"--month {first:%Y-%m} is not over yet; the last complete month is {complete:%Y-%m}."
+        )
     return first, last
 
 

@@ -21,7 +21,6 @@ from extract.pipeline.options import RunOptions, resolve_streams
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.ledger import SeqLedger
 from extract.sweep.slices import Slice
-from extract.times import parse_day
 
 DAY_MS = 86_400_000
 SETTLED_MS = 15 * 60_000
@@ -56,7 +55,7 @@ class Volume:
 
 
 def measure_volume(
-    day: str | None,
+    day: date | None,
     currencies: Sequence[str] = (),
     kinds: Sequence[str] = (),
     listener: Listener | None = None,
@@ -79,10 +78,10 @@ def measure_volume(
     return volume
 
 
-def _complete_day(text: str | None, now_ms: int) -> date:
-    """The day that `text` names, or the last one that is over by the exchange's clock."""
+def _complete_day(day: date | None, now_ms: int) -> date:
+    """`day`, or the last one that is over by the exchange's clock."""
     last = datetime.fromtimestamp((now_ms - SETTLED_MS) / 1000, UTC).date() - timedelta(1)
-    day = parse_day(text, "--day") if text else last
+    day = day or last
     if day > last:
         raise UsageError(f"--day {day} is not over yet; the last complete day is {last}.")
     return day
