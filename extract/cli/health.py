@@ -63,9 +63,9 @@ def threshold_options(command: Command) -> Command:
 def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], **limits: Limits) -> int:
     """Check freshness, gaps, push, certificates and disk.
 
-    One line each for raw trades, models, push, gaps, certificates and disk.
-    Checks the database of CLICKHOUSE_MODE; push only in local and where a cloud is configured, certificates only where
-    there are any. What cannot be read is never ok. docs/health.md shows it under cron, systemd and CloudWatch.
+    One line each. Checks the database of CLICKHOUSE_MODE; push only in local and where a cloud is configured,
+    certificates only where there are any. What cannot be read is never ok. docs/health.md shows it under cron, systemd
+    and CloudWatch.
 
     Exit code: 0 ok, or only warnings; 1 an alarm; 2 a check cannot tell, and none is an alarm.
 

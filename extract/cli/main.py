@@ -21,7 +21,6 @@ SHARED_MODULES = {
     "options",
     "output",
     "progress",
-    "progress_bar",
     "reference",
     "run_summary",
 }
