@@ -1,8 +1,9 @@
-"""Trades a second on one core, without a network: an answer's body → trades → ledger and Arrow table.
+"""Measure decoding on one core without a network: response body → trades → ledger and Arrow table.
 
-    .venv/bin/python -m bench.decode [--pages 40] [--profile]
+Covers everything between the socket and dlt: decode_page, sweep_slice, StreamSweep.accept_slice. Time is CPU time of
+the process.
 
-The stretch between the socket and dlt: decode_page, sweep_slice, StreamSweep.take. Time is CPU time of the process.
+Run `python -m bench.decode [--pages 40] [--profile]`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import msgspec
@@ -43,7 +45,7 @@ def main() -> None:
         "prices in quotes": [each | {"price": str(each["price"])} for each in trades],
     }
     print(
-        f"{'page of 10,000 trades':<28}{'decode':>12}{'to_table':>12}{'whole way':>12}   trades/s, one core"
+        f"{'page of 10,000 trades':<28}{'decode':>12}{'to_table':>12}{'full path':>12}   trades/s, one core"
     )
     for name, records in pages.items():
         body = b'{"result":{"trades":%b,"has_more":false}}' % msgspec.json.encode(records)
@@ -51,20 +53,22 @@ def main() -> None:
         speeds = [
             speed(options.pages, lambda body=body: decode_page(body)),
             speed(options.pages, lambda decoded=decoded: to_table(decoded)),
-            speed(options.pages, whole_way(body, records)),
+            speed(options.pages, full_path(body, records)),
         ]
         print(f"{name:<28}" + "".join(f"{each:>12,.0f}" for each in speeds))
     if options.profile:
-        profiled(whole_way(b'{"result":{"trades":%b}}' % msgspec.json.encode(trades), trades), options.pages)
+        print_profile(
+            full_path(b'{"result":{"trades":%b}}' % msgspec.json.encode(trades), trades), options.pages
+        )
 
 
-def whole_way(body: bytes, records: list[dict]) -> Callable[[], None]:
-    """One slice of one page, from the answer to the table, each time in a stream of its own."""
+def full_path(body: bytes, records: list[dict[str, Any]]) -> Callable[[], None]:
+    """Process one slice of one page from the response to the table, each time in a new stream."""
     span = Span(min(r["timestamp"] for r in records), max(r["timestamp"] for r in records))
-    answer = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
     config = DeribitConfig(page_size=ROWS + 1)
-    client = DeribitClient(config, transport=answer, limiter=RateLimiter(1e9))
-    # A currency that every generated name bears, so that the page passes for one stream's.
+    client = DeribitClient(config, transport=transport, limiter=RateLimiter(1e9))
+    # Every instrument name starts with the empty currency, so that the page passes as one of this stream.
     stream = Stream("", "future")
 
     def run() -> None:
@@ -77,7 +81,7 @@ def whole_way(body: bytes, records: list[dict]) -> Callable[[], None]:
 
 
 def speed(pages: int, run: Callable[[], object]) -> float:
-    """Trades a second over `pages` runs, after one to warm up."""
+    """Trades per second over `pages` runs, after a warm-up run."""
     run()
     began_s = time.process_time()
     for _ in range(pages):
@@ -85,7 +89,7 @@ def speed(pages: int, run: Callable[[], object]) -> float:
     return pages * ROWS / (time.process_time() - began_s)
 
 
-def profiled(run: Callable[[], object], pages: int) -> None:
+def print_profile(run: Callable[[], object], pages: int) -> None:
     profile = cProfile.Profile()
     profile.runcall(lambda: [run() for _ in range(pages)])
     pstats.Stats(profile).sort_stats("tottime").print_stats(12)

@@ -1,8 +1,8 @@
-"""How fast trades get from HTTP pages on loopback to rows that can be queried: us, ClickHouse itself, plain dlt.
+"""Measure extraction from HTTP pages on loopback to queryable rows: this project, ClickHouse's `url()`, plain dlt.
 
-All three read the same pages from the same server and write to the same ClickHouse, one after the other. Ours is
-`dlt pipeline run` as a user types it, from the start of the process to its end, into an empty database; ClickHouse
-reads with `INSERT … SELECT … FROM url()` into a table of the very same definition. Each row counts what came out.
+All three read the same pages from the same server and write to the same ClickHouse, one after the other. The project's
+row is `dlt pipeline run` as a user runs it, whole process, into an empty database. ClickHouse uses
+`INSERT … SELECT … FROM url()` into a table with the same definition. The rows of each result are counted.
 
 Run `python -m bench.extract [--trades N] [--plain-trades N] [--rounds N]`, or `make bench`.
 """
@@ -34,9 +34,10 @@ from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import ROOT, tape_dir
+from extract.source.tables import TRADES
 
 BIN = Path(sys.executable).parent
-OURS = "deribit-tape"
+PROJECT = "deribit-tape"
 CLICKHOUSE = "ClickHouse, url()"
 PLAIN_DLT = "plain dlt, rest_api"
 MEBIBYTE = 1 << 20
@@ -48,7 +49,7 @@ WATCH_S = 0.05
 
 @dataclass(frozen=True)
 class Usage:
-    """Processor time and peak of the resident memory of a command and the processes that it started, all together."""
+    """CPU time and peak resident memory of a command and all processes that it started."""
 
     cpu_s: float
     peak_bytes: int
@@ -56,10 +57,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: what came out, in what time, at the cost of which processor time and resident memory.
-
-    `usage` is of the client's processes, None where the server works alone.
-    """
+    """One measurement: loaded trades, time, CPU time and memory. `usage` is None where only the server worked."""
 
     name: str
     trades: int
@@ -70,7 +68,7 @@ class Result:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time of both sides: what remains comparable when others use the machine too."""
+        """CPU time of client and server, which stays comparable when the machine is shared."""
         return (self.usage.cpu_s if self.usage else 0.0) + self.server_cpu_s
 
     @property
@@ -83,7 +81,7 @@ class Result:
 
 
 class Bench:
-    """The page server's address, the ClickHouse under load, and what is measured on them."""
+    """The measurements, on one page server and one ClickHouse."""
 
     def __init__(self, url: str, settings: ClickHouseSettings, server_pid: int, directory: Path) -> None:
         self.url = url
@@ -92,8 +90,8 @@ class Bench:
         self._server_pid = server_pid
         self._client = open_client(settings, query_limit=0)
 
-    def us(self, trades: int) -> Result:
-        """The user's command, into an empty database, with nothing remembered; checks every trade."""
+    def project(self, trades: int) -> Result:
+        """Run the user's command into an empty database without state."""
         self._drop(RAW_DATABASE, "bench", "plain")
         env = os.environ | {
             "CLICKHOUSE_MODE": "local",
@@ -106,10 +104,10 @@ class Bench:
         }
         last = datetime.fromtimestamp((FIRST_MS + (trades - 1) * STEP_MS) / 1000, UTC).isoformat()
         command = [BIN / "dlt", "pipeline", "run", "--currency", CURRENCY, "--kind", KIND, "--until", last]
-        return self._measure(OURS, trades, f"{RAW_DATABASE}.trades", lambda: _run(command, env))
+        return self._measure(PROJECT, trades, f"{RAW_DATABASE}.trades", lambda: _run(command, env))
 
     def clickhouse(self, trades: int) -> Result:
-        """ClickHouse parses and inserts the same pages by itself, into a table like ours."""
+        """Let ClickHouse parse and insert the same pages, into a table with the same definition."""
         self._drop("bench", "plain")
         self._client.command("CREATE DATABASE bench")
         self._client.command(f"CREATE TABLE bench.by_url AS {RAW_DATABASE}.trades")
@@ -134,7 +132,7 @@ class Bench:
         return self._measure(CLICKHOUSE, trades, "bench.by_url", insert)
 
     def plain_dlt(self, trades: int) -> Result:
-        """dlt's rest_api source as it comes."""
+        """Run dlt's rest_api source without tuning."""
         self._drop(RAW_DATABASE, "bench", "plain")
         directory = tempfile.mkdtemp(dir=self.directory, prefix="plain")
         where = [self.url, str(trades), self.settings.host, str(self.settings.port), "plain", directory]
@@ -142,13 +140,13 @@ class Bench:
         return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, dict(os.environ)))
 
     def _drop(self, *databases: str) -> None:
-        """What others left to be merged would be merged at the cost of whoever comes next."""
+        """Drop databases whose background merges would distort the next measurement."""
         for name in databases:
             self._client.command(f"DROP DATABASE IF EXISTS {name} SYNC")
 
     def _measure(self, name: str, trades: int, table: str, work: Callable[[], Usage | None]) -> Result:
         peak_file = Path(f"/proc/{self._server_pid}/clear_refs")
-        peak_file.write_text("5")  # the kernel forgets the peak so far
+        peak_file.write_text("5")  # resets the kernel's peak
         server_cpu_s = _cpu_s(self._server_pid)
         began = time.perf_counter()
         usage = work()
@@ -158,35 +156,33 @@ class Bench:
             f"SELECT count(), uniqExact(instrument_name, trade_seq) FROM {table}"
         ).result_rows
         if rows != trades or keys != trades:
-            raise SystemExit(f"{name}: {rows:,} rows with {keys:,} keys came of {trades:,} trades.")
+            raise SystemExit(f"{name}: {rows:,} rows with {keys:,} keys were loaded of {trades:,} trades.")
         return Result(name, trades, seconds, usage, server_cpu_s, _peak_bytes(self._server_pid))
 
 
+FIELDS = [name for name in TRADES.columns if name not in ("currency", "kind", "extra", "_dlt_load_id")]
 INSERT = """
-INSERT INTO bench.by_url
-  (trade_seq, trade_id, timestamp, instrument_name, price, amount, direction, tick_direction, index_price, mark_price,
-   iv, contracts, liquidation, block_trade_id, block_trade_leg_count, block_rfq_id, combo_id, combo_trade_id, legs,
-   currency, kind, extra, _dlt_load_id)
-SELECT t.trade_seq, t.trade_id, fromUnixTimestamp64Milli(t.timestamp, 'UTC'), t.instrument_name, t.price, t.amount,
-  t.direction, t.tick_direction, t.index_price, t.mark_price, t.iv, t.contracts, t.liquidation, t.block_trade_id,
-  t.block_trade_leg_count, t.block_rfq_id, t.combo_id, t.combo_trade_id, t.legs, '{currency}', '{kind}', NULL, '1'
+INSERT INTO bench.by_url ({columns}, currency, kind, extra, _dlt_load_id)
+SELECT {values}, '{{currency}}', '{{kind}}', NULL, '1'
 FROM (
   SELECT arrayJoin(result.trades) AS t
-  FROM url('{url}', JSONEachRow, 'result Tuple(has_more Bool, trades Array(Tuple(
-    trade_seq Int64, trade_id String, timestamp Int64, instrument_name String, price Float64, amount Float64,
-    direction String, tick_direction Nullable(Int64), index_price Nullable(Float64), mark_price Nullable(Float64),
-    iv Nullable(Float64), contracts Nullable(Float64), liquidation Nullable(String), block_trade_id Nullable(String),
-    block_trade_leg_count Nullable(Int64), block_rfq_id Nullable(Int64), combo_id Nullable(String),
-    combo_trade_id Nullable(String), legs Nullable(String))))')
-)"""
+  FROM url('{{url}}', JSONEachRow, 'result Tuple(has_more Bool, trades Array(Tuple({types})))')
+)""".format(
+    columns=", ".join(FIELDS),
+    values=", ".join(
+        "fromUnixTimestamp64Milli(t.timestamp, 'UTC')" if name == "timestamp" else f"t.{name}"
+        for name in FIELDS
+    ),
+    types=", ".join(f"{name} {'Int64' if name == 'timestamp' else TRADES.columns[name]}" for name in FIELDS),
+)
 
 
 def _run(command: list[object], env: dict[str, str]) -> Usage:
-    """What a command used, with the processes that it started and waited for."""
+    """Run a command; its usage includes the processes that it started and waited for."""
     process = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     peak = 0
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        peak = max(peak, sum(map(_resident_bytes, _family(process.pid))))
+        peak = max(peak, sum(map(_resident_bytes, _process_tree(process.pid))))
         time.sleep(WATCH_S)
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -195,13 +191,13 @@ def _run(command: list[object], env: dict[str, str]) -> Usage:
     return Usage(usage.ru_utime + usage.ru_stime, peak)
 
 
-def _family(pid: int) -> Iterator[int]:
-    """A process and those that it started, and they."""
+def _process_tree(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
     yield pid
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from _process_tree(int(child))
 
 
 def _resident_bytes(pid: int) -> int:
@@ -225,14 +221,14 @@ def _cpu_s(pid: int) -> float:
 
 @contextmanager
 def started(trades: int) -> Iterator[Bench]:
-    """Pages (kept for the next time), a page server and a ClickHouse with the right to read URLs."""
-    kept = tape_dir() / "bench"
-    kept.mkdir(parents=True, exist_ok=True)
-    # The embedded server may not read from other hosts, nor may its user ask for it; ClickHouse's own row must.
+    """Start a page server (its pages are reused next time) and a ClickHouse that may read URLs."""
+    directory_of_pages = tape_dir() / "bench"
+    directory_of_pages.mkdir(parents=True, exist_ok=True)
+    # The embedded server and its user may not read URLs, which the url() row needs.
     config.TAPE_PRIVILEGES += ", URL"
-    launch.server_process = open_server
+    launch.process = open_server
     pages = subprocess.Popen(
-        [sys.executable, "-m", "bench.pages", str(kept / f"{trades}.json"), str(trades)],
+        [sys.executable, "-m", "bench.pages", str(directory_of_pages / f"{trades}.json"), str(trades)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -240,7 +236,7 @@ def started(trades: int) -> Iterator[Bench]:
     try:
         assert pages.stdout is not None
         url = f"http://127.0.0.1:{int(pages.stdout.readline())}/api/v2"
-        with tempfile.TemporaryDirectory(dir=kept) as directory:
+        with tempfile.TemporaryDirectory(dir=directory_of_pages) as directory:
             home = Path(directory) / "server"
             with embedded_server(home) as settings:
                 pid = ServerHome(home).server_pid()
@@ -266,17 +262,17 @@ def show(results: list[Result]) -> None:
 
 
 def verdicts(results: list[Result]) -> Iterator[str]:
-    """What is promised beside what was measured; rates are compared by their medians over the rounds."""
-    peaks = {r.trades: r.peak_bytes for r in results if r.name == OURS}
-    ours, whole = median_rate(results, OURS, max(peaks)), max(peaks)
+    """Compare each promise with the measurement; rates are medians over the rounds."""
+    peaks = {r.trades: r.peak_bytes for r in results if r.name == PROJECT}
+    rate, whole = median_rate(results, PROJECT, max(peaks)), max(peaks)
     for name, least in ((CLICKHOUSE, AT_LEAST_OF_CLICKHOUSE), (PLAIN_DLT, AT_LEAST_OF_PLAIN_DLT)):
         if any(r.name == name for r in results):
-            ratio = ours / median_rate(results, name)
-            yield f"{_kept(ratio >= least)} {ratio:.2f} times the trades/s of {name}; promised: at least {least:g}"
+            ratio = rate / median_rate(results, name)
+            yield f"{_verdict(ratio >= least)} {ratio:.2f} times the trades/s of {name}; promised: at least {least:g}"
     if len(peaks) > 1:
         growth = peaks[whole] / peaks[min(peaks)]
         yield (
-            f"{_kept(growth <= AT_MOST_PEAK_GROWTH)} {growth:.2f} times the peak memory for "
+            f"{_verdict(growth <= AT_MOST_PEAK_GROWTH)} {growth:.2f} times the peak memory for "
             f"{whole / min(peaks):g} times the trades; promised: at most {AT_MOST_PEAK_GROWTH:g}"
         )
 
@@ -285,8 +281,8 @@ def median_rate(results: list[Result], name: str, trades: int | None = None) -> 
     return statistics.median(r.per_second for r in results if r.name == name and trades in (None, r.trades))
 
 
-def _kept(kept: bool) -> str:
-    return "kept  " if kept else "BROKEN"
+def _verdict(is_kept: bool) -> str:
+    return "kept  " if is_kept else "BROKEN"
 
 
 def main() -> None:
@@ -295,16 +291,19 @@ def main() -> None:
     )
     parser.add_argument("--trades", type=int, default=5_000_000, help="default: 5,000,000")
     parser.add_argument(
-        "--plain-trades", type=int, default=300_000, help="plain dlt gets a sample; default: 300,000"
+        "--plain-trades", type=int, default=300_000, help="trades of plain dlt; default: 300,000"
     )
     parser.add_argument(
-        "--rounds", type=int, default=1, help="us and ClickHouse in turns, for a machine that others use too"
+        "--rounds",
+        type=int,
+        default=1,
+        help="rounds of project and ClickHouse in turns, for a shared machine",
     )
     options = parser.parse_args()
     with started(options.trades) as bench:
-        results = [bench.us(max(1, options.trades // 10))]
+        results = [bench.project(max(1, options.trades // 10))]
         for _ in range(options.rounds):
-            results += [bench.us(options.trades), bench.clickhouse(options.trades)]
+            results += [bench.project(options.trades), bench.clickhouse(options.trades)]
         results.append(bench.plain_dlt(min(options.plain_trades, options.trades)))
         show(results)
     for line in verdicts(results):

@@ -1,7 +1,7 @@
-"""Which sort key of `deribit.trades` serves the questions that people ask: rows, bytes, time, and bytes per trade.
+"""Compare sort keys of `deribit.trades` by rows, bytes and time of typical queries, and by bytes per trade.
 
-Each candidate is a copy of the table behind the view, merged, and is asked as the view asks: through FINAL. Rows, bytes and
-milliseconds are those of the server's query_log, of the median of some runs; bytes are uncompressed, as read.
+Each candidate is a merged copy of the table behind the view, queried with FINAL as the view does. Rows, uncompressed
+bytes and milliseconds are those of the server's query_log; the median of some runs counts.
 
 Run `python -m bench.layout [--trades N] [--repeat N]`.
 """
@@ -36,7 +36,7 @@ CANDIDATES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "underlying, day, instrument, seq": ("underlying, toDate(timestamp), instrument_name, trade_seq", ()),
     "time": ("timestamp, instrument_name, trade_seq", ()),
 }
-# Of the sandbox's month: its busiest instrument, a day in the middle of it, the expiry most traded.
+# Of the sandbox's month: its busiest instrument, a day in the middle, and the most traded expiry.
 PARAMETERS = """
 SELECT
     topK(1)(instrument_name)[1] AS instrument,
@@ -45,7 +45,7 @@ SELECT
 FROM deribit.trades
 """
 DAY = "timestamp >= '{day}' AND timestamp < toDateTime64('{day}', 3, 'UTC') + toIntervalDay(1)"
-QUESTIONS = {
+QUERIES = {
     "one instrument's day": f"""
         SELECT timestamp, price, amount, direction FROM {COPY} FINAL
         WHERE instrument_name = '{{instrument}}' AND {DAY}""",
@@ -61,7 +61,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one question."""
+    """Cost of one query."""
 
     ms: int
     rows: int
@@ -72,24 +72,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trades", type=int, default=300_000, help="how many to generate")
-    parser.add_argument("--repeat", type=int, default=5, help="times each question is asked")
-    asked = parser.parse_args()
-    table = Table("sorted by", "bytes per trade", *QUESTIONS, box=None, pad_edge=False)
+    parser.add_argument("--trades", type=int, default=300_000, help="trades to generate")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each query")
+    options = parser.parse_args()
+    table = Table("sorted by", "bytes per trade", *QUERIES, box=None, pad_edge=False)
     with own_project() as dbt:
-        build_trades(dbt, "generated", asked.trades)
+        build_trades(dbt, "generated", options.trades)
         (facts,) = dbt.rows(PARAMETERS)
         for name, (key, indexes) in CANDIDATES.items():
             size = _copy(dbt, key, indexes)
-            costs = [_cost(dbt, text.format(**facts), asked.repeat) for text in QUESTIONS.values()]
-            told = (f"{cost.rows:,} rows, {cost.bytes / 1e6:.1f} MB, {cost.ms} ms" for cost in costs)
-            table.add_row(name, f"{size:.2f}", *told)
-    Console(width=160).print(f"{asked.trades:,} generated trades of a month", table)
+            costs = [_cost(dbt, text.format(**facts), options.repeat) for text in QUERIES.values()]
+            costs_text = (f"{cost.rows:,} rows, {cost.bytes / 1e6:.1f} MB, {cost.ms} ms" for cost in costs)
+            table.add_row(name, f"{size:.2f}", *costs_text)
+    Console(width=160).print(f"{options.trades:,} generated trades of a month", table)
     return 0
 
 
 def _copy(dbt: Project, key: str | None, indexes: tuple[str, ...]) -> float:
-    """The table, merged, sorted by `key` with these skip indexes, or as declared; its bytes of data per trade."""
+    """Create the merged copy sorted by `key` with these skip indexes, or as declared; bytes of data per trade."""
     ddl: str = dbt.client.command(f"SHOW CREATE TABLE {TRADES} FORMAT TSVRaw").replace(TRADES, COPY)
     if key:
         lines = [line for line in ddl.splitlines() if not line.startswith("    INDEX ")]
@@ -104,11 +104,11 @@ def _copy(dbt: Project, key: str | None, indexes: tuple[str, ...]) -> float:
     return size
 
 
-def _cost(dbt: Project, question: str, repeat: int) -> Cost:
-    """The median run's."""
+def _cost(dbt: Project, query: str, repeat: int) -> Cost:
+    """Cost of the median run."""
     ids = [str(uuid.uuid4()) for _ in range(repeat)]
     for query_id in ids:
-        dbt.client.query(question, settings={"query_id": query_id})
+        dbt.client.query(query, settings={"query_id": query_id})
     dbt.client.command("SYSTEM FLUSH LOGS")
     (row,) = dbt.rows(
         "SELECT quantileExact(0.5)(query_duration_ms) AS ms, any(read_rows) AS rows, any(read_bytes) AS bytes "

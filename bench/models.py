@@ -1,13 +1,13 @@
-"""Does the cost of `dbt build` follow what is new? The same new trades on one history and on another ten times as long.
+"""Measure whether the cost of `dbt build` depends on new trades only: one history, and one ten times as long.
 
-Each history is loaded and built on a server of its own; then the same load packages come on top of both in turn, each as
-many trades as one per cent of the shorter history, and the `dbt build` with all its tests that follows is measured: its
-time, without the start of Python and the parsing of the project, which are the same for both, and the rows that ClickHouse
-read for it, by its query_log. Taking turns makes both see the same weather; the medians count.
+Each history is loaded and built on its own server. Then both get the same load packages in turn, each one per cent of the
+shorter history, and the `dbt build` (with all tests) that follows is measured: its time, without the start of Python and
+the parsing of the project, and the rows that ClickHouse read, by its query_log. Taking turns exposes both to the same load
+of the machine; the medians count.
 
-Last, an unchanged database: `dbt run` and `dbt build` on the longer history, as a user types them, and rows inserted.
+Last, an unchanged database: time of `dbt run` and `dbt build` on the longer history as a user runs them, and inserted rows.
 
-Run `python -m bench.models [--trades N] [--times N] [--repeat N]`; exit code 1 if a promise is not kept.
+Run `python -m bench.models [--trades N] [--times N] [--repeat N]`; exit code 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.own_project import OwnProject, own_project
+from harness import raw_tables
 from harness.dbt_project import Project, run_words
 
 AT_MOST_TIMES = 1.3
@@ -32,7 +33,7 @@ BIN = Path(sys.executable).parent
 NEW_SHARE = 0.01
 MONTH_S = 30 * 86_400
 HISTORY_MONTHS = 3
-END_S = 1_764_547_200  # 2025-12-01: every history ends here, and the new trades follow
+END_S = 1_764_547_200  # 2025-12-01: the end of every history; new trades follow
 INSTRUMENTS = 200
 FUTURES = 40
 
@@ -78,26 +79,26 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trades", type=int, default=50_000, help="trades of the shorter history")
-    parser.add_argument("--times", type=int, default=10, help="how many times as long the longer one is")
-    parser.add_argument("--repeat", type=int, default=3, help="new packages on each; the median counts")
-    parser.add_argument("--verbose", action="store_true", help="the models and tests that take longest")
-    asked = parser.parse_args()
-    new = round(asked.trades * NEW_SHARE)
+    parser.add_argument("--times", type=int, default=10, help="length ratio of the longer history")
+    parser.add_argument("--repeat", type=int, default=3, help="new packages per history; the median counts")
+    parser.add_argument("--verbose", action="store_true", help="print the slowest models and tests")
+    options = parser.parse_args()
+    new = round(options.trades * NEW_SHARE)
     with own_project() as short, own_project() as long:
-        histories = [(short, asked.trades, 1), (long, asked.trades * asked.times, asked.times)]
+        histories = [(short, options.trades, 1), (long, options.trades * options.times, options.times)]
         for dbt, trades, times in histories:
             _build_history(dbt, trades, times)
         costs: dict[int, list[Cost]] = {trades: [] for _, trades, _ in histories}
-        for n in range(asked.repeat):
+        for n in range(options.repeat):
             for dbt, trades, _ in histories:
                 _load_new(dbt, trades, n, new)
-                costs[trades].append(_measured(dbt, asked.verbose and n == 0))
-        is_kept = _show(costs, new)
-        return int(not (_show_unchanged(long) and is_kept))
+                costs[trades].append(_measured(dbt, options.verbose and n == 0))
+        is_within_promise = _show(costs, new)
+        return int(not (_show_unchanged(long) and is_within_promise))
 
 
 def _build_history(dbt: Project, trades: int, times: int) -> None:
-    """As many load packages as times ten."""
+    """Load ten packages per unit of length, then build."""
     packages = 10 * times
     for n in range(packages):
         months = HISTORY_MONTHS * times
@@ -117,20 +118,17 @@ def _build_history(dbt: Project, trades: int, times: int) -> None:
 
 
 def _load_new(dbt: Project, history: int, n: int, new: int) -> None:
-    """Package number `n` of new trades: as many an hour as in the history."""
+    """Load package `n` of new trades, at the hourly rate of the history."""
     span_s = round(HISTORY_MONTHS * MONTH_S * NEW_SHARE)
     _load(dbt, f"{END_S + 1 + n}.0", history + n * new, new, END_S + n * span_s, span_s)
 
 
 def _load(dbt: Project, load_id: str, first: int, count: int, start_s: int, span_s: int) -> None:
-    """One load package: trades number `first` and on, spread evenly over a time."""
+    """Load one package: `count` trades from number `first` on, spread evenly over `span_s` seconds."""
     numbers = {"first": first, "count": count, "start": start_s, "span": span_s}
     instruments = {"instruments": INSTRUMENTS, "futures": FUTURES, "load": load_id}
     dbt.client.command(_LOAD, parameters=numbers | instruments)
-    dbt.client.command(
-        "INSERT INTO deribit_raw._dlt_loads SELECT {load:String}, 'deribit', 0, now64(6), ''",
-        parameters={"load": load_id},
-    )
+    raw_tables.load(dbt.client, load_id, [])
 
 
 def _measured(dbt: Project, verbose: bool) -> Cost:
@@ -138,7 +136,7 @@ def _measured(dbt: Project, verbose: bool) -> Cost:
     dbt.must("build")
     seconds = time.perf_counter() - began_s
     if verbose:
-        _say_who_read(dbt, since)
+        _print_slowest(dbt, since)
     return Cost(seconds, _logged(dbt, since, "read_rows"))
 
 
@@ -147,7 +145,7 @@ def _now(dbt: Project) -> str:
 
 
 def _logged(dbt: Project, since: str, what: str) -> int:
-    """Sum of a figure of the server's query_log, of queries that users sent."""
+    """Sum of a column of the server's query_log over the queries that clients sent."""
     dbt.client.command("SYSTEM FLUSH LOGS")
     (row,) = dbt.rows(f"SELECT sum({what}) AS n FROM system.query_log WHERE {_FINISHED.format(since)}")
     return int(row["n"])
@@ -156,8 +154,8 @@ def _logged(dbt: Project, since: str, what: str) -> int:
 _FINISHED = "type = 'QueryFinish' AND is_initial_query AND event_time_microseconds > '{}'"
 
 
-def _say_who_read(dbt: Project, since: str) -> None:
-    """The nodes that took longest; a hook's own queries bear no name and show their beginning."""
+def _print_slowest(dbt: Project, since: str) -> None:
+    """Print the slowest nodes; a hook's queries have no name and show their first characters."""
     dbt.client.command("SYSTEM FLUSH LOGS")
     query = (
         "SELECT sum(read_rows) AS n, sum(query_duration_ms) AS ms, "
@@ -170,7 +168,7 @@ def _say_who_read(dbt: Project, since: str) -> None:
 
 
 def _show(costs: dict[int, list[Cost]], new: int) -> bool:
-    """The table, by history; whether both ratios are within the promise."""
+    """Print the table by history; whether both ratios are within the promise."""
     table = Table("history", "new trades", "dbt build", "rows read", box=None, pad_edge=False)
     for column in table.columns:
         column.justify = "right"
@@ -187,8 +185,8 @@ def _show(costs: dict[int, list[Cost]], new: int) -> bool:
 
 
 def _show_unchanged(dbt: OwnProject) -> bool:
-    """`dbt run` and `dbt build` as processes of their own, nothing being new; whether they are quick and insert nothing."""
-    is_kept = True
+    """Run `dbt run` and `dbt build` as processes without new trades; whether they are fast and insert nothing."""
+    is_within_promise = True
     for command, at_most_s in UNCHANGED_AT_MOST_S.items():
         since, began_s = _now(dbt), time.perf_counter()
         subprocess.run([BIN / "dbt", *run_words(command, dbt.scratch)], check=True, stdout=subprocess.DEVNULL)
@@ -196,8 +194,8 @@ def _show_unchanged(dbt: OwnProject) -> bool:
         print(
             f"unchanged: dbt {command} {seconds:.1f} s (at most {at_most_s}), {rows} rows inserted (at most 0)"
         )
-        is_kept &= seconds <= at_most_s and rows == 0
-    return is_kept
+        is_within_promise &= seconds <= at_most_s and rows == 0
+    return is_within_promise
 
 
 if __name__ == "__main__":

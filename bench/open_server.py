@@ -1,6 +1,6 @@
-"""The embedded server's process without its confinement: ClickHouse's own row of the bench reads from the page server.
+"""The embedded server's process without its confinement, so that ClickHouse's `url()` can read from the page server.
 
-For the bench's own, short-lived server only; the project's is confined to its directory and may connect to nobody.
+For the short-lived server of a benchmark only; the project's server is confined to its directory and cannot connect.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from extract.clickhouse.embedded import process
 
 
-def _confine_nothing(**_: object) -> bool:
+def _skip_confinement(**_: object) -> bool:
     return False
 
 
 if __name__ == "__main__":
-    process.confine = _confine_nothing
+    process.confine = _skip_confinement
     sys.exit(process.main(sys.argv[1:]))

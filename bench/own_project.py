@@ -1,4 +1,4 @@
-"""The dbt project on a ClickHouse of the bench's own, and the trades that its layout is measured on."""
+"""The dbt project on an embedded ClickHouse for benchmarks, and the trades that they measure."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TRADES = "deribit.trade_versions"
 
 @dataclass
 class OwnProject(Project):
-    """A project whose commands go to its own server, whichever others there are."""
+    """A project whose commands go to its own server, also while other projects are open."""
 
     settings: ClickHouseSettings = field(kw_only=True)
 
     def invoke(self, command: str, *args: str) -> dbtRunnerResult:
-        """As `Project.invoke`; dbt reads its profile from the environment."""
+        """Set the environment from which dbt reads its profile, then run the command."""
         os.environ |= {
             "CLICKHOUSE_LOCAL_HOST": self.settings.host,
             "CLICKHOUSE_LOCAL_PORT": str(self.settings.port),
@@ -47,7 +47,7 @@ class OwnProject(Project):
 
 @contextmanager
 def own_project() -> Iterator[OwnProject]:
-    """Nothing loaded; server and files are gone afterwards."""
+    """Start a server with an empty project; server and files are deleted afterwards."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         embedded_server(Path(scratch) / "server") as settings,
@@ -57,7 +57,7 @@ def own_project() -> Iterator[OwnProject]:
 
 
 def recorded_trades() -> Iterator[dict[str, Any]]:
-    """Options of 2019, with the currency that their names begin with."""
+    """Recorded option trades of 2019, with currency and kind."""
     with gzip.open(RECORDED, "rt") as lines:
         for line in lines:
             trade = json.loads(line)
@@ -65,7 +65,7 @@ def recorded_trades() -> Iterator[dict[str, Any]]:
 
 
 def build_trades(dbt: Project, tape: str, generated: int) -> None:
-    """`deribit.trades` of the tape `recorded`, or of `generated` trades of a month of the sandbox, merged."""
+    """Build `deribit.trades` from the recorded tape, or from `generated` sandbox trades of a month, and merge its parts."""
     dbt.fresh()
     trades = (
         recorded_trades()
@@ -78,5 +78,5 @@ def build_trades(dbt: Project, tape: str, generated: int) -> None:
 
 
 def tapes() -> tuple[str, ...]:
-    """What there is to measure on: the recorded tape is no part of the project."""
+    """Tapes to measure. The recorded one is not part of the repository."""
     return ("recorded", "generated") if RECORDED.exists() else ("generated",)

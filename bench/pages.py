@@ -1,10 +1,10 @@
-"""A Deribit's answers that cost next to nothing: one file of trades, slices of it sent straight from the page cache.
+"""A page server of negligible cost: it sends slices of one file of trades from the page cache.
 
-The file holds `PAGE` records over and over, each time with the next seqs, ids and times, written in fields of fixed
-width: so the place of any trade in the file is arithmetic, and an answer to any question about time is a head, a
-range of the file handed to the kernel, and a tail. The records are those of a generated tape's options.
+The file repeats the same `PAGE` records with increasing sequence numbers, ids and times in fields of fixed width. The
+offset of any trade is therefore arithmetic, and a response is a head, a range of the file sent by the kernel, and a
+tail. The records are the options of a generated tape.
 
-Run `python -m bench.pages FILE TRADES`: makes FILE if it is not there, serves it, and prints the port.
+Run `python -m bench.pages FILE TRADES`: creates FILE if it is missing, prints the port, and serves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CURRENCY, KIND = "BTC", "option"
 FIRST_MS = 1_577_836_800_000
 """2020-01-01 UTC."""
 STEP_MS = 250
-"""From one trade to the next: 345,600 trades a day."""
+"""Time between two trades: 345,600 trades a day."""
 FIRST_ID = 100_000_000
 HEAD = b'{"jsonrpc":"2.0","result":{"trades":['
 TAIL = b'],"has_more":%s},"usIn":1,"usOut":2,"usDiff":1,"testnet":false}'
@@ -46,8 +46,8 @@ class TradeFile:
             self._starts.append(first.index(NEWLINE, self._starts[-1]) + 1)
         self._page_bytes = len(first)
 
-    def make(self) -> None:
-        """Writes the file unless it is there already."""
+    def create(self) -> None:
+        """Write the file unless it exists with the right size."""
         if self.path.exists() and self.path.stat().st_size == self._offset(self.trades):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class TradeFile:
                 file.write(self._page(page)[: self._starts[min(PAGE, self.trades - page * PAGE)]])
 
     def range_of(self, first: int, last: int) -> tuple[int, int]:
-        """(offset, bytes) of trades first..last without the last comma; (0, 0) when there are none."""
+        """(offset, size) of trades first..last without the last comma; (0, 0) for an empty range."""
         if first > last:
             return 0, 0
         start = self._offset(first)
@@ -75,8 +75,8 @@ class TradeFile:
 
 
 def _template() -> tuple[bytes, list[tuple[str, int]], dict[str, int]]:
-    """A page with places for (seq, id, time), and for each row its instrument and its place among that one's."""
-    options = [t for t in Tape.generate(seed=1, trades=12_000, days=14.0).trades if is_wanted(t)]
+    """A page with placeholders for (seq, id, time); per row its instrument and index within it; rows by instrument."""
+    options = [t for t in Tape.generate(seed=1, trades=12_000, days=14.0).trades if is_btc_option(t)]
     rows: list[bytes] = []
     names: list[tuple[str, int]] = []
     per_page: dict[str, int] = {}
@@ -90,12 +90,12 @@ def _template() -> tuple[bytes, list[tuple[str, int]], dict[str, int]]:
     return b"".join(rows), names, per_page
 
 
-def is_wanted(trade: dict[str, Any]) -> bool:
+def is_btc_option(trade: dict[str, Any]) -> bool:
     return "iv" in trade and trade["instrument_name"].startswith("BTC-")
 
 
 class PageServer(ThreadingHTTPServer):
-    """Answers what our client asks; `page=N` besides, for readers that can only count."""
+    """Serves the requests of the extractor, and `page=N` for clients that can only count pages."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -119,16 +119,16 @@ class _Handler(BaseHTTPRequestHandler):
         params = {name: values[0] for name, values in parse_qs(url.query).items()}
         method = url.path.rpartition("/")[2]
         if method == "get_last_trades_by_currency_and_time":
-            self._send_trades(*self._asked(params))
+            self._send_trades(*self._requested_range(params))
         elif method in _RESULTS:
             self._send(json.dumps({"jsonrpc": "2.0", "result": _RESULTS[method]}).encode())
         else:
-            self.send_error(500, f"{method} should not be needed here")
+            self.send_error(500, f"{method} is not served by this benchmark")
 
     do_HEAD = do_GET
 
-    def _asked(self, params: dict[str, str]) -> tuple[int, int, bool]:
-        """(first, last, has_more) of the trades asked for."""
+    def _requested_range(self, params: dict[str, str]) -> tuple[int, int, bool]:
+        """(first, last, has_more) of the requested trades."""
         total = self.server.trades.trades
         if "page" in params:
             first = int(params["page"]) * PAGE
@@ -172,7 +172,7 @@ _RESULTS: dict[str, Any] = {
 
 def main(path: str, trades: int) -> None:
     file = TradeFile(Path(path), trades)
-    file.make()
+    file.create()
     server = PageServer(file)
     print(server.server_address[1], flush=True)
     server.serve_forever()

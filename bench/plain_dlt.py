@@ -1,4 +1,4 @@
-"""What anybody writes first: dlt's own rest_api source, page after page, into the same server.
+"""Baseline: dlt's rest_api source without tuning, page by page, into the same server.
 
 Run `python -m bench.plain_dlt URL TRADES HOST PORT DATABASE DIRECTORY`.
 """

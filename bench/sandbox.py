@@ -1,7 +1,7 @@
-"""How fast the sandbox exchange is, so that it never is what another measurement measures.
+"""Measure the speed of the sandbox exchange, to rule it out as the bottleneck of other benchmarks.
 
-Run `python bench/sandbox.py [TRADES]`: prints trades made per second, and pages and trades served per second
-to a client in another process that reads bytes and decodes nothing.
+Run `python bench/sandbox.py [TRADES]`. Prints generated trades per second, then served pages and trades per second for
+a client in another process that reads bytes without decoding them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ REQUESTS = (
 def main(trades: int) -> None:
     began_s = time.perf_counter()
     tape = Tape.generate(trades=trades)
-    made_s = time.perf_counter() - began_s
-    print(f"{trades:,} trades made in {made_s:.1f} s: {trades / made_s:,.0f} trades/s")
+    generated_s = time.perf_counter() - began_s
+    print(f"{trades:,} trades generated in {generated_s:.1f} s: {trades / generated_s:,.0f} trades/s")
     began_s = time.perf_counter()
     with SandboxExchange(tape) as exchange:
         print(f"exchange up in {time.perf_counter() - began_s:.1f} s")
@@ -53,7 +53,7 @@ def main(trades: int) -> None:
 
 
 def client(url: str, where: str, seconds: str) -> None:
-    """Ask for one page over and over on one connection."""
+    """Request one page repeatedly on one connection."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     pages = trades = size = 0
     began_s = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Bytes per trade of `deribit.trades` beside the best known layout of others, on the same trades, merged.
+"""Compare bytes per trade of `deribit.trades` with the best known published layout, on the same merged trades.
 
-Measured on the recorded tape, where there is one, and on a generated one. `--codecs` also prints, for each column, what
-other codecs and types would take; the declared one is marked.
+Measured on the recorded tape, where it exists, and on a generated one. `--codecs` also prints the size of each column with
+other codecs and types next to the declared one.
 
-Run `python -m bench.storage [--trades N] [--codecs]`; exit code 1 if ours takes more than half.
+Run `python -m bench.storage [--trades N] [--codecs]`; exit code 1 if the project's layout takes more than half.
 """
 
 from __future__ import annotations
@@ -55,28 +55,28 @@ ANY = ("LZ4", "ZSTD(1)", "ZSTD(3)", "ZSTD(9)")
 COLUMN = re.compile(
     r"^    `(?P<name>\w+)` (?P<type>.+?)(?: CODEC\((?P<codec>.+)\))?(?P<end>,?)$", re.MULTILINE
 )
-DECLARED, TURNED = "declared", "String / LowCardinality turned"
+DECLARED, SWAPPED = "declared", "String and LowCardinality swapped"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trades", type=int, default=300_000, help="how many to generate")
-    parser.add_argument("--codecs", action="store_true", help="what other codecs and types would take")
-    asked = parser.parse_args()
-    is_kept = True
+    parser.add_argument("--trades", type=int, default=300_000, help="trades to generate")
+    parser.add_argument("--codecs", action="store_true", help="also measure other codecs and types")
+    options = parser.parse_args()
+    is_within_promise = True
     with own_project() as dbt:
         for tape in tapes():
-            build_trades(dbt, tape, asked.trades)
-            is_kept &= _beside_the_reference(dbt, tape)
-            if asked.codecs:
+            build_trades(dbt, tape, options.trades)
+            is_within_promise &= _compare_with_reference(dbt, tape)
+            if options.codecs:
                 _show_codecs(dbt, tape)
-    return int(not is_kept)
+    return int(not is_within_promise)
 
 
-def _beside_the_reference(dbt: Project, tape: str) -> bool:
-    """Whether ours takes at most half, of data and of disk; prints it."""
+def _compare_with_reference(dbt: Project, tape: str) -> bool:
+    """Print both sizes; whether the project's layout takes at most half, of data and of disk."""
     dbt.client.command(CREATE_REFERENCE)
     dbt.client.command(FILL_REFERENCE)
     dbt.client.command(f"OPTIMIZE TABLE {REFERENCE} FINAL")
@@ -94,14 +94,14 @@ def _beside_the_reference(dbt: Project, tape: str) -> bool:
 
 
 def _show_codecs(dbt: Project, tape: str) -> None:
-    """For each column, by its bytes: the declared codec, and others, the best first."""
+    """Print the declared codec of each column, largest column first, and the other codecs, best first."""
     ddl: str = dbt.client.command(f"SHOW CREATE TABLE {TRADES} FORMAT TSVRaw")
-    found = {each: _bytes_by_column(dbt, ddl, each) for each in (DECLARED, *ANY, *INTEGERS, *FLOATS, TURNED)}
+    sizes = {each: _bytes_by_column(dbt, ddl, each) for each in (DECLARED, *ANY, *INTEGERS, *FLOATS, SWAPPED)}
     codecs = {column["name"]: column["codec"] for column in COLUMN.finditer(ddl)}
     table = Table(tape, "declared", "bytes", "others", box=None, pad_edge=False)
-    for name, size in sorted(found[DECLARED].items(), key=lambda each: -each[1]):
+    for name, size in sorted(sizes[DECLARED].items(), key=lambda each: -each[1]):
         others = sorted(
-            (found[each][name], each) for each in found if name in found[each] and each != DECLARED
+            (sizes[each][name], each) for each in sizes if name in sizes[each] and each != DECLARED
         )
         listed = ", ".join(f"{each} {other:.3f}" for other, each in others)
         table.add_row(name, codecs[name], f"{size:.3f}", listed)
@@ -109,13 +109,13 @@ def _show_codecs(dbt: Project, tape: str) -> None:
 
 
 def _bytes_by_column(dbt: Project, ddl: str, candidate: str) -> dict[str, float]:
-    """Bytes per trade of each column that the candidate fits, in wide parts, where columns can be told apart."""
+    """Bytes per trade of each column that the candidate applies to, in wide parts, which have a size per column."""
     changed: set[str] = set()
 
-    def edited(column: re.Match[str]) -> str:
+    def edit(column: re.Match[str]) -> str:
         kind, codec = column["type"], column["codec"]
-        if candidate == TURNED and "String" in kind:
-            kind = _turned(kind)
+        if candidate == SWAPPED and "String" in kind:
+            kind = _swapped(kind)
         elif candidate != DECLARED and _fits(candidate, kind):
             codec = candidate
         elif candidate != DECLARED:
@@ -125,7 +125,7 @@ def _bytes_by_column(dbt: Project, ddl: str, candidate: str) -> dict[str, float]
 
     copy = "deribit.candidate"
     text = (
-        COLUMN.sub(edited, ddl)
+        COLUMN.sub(edit, ddl)
         .replace(TRADES, copy)
         .replace("SETTINGS ", "SETTINGS min_bytes_for_wide_part = 0, ")
     )
@@ -146,7 +146,7 @@ def _fits(candidate: str, kind: str) -> bool:
     )
 
 
-def _turned(kind: str) -> str:
+def _swapped(kind: str) -> str:
     return (
         kind[len("LowCardinality(") : -1] if kind.startswith("LowCardinality") else f"LowCardinality({kind})"
     )
