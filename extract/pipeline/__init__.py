@@ -1,0 +1,1 @@
+"""One run: its options, its exclusive session, extraction and loading window by window, and recovery."""

@@ -1,0 +1,1 @@
+"""Plugins through which dlt and dbt load this project."""

@@ -1,4 +1,4 @@
-"""Installed as the top-level module `dbt_tape`, where dbt looks for plugins."""
+"""Entry point of the dbt plugin, installed as the top-level module `dbt_tape`."""
 
 from extract.plugins.dbt_plugin import TapePlugin
 

@@ -1,9 +1,9 @@
-"""Our part of dbt: `dbt build --target cloud` as typed takes its authority from CLICKHOUSE_CLOUD_CA_CERT.
+"""Plugin for dbt: `dbt build --target cloud` trusts the authority of CLICKHOUSE_CLOUD_CA_CERT.
 
-dbt-clickhouse has no field for a private authority; Python's TLS takes one from SSL_CERT_FILE, for this process alone.
-Before a command asks the database anything, one that sleeps is waited for, and a refusal is told in one sentence.
+dbt-clickhouse has no setting for a private authority, but Python's TLS reads SSL_CERT_FILE, set for this process only.
+Before a command queries the database, an idle service is woken, and a failed connection is reported in one sentence.
 
-dbt loads plugins from modules on the path named dbt_*: `dbt_entry.py` is installed as `dbt_tape`.
+dbt loads plugins from top-level modules named dbt_*: `dbt_entry.py` is installed as `dbt_tape`.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from extract.clickhouse.settings import clickhouse_settings, current_mode
 from extract.errors import TapeError
 
 PROJECT = "deribit_tape"
-ASKING = frozenset(
+QUERYING_COMMANDS = frozenset(
     [
         *("build", "run", "test", "compile", "show", "retry", "run-operation"),
         *("clone", "freshness", "generate", "seed", "snapshot"),
     ]
 )
-"""dbt's commands that ask the database; `parse`, `list` and the others do not need one."""
+"""dbt commands that query the database; `parse`, `list` and the others need none."""
 
 
 class TapePlugin(dbtPlugin):
-    """Made once for each dbt command, when its project is known and before it connects."""
+    """Created once for each dbt command, after its project is known and before it connects."""
 
     def initialize(self) -> None:
-        if self.project_name == PROJECT and get_flags().WHICH in ASKING:
-            _reach_cloud(getattr(get_flags(), "TARGET", None))
+        flags = get_flags()  # type: ignore[no-untyped-call]  # dbt declares no types there
+        if self.project_name == PROJECT and flags.WHICH in QUERYING_COMMANDS:
+            _connect_to_cloud(getattr(flags, "TARGET", None))
 
 
-def _reach_cloud(target: str | None) -> None:
+def _connect_to_cloud(target: str | None) -> None:
+    """Wake the service and trust its authority, if the target is cloud. Raises DbtRuntimeError."""
     try:
         if (target or current_mode()) != "cloud":
             return
-        # Loaded for the one target that needs it: a local command starts as quickly as ever.
+        # Imported here, so that local commands start fast.
         from extract.clickhouse.client import open_client
 
         settings = clickhouse_settings("cloud")
