@@ -96,7 +96,7 @@ def merge_states(one: State, other: State) -> State:
         if name == "trades":
             resources[name] = {
                 stream: StreamState.from_json(first.get(stream, {}))
-                .united(StreamState.from_json(second.get(stream, {})))
+                .merge_with(StreamState.from_json(second.get(stream, {})))
                 .to_json()
                 for stream in sorted(first.keys() | second.keys())
             }

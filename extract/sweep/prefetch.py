@@ -1,4 +1,4 @@
-"""An iterator that works ahead: its items are made in a thread while the ones before are taken care of."""
+"""Prefetch items of a generator in a background thread."""
 
 from __future__ import annotations
 
@@ -11,40 +11,44 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_END = object()
-LOOK_S = 0.1
+
+class _End:
+    """Marks the end of the items."""
+
+
+POLL_S = 0.1
 
 
 def prefetch(items: Generator[T], *, depth: int, cancel: Callable[[], None]) -> Generator[T]:
-    """`items` in their order, up to `depth` of them made before they are asked for; what they raise is raised here.
+    """Yield `items` in their order while a thread produces up to `depth` of them in advance. Raises what they raise.
 
-    Whoever stops asking has `cancel` called, which is to end what the making waits for, and `items` closed.
+    Closing the generator calls `cancel`, which has to end all waits within `items`, and then closes `items`.
     """
-    made: queue.Queue[object] = queue.Queue(depth)
+    ready: queue.Queue[T | _End] = queue.Queue(depth)
     should_stop = threading.Event()
 
-    def hand_over(item: object) -> None:
+    def put(item: T | _End) -> None:
         while not should_stop.is_set():
             with contextlib.suppress(queue.Full):
-                made.put(item, timeout=LOOK_S)
+                ready.put(item, timeout=POLL_S)
                 return
 
-    def make() -> None:
+    def produce() -> None:
         try:
             for item in items:
-                hand_over(item)
+                put(item)
                 if should_stop.is_set():
                     items.close()
         finally:
-            hand_over(_END)
+            put(_End())
 
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        making = pool.submit(make)
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        producer = pool.submit(produce)
         try:
-            while (item := made.get()) is not _END:
+            while not isinstance(item := ready.get(), _End):
                 yield item
         except BaseException:
             should_stop.set()
             cancel()
             raise
-        making.result()
+        producer.result()

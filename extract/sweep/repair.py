@@ -1,4 +1,4 @@
-"""Fetching exactly the missing trades of one instrument, until they are there or known to be absent."""
+"""Fetch missing trades of single instruments by trade_seq, or establish that they are absent."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from extract.sweep.time_pager import OutsideRangeError
 
 Owner = TypeVar("Owner")
 
-PAGES_AT_ONCE = 3
-"""Pages of one instrument before what they brought is handed on: memory does not grow with the hole."""
+PAGES_PER_STEP = 3
+"""Pages of one instrument per result, so that memory does not grow with the number of missing trades."""
 
 
 @dataclass
 class RepairResult:
-    """What came of missing trades: those that are there, what the exchange does not have, what could not be typed."""
+    """Fetched trades in PAGE_SCHEMA, ranges that the exchange does not have, and rejected records."""
 
     table: pa.Table = field(default_factory=PAGE_SCHEMA.empty_table)
     absent: list[SeqRange] = field(default_factory=list)
@@ -38,9 +38,9 @@ class RepairResult:
 
 
 class InstrumentRepair:
-    """The holes of one instrument: from the history host, then from the live one what that lacks.
+    """Fetches missing trades of one instrument from the history host, and what that does not have from the live host.
 
-    History is some seconds behind, and may not know an instrument yet that is minutes old.
+    The history host is some seconds behind, and may not know an instrument that is only minutes old.
     """
 
     def __init__(self, client: DeribitClient, instrument_name: str, holes: Iterable[Hole]) -> None:
@@ -49,20 +49,20 @@ class InstrumentRepair:
         self.instrument_name = instrument_name
         self._pager = SeqPager(instrument_name, holes, client.page_size(client.history))
         self._unknown_to: list[str] = []
-        self._is_sure = True
+        self._is_certain = True
 
     @property
     def is_done(self) -> bool:
         return self._pager.request is None and (self._host is self._client.live or not self._pager.absent)
 
     def step(self) -> RepairResult:
-        """The next few pages. Raises ProofError where trades can neither be had nor be shown to be absent."""
+        """Fetch the next few pages. Raises ProofError if trades can neither be fetched nor be shown to be absent."""
         result = RepairResult()
-        for _ in range(PAGES_AT_ONCE):
+        for _ in range(PAGES_PER_STEP):
             if self._pager.request is None:
                 break
             try:
-                self._take(_ask(self._client, self._host, self._pager.request), result)
+                self._accept_page(_fetch_page(self._client, self._host, self._pager.request), result)
             except ExchangeRefusedError as error:
                 if error.param != "instrument_name":
                     raise
@@ -74,25 +74,23 @@ class InstrumentRepair:
                 self._switch_to_live_host()
         return result
 
-    def _take(self, page: TradePage, result: RepairResult) -> None:
-        asked = self._pager.request
-        assert asked is not None
+    def _accept_page(self, page: TradePage, result: RepairResult) -> None:
         for name in page.table.column("instrument_name").unique().to_pylist():
             if name != self.instrument_name:
                 raise OutsideRangeError(
-                    f"Asked for trades of {self.instrument_name}, the exchange answers with one of {name}."
+                    f"Trades of {self.instrument_name} were requested, and the exchange sent one of {name}."
                 )
         rejected = [bad.key[1] for bad in page.rejected if bad.key and bad.key[0] == self.instrument_name]
         seqs = page.table.column("trade_seq").to_numpy()
-        found = self._pager.feed(
+        fetched = self._pager.feed(
             np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count
         )
         latest = {seq: row for row, seq in enumerate(seqs.tolist())}
-        rows = [row for seq, row in latest.items() if seq in found]
+        rows = [row for seq, row in latest.items() if seq in fetched]
         result.table = pa.concat_tables([result.table, page.table.take(pa.array(rows, pa.int64()))])
-        result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in found]
-        # A record that names no seq may be the one that is missing.
-        self._is_sure &= all(bad.key for bad in page.rejected)
+        result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in fetched]
+        # A rejected record without trade_seq may be one of the missing trades.
+        self._is_certain &= all(bad.key for bad in page.rejected)
 
     def _skip_host(self) -> None:
         self._unknown_to.append(self._host.name)
@@ -105,14 +103,14 @@ class InstrumentRepair:
         self._pager = SeqPager(self.instrument_name, holes, self._client.page_size(self._host))
 
     def _report_absent(self, result: RepairResult) -> None:
-        # The live host keeps a day: only history can say that there is no such trade.
+        # The live host has one day only, so absence needs the answer of the history host.
         if self._client.history.name in self._unknown_to:
             first = self._pager.absent[0]
             raise ProofError(
-                f"The exchange shows trades of {self.instrument_name} and says that there is no such instrument: "
+                f"The exchange sends trades of {self.instrument_name} but reports that there is no such instrument: "
                 f"its trades {first.first}–{first.last} cannot be fetched."
             )
-        if self._is_sure:
+        if self._is_certain:
             result.absent += self._pager.absent
 
 
@@ -160,14 +158,14 @@ def repairs(client: DeribitClient, missing: Iterable[SeqRange]) -> list[Instrume
     ]
 
 
-def _ask(client: DeribitClient, host: Host, asked: SeqRange) -> TradePage:
+def _fetch_page(client: DeribitClient, host: Host, missing: SeqRange) -> TradePage:
     return client.trades(
         host,
         "get_last_trades_by_instrument",
         {
-            "instrument_name": asked.instrument_name,
-            "start_seq": asked.first,
-            "end_seq": asked.last,
+            "instrument_name": missing.instrument_name,
+            "start_seq": missing.first,
+            "end_seq": missing.last,
             "sorting": "asc",
         },
     )

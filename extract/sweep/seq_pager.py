@@ -1,77 +1,79 @@
-"""Paging through holes of one instrument's trade_seq, as a state machine that knows no network."""
+"""Page through missing trade_seq of one instrument. Pure state machine: no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
-from extract.sweep.ledger import SeqRange, missing_in
+from extract.sweep.ledger import SeqRange, Seqs, missing_in
 from extract.sweep.time_pager import OutsideRangeError
 
 EMPTY_ANSWERS_BEFORE_ABSENT = 3
-"""Answers in a row without any trade of a hole until a host counts as not having it."""
+"""Successive answers without any trade of a hole after which a host counts as not having its trades."""
 
 Hole = tuple[int, int]
 
 
 class SeqPager:
-    """Yields the ranges that together cover `holes`; `request` is None when done, `absent` what never came.
+    """Requests ranges that cover `holes`, until `request` is None; `absent` then has the trades that never arrived.
 
-    Holes near each other are asked for together: what lies between them is known already and costs nothing more
-    than its bytes. Full pages leak at their ends, so what an answer lacks is asked for again.
+    Holes that fit a page together are requested together, although the trades in between are loaded already. Full
+    pages may lack trades near their end, so trades missing in an answer are requested again.
     """
 
     def __init__(self, instrument_name: str, holes: Iterable[Hole], page_size: int) -> None:
         self.instrument_name = instrument_name
         self.absent: list[SeqRange] = []
-        self._open = [(group, 0) for group in reversed(grouped(holes, page_size))]
+        self._open = [(group, 0) for group in reversed(group_holes(holes, page_size))]
 
     @property
     def request(self) -> SeqRange | None:
-        """From the first seq of the holes in question to their last."""
+        """The next range to request: from the first missing trade_seq of a group of holes to the last."""
         if not self._open:
             return None
         holes, _ = self._open[-1]
         return SeqRange(self.instrument_name, holes[0][0], holes[-1][1])
 
-    def feed(self, seqs: np.ndarray, *, is_full: bool) -> set[int]:
-        """Takes the seqs that came in answer to `request`, in any order; those of them that were missing.
+    def feed(self, seqs: Seqs, *, is_full: bool) -> set[int]:
+        """Accept the trade_seq of the answer to `request`, in any order; returns those that were missing.
 
-        Raises OutsideRangeError for a full page without a single one of the range.
+        Raises OutsideRangeError for a full page without any trade of the range.
         """
-        asked = self.request
-        assert asked is not None
+        request = self.request
+        assert request is not None
         holes, empty_answers = self._open.pop()
-        inside = np.unique(seqs[(seqs >= asked.first) & (seqs <= asked.last)])
+        inside = np.unique(seqs[(seqs >= request.first) & (seqs <= request.last)])
         if is_full and not len(inside):
             raise OutsideRangeError(
-                f"Asked for trades {asked.first}–{asked.last} of {asked.instrument_name}, "
-                "the exchange answers with a full page of others."
+                f"Trades {request.first}–{request.last} of {request.instrument_name} were requested, "
+                "and the exchange sent a full page of others."
             )
-        reached = int(inside.max()) if is_full else asked.last
+        reached = int(inside.max()) if is_full else request.last
         left = [rest for hole in holes for rest in missing_in(inside, *hole)]
-        found = set(inside[_within(inside, holes)].tolist())
+        fetched = set(inside[_within(inside, holes)].tolist())
         far = [(max(first, reached + 1), last) for first, last in left if last > reached]
         near = [(first, min(last, reached)) for first, last in left if first <= reached]
         if far:
             self._open.append((far, 0))
-        if near and (found or empty_answers + 1 < EMPTY_ANSWERS_BEFORE_ABSENT):
-            self._open.append((near, 0 if found else empty_answers + 1))
+        if near and (fetched or empty_answers + 1 < EMPTY_ANSWERS_BEFORE_ABSENT):
+            self._open.append((near, 0 if fetched else empty_answers + 1))
         elif near:
             self.absent += [SeqRange(self.instrument_name, *hole) for hole in near]
-        return found
+        return fetched
 
 
-def _within(seqs: np.ndarray, holes: list[Hole]) -> np.ndarray:
-    """Which of the ascending `seqs` lie in one of the ascending `holes`."""
+def _within(seqs: Seqs, holes: list[Hole]) -> npt.NDArray[np.bool_]:
+    """For each of the ascending `seqs`, whether it is in one of the ascending `holes`."""
     firsts, lasts = np.array(holes, dtype=np.int64).T
     place = np.searchsorted(firsts, seqs, side="right") - 1
-    return (place >= 0) & (seqs <= lasts[place])
+    inside: npt.NDArray[np.bool_] = (place >= 0) & (seqs <= lasts[place])
+    return inside
 
 
-def grouped(holes: Iterable[Hole], page_size: int) -> list[list[Hole]]:
-    """Holes in ascending order, those together whose trades from first to last fit a page."""
+def group_holes(holes: Iterable[Hole], page_size: int) -> list[list[Hole]]:
+    """Holes in ascending order, grouped if the range from the first to the last fits a page."""
     groups: list[list[Hole]] = []
     for hole in sorted(holes):
         if groups and hole[1] - groups[-1][0][0] < page_size:

@@ -1,4 +1,4 @@
-"""Cutting a stretch of time into slices of a few pages each, as a state machine that knows no network."""
+"""Cut a span of time into slices of a few pages each. Pure state machine: no I/O."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from dataclasses import dataclass
 
 ONE_PAGE = 0.95
-"""Pages that a slice is to fill where trading is even: as good as one, and no second is needed."""
+"""Target size of a slice in pages where trading is even: it needs no second page."""
 SEVERAL_PAGES = 2.8
-"""And where it is not: of a slice's pages only the last is part full, however many they turn out to be."""
+"""Target size of a slice in pages elsewhere: only the last of its pages is partly filled."""
 EVEN = 0.05
-"""Trading is even where a slice holds what the one before made expect, but for this share of it."""
+"""Trading is even if the density of successive slices differs by less than this share."""
 MAX_GROWTH = 8
-"""A slice is at most this much longer than the one before: trading wakes up faster than it falls asleep."""
-FEW = 0.25
-"""Share of a page and of a slice below which a remainder tells too little of what comes after it."""
+"""Maximum growth factor from one slice to the next, because activity can rise abruptly."""
+MIN_SAMPLE = 0.25
+"""Share of a page, and of a slice's length, below which a slice does not change the estimate."""
 
 
 @dataclass(frozen=True, order=True)
 class Slice:
-    """Trades with start_ms <= timestamp <= end_ms. A probe ends early, where its first page does."""
+    """Trades with start_ms <= timestamp <= end_ms. A probe ends where its first page ends."""
 
     start_ms: int
     end_ms: int
@@ -28,7 +28,7 @@ class Slice:
 
 @dataclass
 class SliceSizer:
-    """What a stream's slices tell of the next one: how long it should be, and how much trading varies."""
+    """Estimates the length of the next slice from the density of earlier ones, and how much density varies."""
 
     length_ms: int
     rows_per_ms: float = 0.0
@@ -36,28 +36,28 @@ class SliceSizer:
 
     @classmethod
     def of(cls, span_ms: int, rows: int, page_size: int) -> SliceSizer:
-        """Of a first slice."""
+        """A sizer that has learned from a first slice."""
         sizer = cls(span_ms)
         sizer.learn(span_ms, rows, page_size)
         return sizer
 
     def learn(self, span_ms: int, rows: int, page_size: int) -> None:
-        """Takes note of `rows` trades in a slice of `span_ms`."""
-        if span_ms < self.length_ms * FEW and rows < page_size * FEW:
+        """Update the estimate with a slice of `span_ms` that held `rows` trades."""
+        if span_ms < self.length_ms * MIN_SAMPLE and rows < page_size * MIN_SAMPLE:
             return
         rows_per_ms = rows / span_ms
-        missed_by = abs(rows_per_ms / self.rows_per_ms - 1) if self.rows_per_ms else 1.0
-        self.variability = max(missed_by, self.variability / 2)
+        deviation = abs(rows_per_ms / self.rows_per_ms - 1) if self.rows_per_ms else 1.0
+        self.variability = max(deviation, self.variability / 2)
         aim = page_size * (ONE_PAGE if self.variability < EVEN else SEVERAL_PAGES)
         self.length_ms = math.ceil(span_ms * (min(MAX_GROWTH, aim / rows) if rows else MAX_GROWTH))
         self.rows_per_ms = rows_per_ms
 
 
 class SlicePlanner:
-    """Hands out slices in order of time from start_ms to end_ms, sized by the density seen so far.
+    """Plans slices in order of time from start_ms to end_ms, sized by the density so far.
 
-    A slice that came back unfinished leaves a rest, which is handed out before anything newer. Without a `sizer` to
-    begin with the first one is a probe.
+    The remainder of a slice that ended early is planned before anything newer. Without a `sizer` the first slice is a
+    probe.
     """
 
     def __init__(self, start_ms: int, end_ms: int, page_size: int, sizer: SliceSizer | None = None) -> None:
@@ -70,16 +70,16 @@ class SlicePlanner:
 
     @property
     def is_drained(self) -> bool:
-        """Whether every slice has been handed out."""
+        """Whether every slice has been planned."""
         return self._frontier_ms > self.end_ms and not self._probing and not self._remainders
 
     @property
     def done_ms(self) -> int:
-        """Up to where the slices reach without a gap, once all that were handed out are back."""
+        """End of the time that is complete once all planned slices are finished."""
         return self._frontier_ms - 1
 
     def next_slice(self, *, drain_only: bool = False) -> Slice | None:
-        """The next slice; None while a probe is out, or when there is nothing left."""
+        """The next slice; None while a probe is under way, and after the last one."""
         if self._probing:
             return None
         if self._remainders:
@@ -96,21 +96,21 @@ class SlicePlanner:
         return Slice(start_ms, end_ms)
 
     def _next_remainder(self) -> Slice:
-        rest = self._remainders.pop()
-        end_ms = min(rest.end_ms, rest.start_ms + (self.sizer.length_ms if self.sizer else 1) - 1)
-        if end_ms < rest.end_ms:
-            self._remainders.append(Slice(end_ms + 1, rest.end_ms))
-        return Slice(rest.start_ms, end_ms)
+        remainder = self._remainders.pop()
+        end_ms = min(remainder.end_ms, remainder.start_ms + (self.sizer.length_ms if self.sizer else 1) - 1)
+        if end_ms < remainder.end_ms:
+            self._remainders.append(Slice(end_ms + 1, remainder.end_ms))
+        return Slice(remainder.start_ms, end_ms)
 
     def observe(self, done: Slice, first_ms: int | None, end_ms: int, rows: int) -> None:
-        """Learns from a finished slice: it covered up to `end_ms` with `rows` trades, the first at `first_ms`."""
+        """Accept a finished slice: complete up to `end_ms`, with `rows` trades, the first at `first_ms`."""
         if done.is_probe:
             self._probing = False
             self._frontier_ms = end_ms + 1
         elif end_ms < done.end_ms:
             self._remainders.append(Slice(end_ms + 1, done.end_ms))
             self._remainders.sort(reverse=True)
-        # A probe may begin with years of silence: its density counts from the first trade on.
+        # A probe may begin with years without trades: its density counts from the first trade on.
         start_ms = first_ms if done.is_probe and first_ms is not None else done.start_ms
         span_ms = max(1, end_ms - start_ms + 1)
         if self.sizer:

@@ -1,7 +1,6 @@
-"""What is remembered between runs for each stream of trades, as plain JSON in dlt's state.
+"""Checkpoint of each stream between runs, stored as plain JSON in dlt's state.
 
-A stream is one currency and kind. Its state moves only with the data that it vouches for: dlt commits both in the
-same load package.
+dlt commits the state in the same load package as the trades that it covers.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Span(NamedTuple):
 
 
 class LoadedTrade(NamedTuple):
-    """A loaded trade's time and the hash of its content."""
+    """Time of a loaded trade and the hash of its content."""
 
     at_ms: int
     digest: int
@@ -31,12 +30,13 @@ class LoadedTrade(NamedTuple):
 
 @dataclass
 class StreamState:
-    """`covered`: spans of time whose trades are loaded, ascending and apart from each other.
+    """Covered time of a stream, and the sequence numbers at its edges.
 
+    `covered`: spans whose trades are loaded, ascending and not adjacent.
     `recent`: loaded trades of time that is not covered yet and will be read again.
-    `last_seq`, by the end of a covered span: the greatest seq of each instrument that may still trade; from there
-    the proof goes on. `first_seq`, by its beginning: the least seq of each instrument older than the span; up to
-    there the proof goes when an earlier span grows towards it.
+    `last_seq`, by the end of a covered span: greatest trade_seq of each instrument that has not expired, after which
+    the next span has to continue. `first_seq`, by the start of a covered span: smallest trade_seq of each instrument
+    that traded before the span, up to which an earlier span has to extend.
     """
 
     covered: list[Span] = field(default_factory=list)
@@ -57,58 +57,58 @@ class StreamState:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON that stays as it is when the state moves on."""
+        """A copy as plain JSON, independent of later changes."""
         return {
             "covered": [list(span) for span in self.covered],
-            "recent": [[*key, *seen] for key, seen in self.recent.items()],
+            "recent": [[*key, *trade] for key, trade in self.recent.items()],
             "last_seq": [[end_ms, dict(seqs)] for end_ms, seqs in self.last_seq.items()],
             "first_seq": [[start_ms, dict(seqs)] for start_ms, seqs in self.first_seq.items()],
         }
 
     def wanted(self, since_ms: int | None, until_ms: int) -> list[Span]:
-        """The spans still to be fetched: from `since_ms`, else from where the newest covered time ends."""
+        """Spans to fetch: from `since_ms`, or from the end of the newest covered span, up to `until_ms`."""
         start_ms = since_ms
         if start_ms is None:
             start_ms = self.covered[-1].end_ms + 1 if self.covered else EPOCH_MS
         return subtract(Span(start_ms, until_ms), self.covered)
 
     def span_start(self, start_ms: int) -> int:
-        """Where the covered time that `start_ms` goes on from begins; `start_ms` itself where there is none."""
+        """Start of the covered span that ends right before `start_ms`; `start_ms` itself if there is none."""
         return next((span.start_ms for span in self.covered if span.end_ms + 1 == start_ms), start_ms)
 
     def last_before(self, start_ms: int) -> Mapping[str, int]:
-        """The last seqs of the covered time that ends right before `start_ms`."""
+        """Last trade_seq of each instrument in the covered span that ends right before `start_ms`."""
         return self.last_seq.get(start_ms - 1, {})
 
     def first_after(self, end_ms: int) -> Mapping[str, int]:
-        """The first seqs of the covered time that begins right after `end_ms`."""
+        """First trade_seq of each instrument in the covered span that starts right after `end_ms`."""
         return self.first_seq.get(end_ms + 1, {})
 
     def is_covered(self, at_ms: int) -> bool:
         return any(span.start_ms <= at_ms <= span.end_ms for span in self.covered)
 
-    def cover(self, span: Span, first_seq: Mapping[str, int], last_seq: Mapping[str, int]) -> None:
-        """Adds `span`, next to covered time or apart from it, with the seqs at which the proof found its edges."""
-        begin_ms = self.span_start(span.start_ms)
+    def add_span(self, span: Span, first_seq: Mapping[str, int], last_seq: Mapping[str, int]) -> None:
+        """Mark `span` as covered, adjacent to covered time or not, with the first and last trade_seq of its instruments."""
+        start_ms = self.span_start(span.start_ms)
         before = self.last_seq.pop(span.start_ms - 1, {})
-        firsts = self.first_seq.setdefault(begin_ms, {}) if begin_ms > EPOCH_MS else {}
+        firsts = self.first_seq.setdefault(start_ms, {}) if start_ms > EPOCH_MS else {}
         for name, seq in first_seq.items():
-            # Who began within the span has no seq before it; who was known has given its first already.
+            # An instrument that began within the span has no trade before it; a known one has its first_seq already.
             if seq > 1 and name not in before:
                 firsts.setdefault(name, seq)
         end_ms = next((each.end_ms for each in self.covered if each.start_ms == span.end_ms + 1), span.end_ms)
         for name, seq in self.first_seq.pop(span.end_ms + 1, {}).items():
-            if begin_ms > EPOCH_MS and name not in before and name not in last_seq:
+            if start_ms > EPOCH_MS and name not in before and name not in last_seq:
                 firsts.setdefault(name, seq)
-        # Covered time that the span grew into goes on knowing what traded before it and not within it.
+        # If the span ends next to a later covered one, instruments of that one keep their last trade_seq.
         after = self.last_seq.get(end_ms, {})
         self.last_seq[end_ms] = drop_expired({**before, **last_seq, **after}, end_ms)
         self.covered = merge([*self.covered, span])
 
-    def united(self, other: StreamState) -> StreamState:
-        """What two loaders know together, once one database has the trades of both.
+    def merge_with(self, other: StreamState) -> StreamState:
+        """The state of two loaders together, once one database has the trades of both.
 
-        Covered time that overlaps or touches becomes one span, with the seqs at whose edges it begins and ends.
+        Covered spans that overlap or are adjacent become one span, with the sequence numbers at its edges.
         """
         both = StreamState(merge([*self.covered, *other.covered]), {**self.recent, **other.recent})
         born: dict[int, set[str]] = {}
@@ -123,7 +123,7 @@ class StreamState:
                 known.update({name: max(seq, known.get(name, 0)) for name, seq in lasts.items()})
                 oldest = both.first_seq.setdefault(whole.start_ms, {})
                 oldest.update({name: min(seq, oldest.get(name, seq)) for name, seq in firsts.items()})
-                # Who traded in a part, and has no seq before it, began there.
+                # An instrument that traded in a part, without first_seq, began in that part.
                 born.setdefault(whole.start_ms, set()).update(lasts.keys() - firsts.keys())
         both.last_seq = {end_ms: drop_expired(seqs, end_ms) for end_ms, seqs in both.last_seq.items()}
         both.first_seq = {
@@ -133,29 +133,29 @@ class StreamState:
         }
         return both
 
-    def remember(self, seen: Mapping[TradeKey, LoadedTrade], overlap_ms: int) -> None:
-        """Keeps what was loaded of time that is not covered yet, and of the last `overlap_ms` that are."""
+    def keep_recent(self, trades: Mapping[TradeKey, LoadedTrade], overlap_ms: int) -> None:
+        """Keep loaded `trades` of time that is not covered yet, and of the last `overlap_ms` of covered time."""
         from_ms = self.covered[-1].end_ms - overlap_ms if self.covered else 0
         self.recent = {
             key: each
-            for key, each in {**self.recent, **seen}.items()
+            for key, each in {**self.recent, **trades}.items()
             if each.at_ms > from_ms or not self.is_covered(each.at_ms)
         }
 
 
-def read_states(kept: Mapping[str, Any], streams: Iterable[Stream]) -> dict[Stream, StreamState]:
-    """The state of each stream from the plain JSON that is kept by its name; a new one where nothing is."""
-    return {stream: StreamState.from_json(kept.get(str(stream), {})) for stream in streams}
+def read_states(stored: Mapping[str, Any], streams: Iterable[Stream]) -> dict[Stream, StreamState]:
+    """The state of each stream from plain JSON by stream name; an empty state if there is none."""
+    return {stream: StreamState.from_json(stored.get(str(stream), {})) for stream in streams}
 
 
 def drop_expired(seqs: Mapping[str, int], at_ms: int) -> dict[str, int]:
-    """`seqs` without the instruments that had expired at `at_ms`: the state holds what is alive, not all history."""
+    """`seqs` without the instruments that had expired at `at_ms`, so that the state does not grow with history."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     return {name: seq for name, seq in seqs.items() if not has_expired(name, at)}
 
 
 def subtract(whole: Span, parts: Iterable[Span]) -> list[Span]:
-    """What of `whole` no part covers, ascending."""
+    """Spans of `whole` that no part covers, ascending."""
     rest: list[Span] = []
     start_ms = whole.start_ms
     for part in sorted(parts):
@@ -170,7 +170,7 @@ def subtract(whole: Span, parts: Iterable[Span]) -> list[Span]:
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:
-    """The same time as `spans` in as few spans as possible, ascending."""
+    """Merge overlapping and adjacent spans; ascending."""
     merged: list[Span] = []
     for span in sorted(spans):
         if merged and span.start_ms <= merged[-1].end_ms + 1:

@@ -1,8 +1,8 @@
-"""Paging through a slice of time, and through holes of trade_seq, as state machines that know no network.
+"""Page through a slice of time. Pure state machine: no I/O.
 
-A page's order, its number of rows and `has_more` prove nothing by themselves; what is relied on is that a page in
-ascending order holds the first `count` trades of its range by id, and that ids run behind time by at most
-`ID_LAG_MS`. What that still misses is found by the proof over `trade_seq`.
+The order of a page, its number of rows and `has_more` are not relied on. The assumptions are that a page in ascending
+order holds the first `count` trades of its range by id, and that ids lag behind time by at most `ID_LAG_MS`. Trades
+that are missed nevertheless are detected by `ledger`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dataclasses import dataclass
 from extract.errors import ProofError
 
 ID_LAG_MS = 50
-"""How far behind the clock a later id was seen: 18 ms across instruments, with room to spare."""
+"""Greatest lag of ids behind time; 18 ms were observed across instruments."""
 _ID = re.compile(r"(.*?)(\d+)")
 
 
 class CursorStuckError(ProofError):
-    """A full page brought nothing that a page before it had not."""
+    """A full page has no trade that an earlier page did not have."""
 
 
 class OutsideRangeError(ProofError):
-    """The exchange goes on answering with trades that were not asked for."""
+    """The exchange repeatedly sends trades that were not requested."""
 
 
 class UnreadablePageError(ProofError):
-    """A full page from which no cursor can be taken."""
+    """A full page has neither a time nor an id to continue from."""
 
 
 @dataclass(frozen=True)
 class ByTime:
-    """Ask for trades with start_ms <= timestamp <= end_ms, ascending."""
+    """Request trades with start_ms <= timestamp <= end_ms, ascending."""
 
     start_ms: int
     end_ms: int
@@ -40,17 +40,17 @@ class ByTime:
 
 @dataclass(frozen=True)
 class ById:
-    """Ask for trades from `start_id` on, ascending: the way through a moment that no page holds."""
+    """Request trades from `start_id` on, ascending: for a moment with more trades than fit a page."""
 
     start_id: str
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What the state machine needs to know of a page.
+    """Facts of a page that decide on the next request.
 
-    `last_ms` and `outside` (is there a row that was not asked for?) are about time; `trade_ids` are looked at only
-    where time cannot tell trades apart.
+    `last_ms` is the latest time, `outside` whether a trade is outside the requested time. `trade_ids` are used only
+    within a moment that has more trades than fit a page.
     """
 
     rows: int
@@ -66,9 +66,9 @@ class PageFacts:
 
 
 class SlicePager:
-    """Yields the requests that together cover [start_ms, end_ms]; `request` is None when done.
+    """Requests pages that together cover [start_ms, end_ms], until `request` is None.
 
-    Up to `done_ms` every trade was seen: the slice may be left there, and the rest be another one.
+    Every trade up to `done_ms` has been fetched: the slice may end there, and its remainder become another slice.
     """
 
     def __init__(self, start_ms: int, end_ms: int) -> None:
@@ -79,49 +79,49 @@ class SlicePager:
         self._rechecked = False
         self._dense_ms = start_ms
         self._ids: dict[str, int] = {}
-        self._ids_to_ask: dict[str, int] = {}
+        self._ids_to_request: dict[str, int] = {}
 
     def feed(self, page: PageFacts) -> None:
-        """Takes the answer to `request` and sets the next one. Raises the errors of this module."""
+        """Accept the answer to `request` and set the next one. Raises the errors of this module."""
         if isinstance(self.request, ById):
             self._after_id_page(self.request, page)
         elif isinstance(self.request, ByTime):
             self._after_time_page(self.request, page)
 
-    def _after_time_page(self, asked: ByTime, page: PageFacts) -> None:
+    def _after_time_page(self, requested: ByTime, page: PageFacts) -> None:
         if page.outside:
-            self._split_range(asked)
+            self._split_range(requested)
         elif page.last_ms is None:
             if page.is_full:
                 raise UnreadablePageError(
-                    f"A full page of trades since {asked.start_ms} ms names no time: there is no way past it."
+                    f"A full page of trades since {requested.start_ms} ms has no valid time to continue from."
                 )
             if page.has_more and not self._rechecked:
                 self._rechecked = True
             else:
-                self._close(asked)
+                self._close(requested)
         elif page.is_full:
-            self._advance(asked, page, page.last_ms)
+            self._advance(requested, page, page.last_ms)
         elif page.has_more and (self._last_ms is None or page.last_ms > self._last_ms):
-            # A short page that promises more contradicts itself: asked again from its end.
+            # A short page with has_more contradicts itself: request again from its end.
             self._last_ms = page.last_ms
-            self._next(ByTime(max(asked.start_ms, page.last_ms - ID_LAG_MS), asked.end_ms))
+            self._next(ByTime(max(requested.start_ms, page.last_ms - ID_LAG_MS), requested.end_ms))
         else:
-            self._close(asked)
+            self._close(requested)
 
-    def _advance(self, asked: ByTime, page: PageFacts, last_ms: int) -> None:
+    def _advance(self, requested: ByTime, page: PageFacts, last_ms: int) -> None:
         next_ms = last_ms - ID_LAG_MS
-        if next_ms > asked.start_ms:
+        if next_ms > requested.start_ms:
             self.done_ms = next_ms - 1
-            self._next(ByTime(next_ms, asked.end_ms))
+            self._next(ByTime(next_ms, requested.end_ms))
             return
-        # Time cannot tell the rest of so crowded a moment from what was seen: go on by id.
+        # More trades than fit a page have nearly the same time: continue by id.
         self._dense_ms = last_ms
         self._ids = last_ids(page.trade_ids)
-        self._ids_to_ask = dict(self._ids)
+        self._ids_to_request = dict(self._ids)
         self._next_id()
 
-    def _after_id_page(self, asked: ById, page: PageFacts) -> None:
+    def _after_id_page(self, requested: ById, page: PageFacts) -> None:
         further = {
             prefix: number
             for prefix, number in last_ids(page.trade_ids).items()
@@ -129,18 +129,18 @@ class SlicePager:
         }
         self._ids |= further
         if page.last_ms is not None and page.last_ms > self._dense_ms + ID_LAG_MS:
-            self._ids_to_ask.pop(id_parts(asked.start_id)[0], None)
+            self._ids_to_request.pop(id_parts(requested.start_id)[0], None)
         elif page.is_full or page.has_more:
-            if page.is_full and not further and not self._ids_to_ask:
+            if page.is_full and not further and not self._ids_to_request:
                 raise CursorStuckError(
-                    f"Trade {asked.start_id} stayed the last one of a full page: the exchange does not page past it."
+                    f"Trade {requested.start_id} stayed the last one of a full page: the exchange does not page past it."
                 )
-            self._ids_to_ask |= further
+            self._ids_to_request |= further
         self._next_id()
 
     def _next_id(self) -> None:
-        if self._ids_to_ask:
-            prefix, number = self._ids_to_ask.popitem()
+        if self._ids_to_request:
+            prefix, number = self._ids_to_request.popitem()
             self.request = ById(f"{prefix}{number}")
             return
         self.done_ms = max(self.done_ms, min(self._dense_ms, self._open[-1].end_ms))
@@ -159,20 +159,20 @@ class SlicePager:
         self._last_ms, self._rechecked = None, False
         self.request = self._open[-1] if self._open else None
 
-    def _split_range(self, asked: ByTime) -> None:
-        """Rows from outside stand for as many inside that are not there: smaller questions get whole answers."""
-        if asked.start_ms >= asked.end_ms:
+    def _split_range(self, requested: ByTime) -> None:
+        """Halve the range: trades from outside took the place of trades inside, and small requests are answered fully."""
+        if requested.start_ms >= requested.end_ms:
             raise OutsideRangeError(
-                f"Asked for the trades of {asked.start_ms} ms alone, the exchange answers with trades of another time."
+                f"Trades of {requested.start_ms} ms alone were requested, and the exchange sent trades of another time."
             )
-        middle_ms = (asked.start_ms + asked.end_ms) // 2
-        self._open[-1:] = [ByTime(middle_ms + 1, asked.end_ms), ByTime(asked.start_ms, middle_ms)]
+        middle_ms = (requested.start_ms + requested.end_ms) // 2
+        self._open[-1:] = [ByTime(middle_ms + 1, requested.end_ms), ByTime(requested.start_ms, middle_ms)]
         self._last_ms, self._rechecked = None, False
         self.request = self._open[-1]
 
 
 def last_ids(trade_ids: Iterable[str]) -> dict[str, int]:
-    """The greatest id under each prefix: `{"ETH-": 15}`. Raises UnreadablePageError for an id that is no number."""
+    """Greatest number of each id prefix: `{"ETH-": 15}`. Raises UnreadablePageError for an id without a number."""
     last: dict[str, int] = {}
     for trade_id in trade_ids:
         prefix, number = id_parts(trade_id)
@@ -185,6 +185,6 @@ def id_parts(trade_id: str) -> tuple[str, int]:
     match = _ID.fullmatch(trade_id)
     if not match:
         raise UnreadablePageError(
-            f"Trade id {trade_id!r} ends in no number: a moment with more trades than a page cannot be paged by it."
+            f"Trade id {trade_id!r} does not end in a number, so a moment with more trades than a page cannot be paged."
         )
     return match[1], int(match[2])

@@ -1,13 +1,13 @@
-"""A run's windows, one after another: each as much as one load package holds, until its streams are covered.
+"""Iterate over windows until all streams are covered; one window becomes one load package.
 
-They are one flow of tables, so that `prefetch` can sweep the next window while the one before is written and loaded.
+All windows are one generator, so that `prefetch` can fetch a window while the previous one is written and loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -19,15 +19,15 @@ from extract.sweep.stream_window import StreamSweep
 from extract.sweep.window import OnSlice, ShouldStop, WindowReport, sweep_window
 
 BATCH_ROWS = 100_000
-"""Trades handed on at once: what dlt does for each table is dear."""
+"""Trades per table, because dlt has a cost per table."""
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What a run is to sweep of its streams: the time asked for, and how much of it at once.
+    """The time to load, and limits for each window.
 
-    None for `since_ms` is where a stream's state stands, for `until_ms` the time at which each window begins. Once
-    `should_stop`, the window at work is closed early and is the last one.
+    `since_ms` is by default the end of a stream's covered time, `until_ms` the time at which each window starts. Once
+    `should_stop` returns True, the current window is closed early and is the last one.
     """
 
     since_ms: int | None = None
@@ -40,7 +40,7 @@ class SweepRequest:
 
 @dataclass
 class WindowResult:
-    """What a window came to, after its last table. `states` are those of its streams from now on, as plain JSON.
+    """Result of a window, after its last table. `states`: the new states of its streams as plain JSON.
 
     `is_final`: no other window follows.
     """
@@ -50,43 +50,43 @@ class WindowResult:
     is_final: bool
 
 
-WindowItem = pa.Table | WindowResult
+WindowItem: TypeAlias = pa.Table | WindowResult
 
 
 def sweep_windows(
-    client: DeribitClient, order: SweepRequest, states: dict[Stream, StreamState]
+    client: DeribitClient, request: SweepRequest, states: dict[Stream, StreamState]
 ) -> Generator[WindowItem]:
-    """Each window's tables in `record.ARROW_SCHEMA`, then its end; of the streams that have `states`, which move along."""
+    """Yield each window's tables in ARROW_SCHEMA, then its WindowResult. Updates `states`, which has all streams."""
     sizers: dict[Stream, SliceSizer] = {}
     is_final = False
     while not is_final:
-        sweeps = list(_sweeps(client, order, states, sizers))
+        sweeps = list(_stream_sweeps(client, request, states, sizers))
         report = WindowReport()
         yield from in_batches(
             sweep_window(
                 client,
                 sweeps,
-                in_flight=order.in_flight,
-                max_trades=order.max_trades,
+                in_flight=request.in_flight,
+                max_trades=request.max_trades,
                 report=report,
-                on_slice=order.on_slice,
-                should_stop=order.should_stop,
+                on_slice=request.on_slice,
+                should_stop=request.should_stop,
             )
         )
-        is_final = report.is_last or order.should_stop()
+        is_final = report.is_last or request.should_stop()
         yield WindowResult(report, {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}, is_final)
         sizers = {sweep.stream: sweep.sizer for sweep in sweeps if sweep.sizer}
 
 
-def _sweeps(
+def _stream_sweeps(
     client: DeribitClient,
-    order: SweepRequest,
+    request: SweepRequest,
     states: dict[Stream, StreamState],
     sizers: dict[Stream, SliceSizer],
 ) -> Iterator[StreamSweep]:
     now_ms = client.now_ms()
     for stream, state in states.items():
-        wanted = state.wanted(order.since_ms, order.until_ms or now_ms)
+        wanted = state.wanted(request.since_ms, request.until_ms or now_ms)
         if wanted:
             yield StreamSweep(
                 client,
@@ -94,28 +94,28 @@ def _sweeps(
                 state,
                 wanted[0],
                 now_ms,
-                more=len(wanted) > 1,
+                has_more_spans=len(wanted) > 1,
                 sizer=sizers.get(stream),
             )
 
 
 def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[pa.Table]:
-    """The same rows in tables of at least `rows`, but for the last."""
-    waiting: list[pa.Table] = []
+    """Concatenate tables to at least `rows` rows each, except the last."""
+    batch: list[pa.Table] = []
     count = 0
     for table in tables:
-        waiting.append(table)
+        batch.append(table)
         count += table.num_rows
         if count >= rows:
-            yield pa.concat_tables(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting)
+            yield pa.concat_tables(batch)
+            batch, count = [], 0
+    if batch:
+        yield pa.concat_tables(batch)
 
 
 @dataclass
 class WindowReader:
-    """What one load package takes of the flow: a window, whose `end` and `report` are there after its last table."""
+    """Reads the next window from the items of `sweep_windows`; `end` and `report` are set after its last table."""
 
     flow: Iterator[WindowItem]
     end: WindowResult | None = None
@@ -125,7 +125,7 @@ class WindowReader:
         return self.end.report if self.end else None
 
     def tables(self) -> Iterator[pa.Table]:
-        """The window's tables."""
+        """Tables of the window in ARROW_SCHEMA."""
         for item in self.flow:
             if isinstance(item, WindowResult):
                 self.end = item

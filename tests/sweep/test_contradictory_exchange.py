@@ -1,4 +1,4 @@
-"""Against a hostile exchange every loop ends, in an error that names the contradiction."""
+"""Against a contradictory exchange every loop ends, with an error that names the contradiction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
 from extract.errors import ProofError
-from extract.sweep.fetch_slice import MOST_PAGES, sweep_slice
+from extract.sweep.fetch_slice import MAX_PAGES, sweep_slice
 from extract.sweep.ledger import SeqRange
 from extract.sweep.repair import RepairQueue, RepairResult, repairs
 from extract.sweep.slices import Slice
@@ -33,7 +33,7 @@ CROWD = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + 500) for n in range(1, SIZE + 1
 
 
 def always(trades: list[dict[str, Any]]) -> DeribitClient:
-    return client_of(lambda method, params: page(trades, more=True), page_size=SIZE)
+    return client_of(lambda method, params: page(trades, has_more_spans=True), page_size=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def always(trades: list[dict[str, Any]]) -> DeribitClient:
         ([each | {"timestamp": 5} for each in FULL], OutsideRangeError, "another time"),
         (CROWD, CursorStuckError, f"Trade {1_000_000 + SIZE}"),
         ([each | {"trade_id": "odd"} for each in CROWD], UnreadablePageError, "'odd'"),
-        ([{"odd": 1}] * SIZE, UnreadablePageError, "names no time"),
+        ([{"odd": 1}] * SIZE, UnreadablePageError, "has no valid time"),
         (
             [each | {"instrument_name": "ETH-PERPETUAL"} for each in CROWD[:3]],
             OutsideRangeError,
@@ -53,10 +53,10 @@ def always(trades: list[dict[str, Any]]) -> DeribitClient:
     ids=["the same page", "rows of another time", "one moment", "odd ids", "no records", "another currency"],
 )
 @pytest.mark.parametrize("is_probe", [True, False])
-def test_a_slice_ends_in_an_error(
+def test_slice_from_a_contradictory_exchange_is_an_error(
     trades: list[dict[str, Any]], error: type[ProofError], names: str, is_probe: bool
 ) -> None:
-    """The same full page for ever, rows that were not asked for: named, neither looped over nor passed."""
+    """The same full page again and again, or trades that were not requested."""
 
     def sweep(client: DeribitClient) -> None:
         part = Slice(BEGIN_MS, BEGIN_MS + HOUR_MS, is_probe)
@@ -80,8 +80,8 @@ def repair_all(client: DeribitClient, missing: list[SeqRange]) -> list[RepairRes
         ([FULL[0] | {"instrument_name": "ETH-PERPETUAL"}], "one of ETH-PERPETUAL"),
     ],
 )
-def test_a_repair_ends_in_an_error(trades: list[dict[str, Any]], names: str) -> None:
-    """Other seqs, or another instrument's: no range is called absent on such an answer."""
+def test_repair_from_a_contradictory_exchange_is_an_error(trades: list[dict[str, Any]], names: str) -> None:
+    """Other trade_seq, or another instrument: such an answer makes no range absent."""
     with always(trades) as client, pytest.raises(OutsideRangeError, match=names):
         repair_all(client, [SeqRange("BTC-PERPETUAL", 100, 200)])
 
@@ -89,7 +89,7 @@ def test_a_repair_ends_in_an_error(trades: list[dict[str, Any]], names: str) -> 
 def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowReport, StreamState, int]:
     state, report = StreamState(), WindowReport()
     [span] = state.wanted(since_ms, now_ms)
-    sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
+    sweep = StreamSweep(client, FUTURES, state, span, now_ms, has_more_spans=False)
     tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=10_000, report=report))
     return report, state, sum(table.num_rows for table in tables)
 
@@ -107,8 +107,8 @@ def honest(trades: list[dict[str, Any]], **envelope: Any) -> Callable[[str, dict
     return answer
 
 
-def test_a_rejected_record_is_neither_absent_nor_asked_for() -> None:
-    """It is there, although it cannot be typed: its seq is no hole."""
+def test_rejected_record_is_neither_absent_nor_requested_again() -> None:
+    """It exists, although its types do not fit: its trade_seq is not missing."""
     trades = [FULL[0], FULL[1] | {"price": {}}, FULL[2]]
     with client_of(honest(trades)) as client:
         report, _, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
@@ -139,7 +139,9 @@ def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() ->
         report, state, rows = window(client, FULL[2]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
         assert (rows, report.absent) == (2, [])
         now_ms = FULL[2]["timestamp"] + HOUR_MS
-        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
+        sweep = StreamSweep(
+            client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, has_more_spans=False
+        )
         report = WindowReport()
         assert not list(sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report))
         assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", 2, 2)]
@@ -151,7 +153,9 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
     with client_of(honest(FULL[:3])) as client:
         _, state, _ = window(client, now_ms, BEGIN_MS)
     with client_of(honest([FULL[0], FULL[1] | {"price": 1.5}, FULL[2]])) as client:
-        sweep = StreamSweep(client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, more=False)
+        sweep = StreamSweep(
+            client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, has_more_spans=False
+        )
         report = WindowReport()
         [table] = sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report)
     assert table.column("price").to_pylist() == [1.5]
@@ -190,13 +194,13 @@ def test_a_dense_slice_is_left_early_and_its_rest_fetched() -> None:
     with client_of(answer, page_size=SIZE) as client:
         done = sweep_slice(client, client.history, FUTURES, Slice(BEGIN_MS, BEGIN_MS + HOUR_MS))
         assert done.end_ms < BEGIN_MS + HOUR_MS
-        assert 2 * SIZE < done.table.num_rows <= MOST_PAGES * SIZE
+        assert 2 * SIZE < done.table.num_rows <= MAX_PAGES * SIZE
         _, _, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
     assert rows == len(trades)
 
 
-def test_a_window_ends_when_its_budget_is_spent() -> None:
-    """What a kill can cost is bounded: the budget, and the slices that were under way."""
+def test_window_ends_at_its_maximum_of_trades() -> None:
+    """An interruption loses at most `max_trades` and the slices under way."""
     trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 10_000) for n in range(1, 300)]
 
     def answer(method: str, params: dict[str, str]) -> Any:
@@ -207,7 +211,7 @@ def test_a_window_ends_when_its_budget_is_spent() -> None:
     now_ms = BEGIN_MS + 10 * HOUR_MS
     with client_of(answer, page_size=SIZE) as client:
         state, report = StreamState(), WindowReport()
-        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, more=False)
+        sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, has_more_spans=False)
         tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=50, report=report))
     rows = sum(table.num_rows for table in tables)
     assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
@@ -230,14 +234,14 @@ def test_the_join_of_two_covered_times_is_proven() -> None:
         assert rows == 10
         [span] = state.wanted(BEGIN_MS, middle_ms)
         report = WindowReport()
-        sweep = StreamSweep(client, FUTURES, state, span, now_ms, more=False)
+        sweep = StreamSweep(client, FUTURES, state, span, now_ms, has_more_spans=False)
         tables = list(sweep_window(client, [sweep], in_flight=1, max_trades=99, report=report))
     assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]
 
 
-def test_a_repaired_trade_comes_once_under_whatever_ids() -> None:
-    """Two versions of a trade on one page, each with an id of its own: the latest is taken."""
+def test_trade_with_two_ids_is_repaired_once() -> None:
+    """The latest of two versions of a trade on one page is used."""
     first = trade("BTC-PERPETUAL", 1, 1, BEGIN_MS)
     restated = first | {"trade_id": "2", "price": 7.0}
     client = client_of(lambda method, params: page([first, restated]))
@@ -261,7 +265,7 @@ def test_failing_slice_cancels_the_requests_under_way() -> None:
     now_ms, report = BEGIN_MS + HOUR_MS, WindowReport()
     with client_of(answer, most=2 * attempts, attempts=attempts) as client:
         sweeps = [
-            StreamSweep(client, stream, StreamState(), Span(BEGIN_MS, now_ms), now_ms, more=False)
+            StreamSweep(client, stream, StreamState(), Span(BEGIN_MS, now_ms), now_ms, has_more_spans=False)
             for stream in (FUTURES, Stream("BTC", "option"))
         ]
         with pytest.raises(ExchangeRefusedError):

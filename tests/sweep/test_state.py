@@ -33,20 +33,20 @@ def test_what_is_left_is_the_set_difference(whole: Span, parts: list[Span]) -> N
 
 
 @given(st.lists(st.tuples(spans, st.dictionaries(st.sampled_from("ABC"), st.integers(1, 9))), max_size=6))
-def test_json_keeps_everything(covers: list[tuple[Span, dict[str, int]]]) -> None:
-    """JSON text and back: the same state; edges stand only at the edges of covered spans."""
+def test_state_is_the_same_after_json(covers: list[tuple[Span, dict[str, int]]]) -> None:
+    """Sequence numbers exist only at the edges of covered spans."""
     state = StreamState()
     for span, seqs in covers:
         for part in subtract(span, state.covered):
-            state.cover(part, seqs, seqs)
-    state.remember({("A", 1): LoadedTrade(1_000, 7)}, 0)
+            state.add_span(part, seqs, seqs)
+    state.keep_recent({("A", 1): LoadedTrade(1_000, 7)}, 0)
     again = StreamState.from_json(json.loads(json.dumps(state.to_json())))
     assert again == state
     assert set(state.last_seq) == {span.end_ms for span in state.covered}
     assert set(state.first_seq) <= {span.start_ms for span in state.covered}
 
 
-def test_wanted_without_since_goes_on_from_the_newest() -> None:
+def test_wanted_time_without_since_follows_the_newest_span() -> None:
     state = StreamState(covered=[Span(10, 20), Span(40, 50)])
     assert state.wanted(None, 60) == [Span(51, 60)]
     assert state.wanted(0, 60) == [Span(0, 9), Span(21, 39), Span(51, 60)]
@@ -54,47 +54,66 @@ def test_wanted_without_since_goes_on_from_the_newest() -> None:
     assert StreamState().wanted(None, EPOCH_MS + 5) == [Span(EPOCH_MS, EPOCH_MS + 5)]
 
 
-def test_an_earlier_span_grows_up_to_a_later_one() -> None:
-    """The later one's first seqs bound the proof until they meet; then its last seqs alone go on."""
+def test_earlier_span_is_merged_with_the_later_one() -> None:
+    """The later span's first_seq bounds the proof until both meet; then only its last_seq remains."""
     begin = EPOCH_MS + 1_000
     state = StreamState()
-    state.cover(Span(begin + 100, begin + 199), {"OLD": 8, "NEW": 1}, {"OLD": 9, "NEW": 3})
+    state.add_span(Span(begin + 100, begin + 199), {"OLD": 8, "NEW": 1}, {"OLD": 9, "NEW": 3})
     assert state.first_after(begin + 99) == {"OLD": 8}
-    state.cover(Span(begin, begin + 49), {"OLD": 2}, {"OLD": 4})
+    state.add_span(Span(begin, begin + 49), {"OLD": 2}, {"OLD": 4})
     assert state.last_before(begin + 50) == {"OLD": 4}
-    state.cover(Span(begin + 50, begin + 99), {"OLD": 5}, {"OLD": 7})
+    state.add_span(Span(begin + 50, begin + 99), {"OLD": 5}, {"OLD": 7})
     assert state.covered == [Span(begin, begin + 199)]
     assert state.last_seq == {begin + 199: {"OLD": 9, "NEW": 3}}
     assert state.first_seq == {begin: {"OLD": 2}}
 
 
-def test_recent_trades_are_forgotten_once_their_time_is_covered() -> None:
+def test_recent_trades_are_dropped_once_their_time_is_covered() -> None:
     state = StreamState()
-    state.cover(Span(0, 100), {}, {})
-    state.remember(
+    state.add_span(Span(0, 100), {}, {})
+    state.keep_recent(
         {("A", 1): LoadedTrade(50, 1), ("A", 2): LoadedTrade(99, 2), ("A", 3): LoadedTrade(150, 3)}, 10
     )
     assert set(state.recent) == {("A", 2), ("A", 3)}
 
 
-def test_who_began_within_the_covered_time_has_no_seq_before_it() -> None:
-    """Only instruments older than the span bound an earlier one: what later windows see of the others does not."""
+def test_instrument_that_began_in_covered_time_has_no_first_seq() -> None:
+    """Only instruments older than the span have trades before it."""
     begin = EPOCH_MS + 1_000
     state = StreamState()
-    state.cover(Span(begin, begin + 9), {"NEW": 1, "OLD": 5}, {"NEW": 3, "OLD": 6})
-    state.cover(
+    state.add_span(Span(begin, begin + 9), {"NEW": 1, "OLD": 5}, {"NEW": 3, "OLD": 6})
+    state.add_span(
         Span(begin + 10, begin + 19), {"NEW": 4, "OLD": 7, "ASLEEP": 9}, {"NEW": 4, "OLD": 7, "ASLEEP": 9}
     )
     assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}
 
 
-def test_time_that_grows_into_covered_time_hands_its_last_seqs_on() -> None:
-    """An instrument that did not trade within the later span is proven from what the earlier one saw of it."""
+def test_last_seq_of_an_earlier_span_is_kept_when_it_meets_a_later_one() -> None:
+    """An instrument that did not trade in the later span continues from its last trade in the earlier one."""
     state = StreamState()
-    state.cover(Span(1_000, 2_000), {}, {"BTC-29DEC23": 7})
-    state.cover(Span(0, 999), {"BTC-PERPETUAL": 1, "BTC-29DEC23": 1}, {"BTC-PERPETUAL": 5, "BTC-29DEC23": 3})
+    state.add_span(Span(1_000, 2_000), {}, {"BTC-29DEC23": 7})
+    state.add_span(
+        Span(0, 999), {"BTC-PERPETUAL": 1, "BTC-29DEC23": 1}, {"BTC-PERPETUAL": 5, "BTC-29DEC23": 3}
+    )
     assert state.covered == [Span(0, 2_000)]
     assert state.last_before(2_001) == {"BTC-PERPETUAL": 5, "BTC-29DEC23": 7}
+
+
+def test_expired_instruments_are_dropped_from_the_state() -> None:
+    """When covered time grows past their expiry, and when two states are merged."""
+    expired, live, perpetual = "BTC-5JAN18", "BTC-29JUN18", "BTC-PERPETUAL"
+    middle_ms, end_ms = 1_514_764_800_000, 1_517_443_200_000  # 2018-01-01, 2018-02-01
+    first = {expired: 3, live: 4, perpetual: 5}
+    state = StreamState()
+    state.add_span(Span(EPOCH_MS, middle_ms), dict.fromkeys(first, 1), first)
+    assert state.last_before(middle_ms + 1) == first
+    state.add_span(Span(middle_ms + 1, end_ms), {}, {expired: 9})
+    assert state.last_before(end_ms + 1) == {live: 4, perpetual: 5}
+
+    older, newer = StreamState(), StreamState()
+    older.add_span(Span(EPOCH_MS, middle_ms), dict.fromkeys(first, 1), first)
+    newer.add_span(Span(middle_ms + 1, end_ms), {}, {live: 6})
+    assert older.merge_with(newer).last_seq == {end_ms: {live: 6, perpetual: 5}}
 
 
 TRADED = {name: [EPOCH_MS + at for at in times] for name, times in {
@@ -116,16 +135,16 @@ def loader(parts: list[Span]) -> StreamState:
     state = StreamState()
     for span in parts:
         for part in subtract(Span(EPOCH_MS + 1 + span.start_ms, EPOCH_MS + 1 + span.end_ms), state.covered):
-            state.cover(part, *seqs_in(part))
+            state.add_span(part, *seqs_in(part))
     return state
 
 
 @given(st.lists(spans, max_size=5), st.lists(spans, max_size=5))
-def test_two_loaders_together_know_what_one_would_that_had_loaded_both(
+def test_merged_state_of_two_loaders_equals_that_of_one_loader_of_both(
     mine: list[Span], theirs: list[Span]
 ) -> None:
-    """Covered time, and at its edges the seqs, told from the trades themselves."""
-    both = loader(mine).united(loader(theirs))
+    """Covered time and the sequence numbers at its edges, computed from the trades themselves."""
+    both = loader(mine).merge_with(loader(theirs))
     assert both.covered == merge([*loader(mine).covered, *loader(theirs).covered])
     for span in both.covered:
         firsts, lasts = seqs_in(span)
@@ -136,11 +155,11 @@ def test_two_loaders_together_know_what_one_would_that_had_loaded_both(
     assert StreamState.from_json(json.loads(json.dumps(both.to_json()))) == both
 
 
-def test_what_was_written_down_stays_when_the_state_moves_on() -> None:
-    """A package is written while the next window is swept already."""
+def test_json_does_not_change_when_the_state_does() -> None:
+    """A load package is written while the next window is fetched."""
     state = StreamState()
-    state.cover(Span(EPOCH_MS + 1_000, EPOCH_MS + 1_999), {"A": 3}, {"A": 7})
+    state.add_span(Span(EPOCH_MS + 1_000, EPOCH_MS + 1_999), {"A": 3}, {"A": 7})
     written = state.to_json()
     before = json.dumps(written)
-    state.cover(Span(EPOCH_MS + 2_000, EPOCH_MS + 2_999), {"A": 8, "B": 5}, {"A": 9, "B": 6})
+    state.add_span(Span(EPOCH_MS + 2_000, EPOCH_MS + 2_999), {"A": 8, "B": 5}, {"A": 9, "B": 6})
     assert json.dumps(written) == before != json.dumps(state.to_json())
