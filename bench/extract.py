@@ -179,7 +179,7 @@ FROM (
 
 def _run(command: list[object], env: dict[str, str]) -> Usage:
     """Run a command; its usage includes the processes that it started and waited for."""
-    process = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([str(each) for each in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     peak = 0
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
         peak = max(peak, sum(map(_resident_bytes, _process_tree(process.pid))))

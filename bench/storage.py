@@ -81,13 +81,13 @@ def _compare_with_reference(dbt: Project, tape: str) -> bool:
     dbt.client.command(FILL_REFERENCE)
     dbt.client.command(f"OPTIMIZE TABLE {REFERENCE} FINAL")
     (count,) = dbt.rows("SELECT count() AS n FROM deribit.trades")
-    ours, others = (
+    project, reference = (
         dbt.client.query(SIZE, parameters={"table": table}).first_item for table in (TRADES, REFERENCE)
     )
     table = Table("bytes per trade", "data", "on disk", box=None, pad_edge=False)
-    for name, size in (("deribit.trades", ours), ("reference", others)):
+    for name, size in (("deribit.trades", project), ("reference", reference)):
         table.add_row(name, *(f"{size[what]:.2f}" for what in ("data", "disk")))
-    shares = [ours[what] / others[what] for what in ("data", "disk")]
+    shares = [project[what] / reference[what] for what in ("data", "disk")]
     table.add_row("share", *(f"{share:.3f} (at most {AT_MOST_SHARE})" for share in shares))
     Console(width=100).print(f"\n{count['n']:,} trades of the {tape} tape", table)
     return max(shares) <= AT_MOST_SHARE

@@ -11,7 +11,7 @@ import pytest
 
 from extract.paths import ROOT
 
-FOLDERS = ("extract", "bench", "tests")
+FOLDERS = ("extract", "harness", "bench", "tests")
 BANNED_IN_TEXT = re.compile(
     r"\b(told|said|stands|lies|bears|goes on|going on|puts? right|takes in|word|whoever|ours)\b",
     re.IGNORECASE,

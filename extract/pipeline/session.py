@@ -46,7 +46,7 @@ class PipelineSession:
     def register_pending_loads(self) -> None:
         """Record in the database which packages are about to be loaded. Raises OutsideError if the lease is lost.
 
-        Whoever runs next deletes the rows of a registered package that was never finished.
+        The next run deletes the rows of a registered package that was never finished.
         """
         self.lease.register_loads(
             [*self.pipeline.list_extracted_load_packages(), *self.pipeline.list_normalized_load_packages()]

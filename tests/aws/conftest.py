@@ -1,4 +1,4 @@
-"""AWS on loopback: Secrets Manager and CloudWatch by moto, Lambda's Runtime API, a job's container as a process."""
+"""AWS on loopback: moto for Secrets Manager and CloudWatch, Lambda's Runtime API, a job's container as a process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAIT_FOR_OTHER_RUN_S = 120
 
 @pytest.fixture
 def aws_env(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What a process on AWS finds in its environment, with moto in the place of AWS."""
+    """The environment of a process on AWS, with moto instead of AWS."""
     env = AWS_KEYS | {
         "AWS_ENDPOINT_URL": moto_url,
         "AWS_DEFAULT_REGION": "us-west-2",
@@ -49,7 +49,7 @@ def aws_env(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def put_secret(aws_env: dict[str, str]) -> Callable[[str], str]:
-    """Stores a secret; its ARN."""
+    """A function that stores a secret and returns its ARN."""
 
     def put(text: str) -> str:
         client = boto3.client("secretsmanager")
@@ -61,7 +61,7 @@ def put_secret(aws_env: dict[str, str]) -> Callable[[str], str]:
 
 @pytest.fixture
 def cloud(edge: Edge) -> Iterator[Client]:
-    """The way around the edge, with nothing in the server behind it."""
+    """A client of the empty server behind the edge."""
     behind = edge.clickhouse
     with clickhouse_connect.get_client(
         host=behind.host, port=behind.port, username=behind.user, password=behind.password
@@ -74,7 +74,7 @@ def cloud(edge: Edge) -> Iterator[Client]:
 def machine(
     edge: Edge, cloud: Client, aws_env: dict[str, str], put_secret: Callable[[str], str], tmp_path: Path
 ) -> Iterator[Machine]:
-    """A place on AWS whose secret opens the edge, and whose /tmp is the test's."""
+    """A machine on AWS whose secret opens the edge, with a /tmp in the test's directory."""
     opens = edge.env()
     secret = {
         name: Path(value).read_text() if os.path.isfile(value) else value for name, value in opens.items()
@@ -94,22 +94,22 @@ def machine(
     made = Machine(env, tmp_path / "tmp", (PASSWORD_CANARY, SERVER_PASSWORD, key, *AWS_KEYS.values()))
     yield made
     made.close()
-    assert not [canary for canary in made.canaries if canary in made.said]
-    assert "left loopback" not in made.said
+    assert not [canary for canary in made.canaries if canary in made.output]
+    assert "left loopback" not in made.output
 
 
 @dataclass
 class Machine:
-    """Runs the entry points as AWS does. `canaries` are the secrets that nothing may show."""
+    """Runs the entry points as AWS does. `canaries` are secrets that must not appear in any output."""
 
     env: dict[str, str]
     tmp: Path
     canaries: tuple[str, ...]
-    said: str = ""
+    output: str = ""
     _running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def at(self, exchange: SandboxExchange, **env: str) -> Machine:
-        """Pointed at a sandbox exchange; `env` for its configuration."""
+        """Point the machine at a sandbox exchange; `env` configures the source."""
         self.env |= {
             "SOURCES__DERIBIT__API_URL": exchange.url,
             "SOURCES__DERIBIT__HISTORY_URL": exchange.history_url,
@@ -129,17 +129,17 @@ class Machine:
         return process
 
     def ended(self, process: subprocess.Popen[str]) -> Done:
-        """Waits for it; what it said is kept for the search for canaries."""
+        """Wait for a process; its output is also searched for canaries."""
         out, _ = process.communicate(timeout=WAIT_FOR_OTHER_RUN_S)
-        self.said += out
+        self.output += out
         return Done(process.returncode, out, "")
 
     def job(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        """A Batch job."""
+        """Start a Batch job."""
         return self.start("-m", "extract.aws.batch_backfill", *words, **env)
 
     def function(self, handler: str = "extract.aws.lambda_increment.lambda_handler") -> Function:
-        """A Lambda function, started and waiting for its first event."""
+        """Start a Lambda function, which then waits for its first event."""
         return Function(self, handler)
 
     def close(self) -> None:
@@ -147,11 +147,11 @@ class Machine:
             if process.poll() is None:
                 process.kill()
             if process.stdout and not process.stdout.closed:
-                self.said += process.communicate()[0]
+                self.output += process.communicate()[0]
 
 
 class Function:
-    """One environment of a Lambda function; `cut_off` does what the service does to one that is out of time."""
+    """One environment of a Lambda function; `kill` does what the service does when the time is up."""
 
     def __init__(self, machine: Machine, handler: str) -> None:
         self._machine = machine
@@ -165,22 +165,22 @@ class Function:
         )
 
     def invoke(
-        self, timeout_s: float = 60, cut_off_after_s: float | None = None, **event: Any
+        self, timeout_s: float = 60, kill_after_s: float | None = None, **event: Any
     ) -> dict[str, Any]:
         """The result; an error's is {"errorMessage": …}. Raises TimeoutError after killing it when out of time."""
         self.begin(timeout_s, **event)
         with suppress(queue.Empty):
-            return self._api.answers.get(timeout=cut_off_after_s or timeout_s)[1]
+            return self._api.answers.get(timeout=kill_after_s or timeout_s)[1]
         assert self._process.poll() is None, self._machine.ended(self._process).out
-        self.cut_off()
+        self.kill()
         raise TimeoutError
 
     def begin(self, timeout_s: float = 60, **event: Any) -> None:
-        """Hands out the event and does not wait for the result."""
+        """Send the event without waiting for the result."""
         self._api.invoke(event, timeout_s)
-        assert self._api.handed_out.wait(WAIT_FOR_OTHER_RUN_S), "nobody asked for the event"
+        assert self._api.handed_out.wait(WAIT_FOR_OTHER_RUN_S), "the function did not fetch the event"
 
-    def cut_off(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
         self._machine.ended(self._process)
         self._api.close()
@@ -190,7 +190,7 @@ class Function:
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
-            self.cut_off()
+            self.kill()
 
 
 @pytest.fixture(scope="session")

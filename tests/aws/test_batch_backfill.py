@@ -1,4 +1,4 @@
-"""The Batch job of the backfill, as a container runs it: interrupted with notice and without, and beside an increment."""
+"""The Batch job of the backfill as a container runs it: interrupted by SIGTERM, killed, and next to an increment."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ WORDS = ("--since", "2016-01-01", "--currency", "BTC")
 
 @pytest.fixture
 def exchange(machine: Machine, start_exchange: Callable[..., SandboxExchange], tape: Tape) -> SandboxExchange:
-    """A slow one, at which the machine's jobs are pointed, with small windows."""
+    """A slow exchange for the machine's jobs, which use small windows."""
     running = start_exchange(tape, faults=SLOW.format(0.5))
     machine.at(running, **SMALL)
     return running
 
 
-def in_the_middle(process: subprocess.Popen[str], exchange: SandboxExchange, asked: int = 25) -> None:
-    """Returns when so many pages were asked for."""
+def wait_for_pages(process: subprocess.Popen[str], exchange: SandboxExchange, pages: int = 25) -> None:
+    """Wait until `pages` pages were requested."""
     deadline_s = time.monotonic() + 60
-    while sum("get_last_trades" in each.path for each in exchange.requests) < asked:
+    while sum("get_last_trades" in each.path for each in exchange.requests) < pages:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
 
 
-def test_sigterm_finishes_the_window_and_the_same_job_goes_on(
+def test_job_interrupted_by_sigterm_resumes(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, tmp_path: Path
 ) -> None:
-    """What Spot does to a job; meanwhile an increment gives way, and no secret lies open."""
+    """As on a spot interruption; meanwhile an increment reports busy."""
     job = machine.job(*WORDS, TMPDIR=str(tmp_path))  # of another machine than the function's
-    in_the_middle(job, exchange)
+    wait_for_pages(job, exchange)
     with machine.function() as function:
         busy = function.invoke()
     assert busy["status"] == "busy"
@@ -64,12 +64,12 @@ def test_sigterm_finishes_the_window_and_the_same_job_goes_on(
     assert packages_in(cloud) > 3
 
 
-def test_kill_9_costs_the_window_at_work_and_no_trade(
+def test_killed_job_loses_no_trade(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape
 ) -> None:
-    """The next attempt of the same job, on another machine, ends where one long run does."""
+    """The next attempt of the same job, on another machine, loads every trade once."""
     job = machine.job(*WORDS, AWS_BATCH_JOB_ID="4711")
-    in_the_middle(job, exchange)
+    wait_for_pages(job, exchange)
     files = secret_files(machine)
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(files[0].parent.stat().st_mode) == 0o700
@@ -85,7 +85,7 @@ def test_kill_9_costs_the_window_at_work_and_no_trade(
 
 
 def secret_files(machine: Machine) -> list[Path]:
-    """CA, certificate and key, where a job that is at work has put them."""
+    """Files of the CA, certificate and key that a running job has written."""
     files = sorted((machine.tmp / "deribit-tape").glob("*.pem"))
     assert len(files) == 3
     return files

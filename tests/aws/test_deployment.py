@@ -19,7 +19,7 @@ from extract.paths import ROOT
 
 TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
-SECRET_WORDS = ("PASSWORD", "CERT", "KEY", "HOST", "USER")
+SECRET_NAMES = ("PASSWORD", "CERT", "KEY", "HOST", "USER")
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,10 +53,10 @@ def test_handlers_and_job_commands_exist() -> None:
         module, _, name = handler.rpartition(".")
         assert callable(getattr(importlib.import_module(module), name))
     (job,) = of_type("AWS::Batch::JobDefinition")
-    words = [sys.executable, *job["ContainerProperties"]["Command"][1:3], "--help"]
-    help_text = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    given = [word for word in job["ContainerProperties"]["Command"] if word.startswith("--")]
-    assert all(word in help_text for word in given)
+    command = [sys.executable, *job["ContainerProperties"]["Command"][1:3], "--help"]
+    help_text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    options = [each for each in job["ContainerProperties"]["Command"] if each.startswith("--")]
+    assert all(option in help_text for option in options)
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -71,10 +71,10 @@ def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert ignored[0] == "*"
     copied = [
-        word
+        source
         for name, rest in instructions()
         if name == "COPY" and "--from" not in rest
-        for word in shlex.split(rest)[:-1]
+        for source in shlex.split(rest)[:-1]
     ]
     assert {"requirements.lock", "pyproject.toml", "extract", ".dlt"} <= set(copied)
     for source in copied:
@@ -152,7 +152,7 @@ def test_environments_hold_no_secrets() -> None:
     environments.append({each["Name"]: each["Value"] for each in job["ContainerProperties"]["Environment"]})
     for environment in environments:
         assert environment["TAPE_SECRET_ID"] == ["Ref", "SecretArn"]
-        assert not [name for name in environment for word in SECRET_WORDS if word in name]
+        assert not [name for name in environment for part in SECRET_NAMES if part in name]
     assert resources()["Increment"]["Properties"]["ReservedConcurrentExecutions"] == 1
     text = TEMPLATE.read_text()
     assert "Default: DISABLED" in text
@@ -165,8 +165,8 @@ def test_alarms_watch_published_metrics() -> None:
     from extract.aws.lambda_health import METRICS, NAMESPACE
 
     alarms = {each["AlarmName"]: each for each in of_type("AWS::CloudWatch::Alarm")}
-    ours = [each for each in alarms.values() if each["Namespace"] == NAMESPACE]
-    assert {each["MetricName"] for each in ours} == {METRICS["alarm"], METRICS["unknown"]}
+    watched = [each for each in alarms.values() if each["Namespace"] == NAMESPACE]
+    assert {each["MetricName"] for each in watched} == {METRICS["alarm"], METRICS["unknown"]}
     assert alarms["deribit-tape-health"]["TreatMissingData"] == "breaching"
     assert all(each["AlarmActions"] == [["Ref", "Alarms"]] for each in alarms.values())
 

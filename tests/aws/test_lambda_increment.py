@@ -1,4 +1,4 @@
-"""The Lambda of the increment, started by AWS's own runtime client: in time, out of time, cut off in the middle."""
+"""The Lambda of the increment, run by AWS's runtime client: in time, out of time, and killed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SLOW = "rate=1,kinds=slow,slow={},on=get_last_trades"
 SMALL = {"SOURCES__DERIBIT__WINDOW_TRADES": "200", "SOURCES__DERIBIT__PAGE_SIZE": "20"}
 
 
-def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(
+def test_invocations_load_new_trades_once(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:
-    """State comes from ClickHouse and nothing stays in /tmp; the event may narrow what is taken."""
+    """State comes from ClickHouse, nothing stays in /tmp, and an event may select streams."""
     exchange = start_exchange(tape)
     with machine.at(exchange).function() as function:
         first = function.invoke(kinds=["spot"])
@@ -41,7 +41,7 @@ def test_an_invocation_loads_what_is_new_and_a_warm_one_nothing_twice(
     ("slow_s", "trades", "timeout_s", "patience_s", "at_least"),
     [(0.5, 4_000, 8, 60, 2), pytest.param(0.5, 40_000, 20, 20, 10, marks=pytest.mark.slow)],
 )
-def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
+def test_invocations_end_in_time_and_add_up_to_one_long_run(
     machine: Machine,
     start_exchange: Start,
     cloud: Client,
@@ -51,9 +51,9 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     patience_s: float,
     at_least: int,
 ) -> None:
-    """A slow exchange: each says that there is more to do and loads what it had, until all is there once.
+    """On a slow exchange each reports `more` and loads what it has, until every trade is loaded once.
 
-    On a machine that is busy with other tests eight seconds may be too few; twenty are never overstepped.
+    On a busy machine eight seconds may be too few; twenty are never exceeded.
     """
     tape = Tape.generate(seed=11, trades=trades, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(slow_s))
@@ -62,7 +62,7 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
     answers = []
     with machine.function() as function:
         while not answers or answers[-1]["status"] == "more":
-            answers.append(function.invoke(timeout_s, cut_off_after_s=patience_s))
+            answers.append(function.invoke(timeout_s, kill_after_s=patience_s))
             assert len(answers) < 30, "they get on"
     assert [each["status"] for each in answers] == ["more"] * (len(answers) - 1) + ["done"]
     assert len(answers) >= at_least
@@ -73,7 +73,7 @@ def test_invocations_end_before_their_time_and_together_where_one_long_run_does(
 def finish(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, timeout_s: float = 60
 ) -> None:
-    """What was cut off in the middle is brought to its end, where one long run would have come."""
+    """Run to completion after kills, and compare with one long run."""
     assert 0 < len(keys_in(cloud)) < len(keys_of(tape)), "in the middle"
     exchange.faults = type(exchange.faults)()
     with machine.function() as function:
@@ -82,10 +82,10 @@ def finish(
     assert os.listdir(machine.tmp) == []
 
 
-def test_invocations_that_are_cut_off_lose_nothing_and_double_nothing(
+def test_killed_invocations_lose_and_duplicate_nothing(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:
-    """Killed in the middle of loading, with what they had begun still in /tmp."""
+    """Killed while loading, with their files still in /tmp."""
     exchange = start_exchange(tape, faults=SLOW.format(0.1))
     machine.at(exchange, **SMALL)
     for _ in range(3):
@@ -104,24 +104,24 @@ def loaded(cloud: Client) -> int:
 
 
 @pytest.mark.slow
-def test_ten_invocations_cut_off_after_20_seconds_each(
+def test_ten_invocations_killed_after_20_seconds(
     machine: Machine, start_exchange: Start, cloud: Client
 ) -> None:
-    """By the clock, wherever each of them is then: more windows than the ten can load, then one long run."""
+    """At whatever point each of them is then; a long run completes the rest."""
     tape = Tape.generate(seed=11, trades=200_000, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(0.2))
     machine.at(exchange, **SMALL)
     for _ in range(10):
         with machine.function() as function, pytest.raises(TimeoutError):
-            function.invoke(timeout_s=900, cut_off_after_s=20)
+            function.invoke(timeout_s=900, kill_after_s=20)
     machine.at(exchange)
     finish(machine, exchange, cloud, tape, timeout_s=600)
 
 
-def test_one_that_is_cut_off_between_data_and_state_doubles_nothing(
+def test_invocation_killed_between_data_and_state_duplicates_nothing(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:
-    """The trades of a package are in, its state is not and its disk is gone: the next one takes the rows away first."""
+    """The trades of a package are loaded, its state is not, and its disk is gone: the next one deletes the rows."""
     exchange = start_exchange(tape)
     machine.at(exchange)
     with machine.function() as function:
@@ -137,10 +137,10 @@ def test_one_that_is_cut_off_between_data_and_state_doubles_nothing(
     assert keys_in(cloud) == keys_of(tape)
 
 
-def test_a_mistake_ends_the_invocation_as_failed_with_one_sentence(
+def test_usage_error_fails_the_invocation_with_one_sentence(
     machine: Machine, start_exchange: Start, tape: Tape
 ) -> None:
-    """So that the alarm on failed invocations hears of it; no traceback in the log."""
+    """So that the alarm on failed invocations fires; no traceback in the log."""
     machine.at(start_exchange(tape))
     with machine.function() as function:
         failed = function.invoke(currencies=["DOGE"])

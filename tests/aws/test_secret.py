@@ -1,4 +1,4 @@
-"""What the secret in Secrets Manager may hold, and that a wrong one is told without a word of it."""
+"""Content of the secret in Secrets Manager, and errors that never show it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEM = f"-----BEGIN CERTIFICATE-----\n{CANARY}\n-----END CERTIFICATE-----"
 Put = Callable[[str], str]
 
 
-def test_texts_stay_in_memory_and_pem_becomes_files(put_secret: Put, tmp_path: Path) -> None:
+def test_passwords_stay_in_memory_and_pem_text_becomes_files(put_secret: Put, tmp_path: Path) -> None:
     """A ClickHouse Cloud service with a password and a private CA; nothing goes into the environment."""
     secret = {
         "CLICKHOUSE_CLOUD_HOST": "db.example",
@@ -35,7 +35,7 @@ def test_texts_stay_in_memory_and_pem_becomes_files(put_secret: Put, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (CANARY, "is not a JSON object of strings"),
         (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": [CANARY]}), "is not a JSON object of strings"),
@@ -47,17 +47,17 @@ def test_texts_stay_in_memory_and_pem_becomes_files(put_secret: Put, tmp_path: P
         (json.dumps({"CLICKHOUSE_CLOUD_PASSWORD": CANARY}), "CLICKHOUSE_CLOUD_HOST is not set"),
     ],
 )
-def test_a_wrong_secret_is_one_sentence_without_its_content(
-    put_secret: Put, tmp_path: Path, text: str, said: str
+def test_invalid_secret_is_one_sentence_without_its_content(
+    put_secret: Put, tmp_path: Path, text: str, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         settings_from_secret(tmp_path, {"TAPE_SECRET_ID": put_secret(text)})
     assert CANARY not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_secret_that_is_not_named_or_not_there_is_one_sentence(put_secret: Put, tmp_path: Path) -> None:
-    """The first names the variable, the second what Secrets Manager says."""
+def test_missing_secret_is_one_sentence(put_secret: Put, tmp_path: Path) -> None:
+    """It names the variable, or the error code of Secrets Manager."""
     with pytest.raises(TapeError, match="TAPE_SECRET_ID is not set"):
         settings_from_secret(tmp_path, {})
     with pytest.raises(TapeError, match="none cannot be read: ResourceNotFoundException"):

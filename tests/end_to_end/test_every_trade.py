@@ -1,4 +1,4 @@
-"""The main promise: what the exchange has is in ClickHouse, each trade once, whole, and the candles follow from it."""
+"""The main promise: every trade of the exchange is in ClickHouse exactly once and complete, and candles agree with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONAL = [
 
 @dataclass
 class Run:
-    """One whole run and what it was run on."""
+    """One complete run, and its tape, exchange and plan."""
 
     tape: Tape
     exchange: SandboxExchange
@@ -40,9 +40,9 @@ class Run:
     client: Client
     first: Done
     plan: dict[str, Any]
-    """Of `tape cost plan`, made before anything was extracted."""
+    """Result of `tape cost plan` before anything was extracted."""
     requests: int
-    """That the first run made, by the exchange's count."""
+    """Requests of the first run, counted by the exchange."""
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return list(self.client.query(sql).result_rows)
@@ -56,7 +56,7 @@ def run(
     drop_databases: Callable[[], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Run]:
-    """`dlt pipeline run` and `dbt build --target local`, from nothing, as a user types them."""
+    """`dlt pipeline run` and `dbt build --target local` on an empty database, as a user runs them."""
     from tests.support.commands import environment
 
     tape = small_tape
@@ -81,19 +81,19 @@ def ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def test_every_trade_is_there_exactly_once(run: Run) -> None:
+def test_every_trade_is_loaded_exactly_once(run: Run) -> None:
     """One row of deribit.trades for each trade of the tape, and no other."""
     wanted = sorted((t["instrument_name"], t["trade_seq"]) for t in run.tape.trades)
     assert sorted(run.ask("select instrument_name, trade_seq from deribit.trades")) == wanted
 
 
-def test_every_field_is_as_the_exchange_sent_it(run: Run) -> None:
+def test_fields_equal_those_of_the_exchange(run: Run) -> None:
     """Each field of each trade, absent ones as null."""
     names = ["trade_id", "timestamp", "price", "amount", "direction", *OPTIONAL, "legs", "extra"]
     rows = run.ask(f"select instrument_name, trade_seq, {', '.join(names)} from deribit.trades")
-    found = {row[:2]: dict(zip(names, row[2:], strict=True)) for row in rows}
+    stored = {row[:2]: dict(zip(names, row[2:], strict=True)) for row in rows}
     for trade in run.tape.trades:
-        row = found[trade["instrument_name"], trade["trade_seq"]]
+        row = stored[trade["instrument_name"], trade["trade_seq"]]
         assert ms(row.pop("timestamp")) == trade["timestamp"]
         legs = row.pop("legs")
         assert (json.loads(legs) if legs else None) == trade.get("legs")
@@ -102,25 +102,25 @@ def test_every_field_is_as_the_exchange_sent_it(run: Run) -> None:
 
 
 def test_one_minute_candles_equal_those_computed_from_the_tape(run: Run) -> None:
-    """Every bucket and every figure of it, decimals to the last digit."""
+    """Every bucket and figure, decimals to the last digit."""
     columns = "open, high, low, close, volume, notional, buy_volume, sell_volume, trade_count"
     rows = run.ask(f"select instrument_name, bucket_at, {columns} from deribit.ohlcv_1m")
-    found = {(name, ms(bucket_at)): tuple(figures) for name, bucket_at, *figures in rows}
+    stored = {(name, ms(bucket_at)): tuple(figures) for name, bucket_at, *figures in rows}
     wanted = {key: tuple(vars(candle).values()) for key, candle in candles(run.tape.trades).items()}
-    assert len(found) == len(rows)
-    assert found == wanted
+    assert len(stored) == len(rows)
+    assert stored == wanted
 
 
-def test_raw_holds_what_deribit_trades_holds(run: Run) -> None:
-    """No trade was loaded twice on the way."""
+def test_raw_table_holds_each_trade_once(run: Run) -> None:
+    """The models had no duplicates to remove."""
     [(rows, keys)] = run.ask("select count(), uniqExact(instrument_name, trade_seq) from deribit_raw.trades")
     assert rows == keys == len(run.tape.trades)
 
 
-def test_a_plan_made_before_was_within_a_fifth(run: Run) -> None:
+def test_cost_plan_is_within_a_fifth(run: Run) -> None:
     """Requests by the exchange's count, bytes on the wire, and at rest by system.parts, models included.
 
-    A few thousand trades at rest are mostly what each part takes by itself, which no plan goes by.
+    A few thousand trades at rest are mostly overhead of the parts, which no plan includes.
     """
     planned = run.plan["backfill"]
     wire = float(re.search(r"([\d.,]+) MB over the wire", run.first.out)[1].replace(",", "")) * 1e6
@@ -139,8 +139,8 @@ def test_a_plan_made_before_was_within_a_fifth(run: Run) -> None:
     assert float(planned["all_rest_bytes"]) == pytest.approx(sum(sizes.values()), rel=0.2)
 
 
-def test_a_second_run_at_once_fetches_only_what_is_new(run: Run) -> None:
-    """Nothing is loaded again, and the exchange is asked for the newest minute alone."""
+def test_second_run_fetches_only_new_trades(run: Run) -> None:
+    """Nothing is loaded twice, and only the newest minute is requested."""
     before = run.ask("select count() from deribit_raw.trades")
     run.exchange.requests.clear()
     run.shell.ok("dlt", "pipeline", "deribit_trades", "run")
@@ -151,6 +151,6 @@ def test_a_second_run_at_once_fetches_only_what_is_new(run: Run) -> None:
     assert all(int(r.params["start_timestamp"]) >= newest_ms for r in asked)
 
 
-def test_dlt_s_own_command_still_tells_of_the_pipeline(run: Run) -> None:
-    """`dlt pipeline deribit_trades info` finds the pipeline that `run` made."""
+def test_dlt_pipeline_info_shows_the_pipeline(run: Run) -> None:
+    """`dlt pipeline deribit_trades info` shows the pipeline of `run`."""
     assert "deribit_trades" in run.shell.ok("dlt", "pipeline", "deribit_trades", "info").out

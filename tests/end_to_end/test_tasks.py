@@ -22,8 +22,8 @@ from tests.support.edge import Edge, needs_caddy
 @pytest.fixture(scope="module")
 def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The mise program, installed or fetched with npm."""
-    if found := shutil.which("mise"):
-        return Path(found)
+    if program := shutil.which("mise"):
+        return Path(program)
     if not shutil.which("npm"):
         pytest.skip("neither mise nor npm is here")
     home = tmp_path_factory.mktemp("mise")
@@ -45,7 +45,7 @@ def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str) -> str:
-    """What `mise WORDS` prints; it has to succeed."""
+    """Output of `mise WORDS`; fails the test unless it succeeds."""
     done = run_mise(mise, shell, tmp_path, *words, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -116,8 +116,8 @@ def test_mise_environment_locates_the_dbt_project(mise: Path, shell: UserShell, 
     assert "deribit_tape.marts.trades" in output
 
 
-def test_make_alone_prints_help(shell: UserShell) -> None:
-    """`make` lists its targets and does nothing."""
+def test_make_without_target_prints_help(shell: UserShell) -> None:
+    """`make` lists its targets."""
     done = subprocess.run(["make"], cwd=ROOT, env=shell.env, capture_output=True, text=True)
     assert done.returncode == 0
     for target in ("demo", "test", "up", "down", "run", "dbt"):
@@ -125,7 +125,7 @@ def test_make_alone_prints_help(shell: UserShell) -> None:
 
 
 def test_commands_write_nothing_outside_of_the_checkout(shell: UserShell, tmp_path: Path) -> None:
-    """In a plain shell, dlt and dbt leave the home directory as it was: no telemetry ids, no pipelines, no profiles."""
+    """In a plain shell, dlt and dbt write no telemetry ids, pipelines or profiles to the home directory."""
     home = tmp_path / "home"
     home.mkdir()
     plain = {"HOME": str(home)}
@@ -136,14 +136,14 @@ def test_commands_write_nothing_outside_of_the_checkout(shell: UserShell, tmp_pa
     assert list(home.iterdir()) == []
 
 
-def test_the_readme_s_commands_exist() -> None:
-    """Each `make` target and `tape` command that the README names is there."""
+def test_commands_of_the_readme_exist() -> None:
+    """Each `make` target and `tape` command of the README."""
     readme = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    targets = {word.split()[1] for word in _typed(readme, "make ")}
+    targets = {line.split()[1] for line in _typed(readme, "make ")}
     assert targets
     assert all(f"\n{target}:" in makefile for target in targets), targets
-    commands = {word.split()[1] for word in _typed(readme, "tape ")}
+    commands = {line.split()[1] for line in _typed(readme, "tape ")}
     assert commands
     assert commands <= set(command_names())
 
@@ -157,17 +157,17 @@ def _typed(readme: str, start: str) -> list[str]:
 
 
 def test_nothing_names_a_package_registry() -> None:
-    """No host of a registry stands in any file that git keeps."""
+    """No file in git contains the host of a registry."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     hosts = ("pypi" + ".org", "python" + "hosted", "registry.npm" + "js", "deb.debian" + ".org")
-    found = [
+    names = [
         (name, host)
         for name in files
         for host in hosts
         if os.path.isfile(ROOT / name) and host in (ROOT / name).read_text(errors="replace")
     ]
-    assert found == []
+    assert names == []

@@ -1,4 +1,4 @@
-"""What a user gets wrong is one sentence and an exit code; nothing is half loaded, no traceback is shown."""
+"""User errors are one sentence and an exit code; nothing is partly loaded, and no traceback is shown."""
 
 from __future__ import annotations
 
@@ -89,38 +89,38 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "env", "error", "said"), MISTAKES)
-def test_it_is_named_in_one_sentence_and_nothing_is_loaded(
+@pytest.mark.parametrize(("options", "env", "error", "message"), MISTAKES)
+def test_user_error_is_one_sentence_and_loads_nothing(
     options: RunOptions,
     env: dict[str, str],
     error: type[TapeError],
-    said: str,
+    message: str,
     user: pytest.MonkeyPatch,
     clickhouse_client: Client,
 ) -> None:
-    """The sentence names what is wrong; no database was made."""
+    """The sentence names the cause, and no database is created."""
     for name in ("CLICKHOUSE_CLOUD_HOST", "CLICKHOUSE_CLOUD_PASSWORD"):
         user.delenv(name, raising=False)
     for name, value in env.items():
         user.setenv(name, value)
     with pytest.raises(error) as raised:
         run(options)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "wrong" not in str(raised.value), "no password in a message"
     assert clickhouse_client.query("show databases").result_rows.count((RAW_DATABASE,)) == 0
 
 
-def test_the_command_line_shows_the_sentence_alone(shell: UserShell, exchange: SandboxExchange) -> None:
-    """`dlt pipeline run` with a mistake: one line on standard error, exit code 3, no traceback."""
+def test_command_line_prints_the_sentence_only(shell: UserShell, exchange: SandboxExchange) -> None:
+    """One line on standard error, exit code 3, no traceback."""
     done = shell.at(exchange).run("dlt", "pipeline", "run", "--currency", "DOGE")
     assert (done.code, done.out) == (3, "")
     assert done.err.startswith("--currency 'DOGE' is none; the exchange has BTC")
     assert len(done.err.splitlines()) == 1
 
 
-def test_trades_of_two_exchanges_are_never_mixed(user: pytest.MonkeyPatch, clickhouse_client: Client) -> None:
-    """After a sandbox's trades, another exchange's are refused until the user drops the old ones."""
+def test_trades_of_two_exchanges_are_not_mixed(user: pytest.MonkeyPatch, clickhouse_client: Client) -> None:
+    """Trades of another exchange are refused until the user drops those of the sandbox."""
     run(RunOptions(currencies=["BTC"], kinds=["spot"]))
     rows = clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades")
     user.setattr("extract.deribit.client._exchange_name", lambda url: "history.deribit.com")
@@ -129,8 +129,8 @@ def test_trades_of_two_exchanges_are_never_mixed(user: pytest.MonkeyPatch, click
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == rows
 
 
-def test_reset_goes_back_to_before_the_first_run(shell: UserShell, exchange: SandboxExchange) -> None:
-    """`tape reset` drops what was loaded, and the next run fetches it again."""
+def test_reset_restores_the_state_before_the_first_run(shell: UserShell, exchange: SandboxExchange) -> None:
+    """`tape reset` drops everything loaded, and the next run loads it again."""
     at_exchange = shell.at(exchange)
     words = ("dlt", "pipeline", "run", "--currency", "BTC", "--kind", "spot")
     first = at_exchange.ok(*words).out

@@ -25,7 +25,7 @@ def test_trade_files_are_smaller_than_those_of_dlt(tmp_path: Path) -> None:
     writers = dict(WRITER_SPECS)
     sizes = []
     try:
-        for name, install in (("dlt", lambda: None), ("ours", install_trade_file_writer)):
+        for name, install in (("dlt", lambda: None), ("project", install_trade_file_writer)):
             WRITER_SPECS.clear()
             WRITER_SPECS.update(writers)
             install()
@@ -35,8 +35,8 @@ def test_trade_files_are_smaller_than_those_of_dlt(tmp_path: Path) -> None:
     finally:
         WRITER_SPECS.clear()
         WRITER_SPECS.update(writers)
-    of_dlt, of_ours = sizes
-    assert of_ours < of_dlt * 5 / 6
+    default, tuned = sizes
+    assert tuned < default * 5 / 6
 
 
 def write(table: pa.Table, directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of a backfill costs at most the window at work, and never a trade or a duplicate."""
+"""kill -9 at any moment of a backfill costs at most the current window, and never loses or duplicates a trade."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Listed = Callable[[Tape], SandboxExchange]
 
 
 def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
-    """Kills at random moments until `kills` runs were killed or a run came to its end; how many were killed."""
+    """Kill runs at random moments until `kills` were killed or one completed, then run once more; the number killed."""
     rng = random.Random(seed)
     killed = 0
     while killed < kills and runner.run(rng.uniform(0.2, 0.9)) == -signal.SIGKILL:
@@ -31,24 +31,24 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
 
 
 @pytest.mark.parametrize(("trades", "kills"), [(6_000, 5), pytest.param(30_000, 30, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_and_then_run_to_the_end_every_trade_is_there_once(
+def test_backfill_killed_at_random_moments_loads_every_trade_once(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, trades: int, kills: int
 ) -> None:
-    """The same set as without a kill, nothing twice in the raw table, and no remains on the disk."""
+    """The same rows as without kills, no duplicates in the raw table, and no leftover files."""
     tape = Tape.generate(seed=7, trades=trades, days=5)
     listed(tape)
     killed = kill_and_finish(runner(), kills, seed=trades)
-    assert killed >= kills * 2 // 3, "the backfill was over before it was killed often enough"
+    assert killed >= kills * 2 // 3, "the backfill completed before it was killed often enough"
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert packages_in(clickhouse_client) > kills
-    assert not remains()
+    assert not leftover_files()
 
 
 @pytest.mark.slow
-def test_killed_before_each_kind_of_change_to_its_files_the_next_run_goes_on(
+def test_next_run_resumes_after_a_kill_before_each_kind_of_file_change(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, tmp_path: Path
 ) -> None:
-    """Each run dies before a change that none has died before, until one comes to its end: no step is left out."""
+    """Each run is killed before a kind of change not tried yet, until a run completes: every step is covered."""
     tape = Tape.generate(seed=5, trades=20_000, days=5)
     listed(tape)
     made, killed_before = runner(), tmp_path / "killed_before"
@@ -59,17 +59,17 @@ def test_killed_before_each_kind_of_change_to_its_files_the_next_run_goes_on(
     assert len(killed_before.read_text().splitlines()) > 80
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert clickhouse_client.command("SELECT uniqExact(load_id) = count() FROM deribit_raw._dlt_loads")
-    assert not remains()
+    assert not leftover_files()
 
 
-def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
+def test_kill_between_insert_and_acknowledgement_duplicates_nothing(
     listed: Listed,
     runner: Callable[[], Runner],
     clickhouse: ClickHouseSettings,
     clickhouse_client: Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server has the rows, the run never heard of it: the next one inserts the same file again, in vain."""
+    """The server has the rows, but the run never received the answer: the next one's insert is deduplicated."""
     tape = Tape.generate(seed=3, trades=600, days=2)
     listed(tape)
     with proxy_to(clickhouse.port) as proxy:
@@ -83,8 +83,8 @@ def test_killed_between_the_insert_and_its_acknowledgement_nothing_comes_twice(
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def remains() -> list[str]:
-    """Files of data that no run needs any more; dlt's pending transitions are marks, named like the files."""
+def leftover_files() -> list[str]:
+    """Data files that no run needs any more; dlt's pending transitions are markers named like the files."""
     data = [path for path in tape_files() if path.endswith((".parquet", ".jsonl", ".gz"))]
     return [path for path in data if "/.pending_transitions/" not in path]
 

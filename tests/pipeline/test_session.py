@@ -1,4 +1,4 @@
-"""One run at a time on one database, whichever machine it is on; and what a machine that is gone has left half done."""
+"""One run at a time per database, from any machine, and recovery from runs whose machine is gone."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def tape() -> Tape:
     return Tape.generate(seed=9, trades=600, days=2)
 
 
-def go() -> RunSummary:
+def run_btc() -> RunSummary:
     return run(RunOptions(currencies=("BTC",)))
 
 
-def test_a_run_on_another_machine_is_waited_for_and_named(
+def test_run_is_refused_while_another_machine_holds_the_lease(
     listed: Listed, clickhouse: ClickHouseSettings, tape: Tape
 ) -> None:
-    """Nothing is loaded beside it; once it is over, the run goes."""
+    """The message names the holder; once the lease is released, the run loads everything."""
     listed(tape)
     with (
         Lease(shared_database(clickhouse), "lambda increment"),
         pytest.raises(UsageError, match=r"\(lambda increment\).*lease expires in \d+ s"),
     ):
-        go()
-    assert go().total == len(keys_of(tape))
+        run_btc()
+    assert run_btc().total == len(keys_of(tape))
 
 
-def cut_off_after_the_trades(
+def kill_after_the_trades(
     proxy: Proxy, runner: Callable[[], Runner], monkeypatch: pytest.MonkeyPatch
 ) -> Runner:
-    """A run that is killed when its first trades are in the table, and neither its state nor its end is."""
+    """A run killed when its first trades are in the table, but neither its state nor its completion."""
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
     made = runner()
     proxy.marker, proxy.lose_responses = b"%60trades%60+FORMAT", 1
@@ -63,7 +63,7 @@ def cut_off_after_the_trades(
     return made
 
 
-def test_rows_of_a_run_whose_disk_is_gone_too_are_taken_away(
+def test_unfinished_rows_are_deleted_when_the_disk_is_gone(
     listed: Listed,
     runner: Callable[[], Runner],
     clickhouse: ClickHouseSettings,
@@ -71,17 +71,17 @@ def test_rows_of_a_run_whose_disk_is_gone_too_are_taken_away(
     monkeypatch: pytest.MonkeyPatch,
     tape: Tape,
 ) -> None:
-    """The trades were in and their state was not: the next run fetches them again, and they are there once."""
+    """The trades were loaded, their state was not: the next run deletes and refetches them."""
     listed(tape)
     with proxy_to(clickhouse.port) as proxy:
-        made = cut_off_after_the_trades(proxy, runner, monkeypatch)
+        made = kill_after_the_trades(proxy, runner, monkeypatch)
         assert keys_in(clickhouse_client)
         shutil.rmtree(tape_dir() / "dlt")
         assert made.run() == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def test_a_disk_that_was_overtaken_by_another_machine_is_not_believed(
+def test_local_state_is_discarded_after_another_machine_ran(
     listed: Listed,
     runner: Callable[[], Runner],
     clickhouse: ClickHouseSettings,
@@ -90,17 +90,17 @@ def test_a_disk_that_was_overtaken_by_another_machine_is_not_believed(
     tape: Tape,
     tmp_path: Path,
 ) -> None:
-    """A package was left half loaded on one disk, another machine did it all: the first one then adds nothing."""
+    """One disk holds a partly loaded package, another machine has loaded everything since: no row is added."""
     listed(tape)
     with proxy_to(clickhouse.port) as proxy:
-        cut_off_after_the_trades(proxy, runner, monkeypatch)
+        kill_after_the_trades(proxy, runner, monkeypatch)
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(clickhouse.port))
     here = tape_dir()
-    clickhouse_client.command("truncate table deribit_runs.leases")  # as after LEASE_S
+    clickhouse_client.command("truncate table deribit_runs.leases")  # as if the lease had expired
     monkeypatch.setenv("TAPE_DIR", str(tmp_path / "another machine"))
-    assert go().total == len(keys_of(tape))
+    assert run_btc().total == len(keys_of(tape))
     monkeypatch.setenv("TAPE_DIR", str(here))
-    assert go().total == 0
+    assert run_btc().total == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 

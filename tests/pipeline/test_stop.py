@@ -1,4 +1,4 @@
-"""A run that is to end early ends between windows, says that there is more to do, and the next one goes on."""
+"""A run stopped early ends at a window boundary, reports that there is more to do, and the next one resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW = "rate=1,kinds=slow,slow=0.2,on=get_last_trades"
 
 
 class StopAfterSlices(RunProgress):
-    """Asks for the stop once so many slices have come."""
+    """Requests a stop after `slices` slices."""
 
     def __init__(self, slices: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class StopAfterSlices(RunProgress):
     def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         self._left -= 1
         if not self._left:
-            self.stop.request("when told")
+            self.stop.request("by the test")
         super().update(stream, rows, end_ms, stats)
 
 
@@ -45,26 +45,26 @@ def stopped_after(slices: int) -> RunSummary:
     return run(RunOptions(currencies=("BTC",)), progress, progress.stop)
 
 
-def test_runs_that_are_stopped_early_end_where_one_long_run_does(
+def test_stopped_runs_add_up_to_one_long_run(
     listed: Listed, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each loads what it had begun and a window's worth of trades would not have closed; none loads a trade twice."""
+    """Each loads its partial window, and none loads a trade twice."""
     monkeypatch.setenv("SOURCES__DERIBIT__WINDOW_TRADES", "1000000")
     tape = Tape.generate(seed=8, trades=2_500, days=3)
     listed(tape)
     loaded, summaries = 0, [stopped_after(6)]
     while not summaries[-1].is_complete:
         before, loaded = loaded, len(keys_in(clickhouse_client))
-        assert loaded > before, "a run that is stopped still gets on"
-        assert summaries[-1].stopped == "when told"
+        assert loaded > before, "a stopped run still makes progress"
+        assert summaries[-1].stopped == "by the test"
         summaries.append(stopped_after(6))
     assert len(summaries) > 3
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert sum(each.total + each.repaired for each in summaries) == len(keys_of(tape))
 
 
-def test_a_stop_is_due_after_its_time_or_when_asked() -> None:
-    """By the clock that it was given; the reason says which of the two it was."""
+def test_stop_is_requested_by_the_clock_or_explicitly() -> None:
+    """The clock is injected, and the reason tells the two apart."""
     now_s = 100.0
     stop = StopSignal(90, clock=lambda: now_s)
     assert not stop.is_requested
@@ -75,30 +75,32 @@ def test_a_stop_is_due_after_its_time_or_when_asked() -> None:
     assert stop.reason == "on SIGTERM"
 
 
-def test_max_minutes_ends_the_run_with_a_sentence_and_0(
+def test_max_minutes_stops_the_run_with_exit_code_0(
     shell: UserShell, start_exchange: Callable[..., SandboxExchange]
 ) -> None:
-    """A slow exchange, two seconds: not done, said so, exit 0."""
+    """On a slow exchange two seconds are too few, which the output reports."""
     slow = shell.at(start_exchange(Tape.generate(seed=8, trades=3_000, days=3), faults=SLOW))
     done = slow.ok("dlt", "pipeline", "run", "--currency", "BTC", "--max-minutes", "0.03", **SMALL)
     assert "Stopped after 0.03 minutes with more to do; the same command resumes there." in done.out
 
 
-def test_max_minutes_that_are_none_are_a_user_s_mistake(shell: UserShell) -> None:
-    """One sentence, exit 3."""
+def test_invalid_max_minutes_is_a_usage_error(shell: UserShell) -> None:
+    """One sentence, exit code 3."""
     done = shell.run("dlt", "pipeline", "run", "--max-minutes", "0")
     assert done.code == 3
     assert done.err == "--max-minutes 0 is not a valid limit; give minutes above 0, for example 50.\n"
 
 
 @pytest.fixture
-def at_work(shell: UserShell, start_exchange: Callable[..., SandboxExchange]) -> Callable[[Tape], Started]:
-    """Starts `dlt pipeline run` against a slow exchange and returns when trades are on their way."""
+def started_run(
+    shell: UserShell, start_exchange: Callable[..., SandboxExchange]
+) -> Callable[[Tape], Started]:
+    """Start `dlt pipeline run` against a slow exchange and return once it fetches trades."""
     return lambda tape: Started(shell, start_exchange(tape, faults=SLOW))
 
 
 class Started:
-    """A run by command line; `shell` to run it again."""
+    """A run from the command line, and the `shell` to run it again."""
 
     def __init__(self, shell: UserShell, exchange: SandboxExchange) -> None:
         self.shell = shell.at(exchange)
@@ -112,18 +114,18 @@ class Started:
         )
         deadline_s = time.monotonic() + 60
         while sum("get_last_trades" in each.path for each in exchange.requests) < 8:
-            assert time.monotonic() < deadline_s, "no trades were asked for"
+            assert time.monotonic() < deadline_s, "no trades were requested"
             assert self.process.poll() is None, self.process.communicate()[1]
             time.sleep(0.02)
         exchange.faults = type(exchange.faults)()
 
 
-def test_sigterm_finishes_the_window_and_ends_with_0(
-    at_work: Callable[[Tape], Started], clickhouse_client: Client
+def test_sigterm_finishes_the_window_with_exit_code_0(
+    started_run: Callable[[Tape], Started], clickhouse_client: Client
 ) -> None:
-    """As a machine that is about to be taken away does it: what was fetched is loaded, the next run goes on."""
+    """As on a spot interruption: what was fetched is loaded, and the next run resumes."""
     tape = Tape.generate(seed=8, trades=20_000, days=3)
-    started = at_work(tape)
+    started = started_run(tape)
     started.process.send_signal(signal.SIGTERM)
     out, err = started.process.communicate(timeout=60)
     assert started.process.returncode == 0, err
@@ -136,12 +138,12 @@ def test_sigterm_finishes_the_window_and_ends_with_0(
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(
-    at_work: Callable[[Tape], Started], clickhouse_client: Client, second: signal.Signals
+def test_second_signal_ends_the_run_at_once(
+    started_run: Callable[[Tape], Started], clickhouse_client: Client, second: signal.Signals
 ) -> None:
-    """Whoever is in a hurry is not kept waiting; nothing is lost or doubled."""
+    """Without waiting for the window, and without losing or duplicating a trade."""
     tape = Tape.generate(seed=8, trades=3_000, days=3)
-    started = at_work(tape)
+    started = started_run(tape)
     started.process.send_signal(signal.SIGTERM)
     assert started.process.stderr is not None
     while "second SIGTERM" not in started.process.stderr.readline():

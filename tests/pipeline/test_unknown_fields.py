@@ -1,4 +1,4 @@
-"""Fields that no column knows: counted by record over a whole run, and shown at its end."""
+"""Fields without a column are counted by record over a whole run, and reported at its end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 
 
-def test_each_record_with_an_unknown_field_counts_once(
+def test_unknown_fields_count_each_record_once(
     listed: Callable[[Tape], SandboxExchange], clickhouse_client: Client
 ) -> None:
-    """However often overlapping pages bring it; a run that loads nothing tells of none."""
+    """Also where overlapping pages repeat it; a run that loads nothing reports none."""
     made = Tape.generate(seed=5, trades=400, days=3)
     extra = {0: {"new_field": 1}, 9: {"new_field": 2, "odd": [3]}}
     trades = [trade | extra.get(n if n == 9 else n % 3, {}) for n, trade in enumerate(made.trades)]
@@ -31,8 +31,8 @@ def test_each_record_with_an_unknown_field_counts_once(
     assert not run(RunOptions()).unknown_fields
 
 
-def test_made_up_names_do_not_fill_the_screen() -> None:
-    """The commonest are named, the others counted."""
+def test_only_the_commonest_unknown_fields_are_named() -> None:
+    """The others are counted, so that a hostile exchange cannot fill the screen."""
     summary = RunSummary()
     summary.unknown_fields.update({f"field_{n}": n for n in range(1, 31)})
     [note] = notes(summary)

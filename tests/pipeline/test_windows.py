@@ -1,4 +1,4 @@
-"""Windows of a backfill: many load packages, one state, and what is left of either is enough to go on."""
+"""Windows of a backfill: many load packages with one state, and recovery when either is lost."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def tape() -> Tape:
     return Tape.generate(seed=5, trades=400, days=3)
 
 
-def go(**options: str) -> RunSummary:
+def run_btc(**options: str) -> RunSummary:
     return run(RunOptions(currencies=("BTC",), **options))
 
 
-def times_asked(exchange: SandboxExchange) -> list[tuple[int, int]]:
-    """(start, end) in ms of every question about time since the last look."""
+def requested_times(exchange: SandboxExchange) -> list[tuple[int, int]]:
+    """(start, end) in ms of every request by time since the last call."""
     asked = [
         (int(r.params["start_timestamp"]), int(r.params["end_timestamp"]))
         for r in exchange.requests
@@ -51,61 +51,57 @@ def iso(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%FT%TZ}"
 
 
-def test_a_backfill_is_many_packages_and_says_what_it_loaded(
-    listed: Listed, clickhouse_client: Client
-) -> None:
-    """Each window is a load package of its own, and the summary counts what the table holds."""
+def test_backfill_loads_one_package_per_window(listed: Listed, clickhouse_client: Client) -> None:
+    """The summary counts the rows of the table."""
     tape = Tape.generate(seed=6, trades=4_000, days=3)
     listed(tape)
-    summary = go()
+    summary = run_btc()
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert summary.total + summary.repaired == len(keys_of(tape))
     assert 2 < packages_in(clickhouse_client) <= summary.windows
 
 
-def test_a_dropped_database_is_filled_again(listed: Listed, clickhouse_client: Client, tape: Tape) -> None:
-    """The state in .tape says that all is covered, but the data is gone, and the data counts."""
+def test_dropped_database_is_loaded_again(listed: Listed, clickhouse_client: Client, tape: Tape) -> None:
+    """The state in .tape covers everything, but it is discarded because the data is gone."""
     listed(tape)
-    go()
+    run_btc()
     clickhouse_client.command("DROP DATABASE deribit_raw SYNC")
-    assert go().total
+    assert run_btc().total
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def test_a_lost_working_directory_is_restored_from_the_database(
-    listed: Listed, clickhouse_client: Client, tape: Tape
-) -> None:
-    """Nothing is loaded again, and only the newest time is asked for again."""
+def test_state_is_restored_from_the_database(listed: Listed, clickhouse_client: Client, tape: Tape) -> None:
+    """Without a working directory nothing is loaded twice, and only the newest time is requested again."""
     exchange = listed(tape)
-    go()
+    run_btc()
     shutil.rmtree(tape_dir())
-    times_asked(exchange)
-    assert go().total == 0
+    requested_times(exchange)
+    assert run_btc().total == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
-    assert min(start for start, _ in times_asked(exchange)) >= exchange.now_ms - DAY_MS // 24
+    assert min(start for start, _ in requested_times(exchange)) >= exchange.now_ms - DAY_MS // 24
 
 
-def test_an_earlier_since_extends_the_past_and_fetches_nothing_that_is_covered(
+def test_earlier_since_fetches_only_what_is_not_covered(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
-    """The last day, then the last two, then everything: each time only what lies before is asked for."""
+    """The last day, then the last two, then everything: each run requests only the time before."""
     exchange = listed(tape)
     now_ms = exchange.now_ms // 1000 * 1000
-    go(since=iso(now_ms - DAY_MS))
-    times_asked(exchange)
-    go(since=iso(now_ms - 2 * DAY_MS))
+    run_btc(since=iso(now_ms - DAY_MS))
+    requested_times(exchange)
+    run_btc(since=iso(now_ms - 2 * DAY_MS))
     settled_ms = now_ms - DAY_MS // 24
-    asked = times_asked(exchange)
+    asked = requested_times(exchange)
     assert any(start < now_ms - DAY_MS for start, _ in asked)
     assert all(end < now_ms - DAY_MS or start >= settled_ms for start, end in asked)
-    go(since="2016-01-01")
-    asked = times_asked(exchange)
+    run_btc(since="2016-01-01")
+    asked = requested_times(exchange)
     assert all(end < now_ms - 2 * DAY_MS or start >= settled_ms for start, end in asked)
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def test_a_second_run_at_once_says_who_is_at_work(listed: Listed, tape: Tape) -> None:
-    """Two runs would overtake each other's state: the second names the process that holds the lock."""
+def test_second_run_is_refused_with_the_process_id(listed: Listed, tape: Tape) -> None:
+    """Two runs would overwrite each other's state."""
     listed(tape)
     tape_dir().mkdir(parents=True, exist_ok=True)
     with (tape_dir() / "run.lock").open("w") as lock:
@@ -113,23 +109,23 @@ def test_a_second_run_at_once_says_who_is_at_work(listed: Listed, tape: Tape) ->
         lock.write("4711")
         lock.flush()
         with pytest.raises(UsageError, match="process 4711"):
-            go()
+            run_btc()
 
 
-def test_a_table_that_refuses_rows_ends_the_run_with_one_sentence(
+def test_failed_load_ends_the_run_with_one_sentence(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
-    """What the loader meets while the next window is extracted ends the run; repaired, the run goes on from there."""
+    """Also while the next window is extracted; once the cause is fixed, the next run resumes."""
     listed(tape)
     now_ms = int(tape.trades[-1]["timestamp"])
-    go(since=iso(now_ms - DAY_MS // 2))
+    run_btc(since=iso(now_ms - DAY_MS // 2))
     clickhouse_client.command("ALTER TABLE deribit_raw.trades ADD CONSTRAINT none CHECK price < 0")
     with pytest.raises(OutsideError) as raised:
-        go(since="2016-01-01")
+        run_btc(since="2016-01-01")
     assert "\n" not in str(raised.value)
     assert "none" in str(raised.value)
     clickhouse_client.command("ALTER TABLE deribit_raw.trades DROP CONSTRAINT none")
-    go(since="2016-01-01")
+    run_btc(since="2016-01-01")
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
@@ -137,10 +133,10 @@ def numbers_in(client: Client) -> list[int]:
     return [n for (n,) in client.query("SELECT n FROM deribit_raw.numbers ORDER BY n").result_rows]
 
 
-def test_a_package_normalized_but_not_yet_deleted_is_loaded_once(
+def test_package_normalized_but_not_deleted_is_loaded_once(
     small_windows: None, clickhouse_client: Client, tmp_path: Path
 ) -> None:
-    """dlt was killed between the two halves of handing a package on; left alone it could never run again."""
+    """dlt was killed between normalizing and deleting a package; without repair it could never run again."""
     pipeline = open_pipeline(clickhouse_settings())
     pipeline.run([{"n": 0}], table_name="numbers")
     pipeline.extract([{"n": n} for n in range(1, 5)], table_name="numbers")
@@ -154,10 +150,10 @@ def test_a_package_normalized_but_not_yet_deleted_is_loaded_once(
     assert not pipeline.has_pending_data
 
 
-def test_a_package_complete_but_not_yet_put_away_is_loaded_once(
+def test_package_complete_but_not_moved_is_loaded_once(
     small_windows: None, clickhouse_client: Client
 ) -> None:
-    """dlt was killed between its mark on the package and the move to the loaded ones: it would not touch it again."""
+    """dlt was killed between marking the package and moving it; without repair it would never move it."""
     pipeline = open_pipeline(clickhouse_settings())
     pipeline.run([{"n": n} for n in range(5)], table_name="numbers")
     (load_id,) = pipeline.list_completed_load_packages()
@@ -169,8 +165,8 @@ def test_a_package_complete_but_not_yet_put_away_is_loaded_once(
     assert not pipeline.has_pending_data
 
 
-def test_of_packages_loaded_long_ago_nothing_stays(small_windows: None) -> None:
-    """A run a minute leaves no more behind than the last few."""
+def test_only_the_last_loaded_packages_are_retained(small_windows: None) -> None:
+    """Frequent runs do not fill the disk."""
     for n in range(3):
         pipeline = open_pipeline(clickhouse_settings())
         pipeline.run([{"n": n}], table_name="numbers")
@@ -178,31 +174,31 @@ def test_of_packages_loaded_long_ago_nothing_stays(small_windows: None) -> None:
     last = max(pipeline.list_completed_load_packages())
     for second in range(50):
         shutil.copytree(loaded / last, loaded / f"17000000{second}.0")
-    kept = open_pipeline(clickhouse_settings()).list_completed_load_packages()
-    assert len(kept) == LOADED_PACKAGES_RETAINED
-    assert last in kept
+    retained = open_pipeline(clickhouse_settings()).list_completed_load_packages()
+    assert len(retained) == LOADED_PACKAGES_RETAINED
+    assert last in retained
 
 
-def test_a_state_older_than_its_package_catches_up(
+def test_state_older_than_its_package_is_updated(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
-    """Killed after the package was complete and before the state was written down: nothing is fetched twice."""
+    """Killed after the package was complete and before the state was stored: nothing is fetched twice."""
     listed(tape)
     state = Path(open_pipeline(clickhouse_settings()).working_dir) / "state.json"
-    go(since=iso(int(tape.trades[-1]["timestamp"]) - DAY_MS))
+    run_btc(since=iso(int(tape.trades[-1]["timestamp"]) - DAY_MS))
     before = state.read_text()
-    go(since="2016-01-01")
+    run_btc(since="2016-01-01")
     state.write_text(before)
-    assert go(since="2016-01-01").total == 0
+    assert run_btc(since="2016-01-01").total == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def test_half_an_extraction_leaves_nothing_on_the_disk(small_windows: None) -> None:
-    """What a killed run had half written is deleted by the next one."""
+def test_partial_extraction_is_deleted(small_windows: None) -> None:
+    """The next run deletes the files that a killed run had partly written."""
     pipeline = open_pipeline(clickhouse_settings())
     pipeline.run([{"n": 0}], table_name="numbers")
-    remains = Path(pipeline.working_dir) / "normalize" / "a1b2c3d4" / "1700000000.0"
-    remains.mkdir(parents=True)
-    (remains / "trades.0.parquet").write_bytes(os.urandom(100))
+    partial = Path(pipeline.working_dir) / "normalize" / "a1b2c3d4" / "1700000000.0"
+    partial.mkdir(parents=True)
+    (partial / "trades.0.parquet").write_bytes(os.urandom(100))
     recover(open_pipeline(clickhouse_settings()))
-    assert not remains.parent.exists()
+    assert not partial.parent.exists()

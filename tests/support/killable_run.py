@@ -1,8 +1,8 @@
-"""Runs the pipeline, or a push, in children that can be killed at any moment, without paying for the imports each time.
+"""Run the pipeline, or a push, in forked children that can be killed at any moment, importing everything once.
 
-`python -m tests.support.killable_run [push]`: for each line on standard input it runs once as `dlt pipeline run --currency
+`python -m tests.support.killable_run [push]`: for each line on standard input it runs once like `dlt pipeline run --currency
 BTC` or `tape push` would and prints the exit code (-9: killed). The line says when to kill -9: `after S` seconds,
-`before F`: before the first change to the pipeline's working directory that is of no kind noted in file F, or `never`.
+`before F`: before the first change to the pipeline's working directory whose kind file F does not list, or `never`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from extract.push.push import push
 
 OPTIONS = RunOptions(currencies=("BTC",))
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
-"""What Python audits before it changes files; of `open` only what writes counts."""
+"""Audit events of file changes; `open` only for writing."""
 IDS = re.compile(r"[0-9a-f]{6,}|\d+")
 
 
@@ -36,15 +36,15 @@ def child() -> int:
     return 0
 
 
-def die_before_news(killed_before: Path) -> None:
-    """Has this process killed before the first change below `dlt/` that is of no kind in the file, and adds the kind."""
+def kill_before_new_change(killed_before: Path) -> None:
+    """Kill this process before the first change below `dlt/` whose kind the file does not list, and add the kind."""
     below = os.path.join(os.path.abspath(os.environ["TAPE_DIR"]), "dlt")
     known = set(killed_before.read_text().splitlines())
 
-    def hear(event: str, args: tuple[object, ...]) -> None:
+    def on_event(event: str, args: tuple[object, ...]) -> None:
         if event not in CHANGES or (event == "open" and not opened_to_write(args)):
             return
-        path = changed(event, args)
+        path = changed_path(event, args)
         if path.startswith(below):
             kind = f"{event} {IDS.sub('#', path.removeprefix(below))}"
             if kind not in known:
@@ -52,11 +52,11 @@ def die_before_news(killed_before: Path) -> None:
                     file.write(kind + "\n")
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hear)
+    sys.addaudithook(on_event)
 
 
-def changed(event: str, args: tuple[object, ...]) -> str:
-    """The path that an audited event is about; what removes trees names a directory by its descriptor."""
+def changed_path(event: str, args: tuple[object, ...]) -> str:
+    """The path of an audited event; rmtree names the directory by its descriptor."""
     if event in ("os.remove", "os.rmdir") and args[1] != -1:
         return os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), str(args[0]))
     return str(args[0])
@@ -73,7 +73,7 @@ def run_once(kill_after_s: float = float("inf"), killed_before: Path | None = No
     pid = os.fork()
     if not pid:
         if killed_before:
-            die_before_news(killed_before)
+            kill_before_new_change(killed_before)
         os._exit(child())
     deadline = time.monotonic() + kill_after_s
     while True:

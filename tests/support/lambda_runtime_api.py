@@ -1,4 +1,4 @@
-"""The Runtime API of AWS Lambda on loopback: hands out events, takes in results, as the service does."""
+"""The Runtime API of AWS Lambda on loopback: sends events and receives results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNCTION_ARN = "arn:aws:lambda:us-west-2:123456789012:function:deribit-tape-incr
 
 
 class RuntimeApi:
-    """`invoke` has the process that asks here handle an event; its answer arrives in `answers`."""
+    """`invoke` sends an event to the process that polls this API; its result arrives in `answers`."""
 
     def __init__(self) -> None:
         self._events: queue.Queue[tuple[bytes, int]] = queue.Queue()
@@ -53,7 +53,7 @@ class RuntimeApi:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def invoke(self, event: dict[str, Any], timeout_s: float) -> None:
-        """Hands out `event`, whose deadline is `timeout_s` from now."""
+        """Send `event` with a deadline in `timeout_s` seconds."""
         self.handed_out.clear()
         self._events.put((json.dumps(event).encode(), int((time.time() + timeout_s) * 1000)))
 

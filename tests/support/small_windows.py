@@ -1,4 +1,4 @@
-"""Small windows, so that a short history is many load packages; a runner whose runs can be killed."""
+"""Small windows, so that a short history becomes many load packages, and a runner whose runs can be killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {
 
 
 class Runner:
-    """Runs of the pipeline, or of `what`, from one process that has imported everything already."""
+    """Runs the pipeline, or `what`, in children of one process that has imported everything."""
 
     def __init__(self, *what: str) -> None:
         self._process = subprocess.Popen(
@@ -42,7 +42,7 @@ class Runner:
         return self._ask("never" if kill_after_s is None else f"after {kill_after_s}")
 
     def run_to_news(self, killed_before: Path) -> int:
-        """The exit code of a run that is killed before its first change of a kind that is not in the file yet."""
+        """The exit code of a run that is killed before its first kind of change that the file does not list."""
         return self._ask(f"before {killed_before}")
 
     def _ask(self, when: str) -> int:
@@ -65,7 +65,7 @@ def small_windows(
     clean_clickhouse: ClickHouseSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The environment of a user with nothing anywhere, whose windows hold 60 trades."""
+    """The environment of a new user, with windows of 60 trades."""
     for name, value in SMALL.items():
         monkeypatch.setenv(name, value)
 
@@ -74,7 +74,7 @@ def small_windows(
 def listed(
     small_windows: None, start_exchange: Callable[..., SandboxExchange], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Tape], SandboxExchange]:
-    """Starts an exchange over a tape and points the environment at it."""
+    """A function that starts an exchange over a tape and points the environment at it."""
 
     def start(tape: Tape) -> SandboxExchange:
         exchange = start_exchange(tape)
@@ -87,7 +87,7 @@ def listed(
 
 @pytest.fixture
 def runner(small_windows: None) -> Iterator[Callable[[], Runner]]:
-    """Makes a runner in the environment as it is by then."""
+    """A function that starts a runner in the current environment."""
     made: list[Runner] = []
 
     def make() -> Runner:
@@ -115,13 +115,13 @@ def keys_in(client: Client) -> list[tuple[str, int]]:
 
 
 def packages_in(client: Client) -> int:
-    """Completed load packages that brought trades."""
+    """Number of load packages that hold trades."""
     return client.command("SELECT uniqExact(_dlt_load_id) FROM deribit_raw.trades")
 
 
 def tape_files() -> list[str]:
     """Every file below the working directories of the pipeline."""
-    found = []
+    paths = []
     for directory, _, names in os.walk(os.path.join(os.environ["TAPE_DIR"], "dlt", "pipelines")):
-        found += [os.path.join(directory, name) for name in names]
-    return found
+        paths += [os.path.join(directory, name) for name in names]
+    return paths
