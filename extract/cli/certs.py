@@ -191,14 +191,5 @@ def _print_certificates(certificates: list[CertificateStatus], least_days: int, 
     if as_json:
         print_json_lines(each.to_json(least_days) for each in certificates)
         return
-    rows = [
-        (
-            each.name,
-            each.subject,
-            f"{each.not_after:%Y-%m-%d}" if each.not_after else None,
-            each.days_left,
-            each.source,
-        )
-        for each in certificates
-    ]
-    print_table(HEADER, rows)
+    print_table(HEADER, [(c.name, c.subject, c.not_after and f"{c.not_after:%F}", c.days_left, c.source)
+                         for c in certificates])  # fmt: skip

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, RenderableType
@@ -26,7 +25,7 @@ PLAIN_EVERY_S = 5.0
 
 
 class _Bars(Progress):
-    """Bars with a line of totals below them. Text is shown as it is: `[red]` is no markup."""
+    """Bars, and a line of totals below them."""
 
     totals = ""
 
@@ -37,7 +36,7 @@ class _Bars(Progress):
 
 
 class _Display:
-    """What the two displays share; a context manager that shows bars for as long as it is open."""
+    """Base of both displays: a context manager that shows bars until it is closed."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
@@ -54,10 +53,8 @@ class _Display:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.console.is_terminal:
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:  # elsewhere it would print an empty line
             self._bars.stop()
 
     def _begin(self) -> None:

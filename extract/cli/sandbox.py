@@ -13,7 +13,7 @@ from extract.cli.output import echo
     default=8126,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port on 127.0.0.1; 0 picks a free one.",
+    help="Port on 127.0.0.1; 0: any free one.",
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the generated trades.")
 @click.option(
