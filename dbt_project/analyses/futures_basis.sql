@@ -6,11 +6,11 @@ future_trades as (
     select * from {{ ref('trades') }}
     where
         kind = 'future'
-        and underlying = {{ asked_underlying() }}
+        and underlying = {{ analysis_underlying() }}
         and index_price > 0
-        and timestamp <= {{ asked_at() }}
-        and timestamp > {{ asked_at() }} - toIntervalDay(1)
-        and expiry > {{ asked_at() }}
+        and timestamp <= {{ analysis_time() }}
+        and timestamp > {{ analysis_time() }} - toIntervalDay(1)
+        and expiry > {{ analysis_time() }}
 ),
 
 final as (

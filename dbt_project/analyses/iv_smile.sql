@@ -11,8 +11,8 @@ final as (
     from {{ ref('trades') }} as option_trades
     where
         option_trades.kind = 'option'
-        and option_trades.underlying = {{ asked_underlying() }}
-        and option_trades.expiry = {{ asked_expiry() }}
+        and option_trades.underlying = {{ analysis_underlying() }}
+        and option_trades.expiry = {{ analysis_expiry() }}
         and {{ is_on_day('option_trades.timestamp') }}
         and option_trades.iv > 0
         and option_trades.index_price > 0

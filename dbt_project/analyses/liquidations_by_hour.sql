@@ -9,7 +9,7 @@ final as (
         sumIf(volume, direction = 'sell') as sold_volume,
         max(toFloat64(volume)) as largest
     from {{ ref('trades') }}
-    where is_liquidation and underlying = {{ asked_underlying() }}
+    where is_liquidation and underlying = {{ analysis_underlying() }}
     group by hour
     order by hour
 )

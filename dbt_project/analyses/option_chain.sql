@@ -6,9 +6,9 @@ option_trades as (
     select * from {{ ref('trades') }}
     where
         kind = 'option'
-        and underlying = {{ asked_underlying() }}
-        and timestamp <= {{ asked_at() }}
-        and expiry > {{ asked_at() }}
+        and underlying = {{ analysis_underlying() }}
+        and timestamp <= {{ analysis_time() }}
+        and expiry > {{ analysis_time() }}
 ),
 
 final as (

@@ -8,7 +8,7 @@ final as (
         sumIf(volume, option_type = 'call') as call_volume,
         toFloat64(put_volume) / nullIf(toFloat64(call_volume), 0) as put_call_ratio
     from {{ ref('trades') }}
-    where kind = 'option' and underlying = {{ asked_underlying() }} and {{ is_on_day('timestamp') }}
+    where kind = 'option' and underlying = {{ analysis_underlying() }} and {{ is_on_day('timestamp') }}
     group by expiry
     order by expiry
 )

@@ -5,11 +5,11 @@ option_trades as (
     select * from {{ ref('trades') }}
     where
         kind = 'option'
-        and underlying = {{ asked_underlying() }}
+        and underlying = {{ analysis_underlying() }}
         and iv > 0
-        and timestamp <= {{ asked_at() }}
-        and timestamp > {{ asked_at() }} - toIntervalDay(1)
-        and expiry > {{ asked_at() }}
+        and timestamp <= {{ analysis_time() }}
+        and timestamp > {{ analysis_time() }} - toIntervalDay(1)
+        and expiry > {{ analysis_time() }}
 ),
 
 nearest as (
@@ -23,7 +23,7 @@ nearest as (
 final as (
     select
         option_trades.expiry as expiry,
-        (toUnixTimestamp(option_trades.expiry) - toUnixTimestamp({{ asked_at() }})) / 86400 as days_left,
+        (toUnixTimestamp(option_trades.expiry) - toUnixTimestamp({{ analysis_time() }})) / 86400 as days_left,
         any(option_trades.strike) as strike,
         avgWeighted(option_trades.iv, toFloat64(option_trades.volume)) as iv,
         count() as trade_count

@@ -11,8 +11,8 @@ final as (
     from {{ ref('trades') }}
     where
         kind = 'option'
-        and underlying = {{ asked_underlying() }}
-        and expiry = {{ asked_expiry() }}
+        and underlying = {{ analysis_underlying() }}
+        and expiry = {{ analysis_expiry() }}
         and {{ is_on_day('timestamp') }}
     group by strike
     order by strike

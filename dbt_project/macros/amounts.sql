@@ -1,43 +1,43 @@
 {#
-  Exact decimals from the exchange's floats: by their shortest text, which is what the exchange sent, rounded (never cut) to
-  12 places. Sums of them are the same in any order. 256 bits in between, so that no product overflows.
+  Exact decimals from floats, through their shortest text, which is what the exchange sent, rounded (not truncated) to 12 places.
+  Their sums do not depend on the order. Intermediate results have 256 bits, so that no product overflows.
 #}
-{% macro exact(number) -%}
+{% macro to_exact_decimal(number) -%}
     toDecimal256(round(toDecimal256(toString({{ number }}), 18), 12), 12)
 {%- endmacro %}
 
-{% macro rounded_to_coin(number) -%}
+{% macro round_amount(number) -%}
     toDecimal128(round({{ number }}, 12), 12)
 {%- endmacro %}
 
-{# Inverse futures and perpetuals: `amount` counts USD. Everywhere else it counts the base coin. #}
+{# Predicate: an inverse future or perpetual, whose `amount` is in USD. All others are in the base coin. #}
 {% macro is_inverse_future() -%}
     kind = 'future' and quote_currency = 'USD'
 {%- endmacro %}
 
-{# What `exact` may round to 0, which nothing can be divided by. #}
-{% macro is_no_price() -%}
+{# Predicate: `to_exact_decimal` may round the price to 0, so it cannot be a divisor. #}
+{% macro is_zero_price() -%}
     abs(price) < 1e-12
 {%- endmacro %}
 
-{# Base coin: amount, or for inverse futures what that many USD buy at the price. #}
+{# Volume in the base coin: the amount, or amount / price for inverse futures. #}
 {% macro trade_volume() -%}
     if(
         {{ is_inverse_future() }},
         if(
-            {{ is_no_price() }},
+            {{ is_zero_price() }},
             toDecimal128(0, 12),
-            {{ rounded_to_coin('toDecimal256(' ~ exact('amount') ~ ', 24) / ' ~ exact('if(' ~ is_no_price() ~ ', 1, price)')) }}
+            {{ round_amount('toDecimal256(' ~ to_exact_decimal('amount') ~ ', 24) / ' ~ to_exact_decimal('if(' ~ is_zero_price() ~ ', 1, price)')) }}
         ),
-        toDecimal128({{ exact('amount') }}, 12)
+        toDecimal128({{ to_exact_decimal('amount') }}, 12)
     )
 {%- endmacro %}
 
-{# Quote currency: price times amount, or for inverse futures the amount itself. #}
+{# Notional in the quote currency: price × amount, or the amount for inverse futures. #}
 {% macro trade_notional() -%}
     if(
         {{ is_inverse_future() }},
-        toDecimal128({{ exact('amount') }}, 12),
-        {{ rounded_to_coin(exact('price') ~ ' * ' ~ exact('amount')) }}
+        toDecimal128({{ to_exact_decimal('amount') }}, 12),
+        {{ round_amount(to_exact_decimal('price') ~ ' * ' ~ to_exact_decimal('amount')) }}
     )
 {%- endmacro %}

@@ -1,25 +1,21 @@
 {#
-  Candles of one level are versions in a ReplacingMergeTree, read through a FINAL view. A run recomputes the buckets that the
-  claimed loads touched, whole, and appends them; a bucket that lost its last trade is appended empty, and the view leaves it out.
-  The version is the time of the claim, which only grows, so the last computation wins in whatever order loads came.
+  Candles of one level are versions in a ReplacingMergeTree, read through a FINAL view. A run recomputes each bucket that the
+  claimed load packages touch and appends the result; a bucket that lost its last trade is appended with no trades, and the view
+  omits it. The version is the time of the claim, which only increases, so the last computation wins.
 #}
 
 {% macro candle_table(level) -%} {{ return('ohlcv_' ~ level ~ '_versions') }} {%- endmacro %}
 
-{# Start of the bucket of `level` that a time lies in: UTC, weeks from Monday. A Date for weeks and months. #}
+{# Start of the bucket of `level` that contains a time, in UTC. A Date for weeks and months. #}
 {% macro bucket_of(level, time) -%}
-    {%- set starts = {
-        '1m': 'toStartOfMinute({})', '15m': 'toStartOfFifteenMinutes({})', '1h': 'toStartOfHour({})',
-        '4h': 'toStartOfInterval({}, interval 4 hour)', '1d': 'toStartOfDay({})', '1w': 'toMonday({})', '1mo': 'toStartOfMonth({})',
-    } -%}
-    {{ starts[level].format(time) }}
+    {{ var('candle_levels')[level].bucket | replace('{}', time) }}
 {%- endmacro %}
 
 {% macro bucket_start(level, time) -%}
     toDateTime({{ bucket_of(level, time) }}, 'UTC')
 {%- endmacro %}
 
-{# Buckets with a trade in a load package that `is_chosen` chooses by load_id, and those that a re-stated trade left. #}
+{# Buckets with a trade of the load packages that `is_chosen` selects by load_id, and old buckets of restated trades. #}
 {% macro touched_buckets(level, is_chosen) %}
     select distinct instrument_name, {{ bucket_start(level, 'timestamp') }} as bucket_at
     from (
@@ -29,10 +25,10 @@
         select instrument_name, timestamp from {{ ref('trade_moves') }}
         where {{ is_chosen }}
     )
-    where {{ is_open(level, 'bucket_at') }}
+    where {{ is_month_open(level, 'bucket_at') }}
 {% endmacro %}
 
-{# Predicate: a row's bucket was touched. The two single sets let ClickHouse skip by instrument and by time. #}
+{# Predicate: the bucket of a row was touched. The two separate sets allow index use by instrument and by time. #}
 {% macro is_touched(level, rows, time_column) -%}
     {%- set time = rows ~ '.' ~ time_column -%}
     {{ rows }}.instrument_name in (select touched.instrument_name from touched)
@@ -43,11 +39,11 @@
 {%- endmacro %}
 
 {#
-  Candles of a level from what lies below it: the candles of `finer`, or the trades, each of which is a candle of its own. On an
-  incremental run those of touched buckets, and an empty one for each that has no trades any more.
+  Candles of a level, computed from the candles of the level `finer`, or from trades, each of which counts as one candle. An
+  incremental run returns the touched buckets only, with no trades where a bucket has lost its last one.
 #}
 {% macro candles(level, finer=none) %}
-{{ require_whole(level) -}}
+{{ require_complete_history(level) -}}
 -- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
 with
 
@@ -158,7 +154,7 @@ select * from final
 with
 
 latest as (
-    select * from {{ latest(versions) }}
+    select * from {{ latest_versions(versions) }}
 ),
 
 final as (

@@ -1,7 +1,7 @@
 {#
-  The exchange's floats are decimals of few places: 45.07, 94738.78, 0.00056176. Kept as an integer of their digits and the number
-  of places they take half of the bytes that floats take. The two make the same float again, for the division is rounded as the
-  text was; a number that none of the places gives back is kept as its bits.
+  Lossless compact storage of floats with few decimals: 45.07, 94738.78, 0.00056176. An integer of the digits and the number of
+  decimal places take half of the bytes of a float. Dividing returns the same float, because the division rounds as parsing the
+  text does. A number for which no number of places works is stored as its bits.
 #}
 {%- macro as_bits() -%} {{ return(255) }} {%- endmacro -%}
 

@@ -1,14 +1,14 @@
 {#
-  The grammar of instrument names, the only place that knows it. Reads `instrument_name`, writes the select expressions
-  underlying, quote_currency, settlement_currency, expiry, strike, option_type. A name that no rule parses has null parts.
+  Parse instrument names. Reads the column `instrument_name` and renders the select expressions underlying, quote_currency,
+  settlement_currency, expiry, strike and option_type, which are null where the name does not match.
 
     spot       BTC_USDT
     future     BTC-PERPETUAL  BTC_USDC-PERPETUAL  BTC-27JUN25  BTC-5APR24
     option     BTC-27JUN25-100000-C  XRP_USDC-30JUN25-2d10-C        d is the decimal point
-    combo      BTC-FS-27JUN25_PERP  BTC-CS-19MAY26-70000_75000      opaque
+    combo      BTC-FS-27JUN25_PERP  BTC-CS-19MAY26-70000_75000      not parsed
 
-  A pair with `_` is linear: quoted and settled in its second half. Without it an instrument is inverse: settled in coin,
-  futures quoted in USD and options in coin. Expiry is 08:00 UTC of the day in the name.
+  A pair with `_` is linear: quoted and settled in its second currency. Without it an instrument is inverse: settled in the
+  coin, with futures quoted in USD and options in the coin. Expiry is 08:00 UTC of the day in the name.
 #}
 {% macro instrument_parts() %}
     extractGroups(

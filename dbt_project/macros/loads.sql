@@ -1,14 +1,14 @@
 {#
-  Each model consumes load packages, whole and in any order. The ledger says which a model's table has consumed:
+  Incremental models consume load packages in any order. `load_ledger` records which ones the table of a model has consumed:
 
-    1. a pre-hook claims what is pending, under this invocation's id;
-    2. the model reads what it claimed and nothing else;
-    3. a post-hook marks the claim consumed, so a run killed before that reads the same packages again.
+    1. a pre-hook claims the pending packages under the id of this invocation;
+    2. the model reads the claimed packages only;
+    3. a post-hook marks the claim as consumed. A run that was killed before that reads the same packages again.
 
-  A table is known by its uuid: one that was rebuilt or dropped has consumed nothing.
+  Tables are identified by uuid, so a table that was rebuilt has consumed nothing.
 #}
 
-{# The id under which this run claims load packages. Unit tests override it. #}
+{# Id of this run's claims. Unit tests override it. #}
 {% macro claim_id() %}{{ return(invocation_id) }}{% endmacro %}
 
 {# Predicate: `column` is a load package that `model_name` claimed in this run. #}
@@ -19,7 +19,7 @@
     )
 {%- endmacro %}
 
-{# Time of this run's claim: later than any earlier claim of the model, whatever the clock does. #}
+{# Time of this run's claim: later than any earlier claim of the model, even if the clock was set back. #}
 {% macro claimed_at(model_name) -%}
     assumeNotNull((
         select max(claims.claimed_at) from {{ ref('load_ledger') }} as claims
@@ -63,7 +63,7 @@ group by load_id
 {%- endif -%}
 {% endmacro %}
 
-{# Post-hook: what was claimed is in the table now. #}
+{# Post-hook: mark the claimed load packages as consumed. #}
 {% macro record_loads() %}
 {%- if execute and not flags.EMPTY -%}
 insert into {{ ref('load_ledger').render() }} (model, table_id, load_id, claim_id, claimed_at, is_consumed)

@@ -1,5 +1,5 @@
 {#
-  Raw tables that come into being with their first row, and what stands for them until then. In a unit test none is there.
+  Raw tables that are created with their first row; until then, and in unit tests, an empty subquery replaces them.
 #}
 {% macro optional_table(name, empty) -%}
     {%- set table = adapter.get_relation(none, source('deribit_raw', 'trades').schema, name) if execute -%}
@@ -10,12 +10,12 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The last numbers of expired instruments, which the extractor asks for. #}
+{# The last trade_seq of expired instruments. #}
 {% macro instrument_tails() -%}
     {{ optional_table('instrument_tails', "'' as instrument_name, '' as currency, '' as kind, toInt64(0) as last_seq") }}
 {%- endmacro %}
 
-{# When each month was proven to be the same in another database, which `tape push` writes down; in its own source alone. #}
+{# When `tape push` proved each month to be equal in another database; exists in the source database only. #}
 {% macro pushes() -%}
     {{ optional_table('pushes', "toDateTime64(0, 3, 'UTC') as proven_at") }}
 {%- endmacro %}

@@ -1,11 +1,11 @@
 {#
-  A month that `tape retention` dropped from a level is closed: neither it nor the level made from it is computed there again, for
-  what it would be computed from is not whole any more. A trade that comes that late is kept, in raw and in `trades`.
+  A month that `tape retention` dropped from a level is closed: its candles, and those of the level computed from it, are no longer
+  recomputed, because their input is incomplete. A trade that arrives later is still stored in raw and in `trades`.
 
-  A table is known by its uuid: one that was rebuilt has all its months again.
+  Tables are identified by uuid, so a table that was rebuilt has all its months again.
 #}
 
-{# Months (YYYYMM) that were dropped from any of `tables`; one of another database is named with it. #}
+{# Months (YYYYMM) that were dropped from any of `tables`. Tables of other databases are given with their database. #}
 {% macro dropped_months(tables) %}
     {%- set drops = adapter.get_relation(none, target.schema, 'retention_drops') if execute -%}
     {%- if not drops or model.resource_type == 'unit_test' -%}
@@ -25,27 +25,27 @@
     {{ return(run_query(query).rows | map(attribute=0) | list) }}
 {% endmacro %}
 
-{# Predicate: the month of `time` was dropped from none of `tables`. #}
-{% macro is_kept(tables, time) -%}
+{# Predicate: the month of `time` was not dropped from any of `tables`. #}
+{% macro is_retained(tables, time) -%}
     {%- set months = dropped_months(tables) -%}
     {%- if months -%} toYYYYMM({{ time }}) not in ({{ months | join(', ') }}) {%- else -%} true {%- endif -%}
 {%- endmacro %}
 
 {# The table that candles of `level` are computed from. #}
 {% macro finer_table(level) -%}
-    {%- set finer = {'15m': '1m', '1h': '15m', '4h': '1h', '1d': '4h', '1w': '1d', '1mo': '1d'} -%}
-    {{ return(candle_table(finer[level]) if level in finer else 'trade_versions') }}
+    {%- set finer = var('candle_levels')[level].finer -%}
+    {{ return(candle_table(finer) if finer else 'trade_versions') }}
 {%- endmacro %}
 
-{# Predicate: no month that the bucket reaches into was dropped. Only weeks reach into two. #}
-{% macro is_open(level, bucket_at) -%}
+{# Predicate: no month of the bucket was dropped. Only weeks can be in two months. #}
+{% macro is_month_open(level, bucket_at) -%}
     {%- set tables = [candle_table(level), finer_table(level)] -%}
-    {{ is_kept(tables, bucket_at) }}
-    {%- if level == '1w' %} and {{ is_kept(tables, bucket_at ~ ' + toIntervalDay(6)') }} {%- endif -%}
+    {{ is_retained(tables, bucket_at) }}
+    {%- if level == '1w' %} and {{ is_retained(tables, bucket_at ~ ' + toIntervalDay(6)') }} {%- endif -%}
 {%- endmacro %}
 
-{# Candles are not rebuilt from a table that lacks months: theirs would be lost. #}
-{% macro require_whole(level) -%}
+{# Refuse to rebuild candles from a table that lacks months, because the candles of those months would be lost. #}
+{% macro require_complete_history(level) -%}
     {%- set table = finer_table(level) -%}
     {%- if not is_incremental() and not flags.EMPTY and dropped_months([table]) -%}
         {{ exceptions.raise_compiler_error(
@@ -55,12 +55,12 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The same of a model made from raw trades. #}
-{% macro require_whole_raw() -%}
+{# The same for a model that is computed from raw trades. #}
+{% macro require_complete_raw_history() -%}
     {%- if not is_incremental() and not flags.EMPTY and dropped_months(['deribit_raw.trades']) -%}
         {{ exceptions.raise_compiler_error(
             this.identifier ~ ' would lose the months that `tape retention` dropped from deribit_raw.trades; to build it from '
-            ~ 'what is left all the same: truncate table ' ~ target.schema ~ '.retention_drops'
+            ~ 'the remaining rows anyway: truncate table ' ~ target.schema ~ '.retention_drops'
         ) }}
     {%- endif -%}
 {%- endmacro %}

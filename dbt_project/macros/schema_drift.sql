@@ -15,7 +15,7 @@
     {{ return(value if value is string else (value or []) | join(', ')) }}
 {%- endmacro %}
 
-{# What the yml of a model says of its table, as thing → text; none for a view. #}
+{# Properties of a model's table as its yml declares them, by name; empty for a view. #}
 {% macro declared_table(node) %}
     {%- set engine = node.config.get('engine', '') if node.config.materialized != 'view' else 'View' -%}
     {%- set things = {
@@ -52,7 +52,7 @@ declared as (
 tables as (
     select
         replaceRegexpOne(engine, '^(Shared|Replicated)', '') as engine,
-        -- Cloud's engines bear two quoted arguments of their own before ours.
+        -- Engines of ClickHouse Cloud have two additional quoted arguments first.
         arrayStringConcat(arrayFilter(
             argument -> not startsWith(argument, '\''),
             arrayMap(argument -> trim(argument), splitByChar(',', extract(engine_full, '^\\w+\\(([^()]*)\\)')))

@@ -1,7 +1,7 @@
 {#
-  A trade id is a number within its currency, often behind a prefix: 384519212, ETH-284830839. Kept as the two parts it takes
-  60 percent of the bytes that text takes. The parts make the same text again, whatever it is: a number has no leading zeros and
-  at most 18 digits, all before it is prefix, and an id without a number is prefix alone.
+  Lossless compact storage of trade ids, which are a number within a currency, often with a prefix: 384519212, ETH-284830839.
+  The two parts take 60 per cent of the bytes of the text. The number has no leading zeros and at most 18 digits, everything
+  before it is the prefix, and an id without such a number is a prefix only.
 #}
 {% macro trade_id_digits(trade_id) -%}
     extract({{ trade_id }}, '((?:0|[1-9][0-9]{0,17})$)')

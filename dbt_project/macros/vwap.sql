@@ -1,18 +1,17 @@
-{# Read time: the volume-weighted price of whatever rows of trades or candles are grouped; null where nothing has volume. #}
+{# Volume-weighted price of the grouped rows of trades or candles; null without volume. #}
 {% macro vwap(notional='notional', volume='volume') -%}
     toFloat64(sum({{ notional }})) / nullIf(toFloat64(sum({{ volume }})), 0)
 {%- endmacro %}
 
 {#
-  Per underlying, quote currency and bucket of `candles`: the volume-weighted price of its futures, perpetuals and spot pairs,
-  whose prices are all of one unit of the coin in that currency. Options are not (their prices are of a right, by strike), nor are
-  combos (differences of prices, and their legs are counted as trades of their own).
+  Volume-weighted price of a coin across its futures, perpetuals and spot pairs, per underlying, quote currency and bucket of
+  `candles`. Options and combos are excluded, because their prices are not prices of the coin.
 
-  1. Instruments with fewer trades than `vwap_min_trades` are thin: left out, unless all are.
+  1. Instruments with fewer trades than `vwap_min_trades` are excluded as thin, unless all are.
   2. The median of the others is the price at half of their volume.
-  3. Who is farther from it than `vwap_max_deviation`, a share of it, is an outlier and left out.
+  3. Instruments that differ from it by more than the share `vwap_max_deviation` are excluded as outliers.
 
-  At read time, for any level: `{{ underlying_vwap(ref('ohlcv_1d')) }}`.
+  Usable in queries of any level: `{{ underlying_vwap(ref('ohlcv_1d')) }}`.
 #}
 {% macro underlying_vwap(candles) %}
 with

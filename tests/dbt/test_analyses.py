@@ -1,4 +1,4 @@
-"""The queries in analyses/ run, and each says what plain Python says of the same trades."""
+"""The queries in analyses/ run and return what plain Python computes from the same trades."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ANALYSES = {path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql")}
 Rows = list[dict[str, Any]]
 
 
-class Told:
-    """The tape's trades with the parts of their names, as of the newest one of them."""
+class TapeTrades:
+    """Trades of the tape with the parts of their names, and the time of the newest one."""
 
     def __init__(self, tape: Tape) -> None:
         self.trades = [_with_parts(trade) for trade in raw_trades(tape)]
@@ -85,10 +85,10 @@ def at(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
 
 
-def option_chain(told: Told, rows: Rows) -> None:
+def option_chain(market: TapeTrades, rows: Rows) -> None:
     expected = {}
     for (name, expiry, strike), trades in grouped(
-        told.live(told.trades), "instrument_name", "expiry_ms", "strike"
+        market.live(market.trades), "instrument_name", "expiry_ms", "strike"
     ).items():
         key = (parse(name).quote or "BTC", at(expiry), strike)
         expected[*key, trades[-1]["option_type"]] = (trades[-1]["price"], trades[-1]["iv"])
@@ -103,8 +103,8 @@ def option_chain(told: Told, rows: Rows) -> None:
     assert shown == expected
 
 
-def term_structure(told: Told, rows: Rows) -> None:
-    recent = [t for t in told.live(told.trades) if t["timestamp"] > told.at - DAY_MS and t["iv"] > 0]
+def term_structure(market: TapeTrades, rows: Rows) -> None:
+    recent = [t for t in market.live(market.trades) if t["timestamp"] > market.at - DAY_MS and t["iv"] > 0]
     expected = {}
     for expiry, trades in grouped(recent, "expiry_ms").items():
         strike = min((abs(trade["strike"] - trade["index_price"]), trade["strike"]) for trade in trades)[1]
@@ -113,8 +113,8 @@ def term_structure(told: Told, rows: Rows) -> None:
     assert {row["expiry"]: (row["strike"], row["iv"], row["trade_count"]) for row in rows} == expected
 
 
-def put_call_by_expiry(told: Told, rows: Rows) -> None:
-    options = [t for t in told.day if t["kind"] == "option" and t["base"] == "BTC"]
+def put_call_by_expiry(market: TapeTrades, rows: Rows) -> None:
+    options = [t for t in market.day if t["kind"] == "option" and t["base"] == "BTC"]
     assert {row["expiry"]: (row["put_volume"], row["call_volume"]) for row in rows} == {
         at(expiry): (volume(trades, option_type="put"), volume(trades, option_type="call"))
         for expiry, trades in grouped(options, "expiry_ms").items()
@@ -124,19 +124,19 @@ def put_call_by_expiry(told: Told, rows: Rows) -> None:
         assert row["put_call_ratio"] == (ratio if ratio is None else pytest.approx(ratio))
 
 
-def volume_by_strike(told: Told, rows: Rows) -> None:
+def volume_by_strike(market: TapeTrades, rows: Rows) -> None:
     assert {row["strike"]: (row["call_volume"], row["put_volume"], row["trade_count"]) for row in rows} == {
         strike: (volume(trades, option_type="call"), volume(trades, option_type="put"), len(trades))
-        for strike, trades in grouped(told.nearest(), "strike").items()
+        for strike, trades in grouped(market.nearest(), "strike").items()
     }
 
 
-def futures_basis(told: Told, rows: Rows) -> None:
+def futures_basis(market: TapeTrades, rows: Rows) -> None:
     futures = [
         t
-        for t in told.trades
+        for t in market.trades
         if t["kind"] == "future" and t["base"] == "BTC" and not t["instrument_name"].endswith("-PERPETUAL")
-        and t["expiry_ms"] > told.at >= t["timestamp"] > told.at - DAY_MS
+        and t["expiry_ms"] > market.at >= t["timestamp"] > market.at - DAY_MS
     ]  # fmt: skip
     assert {row["instrument_name"]: row["basis"] for row in rows} == {
         name: pytest.approx(trades[-1]["price"] / trades[-1]["index_price"] - 1)
@@ -147,8 +147,8 @@ def futures_basis(told: Told, rows: Rows) -> None:
         assert row["basis_a_year"] == pytest.approx(row["basis"] / years, rel=1e-4)
 
 
-def block_share(told: Told, rows: Rows) -> None:
-    own = [t | {"day": at(t["timestamp"]).date()} for t in told.trades if "combo" not in t["kind"]]
+def block_share(market: TapeTrades, rows: Rows) -> None:
+    own = [t | {"day": at(t["timestamp"]).date()} for t in market.trades if "combo" not in t["kind"]]
     shown = {(row["day"], row["underlying"], row["kind"]): row for row in rows}
     groups = grouped(own, "day", "base", "kind")
     assert shown.keys() == groups.keys()
@@ -159,10 +159,10 @@ def block_share(told: Told, rows: Rows) -> None:
     assert any(row["block_share"] > 0 for row in rows)
 
 
-def liquidations_by_hour(told: Told, rows: Rows) -> None:
+def liquidations_by_hour(market: TapeTrades, rows: Rows) -> None:
     hit = [
         t | {"hour": bucket_start("1h", t["timestamp"])}
-        for t in told.trades
+        for t in market.trades
         if t.get("liquidation") and t["base"] == "BTC"
     ]
     assert {row["hour"]: (row["liquidations"], row["bought_volume"], row["sold_volume"]) for row in rows} == {
@@ -171,21 +171,21 @@ def liquidations_by_hour(told: Told, rows: Rows) -> None:
     }
 
 
-def iv_smile(told: Told, rows: Rows) -> None:
-    priced = [trade for trade in told.nearest() if trade["iv"] > 0]
+def iv_smile(market: TapeTrades, rows: Rows) -> None:
+    priced = [trade for trade in market.nearest() if trade["iv"] > 0]
     assert {row["strike"]: (row["iv"], row["trade_count"]) for row in rows} == {
         strike: (weighted(trades, lambda trade: trade["iv"]), len(trades))
         for strike, trades in grouped(priced, "strike").items()
     }
-    index = told.nearest()[-1]["index_price"]
+    index = market.nearest()[-1]["index_price"]
     assert all(row["moneyness"] == pytest.approx(row["strike"] / index, rel=0.1) for row in rows)
 
 
-def most_traded(told: Told, rows: Rows) -> None:
+def most_traded(market: TapeTrades, rows: Rows) -> None:
     values = {
         name: sum(float(trade["volume"]) * trade["index_price"] for trade in trades)
         for name, trades in grouped(
-            [t for t in told.day if "combo" not in t["kind"]], "instrument_name"
+            [t for t in market.day if "combo" not in t["kind"]], "instrument_name"
         ).items()
     }
     ranked = sorted(values.items(), key=lambda each: (-each[1], each[0]))[:20]
@@ -193,10 +193,10 @@ def most_traded(told: Told, rows: Rows) -> None:
     assert [row["usd_value"] for row in rows] == [pytest.approx(value) for _, value in ranked]
 
 
-def realised_volatility(told: Told, rows: Rows) -> None:
+def realised_volatility(market: TapeTrades, rows: Rows) -> None:
     own = [
         t | {"hour": bucket_start("1h", t["timestamp"])}
-        for t in told.trades
+        for t in market.trades
         if t["instrument_name"] == "BTC-PERPETUAL"
     ]
     closes = [(hour, trades[-1]["price"]) for hour, trades in sorted(grouped(own, "hour").items())]
@@ -219,12 +219,12 @@ CHECKS = {
 
 
 @pytest.fixture(scope="module")
-def told() -> Told:
-    return Told(Tape.generate(seed=5, trades=6000, days=2))
+def market() -> TapeTrades:
+    return TapeTrades(Tape.generate(seed=5, trades=6000, days=2))
 
 
 @pytest.fixture(scope="module")
-def compiled(dbt: Project, told: Told) -> dict[str, str]:
+def compiled(dbt: Project, market: TapeTrades) -> dict[str, str]:
     """Each analysis's SQL, over built models."""
     dbt.fresh()
     raw_tables.load(dbt.client, "1764000001.5", raw_trades(Tape.generate(seed=5, trades=6000, days=2)))
@@ -233,25 +233,29 @@ def compiled(dbt: Project, told: Told) -> dict[str, str]:
     return {each.node.name: each.node.compiled_code for each in result.result.results}
 
 
-def test_every_analysis_is_checked() -> None:
+def test_every_analysis_has_a_check() -> None:
     assert set(CHECKS) == ANALYSES
     assert len(ANALYSES) >= 10
 
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
-def test_an_analysis_says_what_is_true(dbt: Project, told: Told, compiled: dict[str, str], name: str) -> None:
-    """Of the newest day of the tape, and not nothing."""
+def test_analysis_equals_python_computation(
+    dbt: Project, market: TapeTrades, compiled: dict[str, str], name: str
+) -> None:
+    """For the newest day of the tape, with at least one row."""
     rows = dbt.rows(compiled[name])
     assert rows
     for row in rows:
         for column, value in row.items():
             if isinstance(value, datetime):
                 row[column] = value.replace(tzinfo=None)
-    CHECKS[name](told, rows)
+    CHECKS[name](market, rows)
 
 
-def test_what_is_asked_about_comes_from_vars(dbt: Project, told: Told, compiled: dict[str, str]) -> None:
-    """Another underlying, moment and expiry than the newest."""
+def test_vars_select_underlying_time_and_expiry(
+    dbt: Project, market: TapeTrades, compiled: dict[str, str]
+) -> None:
+    """They override the defaults: BTC, the newest time and the next expiry."""
     asked = "{underlying: ETH, at: '2026-01-01 00:00:00', expiry: '2026-01-30 08:00:00'}"
     result = dbt.must("compile", "--select", "iv_smile", "--vars", asked)
     sql = result.result.results[0].node.compiled_code
@@ -261,14 +265,16 @@ def test_what_is_asked_about_comes_from_vars(dbt: Project, told: Told, compiled:
     assert dbt.rows(sql) == []
 
 
-def test_an_analysis_can_be_shown(dbt: Project, compiled: dict[str, str]) -> None:
-    """By `dbt show`, as the README says."""
+def test_analysis_can_be_shown(dbt: Project, compiled: dict[str, str]) -> None:
+    """With `dbt show`, as in the README."""
     shown = dbt.must("show", "--select", "option_chain", "--limit", "3").result.results[0]
     assert len(shown.agate_table.rows) == 3
 
 
-def test_every_column_says_what_it_is(dbt: Project, compiled: dict[str, str]) -> None:
-    """Each column that there is has a description; every model that the README names has an exposure that says so."""
+def test_every_column_is_described_and_readme_models_have_exposures(
+    dbt: Project, compiled: dict[str, str]
+) -> None:
+    """Each column of the database has a description, and each model in the README an exposure."""
     nodes = dbt.must("parse").result.nodes.values()
     models = {node.name: node for node in nodes if node.resource_type == "model"}
     described = {
@@ -287,8 +293,8 @@ def test_every_column_says_what_it_is(dbt: Project, compiled: dict[str, str]) ->
     assert {models[name].unique_id for name in named} <= exposed
 
 
-def test_docs_are_one_page_that_knows_every_model(dbt: Project, compiled: dict[str, str]) -> None:
-    """What `make docs` builds: one file with models, analyses, exposures and the columns' descriptions and types."""
+def test_docs_page_contains_every_model(dbt: Project, compiled: dict[str, str]) -> None:
+    """The file of `make docs` has models, analyses, exposures, and descriptions and types of columns."""
     dbt.must("docs generate", "--static")
     page = (dbt.scratch / "target" / "static_index.html").read_text()
     for name in ("ohlcv_1h_versions", "underlying_vwap_1h", *ANALYSES, "readme_latest_candles"):

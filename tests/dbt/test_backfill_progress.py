@@ -1,4 +1,4 @@
-"""`backfill_progress`: figures that a few lines of Python find too, and that `tape status` tells."""
+"""`backfill_progress` equals a computation in plain Python and the output of `tape status`."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def runs_of(numbers: set[int]) -> Iterator[Span]:
 
 
 def lacking(at_ms: dict[int, int], spans: list[Span], absent: set[int]) -> tuple[int, int]:
-    """(missing, absent) of one instrument by its trades' times: what has no trade and lies in one covered span."""
+    """(missing, absent) of one instrument by its trades' times: numbers without a trade within one covered span."""
     missing = 0
     known_absent = 0
     for first, last in runs_of(set(range(1, max(at_ms))) - at_ms.keys()):
         after = at_ms[last + 1]
         span = next(((start, end) for start, end in spans if start <= after <= end), None)
-        is_asked = span and (span[0] <= EPOCH_MS if first == 1 else span[0] <= at_ms[first - 1])
-        if is_asked:
+        is_covered = span and (span[0] <= EPOCH_MS if first == 1 else span[0] <= at_ms[first - 1])
+        if is_covered:
             numbers = set(range(first, last + 1))
             known_absent += len(numbers & absent)
             missing += len(numbers - absent)
@@ -109,7 +109,7 @@ FUTURE_SPANS = [(-650, -450), (-350, -120), (-300, -5)]
 """In minutes to noon; the last two overlap."""
 
 
-def test_figures_are_what_python_finds(loaded: Project) -> None:
+def test_figures_equal_python_computation(loaded: Project) -> None:
     rows = by_stream(loaded)
     assert rows.keys() == {("BTC", "future"), ("BTC", "option"), ("ETH", "spot")}
     future = rows["BTC", "future"]
@@ -140,17 +140,17 @@ def test_figures_are_what_python_finds(loaded: Project) -> None:
     assert {row["last_push_at"] for row in rows.values()} == {None}
 
 
-def test_figures_are_those_of_tape_status(loaded: Project) -> None:
-    """The same question by another statement, over the raw rows."""
+def test_figures_equal_tape_status(loaded: Project) -> None:
+    """`tape status` computes the same from the raw rows with another statement."""
     rows = by_stream(loaded)
-    for told in fetch_status(loaded.database):
-        row = rows[told.stream]
-        assert (row["trades"], row["missing"], row["absent"]) == (told.trades, told.missing, told.absent)
-        assert row["proven_share"] == pytest.approx(told.proven_share)
+    for each in fetch_status(loaded.database):
+        row = rows[each.stream]
+        assert (row["trades"], row["missing"], row["absent"]) == (each.trades, each.missing, each.absent)
+        assert row["proven_share"] == pytest.approx(each.proven_share)
 
 
-def test_an_unchanged_database_gets_no_row(loaded: Project) -> None:
-    """And a new load package one for each stream, which readers see alone."""
+def test_unchanged_database_gets_no_row(loaded: Project) -> None:
+    """A new load package adds one row per stream, and only the newest is visible."""
     count = "SELECT count() AS n FROM deribit.backfill_progress_versions"
     before = by_stream(loaded)
     loaded.client.command("SYSTEM STOP MERGES deribit.backfill_progress_versions")
@@ -168,8 +168,8 @@ def test_an_unchanged_database_gets_no_row(loaded: Project) -> None:
     loaded.client.command("SYSTEM START MERGES deribit.backfill_progress_versions")
 
 
-def test_the_last_push_is_told(loaded: Project) -> None:
-    """The newest proof, of every stream; without another load, and a run without another push adds no row."""
+def test_last_push_is_reported(loaded: Project) -> None:
+    """As the newest proof, for every stream, without another load; a run without another push adds no row."""
     before = by_stream(loaded)
     assert {row["last_push_at"] for row in before.values()} == {None}
     raw_tables.create_raw_table(loaded.client, "pushes")
@@ -193,8 +193,8 @@ def test_the_last_push_is_told(loaded: Project) -> None:
         loaded.client.command("DROP TABLE deribit_raw.pushes SYNC")
 
 
-def test_status_says_how_it_stands(fresh_dbt: Project) -> None:
-    """A hole that may be filled is an error; the newest time is complete; what still comes in runs, else it is paused."""
+def test_status_is_error_completed_running_or_paused(fresh_dbt: Project) -> None:
+    """error: missing trades; completed: near the target; running: loaded within ten minutes; otherwise paused."""
     dbt, now = fresh_dbt, datetime.now(UTC)
     now_ms = round(now.timestamp() * 1000)
     broken = [{**trade(seq=seq, at_ms=now_ms - HOUR_MS), "kind": "future"} for seq in (1, 3)]

@@ -1,4 +1,4 @@
-"""The project's own data tests: blind to unmerged duplicates, and red for damage."""
+"""The data tests of the dbt project ignore unmerged duplicates and fail for damaged rows."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def sound(dbt: Project) -> Project:
     return dbt
 
 
-def test_unmerged_duplicates_are_no_duplicates(sound: Project) -> None:
-    """Tests see what a reader sees; the raw table behind has each row more than once."""
+def test_unmerged_duplicates_pass(sound: Project) -> None:
+    """Tests read the views; the table behind has each row several times."""
     assert sound.rows("SELECT count() AS n FROM deribit.trade_versions")[0]["n"] > 5
     sound.must("test", "--select", SOUND)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_turns_a_test_red(sound: Project, damage: str) -> None:
-    """Lost, invented and altered rows are found by the test whose business they are."""
+def test_damaged_rows_fail_a_data_test(sound: Project, damage: str) -> None:
+    """Deleted, added and altered rows fail the test of their model."""
     statement, model = DAMAGES[damage]
-    table = next(word for word in statement.split() if word.startswith("deribit."))
+    table = next(part for part in statement.split() if part.startswith("deribit."))
     sound.client.command(f"CREATE OR REPLACE TABLE deribit.kept CLONE AS {table}")
     sound.client.command(statement)
     try:

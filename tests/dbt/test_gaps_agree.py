@@ -1,4 +1,4 @@
-"""`deribit.trade_gaps` and `tape gaps`: two statements, over the models and over raw, that say the same."""
+"""`deribit.trade_gaps` and `tape gaps`, which use different statements, report the same gaps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def built(dbt: Project, trades: list[dict]) -> None:
     dbt.run("--select", "+trade_gaps")
 
 
-def test_on_a_tape_with_holes(dbt: Project) -> None:
-    """Both say what plain Python says: heads and holes of every kind of instrument."""
+def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> None:
+    """Heads and inner gaps of every kind of instrument."""
     trades = raw_trades(Tape.generate(seed=21, trades=4_000, days=5))
     draw = random.Random(21)
     trades = [trade for trade in trades if draw.random() > 0.2]
@@ -47,7 +47,7 @@ def test_on_a_tape_with_holes(dbt: Project) -> None:
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
-def test_on_the_recorded_tape(dbt: Project) -> None:
+def test_model_and_tape_gaps_agree_on_the_recorded_tape(dbt: Project) -> None:
     """Seventy heads."""
     built(dbt, raw_trades(Tape.load(RECORDED)))
     gaps = gaps_of(dbt)

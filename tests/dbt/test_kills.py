@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a dbt run, then another run: as if nothing had happened."""
+"""A dbt run after one that was killed with SIGKILL completes the models."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def killable(fresh_dbt: Project, tmp_path: Path) -> Iterator[KillableRun]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_and_run_again_everything_is_true(
-    fresh_dbt: Project, killable: KillableRun
-) -> None:
+def test_run_after_kill_at_any_step_completes_the_models(fresh_dbt: Project, killable: KillableRun) -> None:
     """At each moment with a load package more, which also restates and moves trades of those before."""
     trades = raw_trades(Tape.generate(seed=11, trades=2_000, days=40))
     size = len(trades) // (len(MOMENTS) + 1)

@@ -1,4 +1,4 @@
-"""Generated histories: packages in any order, repeated, restated, moved; runs whole, in part, or killed."""
+"""Generated histories: packages in any order, repeated, restated, moved; complete, partial and killed runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def act(dbt: Project, run: str) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PACKAGES, st.randoms(use_true_random=False), st.lists(st.sampled_from(RUNS), min_size=4, max_size=4))
-def test_any_history_comes_out_true(
+def test_any_order_of_loads_and_runs_gives_the_same_models(
     dbt: Project, packages: list[list[Trade]], order, runs: list[str]
 ) -> None:
     """What is shown in the end depends on the packages alone, not on their order nor on the runs between."""

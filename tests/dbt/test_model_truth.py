@@ -1,4 +1,4 @@
-"""Trades and candles against a computation from scratch, after all that can happen to load packages."""
+"""Trades and candles equal a computation from scratch, whatever order, repetition or restatement of load packages."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ def built(dbt: Project) -> Project:
     return dbt
 
 
-def test_models_say_the_truth(built: Project) -> None:
+def test_models_equal_python_computation(built: Project) -> None:
     """A package twice, 400 days late, older after newer; trades restated and moved: all fields and levels."""
     assert_true(built, LOADS)
 
 
-def test_and_still_do_when_merged(built: Project) -> None:
-    """Exact to any reader, whatever ClickHouse has merged."""
+def test_models_are_unchanged_by_merges(built: Project) -> None:
+    """The views are exact before and after ClickHouse merges parts."""
     for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in LEVELS)):
         built.client.command(f"OPTIMIZE TABLE deribit.{table} FINAL")
     assert_true(built, LOADS)
 
 
-def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
-    """A trade that moved to another month is not seen where it was, in unmerged parts too."""
+def test_moved_trade_is_not_visible_at_its_old_time(dbt: Project) -> None:
+    """After a restatement in another month, also in unmerged parts."""
     dbt.fresh()
     for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
         raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
@@ -98,8 +98,8 @@ def test_readers_of_a_time_range_see_one_version(dbt: Project) -> None:
     assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp > '2025-02-01'") == [{"n": 1}]
 
 
-def test_a_late_trade_is_all_that_is_recomputed(dbt: Project) -> None:
-    """One trade, 400 days late, writes one row a level."""
+def test_late_trade_recomputes_one_bucket_per_level(dbt: Project) -> None:
+    """One trade, 400 days late, writes one row per level."""
     dbt.fresh()
     raw_tables.load(
         dbt.client, "1764000001.5", [trade(seq=n, at_ms=NOON_MS + n * DAY_MS) for n in range(1, 401)]
@@ -117,7 +117,7 @@ def test_a_late_trade_is_all_that_is_recomputed(dbt: Project) -> None:
     assert written == dict.fromkeys(LEVELS, 1)
 
 
-def test_an_unchanged_database_is_not_written_to(built: Project) -> None:
+def test_unchanged_database_is_not_written_to(built: Project) -> None:
     """Neither `dbt run` nor `dbt build` inserts a row when no load package is new."""
     built.client.command("SYSTEM FLUSH LOGS")
     (before,) = built.rows("SELECT now64(6) AS at")
@@ -138,8 +138,8 @@ ODD_NUMBERS = [
 ]
 
 
-def test_odd_numbers_come_back_as_they_were(dbt: Project) -> None:
-    """Iv, index and mark are kept as digits and places; a reader gets the same floats."""
+def test_floats_are_stored_losslessly(dbt: Project) -> None:
+    """iv, index_price and mark_price are stored as digits and places; the views return the same floats."""
     dbt.fresh()
     numbers = ("iv", "index_price", "mark_price")
     odd = [trade(seq=n, **dict.fromkeys(numbers, x)) for n, x in enumerate([*ODD_NUMBERS, None], 1)]
@@ -152,8 +152,8 @@ def test_odd_numbers_come_back_as_they_were(dbt: Project) -> None:
     assert candle == {"iv_low": min(ODD_NUMBERS), "iv_high": max(ODD_NUMBERS)}
 
 
-def test_two_records_of_one_trade_in_one_package_have_one_winner(dbt: Project) -> None:
-    """It never happens; if it did, the same record would win in whatever order the rows lie."""
+def test_duplicate_in_one_package_has_a_deterministic_winner(dbt: Project) -> None:
+    """It should not happen; if it does, the winner does not depend on the order of rows."""
     winners = set()
     records = [trade(price=float(price)) for price in range(1, 6)]
     for turned in (records, records[::-1]):

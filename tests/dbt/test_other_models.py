@@ -59,8 +59,8 @@ def small(dbt: Project) -> Project:
     return dbt
 
 
-def test_gaps_are_heads_and_holes(small: Project) -> None:
-    """Every missing trade_seq up to the newest that is there, as ranges."""
+def test_gaps_are_heads_and_inner_ranges(small: Project) -> None:
+    """Every missing trade_seq up to the newest loaded one, as ranges."""
     gaps = small.rows("SELECT * FROM deribit.trade_gaps ORDER BY instrument_name, first_missing_seq")
     assert [
         (
@@ -80,8 +80,8 @@ def test_gaps_are_heads_and_holes(small: Project) -> None:
     assert gaps[2]["after_at"] < gaps[2]["before_at"]
 
 
-def test_current_prices_are_of_live_instruments(small: Project) -> None:
-    """The last trade as it is, nulls too; 24 hours from the newest trade back; nothing that has expired."""
+def test_current_prices_omit_expired_instruments(small: Project) -> None:
+    """The last trade including nulls, and the 24 hours before the newest trade."""
     rows = {row["instrument_name"]: row for row in small.rows("SELECT * FROM deribit.current_prices")}
     assert rows.keys() == {"BTC-PERPETUAL", OPTION, COMBO}
     perpetual = rows["BTC-PERPETUAL"]
@@ -93,8 +93,8 @@ def test_current_prices_are_of_live_instruments(small: Project) -> None:
     assert rows[OPTION]["high_24h"] is rows[OPTION]["change_24h"] is None
 
 
-def test_index_prices_are_what_trades_say(small: Project) -> None:
-    """Inverse futures and options speak of one index; a combo does not count beside its legs."""
+def test_index_prices_come_from_trades(small: Project) -> None:
+    """Inverse futures and options have the same index; combos are excluded."""
     rows = small.rows("SELECT * FROM deribit.index_prices_1m WHERE bucket_at >= '2024-12-31 15:00:00'")
     assert [list(row.values()) for row in sorted(rows, key=lambda row: row["bucket_at"])] == [
         ["BTC", "USD", datetime(2024, 12, 31, 15, 59), 99.0, 101.0, 99.0, 101.0, 2],
@@ -102,8 +102,8 @@ def test_index_prices_are_what_trades_say(small: Project) -> None:
     ]
 
 
-def test_instruments_are_the_listed_and_the_traded(small: Project) -> None:
-    """The newest listing wins; what was never listed has the parts of its name; a perpetual has no expiry."""
+def test_instruments_are_listed_or_traded(small: Project) -> None:
+    """The newest listing wins; unlisted ones have values from their name; perpetuals have no expiry."""
     rows = {row["instrument_name"]: row for row in small.rows("SELECT * FROM deribit.instruments")}
     assert rows.keys() == {"BTC-31JAN25-1-P", "BTC-PERPETUAL", OPTION, EXPIRED, COMBO}
     untraded, perpetual, option = rows["BTC-31JAN25-1-P"], rows["BTC-PERPETUAL"], rows[OPTION]

@@ -1,4 +1,4 @@
-"""The profile: nothing to export for local; a missing cloud variable is named where it is needed."""
+"""The dbt profile: local needs no variables; cloud names a missing one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOUD = {"CLICKHOUSE_CLOUD_HOST": "cloud.example", "CLICKHOUSE_CLOUD_PASSWORD": 
 
 
 def dbt_parse(tmp_path: Path, target: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`dbt parse --target …` in a shell that exports nothing of ours but `env`."""
+    """`dbt parse --target …` in a shell with no CLICKHOUSE_ variables but `env`."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("CLICKHOUSE_")}
     dbt = Path(sys.executable).parent / "dbt"
     command = [
@@ -33,23 +33,23 @@ def dbt_parse(tmp_path: Path, target: str, **env: str) -> subprocess.CompletedPr
     )
 
 
-def test_local_needs_nothing(tmp_path: Path) -> None:
+def test_local_target_needs_no_variables(tmp_path: Path) -> None:
     """From dbt_project/ in a plain shell, cloud variables unset."""
     result = dbt_parse(tmp_path, "local")
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("missing", CLOUD)
-def test_a_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
-    """And no traceback."""
+def test_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
+    """Without a traceback."""
     result = dbt_parse(tmp_path, "cloud", **{name: value for name, value in CLOUD.items() if name != missing})
     assert result.returncode != 0
     assert missing in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_no_secret_is_written_down(tmp_path: Path) -> None:
-    """Neither password is in what dbt leaves behind."""
+def test_artifacts_contain_no_secret(tmp_path: Path) -> None:
+    """Neither password is in the files that dbt writes."""
     assert dbt_parse(tmp_path, "cloud", **CLOUD).returncode == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written

@@ -1,4 +1,4 @@
-"""A live table that is not what its yml declares fails a test that says so.
+"""A table that differs from its yml fails a test that reports the difference.
 
 It names the model, the thing, what is declared and what is there.
 """
@@ -80,7 +80,7 @@ def plant(dbt: Project, table: str) -> None:
 
 @pytest.fixture(scope="module")
 def drifted(dbt: Project) -> tuple[dict[str, str], list[str]]:
-    """Failed tests and all that was said, once with every drift planted; nothing of it before."""
+    """Failed tests and log lines with every drift applied; without it, all tests pass."""
     dbt.fresh()
     dbt.run()
     dbt.must("test", "--select", "test_name:matches_declared_schema")
@@ -91,11 +91,11 @@ def drifted(dbt: Project) -> tuple[dict[str, str], list[str]]:
 
 
 @pytest.mark.parametrize("table", DRIFTS)
-def test_each_kind_of_drift_is_named(drifted: tuple[dict[str, str], list[str]], table: str) -> None:
+def test_each_kind_of_drift_is_reported(drifted: tuple[dict[str, str], list[str]], table: str) -> None:
     """Columns, types, Nullable, LowCardinality; codec, engine, version column, keys, TTL, index."""
-    failed, said = drifted
+    failed, log_lines = drifted
     assert f"matches_declared_schema_{table}_" in failed
-    about_table = [line for line in said if line.startswith(f"{table}: ")]
+    about_table = [line for line in log_lines if line.startswith(f"{table}: ")]
     for _, _, differences in DRIFTS[table]:
         for thing, declared, there in differences:
             line = next(line for line in about_table if line.startswith(f"{table}: {thing}: "))
@@ -103,6 +103,6 @@ def test_each_kind_of_drift_is_named(drifted: tuple[dict[str, str], list[str]], 
             assert there in line.split("there is")[1]
 
 
-def test_nothing_else_is_called_drift(drifted: tuple[dict[str, str], list[str]]) -> None:
-    """The tables that were left alone pass."""
+def test_unchanged_tables_pass(drifted: tuple[dict[str, str], list[str]]) -> None:
+    """Only tables with applied drift fail."""
     assert set(drifted[0]) == {f"matches_declared_schema_{table}_" for table in DRIFTS}

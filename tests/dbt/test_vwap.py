@@ -1,4 +1,4 @@
-"""The price of a coin across its instruments, against plain Python over the trades."""
+"""The volume-weighted price of a coin across instruments equals a computation in plain Python."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def across(instruments) -> dict:
     }
 
 
-def test_the_price_across_instruments_is_the_one_of_plain_python(dbt: Project, tape: Tape) -> None:
-    """Every hour of every underlying: exact sums, thin instruments and outliers left out, combos counted by their legs."""
+def test_vwap_equals_python_computation(dbt: Project, tape: Tape) -> None:
+    """For every hour and underlying, without thin instruments, outliers and combos."""
     dbt.fresh()
     raw_tables.load(dbt.client, "1764000001.5", raw_trades(tape))
     dbt.run("--select", "+underlying_vwap_1h")
@@ -77,6 +77,6 @@ def test_the_price_across_instruments_is_the_one_of_plain_python(dbt: Project, t
     assert any(row["thin_instruments"] for row in expected.values())
 
 
-def test_what_the_yml_says_of_it_holds(dbt: Project) -> None:
-    """Contract, declared schema, grain and unit test."""
+def test_contract_schema_grain_and_unit_test_pass(dbt: Project) -> None:
+    """With `dbt build` of the model."""
     dbt.must("test", "--select", "underlying_vwap_1h")

@@ -1,4 +1,4 @@
-"""What the models must say, computed from raw rows in plain Python and by other means than SQL."""
+"""Expected trades and candles, computed from raw rows in plain Python."""
 
 from __future__ import annotations
 

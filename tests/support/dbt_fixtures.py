@@ -1,4 +1,4 @@
-"""The dbt project on the test process's own ClickHouse."""
+"""Fixtures of the dbt project on the ClickHouse of the test process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dbt run` in a process that a test can kill -9, without paying for imports and parsing each time.
+"""`dbt run` in a process that a test can kill with SIGKILL, without importing and parsing each time.
 
 `python -m tests.support.killable_dbt`: prints `ready`, then for each line on standard input forks a child that runs
 the project once, prints its pid, and its exit code when it has ended (-9: killed).

@@ -1,12 +1,12 @@
--- One row per live instrument: its last trade, and its last 24 hours. "Now" is the newest trade there is, column as_of,
--- so that the answer depends on the data alone; an instrument is live until it expires.
+-- One row per instrument that has not expired: its last trade and its last 24 hours. The 24 hours end with the newest
+-- trade of all instruments (column as_of), so that the result depends on data only.
 with
 
 tallies as (
-    select * from {{ latest(ref('instrument_tallies')) }}
+    select * from {{ latest_versions(ref('instrument_tallies')) }}
 ),
 
-now_is as (
+newest_trade as (
     select max(tallies.last_at) as as_of from tallies
 ),
 
@@ -20,8 +20,8 @@ recent as (
         sum(trades.notional) as notional_24h,
         count() as trades_24h
     from {{ ref('trades') }} as trades
-    -- A constant to the index: the 24 hours are all that is read.
-    where trades.timestamp > (select now_is.as_of from now_is) - toIntervalHour(24)
+    -- A constant for the index, so that only the 24 hours are read.
+    where trades.timestamp > (select newest_trade.as_of from newest_trade) - toIntervalHour(24)
     group by instrument_name
 ),
 
@@ -43,11 +43,11 @@ final as (
         recent.volume_24h as volume_24h,
         recent.notional_24h as notional_24h,
         recent.trades_24h as trades_24h,
-        now_is.as_of as as_of
+        newest_trade.as_of as as_of
     from tallies
-    cross join now_is
+    cross join newest_trade
     left join recent on tallies.instrument_name = recent.instrument_name
-    where tallies.expiry is null or tallies.expiry > now_is.as_of
+    where tallies.expiry is null or tallies.expiry > newest_trade.as_of
 )
 
 select * from final

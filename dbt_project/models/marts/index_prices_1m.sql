@@ -1,11 +1,11 @@
--- One row per (underlying, index_currency, bucket_at): what trades say of the index, for minutes that have any.
--- Combos are left out: their legs say the same.
+-- One row per (underlying, index_currency, bucket_at): the index price as recorded in trades, for minutes with trades.
+-- Combos are excluded, because their legs have the same index price.
 with
 
 quoted as (
     select
         trades.underlying as underlying,
-        -- Inverse options are quoted in coin, their index is in USD as that of inverse futures.
+        -- Inverse options are quoted in the coin, but their index is in USD, as that of inverse futures.
         toLowCardinality(if(trades.quote_currency = trades.underlying, 'USD', trades.quote_currency)) as index_currency,
         toStartOfMinute(trades.timestamp) as bucket_at,
         trades.timestamp as timestamp,

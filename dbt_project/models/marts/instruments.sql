@@ -1,5 +1,5 @@
--- One row per instrument that the exchange named or that has trades, expired ones too.
--- What the exchange says goes before what the name says.
+-- One row per instrument that the exchange listed or that has trades, including expired ones.
+-- Values listed by the exchange take precedence over those parsed from the name.
 with
 
 listed as (
@@ -9,7 +9,7 @@ listed as (
 ),
 
 tallies as (
-    select * from {{ latest(ref('instrument_tallies')) }}
+    select * from {{ latest_versions(ref('instrument_tallies')) }}
 ),
 
 traded as (
@@ -42,7 +42,7 @@ final as (
         toLowCardinality(coalesce(listed.base_currency, parsed.underlying)) as underlying,
         toLowCardinality(coalesce(listed.quote_currency, parsed.quote_currency)) as quote_currency,
         toLowCardinality(coalesce(listed.settlement_currency, parsed.settlement_currency)) as settlement_currency,
-        -- A perpetual's expiry is the year 3000 to the exchange, and none to us.
+        -- The exchange lists the year 3000 as the expiry of perpetuals; null here.
         if(
             listed.expiration_timestamp is null or listed.settlement_period = 'perpetual',
             toDateTime64(parsed.expiry, 3, 'UTC'),

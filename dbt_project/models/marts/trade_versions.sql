@@ -1,15 +1,15 @@
--- One row per trade and version of it, until ClickHouse merges the older ones away. Readers use the view `trades`.
--- A run adds the load packages it has not seen, in whatever order they came.
+-- One row per trade and version, until ClickHouse merges older versions away. Users query the view `trades`.
+-- A run adds the load packages that it has not consumed yet, in any order.
 {{
     config(
         materialized='incremental',
         incremental_strategy='append',
-        pre_hook=["{{ claim_loads() }}", "{{ note_trade_moves() }}"],
-        post_hook=["{{ mark_moved_trades() }}", "{{ record_loads() }}"]
+        pre_hook=["{{ claim_loads() }}", "{{ record_restated_trades() }}"],
+        post_hook=["{{ mark_replaced_rows() }}", "{{ record_loads() }}"]
     )
 }}
--- The hooks write these:
-{{ require_whole_raw() -}}
+-- Written by the hooks:
+{{ require_complete_raw_history() -}}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('trade_moves') }}
 with
 
@@ -18,7 +18,7 @@ claimed as (
     where {{ is_claimed('load_id', 'trade_versions') }}
 ),
 
--- The extractor writes a trade once in a load package. If it ever came twice, with other content, a digest decides.
+-- A load package contains a trade once. If it ever has two versions of one, a digest decides.
 repeated as (
     select cityHash64(load_id, instrument_name, trade_seq) as digest
     from claimed

@@ -1,8 +1,8 @@
--- One row per (instrument_name, trade_seq): every trade in its newest version, for any reader at any moment.
+-- One row per (instrument_name, trade_seq): every trade in its newest version, deduplicated at read time.
 with
 
 latest as (
-    select * from {{ latest(ref('trade_versions')) }}
+    select * from {{ latest_versions(ref('trade_versions')) }}
 ),
 
 final as (

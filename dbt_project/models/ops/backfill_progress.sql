@@ -2,7 +2,7 @@
 with
 
 latest as (
-    select * from {{ latest(ref('backfill_progress_versions')) }}
+    select * from {{ latest_versions(ref('backfill_progress_versions')) }}
 ),
 
 final as (
@@ -13,7 +13,7 @@ final as (
         target,
         current,
         percent,
-        -- The clock is the reader's: whether a load is under way shows at the moment of asking, and writes nothing.
+        -- Uses the clock of the query, so that a running load is visible without writing a row.
         toLowCardinality(multiIf(
             missing > 0, 'error',
             current >= target - toIntervalHour(1), 'completed',

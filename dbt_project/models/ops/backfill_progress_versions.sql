@@ -1,7 +1,6 @@
--- One row per currency and kind, and load package or push after which its figures were others.
--- Behind `backfill_progress`. The figures are of finished load packages and pushes alone: a run without a new one
--- finds them as they are and adds no row.
--- What counts as missing is what `tape gaps` counts, see extract/coverage/gaps_sql.py.
+-- One row per currency and kind, and load package or push that changed its figures. Read through `backfill_progress`.
+-- Figures depend on finished load packages and pushes only, so a run without new ones adds no row.
+-- Missing trades are counted as `tape gaps` does, see extract/coverage.
 {{ config(materialized='incremental', incremental_strategy='append') }}
 with
 
@@ -63,19 +62,19 @@ listed as (
 
 tails as (
     select
-        toString(known_ends.instrument_name) as instrument_name,
-        any(toString(known_ends.currency)) as currency,
-        any(toString(known_ends.kind)) as kind,
-        max(toInt64(known_ends.last_seq)) as last_seq
-    from {{ instrument_tails() }} as known_ends
+        toString(last_trades.instrument_name) as instrument_name,
+        any(toString(last_trades.currency)) as currency,
+        any(toString(last_trades.kind)) as kind,
+        max(toInt64(last_trades.last_seq)) as last_seq
+    from {{ instrument_tails() }} as last_trades
     group by instrument_name
 ),
 
 tallies as (
-    select * from {{ latest(ref('instrument_tallies')) }}
+    select * from {{ latest_versions(ref('instrument_tallies')) }}
 ),
 
--- What lies before the time asked for or kept, or in time that is not covered, is no gap.
+-- Missing trades before the covered time, or in time that is not covered, are no gaps.
 gaps as (
     select
         holes.instrument_name as instrument_name,
@@ -98,7 +97,7 @@ gaps as (
         )
 ),
 
--- From the last trade that is there to the last one there was.
+-- From the last loaded trade to the last one of the instrument.
 missing_tails as (
     select
         tails.instrument_name as instrument_name,
@@ -114,13 +113,13 @@ missing_tails as (
 ranges as (
     select
         *,
-        1 as asked,
+        1 as requested,
         0 as absent
     from gaps
     union all
     select
         *,
-        1 as asked,
+        1 as requested,
         0 as absent
     from missing_tails
     union all
@@ -130,22 +129,22 @@ ranges as (
         toString(kind) as kind,
         toInt64(first_seq) as first_seq,
         toInt64(last_seq) as last_seq,
-        0 as asked,
+        0 as requested,
         1 as absent
     from {{ source('deribit_raw', 'absent_trades') }}
 ),
 
--- Where a range begins (+) and ends (-): running sums then tell what holds from each number to the next mark.
-marks as (
+-- Starts (+) and ends (-) of ranges; running sums give the state from each number to the next.
+range_edges as (
     select
         instrument_name,
         currency,
         kind,
-        mark.1 as seq,
-        sum(mark.2 * asked) as asked_step,
-        sum(mark.2 * absent) as absent_step
+        edge.1 as seq,
+        sum(edge.2 * requested) as requested_step,
+        sum(edge.2 * absent) as absent_step
     from ranges
-    array join [(first_seq, 1), (last_seq + 1, -1)] as mark
+    array join [(first_seq, 1), (last_seq + 1, -1)] as edge
     group by instrument_name, currency, kind, seq
 ),
 
@@ -153,27 +152,27 @@ levels as (
     select
         currency,
         kind,
-        sum(asked_step) over by_seq > 0 as is_asked,
+        sum(requested_step) over by_seq > 0 as is_requested,
         sum(absent_step) over by_seq > 0 as is_absent,
         leadInFrame(seq, 1, seq) over (
             partition by instrument_name order by seq rows between current row and 1 following
         ) - seq as numbers
-    from marks
+    from range_edges
     window by_seq as (partition by instrument_name order by seq)
 ),
 
-lacked as (
+missing_counts as (
     select
         currency,
         kind,
         sumIf(numbers, not is_absent) as missing,
         sumIf(numbers, is_absent) as absent
     from levels
-    where is_asked
+    where is_requested
     group by currency, kind
 ),
 
-held as (
+loaded as (
     select
         toString(tallies.currency) as currency,
         toString(tallies.kind) as kind,
@@ -184,7 +183,7 @@ held as (
     group by currency, kind
 ),
 
-found as (
+current_figures as (
     select
         toLowCardinality(streams.currency) as currency,
         toLowCardinality(streams.kind) as kind,
@@ -196,28 +195,28 @@ found as (
         )) as percent,
         pushed.last_push_at as last_push_at,
         moved.last_load_at as last_load_at,
-        if(held.trades = 0, null, held.earliest_at) as earliest_at,
-        if(held.trades = 0, null, held.newest_at) as newest_at,
-        toUInt64(held.trades) as trades,
-        toUInt64(lacked.missing) as missing,
-        toUInt64(lacked.absent) as absent,
+        if(loaded.trades = 0, null, loaded.earliest_at) as earliest_at,
+        if(loaded.trades = 0, null, loaded.newest_at) as newest_at,
+        toUInt64(loaded.trades) as trades,
+        toUInt64(missing_counts.missing) as missing,
+        toUInt64(missing_counts.absent) as absent,
         greatest(newest.loaded_at, coalesce(pushed.last_push_at, newest.loaded_at)) as updated_at
     from streams
     inner join moved on streams.currency = moved.currency and streams.kind = moved.kind
     cross join newest
     cross join pushed
-    left join held on streams.currency = held.currency and streams.kind = held.kind
-    left join lacked on streams.currency = lacked.currency and streams.kind = lacked.kind
+    left join loaded on streams.currency = loaded.currency and streams.kind = loaded.kind
+    left join missing_counts on streams.currency = missing_counts.currency and streams.kind = missing_counts.kind
 ),
 
 known as (
-    select * from {{ this ~ ' final' if is_incremental() else 'found where false' }}
+    select * from {{ this ~ ' final' if is_incremental() else 'current_figures where false' }}
 ),
 
 final as (
-    select found.* from found
-    left join known on found.currency = known.currency and found.kind = known.kind
-    where toString(tuple(found.*)) != toString(tuple(known.*))
+    select current_figures.* from current_figures
+    left join known on current_figures.currency = known.currency and current_figures.kind = known.kind
+    where toString(tuple(current_figures.*)) != toString(tuple(known.*))
 )
 
 select * from final

@@ -1,4 +1,4 @@
--- One row per span of time of a currency and kind whose trades are all loaded; the spans are apart from each other.
+-- One row per span of time of a currency and kind whose trades are all loaded; spans neither overlap nor touch.
 with
 
 loads as (
@@ -6,8 +6,8 @@ loads as (
     where status = 0
 ),
 
--- A later row with the same beginning is the newer word; spans may overlap.
-said as (
+-- A later row with the same start replaces an earlier one; reported spans may overlap.
+reported_spans as (
     select
         toString(coverage.currency) as currency,
         toString(coverage.kind) as kind,
@@ -18,31 +18,31 @@ said as (
     group by currency, kind, covered_from
 ),
 
-said_apart as (
+flagged_spans as (
     select
         *,
         covered_from > toIntervalMillisecond(1) + max(covered_to) over (
             partition by currency, kind order by covered_from
             rows between unbounded preceding and 1 preceding
-        ) as is_apart
-    from said
+        ) as starts_new_span
+    from reported_spans
 ),
 
-said_numbered as (
+numbered_spans as (
     select
         *,
-        sum(is_apart) over (partition by currency, kind order by covered_from) as span
-    from said_apart
+        sum(starts_new_span) over (partition by currency, kind order by covered_from) as span
+    from flagged_spans
 ),
 
 final as (
     select
-        toLowCardinality(said_numbered.currency) as currency,
-        toLowCardinality(said_numbered.kind) as kind,
-        min(said_numbered.covered_from) as covered_from,
-        max(said_numbered.covered_to) as covered_to
-    from said_numbered
-    group by currency, kind, said_numbered.span
+        toLowCardinality(numbered_spans.currency) as currency,
+        toLowCardinality(numbered_spans.kind) as kind,
+        min(numbered_spans.covered_from) as covered_from,
+        max(numbered_spans.covered_to) as covered_to
+    from numbered_spans
+    group by currency, kind, numbered_spans.span
 )
 
 select * from final

@@ -1,5 +1,5 @@
--- One row per instrument and computation of it: which numbers are there, its first trade and its last one.
--- The table behind `current_prices` and `backfill_progress`, so that neither has to look through all trades.
+-- One row per instrument and computation of it: its loaded trade_seq, first trade and last trade.
+-- Used by `current_prices` and `backfill_progress`, which therefore need not read all trades.
 {{
     config(
         materialized='incremental',
@@ -8,7 +8,7 @@
         post_hook="{{ record_loads() }}"
     )
 }}
-{{ require_whole_raw() -}}
+{{ require_complete_raw_history() -}}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('ohlcv_1mo_versions') }}
 with
 
@@ -29,7 +29,7 @@ touched as (
     where {{ is_claimed('raw_names.load_id', 'instrument_tallies') }}
 ),
 
--- The first and the last month of each, and of these the first and the last day: what lies between is not read.
+-- Read only the first and the last month of each instrument, and in them the first and the last day.
 end_months as (
     select
         months.instrument_name as instrument_name,
@@ -64,7 +64,7 @@ ends as (
         any(trades.expiry) as expiry,
         min(trades.timestamp) as first_at,
         max(trades.timestamp) as last_at,
-        -- A tuple keeps nulls, which argMax itself would pass over.
+        -- A tuple preserves nulls, which argMax itself would skip.
         argMax(
             tuple(trades.trade_seq, trades.price, trades.mark_price, trades.index_price, trades.iv),
             (trades.timestamp, trades.trade_seq)

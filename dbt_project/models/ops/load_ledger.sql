@@ -1,5 +1,5 @@
 -- One row per model and load package claimed, and one more once it was consumed.
--- Written by hooks only, see macros/loads.sql.
+-- Written only by the hooks in macros/loads.sql.
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select

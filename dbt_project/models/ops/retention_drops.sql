@@ -1,4 +1,4 @@
--- One row per table and month that `tape retention` dropped from it. Written by that command only, before it drops.
+-- One row per table and month that `tape retention` dropped from it. Written only by that command, before the drop.
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select

@@ -1,13 +1,13 @@
--- One row per range of trade_seq that is missing: before the first trade of an instrument that is there (head),
--- or between two (inner). Numbers run from 1 without holes, so nothing else is missing up to the newest trade.
+-- One row per range of missing trade_seq: before an instrument's first loaded trade (head), or between two (inner).
+-- The exchange numbers trades from 1 without gaps, so nothing else is missing up to the newest trade.
 with
 
 tallies as (
-    select * from {{ latest(ref('instrument_tallies')) }}
+    select * from {{ latest_versions(ref('instrument_tallies')) }}
 ),
 
--- Only these have gaps at all; bitmaps of the others are not looked into. Number 0 counts as seen.
-lacking as (
+-- Bitmaps of instruments without gaps are not expanded. Number 0 counts as present.
+instruments_with_gaps as (
     select
         tallies.instrument_name as instrument_name,
         tallies.currency as currency,
@@ -18,7 +18,7 @@ lacking as (
     where bitmapMax(tallies.seqs) > bitmapCardinality(tallies.seqs)
 ),
 
--- From the follower of one run of numbers to the next run's beginning.
+-- From the end of one run of consecutive numbers to the start of the next.
 holes as (
     select
         instrument_name,
@@ -30,7 +30,7 @@ holes as (
         )) as hole,
         toInt64(hole.1) as first_seq,
         toInt64(hole.2) - 1 as last_seq
-    from lacking
+    from instruments_with_gaps
 ),
 
 edges as (
@@ -57,7 +57,7 @@ edge_trades as (
         )
 ),
 
--- `tape retention` dropped these months from `trades`; mostly there are none, and then raw is not read.
+-- Trades in months that `tape retention` dropped from `trades`; usually none, and then raw is not read.
 dropped_edges as (
     select
         edges.instrument_name as instrument_name,
@@ -100,7 +100,7 @@ final as (
         holes.first_seq as first_missing_seq,
         holes.last_seq as last_missing_seq,
         holes.last_seq - holes.first_seq + 1 as missing,
-        -- Without a time there is nobody on that side, or nobody who is kept.
+        -- null if there is no trade on that side, or it was dropped.
         if(earlier.instrument_name = '', null, earlier.traded_at) as after_at,
         if(later.instrument_name = '', null, later.traded_at) as before_at
     from holes

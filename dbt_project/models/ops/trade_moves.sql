@@ -1,5 +1,5 @@
--- One row per place in time of a trade that has had more than one, and load package that holds a version of it.
--- Written by a hook of `trade_versions`, before an old row can merge away; candles are recomputed there.
+-- One row per timestamp of a trade that has had several, and load package that contains a version of it.
+-- Written by a hook of `trade_versions` before an old row can be merged away; candles at these times are recomputed.
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select

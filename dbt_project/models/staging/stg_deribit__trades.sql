@@ -1,4 +1,4 @@
--- One row per raw row: names, types and the parts of the instrument's name; nothing is dropped or merged here.
+-- One row per raw row, with types and the parts of the instrument's name; no row is dropped or merged.
 with
 
 source as (

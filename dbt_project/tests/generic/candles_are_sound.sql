@@ -1,15 +1,14 @@
 {#
-  As a reader sees them, per instrument and month: one candle a bucket, at the bucket's start, with low ≤ open, close ≤ high and
-  sides that add up; and together they are what the level below says: trades, volume, notional, high and low.
-  `finer` is that level, or none for the trades themselves.
+  Candles are consistent, per instrument and month: one candle per bucket, at its start, with low ≤ open, close ≤ high, and
+  buy and sell volume that add up; trades, volume, notional, high and low are equal to those of the level `finer`, or of trades.
 #}
 {% test candles_are_sound(model, level, finer=none) %}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
 with
 
-{% if not checks_everything() -%}
+{% if not is_full_test() -%}
 touched as (
-    {{ touched_buckets(level, is_checked('load_id', candle_table(level))) }}
+    {{ touched_buckets(level, in_test_scope('load_id', candle_table(level))) }}
 ),
 
 {% endif -%}
@@ -25,8 +24,8 @@ below as (
         sum(finer.notional) as notionals
         {%- endif %}
     from {{ ref('ohlcv_' ~ finer if finer else 'trades') }} as finer
-    where {{ is_open(level, bucket_start(level, 'finer.bucket_at' if finer else 'finer.timestamp')) }}
-    {% if not checks_everything() %}and {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
+    where {{ is_month_open(level, bucket_start(level, 'finer.bucket_at' if finer else 'finer.timestamp')) }}
+    {% if not is_full_test() %}and {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
     group by instrument_name, month
 ),
 
@@ -46,8 +45,8 @@ shown as (
         countIf(buy_volume + sell_volume != candles.volume) as odd_sides,
         countIf(block_volume > candles.volume or liquidation_volume > candles.volume) as odd_parts
     from {{ model }} as candles
-    where {{ is_open(level, 'candles.bucket_at') }}
-    {% if not checks_everything() %}and {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
+    where {{ is_month_open(level, 'candles.bucket_at') }}
+    {% if not is_full_test() %}and {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
     group by instrument_name, month
 )
 

@@ -1,17 +1,17 @@
 {#
-  As a reader sees them: each instrument once, and every one that has trades. Candles' instruments are held against those of the
-  trades by candles_are_sound. In a build the instruments of the newest load packages are looked for.
+  Each instrument occurs once, and every instrument with trades occurs. A build tests the instruments of the newest load packages.
+  Instruments of candles are compared with those of trades by candles_are_sound.
 #}
 {% test instruments_are_sound(model) %}
 -- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trades') }}
 with
 
 traded as (
-    {% if checks_everything() -%}
+    {% if is_full_test() -%}
     select distinct instrument_name from {{ ref('trades') }}
     {%- else -%}
     select distinct instrument_name from {{ ref('stg_deribit__trades') }}
-    where {{ is_checked('load_id', 'instrument_tallies') }}
+    where {{ in_test_scope('load_id', 'instrument_tallies') }}
     {%- endif %}
 ),
 

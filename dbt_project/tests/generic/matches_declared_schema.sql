@@ -1,10 +1,9 @@
 {#
-  The live table or view is what its yml declares: column names, order, types and codecs; engine, version column, sort key,
-  partition key, TTL and skip indexes. dbt's contract cannot say this: on an incremental run it looks at the query alone.
-  One row per difference: model, thing, declared, actual. Each is logged too, so that the run says what is wrong.
+  The table or view in the database matches its yml: column names, order, types and codecs; engine, version column, sort key,
+  partition key, TTL and skip indexes. (On an incremental run, dbt's contract checks only the query.)
+  One row per difference: model, thing, declared, actual. Each is also logged, so that the output of the run names it.
 
-  Types and expressions are compared as the server prints them. ClickHouse Cloud's Shared and Replicated engines are taken
-  for what they are.
+  Types and expressions are compared as the server prints them. Shared and Replicated variants of an engine count as equal.
 #}
 {% test matches_declared_schema(model) %}
 {%- if execute -%}

@@ -1,6 +1,6 @@
 {#
-  As a reader sees them, per instrument: every trade of the raw rows once and no other; sides and kinds that exist; no trade after
-  its instrument's expiry. Bitmaps of trade_seq count exactly and stay small.
+  Trades are consistent, per instrument: exactly the trades of the raw rows, each once; valid directions and kinds; no trade
+  after the expiry. Bitmaps of trade_seq count exactly and need little memory.
 #}
 {% test trades_are_sound(model) %}
 {%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
@@ -9,15 +9,15 @@ with
 
 raw_rows as (
     select instrument_name, trade_seq, timestamp from {{ ref('stg_deribit__trades') }}
-    where {{ is_checked('load_id', 'trade_versions') }}
-        and {{ is_kept(tables, 'timestamp') }}
+    where {{ in_test_scope('load_id', 'trade_versions') }}
+        and {{ is_retained(tables, 'timestamp') }}
 ),
 
 days as (
     select toStartOfDay(timestamp) as day from raw_rows
     union distinct
     select toStartOfDay(timestamp) as day from {{ ref('trade_moves') }}
-    where {{ is_checked('load_id', 'trade_versions') }}
+    where {{ in_test_scope('load_id', 'trade_versions') }}
 ),
 
 raw as (
@@ -37,8 +37,8 @@ shown as (
         countIf(is_combo and is_combo_leg) as combos_that_are_legs
     from {{ model }}
     where
-        {{ is_kept(tables, 'timestamp') }}
-        {% if not checks_everything() %}
+        {{ is_retained(tables, 'timestamp') }}
+        {% if not is_full_test() %}
             and toStartOfDay(timestamp) in (select days.day from days)
             and instrument_name in (select raw_rows.instrument_name from raw_rows)
             and (instrument_name, trade_seq) in (select raw_rows.instrument_name, raw_rows.trade_seq from raw_rows)

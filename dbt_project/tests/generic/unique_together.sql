@@ -1,4 +1,4 @@
-{# The grain: no two rows, as a reader sees them, have the same values in `columns`. #}
+{# The grain of a model: no two rows have the same values in `columns`. #}
 {% test unique_together(model, columns) %}
 select {{ columns | join(', ') }}, count() as times
 from {{ model }}

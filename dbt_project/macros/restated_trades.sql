@@ -1,10 +1,10 @@
 {#
-  A re-stated trade may bear another time. Its old place must be known before its row is replaced, for its candle has to lose
-  the trade; and in another month, where ClickHouse never merges the two, the old row must be marked as moved.
+  A restated trade may have another timestamp. The old timestamp must be recorded before the row is replaced, so that the old
+  candle is recomputed. If it is in another month, ClickHouse never merges the two rows, so the old row must be marked.
 #}
 
-{# Pre-hook of `trade_versions`: note every place of a trade that has several among the claimed rows and those there are. #}
-{% macro note_trade_moves() %}
+{# Pre-hook of `trade_versions`: record every timestamp of a trade that has several among claimed and existing rows. #}
+{% macro record_restated_trades() %}
 {%- if execute and not flags.EMPTY -%}
 insert into {{ ref('trade_moves').render() }} (load_id, instrument_name, trade_seq, timestamp)
 with
@@ -15,12 +15,12 @@ claimed as (
     where {{ is_claimed('load_id', 'trade_versions') }}
 ),
 
-places as (
+versions as (
     select instrument_name, trade_seq, timestamp from claimed
     {% if is_incremental() -%}
     union all
     select instrument_name, trade_seq, timestamp from {{ this }}
-    -- The first two are for the skip indexes.
+    -- The first two conditions use the skip indexes.
     where instrument_name in (select instrument_name from claimed)
         and trade_seq in (select trade_seq from claimed)
         and (instrument_name, trade_seq) in (select instrument_name, trade_seq from claimed)
@@ -29,7 +29,7 @@ places as (
 
 moved as (
     select instrument_name, trade_seq, groupUniqArray(timestamp) as timestamps
-    from places
+    from versions
     group by instrument_name, trade_seq
     having min(timestamp) != max(timestamp)
 )
@@ -40,8 +40,8 @@ inner join moved on claimed.instrument_name = moved.instrument_name and claimed.
 {%- endif -%}
 {% endmacro %}
 
-{# Post-hook of `trade_versions`: mark the rows that a trade left behind in another month. FINAL leaves marked rows out. #}
-{% macro mark_moved_trades() %}
+{# Post-hook of `trade_versions`: mark replaced rows in other months. FINAL omits marked rows. #}
+{% macro mark_replaced_rows() %}
 {%- if execute and not flags.EMPTY -%}
 insert into {{ this }} (instrument_name, trade_seq, timestamp, is_moved, version)
 with
