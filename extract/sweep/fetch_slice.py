@@ -20,7 +20,7 @@ from extract.sweep.time_pager import ById, ByTime, OutsideRangeError, PageFacts,
 
 MAX_PAGES = 5
 """Pages after which a slice that is denser than expected ends early and leaves a remainder."""
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier without a pattern, so that keys of different instruments rarely give the same number."""
 LIVE_HISTORY_MS = 24 * 3_600_000
 """The live host has this much history; it answers a request for earlier trades with an empty page."""
@@ -68,12 +68,12 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
     )
 
 
-def deduplicate(pages: Sequence[pa.Table]) -> pa.Table:
+def deduplicate(pages: Sequence[pa.Table], hash_multiplier: np.uint64 = HASH_MULTIPLIER) -> pa.Table:
     """Merge the trades of overlapping pages: each key once, in its latest version."""
     if len(pages) == 1:
         return pages[0]
     table = pa.concat_tables(pages)
-    candidates = np.flatnonzero(_duplicate_candidates(table))
+    candidates = np.flatnonzero(_duplicate_candidates(table, hash_multiplier))
     if not len(candidates):
         return table
     keys = table.select(["instrument_name", "trade_seq"]).take(pa.array(candidates)).to_pylist()
@@ -84,11 +84,11 @@ def deduplicate(pages: Sequence[pa.Table]) -> pa.Table:
     return table.filter(pa.array(keep))
 
 
-def _duplicate_candidates(table: pa.Table) -> npt.NDArray[np.bool_]:
+def _duplicate_candidates(table: pa.Table, multiplier: np.uint64) -> npt.NDArray[np.bool_]:
     """For each row, whether another row may have the same key: their hashes are equal."""
     names = table.column("instrument_name").combine_chunks().dictionary_encode()
     seqs = table.column("trade_seq").to_numpy().astype(np.uint64)
-    hashes = names.indices.to_numpy().astype(np.uint64) * _SPREAD + seqs
+    hashes = names.indices.to_numpy().astype(np.uint64) * multiplier + seqs
     ordered = np.sort(hashes)
     return np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
 

@@ -66,16 +66,16 @@ def test_every_final_code(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("header", "seconds"),
     [("3", 3.0), ("0.25", 0.25), ("-4", None), ("soon", None), ("nan", None), ("inf", None), (None, None)],
 )
-def test_retry_after(said: str | None, seconds: float | None) -> None:
-    """Seconds as stated; what is no time to wait is no statement."""
-    headers = {"retry-after": said} if said is not None else {}
+def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
+    """In seconds; a value that is not a duration is ignored."""
+    headers = {"retry-after": header} if header is not None else {}
     assert error_from_response("m", 429, headers, b"").retry_after_s == seconds
 
 
-def test_a_result_is_unwrapped_and_an_error_is_none() -> None:
+def test_unwrap_returns_the_result_or_raises() -> None:
     assert Envelope(result=None).unwrap() is None
     with pytest.raises(NoResultError):
         Envelope().unwrap()

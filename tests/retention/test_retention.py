@@ -161,9 +161,7 @@ def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
     assert {month.level for month in applied} == {"raw_trades", "trades"}
     assert gaps_of(with_gaps) == before
     assert gaps_told(with_gaps.database) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
-    raw_tables.load(
-        client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}]
-    )
+    raw_tables.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
     with_gaps.run()
     assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
     assert progress_of(with_gaps)[0]["missing"] == 2

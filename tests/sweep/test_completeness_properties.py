@@ -1,4 +1,4 @@
-"""Whatever the exchange does, its trades come out exactly once, or the run ends with an error that says why."""
+"""Every trade is loaded exactly once, whatever the exchange does, or the run ends with an error."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def once(records: list[Record]) -> Counter[Any]:
 
 @several
 @given(histories(), ways, st.integers(0, 50), st.integers(1, 2**16))
-def test_every_trade_comes_once_at_any_rate_of_faults(
+def test_every_trade_is_loaded_once_at_any_rate_of_faults(
     records: list[Record], way: dict[str, int], percent: int, seed: int
 ) -> None:
-    """Faults up to every second request, pages of any size: the tape exactly, and nothing at the second run."""
+    """With faults in up to half of the requests, and pages of any size; a second run loads nothing."""
     faults = f"rate={percent / 100},seed={seed},retry_after=0.001,slow=0.001"
     with SandboxExchange(Tape.of(records), faults=faults, clock=last_ms(records) + LATER_MS) as exchange:
         crawl = Crawl(exchange, STREAMS, **way)
@@ -61,7 +61,7 @@ def test_every_trade_comes_once_at_any_rate_of_faults(
 def test_growth_restatements_and_late_trades_while_fetching(
     records: list[Record], way: dict[str, int], splits: list[int], step_ms: int, data: st.DataObject
 ) -> None:
-    """The exchange moves on with each request; trades of the last minute are re-stated or appear late."""
+    """Time advances with each request; trades of the last minute are restated or appear late."""
     late = data.draw(st.lists(st.sampled_from(records), unique_by=row_of, max_size=5))
     end_ms = last_ms(records) + LATER_MS
     ticks, start_ms = count(), records[len(records) // 2]["timestamp"]
@@ -101,7 +101,7 @@ def test_growth_restatements_and_late_trades_while_fetching(
 def test_any_order_of_windows_asked_for(
     records: list[Record], way: dict[str, int], runs: list[tuple[int | None, int | None, int]]
 ) -> None:
-    """`since` and `until` in any order, each run cut off after some windows: in the end each trade came once."""
+    """Runs with any `since` and `until`, interrupted after some windows, load each trade once in the end."""
     with SandboxExchange(Tape.of(records), clock=last_ms(records) + LATER_MS) as exchange:
         crawl = Crawl(exchange, STREAMS, **way)
         for since_ms, until_ms, windows in runs:
@@ -118,10 +118,10 @@ def test_any_order_of_windows_asked_for(
 
 @several
 @given(histories(), ways, st.data())
-def test_what_the_exchange_lacks_is_told_as_exact_ranges(
+def test_absent_trades_are_reported_as_exact_ranges(
     records: list[Record], way: dict[str, int], data: st.DataObject
 ) -> None:
-    """Heads and inner holes that the exchange does not have come out as absent, each once; all else is there."""
+    """Absent heads and inner ranges are each reported once; all other trades are loaded."""
     lost = data.draw(st.lists(st.sampled_from(records), unique_by=row_of, max_size=len(records) // 2))
     kept = [record for record in records if record not in lost]
     last = {record["instrument_name"]: record["trade_seq"] for record in kept}
@@ -143,7 +143,7 @@ def test_what_the_exchange_lacks_is_told_as_exact_ranges(
 
 
 def test_time_covered_is_not_fetched_again() -> None:
-    """An earlier `since` asks for the time before, and for no trade of the time that is covered."""
+    """An earlier `since` requests the time before, and no trade of covered time."""
     records = [trade("BTC-PERPETUAL", n + 1, n, BEGIN_MS + n * 60_000) for n in range(600)]
     with SandboxExchange(Tape.of(records), clock=last_ms(records) + LATER_MS) as exchange:
         crawl = Crawl(exchange, STREAMS[:1])
@@ -159,8 +159,8 @@ def test_time_covered_is_not_fetched_again() -> None:
         assert all(start < middle_ms or start > last_ms(records) for start in starts), starts
 
 
-def test_the_state_does_not_grow_with_expired_instruments() -> None:
-    """A hundred expiries later the state holds no more than after the first."""
+def test_state_does_not_grow_with_expired_instruments() -> None:
+    """After a hundred expiries it is as large as after the first."""
     days = [f"{1 + n % 28}{('NOV', 'DEC')[n // 28]}23" for n in range(50)]
     records = [
         trade(f"BTC-{day}", seq, n * 3 + seq, BEGIN_MS - 14 * 86_400_000 + n * 86_400_000 + seq)
@@ -180,7 +180,7 @@ def test_the_state_does_not_grow_with_expired_instruments() -> None:
 
 @pytest.mark.parametrize("lag_ms", [0, 5_000, 60_000])
 def test_history_behind_the_live_host(lag_ms: int) -> None:
-    """Trades that history has not yet come from the live host; its holes are not taken for absent trades."""
+    """Trades that the history host does not have yet are fetched from the live host, and are not absent."""
     records = [trade("BTC-PERPETUAL", n + 1, n, BEGIN_MS + n * 1_000) for n in range(300)]
     with SandboxExchange(Tape.of(records), clock=last_ms(records) + 10, history_lag_ms=lag_ms) as exchange:
         crawl = Crawl(exchange, STREAMS[:1], page_size=50)

@@ -117,8 +117,8 @@ def test_rejected_record_is_neither_absent_nor_requested_again() -> None:
     assert len(report.rejected) == 1
 
 
-def test_a_range_is_not_called_absent_beside_a_record_without_a_seq() -> None:
-    """The record that cannot be read may be the missing one."""
+def test_range_is_not_absent_if_a_rejected_record_has_no_seq() -> None:
+    """The rejected record may be the missing trade."""
     trades = [FULL[0], FULL[1] | {"trade_seq": {}}, FULL[2]]
 
     def answer(method: str, params: dict[str, str]) -> Any:
@@ -132,8 +132,8 @@ def test_a_range_is_not_called_absent_beside_a_record_without_a_seq() -> None:
     assert report.rejected
 
 
-def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() -> None:
-    """What is seconds old may only be late; the next run proves it again."""
+def test_missing_trade_before_an_unsettled_trade_is_not_absent_yet() -> None:
+    """It may only be late; the next run checks again."""
     trades = [FULL[0], FULL[2]]
     with client_of(honest(trades)) as client:
         report, state, rows = window(client, FULL[2]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
@@ -148,7 +148,7 @@ def test_a_hole_before_a_trade_that_is_not_settled_is_not_called_absent_yet() ->
 
 
 def test_restated_trades_are_new_versions_and_counted() -> None:
-    """The same key with another content comes again; the same content does not."""
+    """A trade with other content is loaded again; one with the same content is not."""
     now_ms = FULL[2]["timestamp"] + 5_000
     with client_of(honest(FULL[:3])) as client:
         _, state, _ = window(client, now_ms, BEGIN_MS)
@@ -162,15 +162,15 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
     assert (report.restated, report.known, report.trades) == (1, 2, 1)
 
 
-def test_the_hole_of_the_live_host_is_refused_by_the_exchanges_own_clock() -> None:
-    """A machine that slept a day between question and answer does not take an empty page for no trades."""
+def test_time_before_the_history_of_the_live_host_is_an_error() -> None:
+    """After a day of suspension between request and answer, an empty page does not count as no trades."""
     late_us = (BEGIN_MS + 25 * HOUR_MS) * 1_000
     with client_of(honest([], usIn=late_us)) as client, pytest.raises(ProofError, match="24 hours"):
         window(client, BEGIN_MS, BEGIN_MS - 60_000)
 
 
-def test_an_instrument_that_no_host_knows_is_a_contradiction() -> None:
-    """Its trades were shown and cannot be fetched by name: said, not called absent."""
+def test_instrument_unknown_to_all_hosts_is_a_contradiction() -> None:
+    """The exchange sent trades of it, so the missing ones are not absent."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
         if "start_seq" in params:
@@ -182,14 +182,14 @@ def test_an_instrument_that_no_host_knows_is_a_contradiction() -> None:
         window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
 
 
-def test_a_dense_slice_is_left_early_and_its_rest_fetched() -> None:
-    """A slice never holds more than a few pages, however dense: the peak does not grow with the work."""
+def test_dense_slice_ends_early_and_its_remainder_is_fetched() -> None:
+    """A slice has at most a few pages, so that memory does not grow with density."""
     trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 100) for n in range(1, 400)]
 
     def answer(method: str, params: dict[str, str]) -> Any:
-        found = honest(trades)(method, params)
-        found["result"]["trades"] = found["result"]["trades"][: int(params["count"])]
-        return found
+        envelope = honest(trades)(method, params)
+        envelope["result"]["trades"] = envelope["result"]["trades"][: int(params["count"])]
+        return envelope
 
     with client_of(answer, page_size=SIZE) as client:
         done = sweep_slice(client, client.history, FUTURES, Slice(BEGIN_MS, BEGIN_MS + HOUR_MS))
@@ -204,9 +204,9 @@ def test_window_ends_at_its_maximum_of_trades() -> None:
     trades = [trade("BTC-PERPETUAL", n, n, BEGIN_MS + n * 10_000) for n in range(1, 300)]
 
     def answer(method: str, params: dict[str, str]) -> Any:
-        found = honest(trades)(method, params)
-        found["result"]["trades"] = found["result"]["trades"][: int(params["count"])]
-        return found
+        envelope = honest(trades)(method, params)
+        envelope["result"]["trades"] = envelope["result"]["trades"][: int(params["count"])]
+        return envelope
 
     now_ms = BEGIN_MS + 10 * HOUR_MS
     with client_of(answer, page_size=SIZE) as client:
@@ -220,8 +220,8 @@ def test_window_ends_at_its_maximum_of_trades() -> None:
     assert rows == sum(covered.start_ms <= each["timestamp"] <= covered.end_ms for each in trades)
 
 
-def test_the_join_of_two_covered_times_is_proven() -> None:
-    """A trade that no page by time shows, between an earlier window's last and a later one's first, is fetched."""
+def test_trade_missing_between_two_covered_spans_is_fetched() -> None:
+    """No page by time has it; it is between the last trade of one window and the first of the other."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
         whole = [each | {"new_field": 1} if each["trade_seq"] == 10 else each for each in FULL]

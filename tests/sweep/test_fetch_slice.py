@@ -1,4 +1,4 @@
-"""Overlapping pages of a slice come out as one, whatever they share."""
+"""Overlapping pages of a slice are merged, whichever trades they share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from extract.deribit.arrow import to_table
 from extract.deribit.schema import PAGE_SCHEMA, Trade
-from extract.sweep import fetch_slice
-from extract.sweep.fetch_slice import deduplicate
+from extract.sweep.fetch_slice import HASH_MULTIPLIER, deduplicate
 
 KEYS = st.tuples(st.sampled_from("ABC"), st.sampled_from([1, 2, 3, 2**62, 2**63 - 1]))
 PAGES = st.lists(st.dictionaries(KEYS, st.floats(1, 9), max_size=6), min_size=1, max_size=4)
@@ -29,15 +28,13 @@ def page_of(prices: dict[tuple[str, int], float]) -> pa.Table:
     )
 
 
-@pytest.mark.parametrize("spread", [fetch_slice._SPREAD, np.uint64(0)], ids=["as it is", "all the same"])
+@pytest.mark.parametrize("multiplier", [HASH_MULTIPLIER, np.uint64(0)], ids=["default", "equal hashes"])
 @given(pages=PAGES)
-def test_overlapping_pages_are_each_trade_once_in_its_latest_version(
-    spread: np.uint64, pages: list[dict[tuple[str, int], float]]
+def test_merged_pages_have_each_trade_once_in_its_latest_version(
+    multiplier: np.uint64, pages: list[dict[tuple[str, int], float]]
 ) -> None:
-    """Also where different keys come to the same number."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch_slice, "_SPREAD", spread)
-        table = deduplicate([page_of(page) for page in pages])
+    """Also if different keys have the same hash."""
+    table = deduplicate([page_of(page) for page in pages], multiplier)
     assert table.schema == PAGE_SCHEMA
     keys = zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True)
     got = dict(zip(keys, table["price"].to_pylist(), strict=True))

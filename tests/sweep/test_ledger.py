@@ -1,4 +1,4 @@
-"""The proof over trade_seq, against a naive set."""
+"""Missing trade_seq, compared with those of a naive set."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ edges = st.dictionaries(st.sampled_from(["A", "B", "C"]), st.integers(1, 40))
 
 
 @given(named, edges, edges, st.booleans())
-def test_the_ledger_tells_what_is_missing_of_each(
+def test_missing_ranges_equal_those_of_a_set(
     seen: dict[str, set[int]], before: dict[str, int], after: dict[str, int], whole: bool
 ) -> None:
-    """From behind the known last, else from 1 or the first seen; up to the last seen or before the known first."""
+    """From the last trade before, else from 1 or the first trade; to the last trade, or to the first one after."""
     ledger = SeqLedger()
     for name, seqs in seen.items():
         for part in (sorted(seqs)[::2], sorted(seqs)[1::2]):
@@ -55,12 +55,12 @@ def test_the_ledger_tells_what_is_missing_of_each(
     assert ledger.first_seqs() == {name: min(seqs) for name, seqs in seen.items()}
 
 
-def test_a_record_that_could_not_be_typed_is_not_missing() -> None:
+def test_rejected_record_is_not_missing() -> None:
     ledger = SeqLedger()
     ledger.add(pa.table({"instrument_name": ["A", "A"], "trade_seq": [1, 3]}))
     ledger.add_one("A", 2)
     assert ledger.missing({}, {}, True) == []
 
 
-def test_an_empty_ledger_misses_nothing() -> None:
+def test_empty_ledger_has_nothing_missing() -> None:
     assert SeqLedger().missing({"A": 5}, {}, True) == []

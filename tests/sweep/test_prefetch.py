@@ -1,4 +1,4 @@
-"""Working ahead changes nothing but when things are done."""
+"""Prefetching changes neither the items nor their order."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from extract.sweep.prefetch import prefetch
 
-WAIT_FOR_OTHER_RUN_S = 20.0
+WAIT_S = 20.0
 
 
 def nothing() -> None: ...
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
-def test_items_come_whole_and_in_order(items: list[int], depth: int) -> None:
+def test_items_are_complete_and_in_order(items: list[int], depth: int) -> None:
     assert list(prefetch((item for item in items), depth=depth, cancel=nothing)) == items
 
 
-def test_items_are_made_before_they_are_asked_for_and_no_more_than_that() -> None:
+def test_at_most_depth_items_are_prefetched() -> None:
     made: list[int] = []
     two = threading.Event()
 
@@ -36,13 +36,13 @@ def test_items_are_made_before_they_are_asked_for_and_no_more_than_that() -> Non
 
     taken = prefetch(numbers(), depth=2, cancel=nothing)
     assert next(taken) == 0
-    assert two.wait(WAIT_FOR_OTHER_RUN_S), "one taken, two waiting, one in hand"
+    assert two.wait(WAIT_S), "one taken, two waiting, one in hand"
     time.sleep(0.05)
     assert made == [0, 1, 2, 3]
     assert list(taken) == list(range(1, 10))
 
 
-def test_what_is_raised_comes_after_what_was_made() -> None:
+def test_error_is_raised_after_the_items_before_it() -> None:
     def failing() -> Iterator[int]:
         yield 1
         raise ValueError("here")
@@ -53,16 +53,16 @@ def test_what_is_raised_comes_after_what_was_made() -> None:
         next(taken)
 
 
-def test_who_stops_asking_ends_the_making() -> None:
-    """Even one that waits: `cancel` ends the wait, and the items are closed before the caller goes on."""
+def test_closing_the_generator_cancels_and_closes_the_items() -> None:
+    """`cancel` ends a wait within the items, which are closed before `close` returns."""
     waits, closed = threading.Event(), threading.Event()
 
     def waiting() -> Iterator[int]:
         try:
             yield 1
-            waits.wait(WAIT_FOR_OTHER_RUN_S)
+            waits.wait(WAIT_S)
             yield 2
-            raise AssertionError("nobody wants more")
+            raise AssertionError("not reached")
         finally:
             closed.set()
 

@@ -1,4 +1,4 @@
-"""The recorded options of 2019 through the whole extractor: every trade, and exactly the ranges it lacks."""
+"""Recorded options of 2019 through the whole extractor: every trade, and exactly the absent ranges."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LATER_MS = 120_000
 pytestmark = pytest.mark.skipif(not TAPE.exists(), reason="the recorded tape is not beside the checkout")
 
 
-def test_the_recorded_tape_comes_out_whole() -> None:
-    """73,548 trades of 634 instruments, each once; 70 missing heads of 19,104 trades told exactly, cheaply."""
+def test_recorded_tape_is_loaded_completely() -> None:
+    """73,548 trades of 634 instruments, each once; 70 absent heads with 19,104 trades, in few requests."""
     tape = Tape.load(TAPE)
     first: dict[str, int] = defaultdict(lambda: 2**62)
     for record in tape.trades:

@@ -1,4 +1,4 @@
-"""The planner of slices: all of the time once, in pieces that fit a page."""
+"""Slices cover the time exactly once, in parts of a few pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extract.sweep.slices import MAX_GROWTH, Slice, SlicePlanner, SliceSizer
 
 @given(st.integers(0, 5_000), st.integers(2, 50), st.lists(st.integers(0, 200), max_size=30), st.data())
 def test_slices_cover_the_time_once(span_ms: int, page: int, rows: list[int], data: st.DataObject) -> None:
-    """Whatever the density and wherever a slice ends early, their parts are the whole, without overlap."""
+    """At any density, and wherever slices end early, they neither overlap nor leave gaps."""
     planner = SlicePlanner(0, span_ms, page)
     done: list[tuple[int, int]] = []
     while (part := planner.next_slice()) is not None:
@@ -36,8 +36,8 @@ def test_nothing_is_handed_out_while_the_probe_is_out() -> None:
     assert not planner.is_drained
 
 
-def test_a_slice_grows_in_silence_and_shrinks_in_a_crowd() -> None:
-    """Up to eight times the one before; down at once. Silence ends even a millisecond's slices, at any page."""
+def test_slices_grow_at_low_density_and_shrink_at_high_density() -> None:
+    """They grow up to eightfold, and shrink at once; also from a length of one millisecond, at any page size."""
     planner = SlicePlanner(0, 10**9, 2)
     planner.observe(planner.next_slice(), 0, 0, 6)
     lengths = []
@@ -53,7 +53,7 @@ def test_a_slice_grows_in_silence_and_shrinks_in_a_crowd() -> None:
 
 
 def test_rests_come_first_and_alone_when_asked_for() -> None:
-    """A window that is full still ends without a gap in time."""
+    """A full window ends without a gap in time."""
     planner = SlicePlanner(0, 1_000, 10)
     planner.observe(planner.next_slice(), 0, 9, 10)
     part = planner.next_slice()
@@ -66,22 +66,22 @@ def test_rests_come_first_and_alone_when_asked_for() -> None:
     assert planner.done_ms == part.end_ms
 
 
-def test_the_years_before_the_first_trade_do_not_count() -> None:
-    """A probe's density is taken from its first trade on."""
+def test_time_before_the_first_trade_does_not_count_for_density() -> None:
+    """The density of a probe counts from its first trade on."""
     planner = SlicePlanner(0, 10**12, 100)
     planner.observe(planner.next_slice(), 10**11, 10**11 + 999, 100)
     part = planner.next_slice()
     assert part.end_ms - part.start_ms + 1 == 2_800
 
 
-def test_a_known_pace_needs_no_probe() -> None:
+def test_no_probe_with_a_sizer_of_an_earlier_window() -> None:
     planner = SlicePlanner(0, 1_000, 10, SliceSizer(100))
     assert planner.next_slice() == Slice(0, 99)
     assert planner.next_slice() == Slice(100, 199)
 
 
 def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
-    """What is known of the time to come decides: a burst makes the slices longer until it is forgotten."""
+    """After uneven trading slices are several pages long, until trading is even again."""
     sizer = SliceSizer.of(1_000, 100, 100)
     lengths = [sizer.length_ms]
     for rows in (280, 280, 280, 280, 280, 95, 190, 95):
@@ -94,8 +94,8 @@ def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
     assert lengths[8] == 4_127
 
 
-def test_a_remainder_too_short_to_tell_changes_nothing() -> None:
-    """A millisecond of silence would make the next slices short again, one after another."""
+def test_short_remainder_does_not_change_the_estimate() -> None:
+    """A millisecond without trades would distort the length of the next slices."""
     sizer = SliceSizer.of(1_000, 100, 100)
     before = replace(sizer)
     sizer.learn(1, 0, 100)

@@ -26,7 +26,7 @@ def test_merged_spans_are_the_same_time_in_the_fewest_pieces(parts: list[Span]) 
 
 
 @given(spans, st.lists(spans))
-def test_what_is_left_is_the_set_difference(whole: Span, parts: list[Span]) -> None:
+def test_subtract_is_the_set_difference(whole: Span, parts: list[Span]) -> None:
     rest = subtract(whole, parts)
     assert times(rest) == times([whole]) - times(parts)
     assert merge(rest) == rest

@@ -1,4 +1,4 @@
-"""The pager of a slice of time: it covers all of it, and ends whatever it is told."""
+"""The pager covers a slice of time completely, and ends whatever the exchange answers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def page(rows: int, last_ms: int | None, *, more: bool = False, ids: tuple[str, 
     return PageFacts(rows, more, 10, last_ms=last_ms, trade_ids=ids)
 
 
-def test_a_short_page_ends_the_slice() -> None:
-    """Fewer rows than asked for and no promise of more: done, up to the slice's end."""
+def test_short_page_ends_the_slice() -> None:
+    """Fewer rows than requested, and no has_more: done up to the end of the slice."""
     pager = SlicePager(0, 1_000)
     assert pager.request == ByTime(0, 1_000)
     pager.feed(page(9, 500))
@@ -30,8 +30,8 @@ def test_a_short_page_ends_the_slice() -> None:
     assert pager.done_ms == 1_000
 
 
-def test_a_full_page_goes_on_within_the_lag_of_ids() -> None:
-    """The next page begins early enough to hold what a later id has of earlier time; has_more changes nothing."""
+def test_page_after_a_full_page_starts_within_the_lag_of_ids() -> None:
+    """The next page starts early enough for later ids with earlier times; has_more makes no difference."""
     for more in (True, False):
         pager = SlicePager(0, 1_000)
         pager.feed(page(10, 500, more=more))
@@ -39,8 +39,8 @@ def test_a_full_page_goes_on_within_the_lag_of_ids() -> None:
         assert pager.done_ms == 500 - ID_LAG_MS - 1
 
 
-def test_a_short_page_that_promises_more_is_asked_again_once() -> None:
-    """has_more on a short page contradicts itself: asked from its end, and done when that brings nothing later."""
+def test_short_page_with_has_more_is_requested_again_once() -> None:
+    """From its end; done if that page has no later trade."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(4, 500, more=True))
     assert pager.request == ByTime(450, 1_000)
@@ -48,7 +48,7 @@ def test_a_short_page_that_promises_more_is_asked_again_once() -> None:
     assert pager.request is None
 
 
-def test_an_empty_page_that_promises_more_is_asked_again_once() -> None:
+def test_empty_page_with_has_more_is_requested_again_once() -> None:
     pager = SlicePager(0, 1_000)
     pager.feed(page(0, None, more=True))
     assert pager.request == ByTime(0, 1_000)
@@ -56,8 +56,8 @@ def test_an_empty_page_that_promises_more_is_asked_again_once() -> None:
     assert pager.request is None
 
 
-def test_a_crowded_moment_is_paged_by_id() -> None:
-    """More trades in a moment than a page holds: by id until a later time is seen, then by time again."""
+def test_moment_with_more_trades_than_a_page_is_paged_by_id() -> None:
+    """By id until a later time appears, then by time again."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 30, ids=("ETH-9", "ETH-10")))
     assert pager.request == ById("ETH-10")
@@ -69,7 +69,7 @@ def test_a_crowded_moment_is_paged_by_id() -> None:
 
 
 def test_each_prefix_of_ids_is_followed() -> None:
-    """Spot has ids under a prefix for each pair: none of them is taken for the last of all."""
+    """Spot trades have an id prefix for each pair, and each prefix has its own last id."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 30, ids=("A-9", "B-500")))
     asked = set()
@@ -80,8 +80,8 @@ def test_each_prefix_of_ids_is_followed() -> None:
     assert pager.request == ByTime(31, 1_000)
 
 
-def test_the_same_page_by_id_for_ever_is_an_error() -> None:
-    """A full page without a new id names the trade that could not be passed."""
+def test_repeated_page_by_id_is_an_error() -> None:
+    """The error names the trade after which no other follows."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 30, ids=("7",)))
     with pytest.raises(CursorStuckError, match="Trade 7 "):
@@ -89,7 +89,7 @@ def test_the_same_page_by_id_for_ever_is_an_error() -> None:
 
 
 def test_rows_from_outside_are_asked_for_in_smaller_pieces_and_end_in_an_error() -> None:
-    """Leaks stand for missing rows: halves, down to a millisecond; a host that leaks then is named."""
+    """Trades outside the range take the place of others: the range is halved, down to a millisecond, then an error."""
     pager, asked = SlicePager(0, 1_000), []
 
     def go_on() -> None:
@@ -112,14 +112,14 @@ def test_both_halves_of_a_leaky_range_are_covered() -> None:
     assert pager.request is None
 
 
-def test_a_full_page_without_any_time_is_an_error() -> None:
-    """A page of nothing but untypable records does not pass for the end."""
+def test_full_page_without_any_time_is_an_error() -> None:
+    """A page of rejected records only is not the end."""
     with pytest.raises(UnreadablePageError):
         SlicePager(0, 1_000).feed(page(10, None))
 
 
 def test_ids_that_are_no_numbers_stop_only_a_crowded_moment() -> None:
-    """Elsewhere nobody looks at them."""
+    """Elsewhere they are not used."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 500, ids=("odd",)))
     assert pager.request == ByTime(450, 1_000)

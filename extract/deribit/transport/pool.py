@@ -1,4 +1,4 @@
-"""httpx transport that delegates pages to worker processes once a large page has arrived."""
+"""Transport for httpx that delegates pages to worker processes once a large page has arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""httpx transport on urllib3's connection pool: a page of 2.5 MB costs 1 ms of processor time instead of 8.
+"""Transport for httpx on urllib3's connection pool: a page of 2.5 MB costs 1 ms of processor time instead of 8.
 
 httpx reads in steps of 64 KiB through several generators; urllib3 reads a body of known length at once.
 """

@@ -229,7 +229,7 @@ def test_workers_end_when_the_main_process_is_killed() -> None:
     )
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    workers = [int(word) for word in run.stdout.readline().split()]
+    workers = [int(pid) for pid in run.stdout.readline().split()]
     assert workers
     run.send_signal(signal.SIGKILL)
     run.wait()
