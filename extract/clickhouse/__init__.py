@@ -1,1 +1,1 @@
-"""Where trades go: connection settings, the dlt destination over HTTP(S) alone, the embedded server."""
+"""ClickHouse: connections and errors, the lease, roles, the dlt destination and the embedded server."""

@@ -24,7 +24,7 @@ _UNDEFINED_RELATION_CODES = frozenset(_CODES["undefined_relation"].values())
 TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 DRIVER_ERRORS = (ClickHouseError, HTTPError, OSError)
-"""Everything that a call of the driver may raise where the server, the network or the statement is at fault."""
+"""What a call of the driver raises for a failure of the server, the network or the statement."""
 
 _VERIFY_SENTENCES = {
     10: "the certificate of {host} has expired; renew it on the server.",
@@ -77,10 +77,6 @@ def server_code(error: BaseException) -> int | None:
     return None
 
 
-def _prefix(settings: ClickHouseSettings) -> str:
-    return f"CLICKHOUSE_{settings.mode.upper()}"
-
-
 def _tls(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError | None:
     failure = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
     if failure is None:
@@ -95,7 +91,7 @@ def _tls(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError 
         return RetriableError(
             f"The TLS connection to {settings.url} broke: {failure.reason or 'no reason given'}."
         )
-    text = sentence.format(host=settings.host, port=settings.port, prefix=_prefix(settings))
+    text = sentence.format(host=settings.host, port=settings.port, prefix=settings.env_prefix)
     return UsageError(text[0].upper() + text[1:])
 
 
@@ -106,8 +102,10 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
     if code in AUTHENTICATION_CODES or (code is None and status in (401, 403)):
         return _login_error(settings)
     if code is not None:
-        kind: type[OutsideError] = RetriableError if code in TRANSIENT_CODES else FinalError
-        if code in _UNDEFINED_RELATION_CODES:
+        kind: type[OutsideError] = FinalError
+        if code in TRANSIENT_CODES:
+            kind = RetriableError
+        elif code in _UNDEFINED_RELATION_CODES:
             kind = UndefinedRelationError
         return kind(f"ClickHouse at {settings.url} answered: {_to_one_line(text)}")
     if status == 413:
@@ -119,7 +117,7 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
             f"{settings.url} answered with HTTP status {status} instead of ClickHouse's result."
         )
     if status is not None or "Unexpected response" in text:
-        prefix = _prefix(settings)
+        prefix = settings.env_prefix
         return UsageError(
             f"The server at {settings.url} is not ClickHouse{f' (HTTP status {status})' if status else ''}; "
             f"check {prefix}_HOST and {prefix}_PORT."
@@ -128,7 +126,7 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
 
 
 def _login_error(settings: ClickHouseSettings) -> TapeError:
-    prefix = _prefix(settings)
+    prefix = settings.env_prefix
     if settings.client_cert:
         return UsageError(
             f"{settings.url} has no user with the name of the client certificate in {prefix}_CLIENT_CERT; "
@@ -141,7 +139,7 @@ def _login_error(settings: ClickHouseSettings) -> TapeError:
 
 
 def _network(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError:
-    prefix = _prefix(settings)
+    prefix = settings.env_prefix
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return RetriableError(
             f"Host name {settings.host} cannot be resolved; check {prefix}_HOST and the network."

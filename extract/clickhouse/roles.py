@@ -140,7 +140,7 @@ def apply_grants(database: Database, passwords: Mapping[str, str]) -> None:
             if code == ACCESS_DENIED:
                 raise UsageError(
                     f"User {settings.user!r} may not create roles and users at {settings.url}; log in as an admin by "
-                    f"CLICKHOUSE_{settings.mode.upper()}_USER. The embedded ClickHouse creates them itself, "
+                    f"{settings.env_prefix}_USER. The embedded ClickHouse creates them itself, "
                     "when `tape up` starts it with the roles' passwords in the environment."
                 ) from None
             if code in NO_WRITABLE_STORAGE:

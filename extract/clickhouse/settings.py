@@ -44,6 +44,11 @@ class ClickHouseSettings:
         return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
 
     @property
+    def env_prefix(self) -> str:
+        """Prefix of the environment variables of this mode."""
+        return f"CLICKHOUSE_{self.mode.upper()}"
+
+    @property
     def is_loopback(self) -> bool:
         return self.host in LOOPBACK_HOSTS
 

@@ -21,7 +21,7 @@ def check_certificate_files(settings: ClickHouseSettings) -> None:
     """Load the CA, certificate and key once. Raises UsageError that names the variable of a wrong one."""
     if not settings.secure:
         return
-    prefix = f"CLICKHOUSE_{settings.mode.upper()}"
+    prefix = settings.env_prefix
     for name, path in (
         ("CA_CERT", settings.ca_cert),
         ("CLIENT_CERT", settings.client_cert),
@@ -67,7 +67,7 @@ def handshake_error(settings: ClickHouseSettings) -> ssl.SSLError | None:
 
 def explain_rejected_certificate(settings: ClickHouseSettings) -> str:
     """Return the reason for which the server rejects the client certificate, as one sentence."""
-    prefix = f"CLICKHOUSE_{settings.mode.upper()}"
+    prefix = settings.env_prefix
     if not settings.client_cert:
         return f"{settings.host} requires a client certificate; set {prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY."
     return f"The client certificate in {prefix}_CLIENT_CERT {_certificate_problem(settings, settings.client_cert)}"

@@ -38,7 +38,7 @@ def wait_until_awake(
     is_waiting = False
     while reason := _idle_reason(settings, pool, max(0.1, min(ping_timeout_s, deadline - time.monotonic()))):
         if time.monotonic() + PAUSE_S >= deadline:
-            prefix = f"CLICKHOUSE_{settings.mode.upper()}"
+            prefix = settings.env_prefix
             raise RetriableError(
                 f"ClickHouse at {settings.url} {reason}, for {settings.wake_s} s now; check {prefix}_HOST and "
                 f"{prefix}_PORT, or wait longer: {prefix}_WAKE_S"

@@ -22,7 +22,7 @@ from clickhouse_connect.driver.client import Client
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.clickhouse import drop_ours
+from tests.support.clickhouse import drop_project_databases
 from tests.support.commands import Done
 from tests.support.edge import SERVER_PASSWORD, Edge
 from tests.support.lambda_runtime_api import RuntimeApi
@@ -66,7 +66,7 @@ def cloud(edge: Edge) -> Iterator[Client]:
     with clickhouse_connect.get_client(
         host=behind.host, port=behind.port, username=behind.user, password=behind.password
     ) as client:
-        drop_ours(client)
+        drop_project_databases(client)
         yield client
 
 

@@ -1,4 +1,4 @@
-"""The whole way to the target cloud through the edge: loaded, built, the same as local; one port, warm, no secret told."""
+"""A load and a dbt build into the cloud target through the edge: same data, one port, few connections, no secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.clickhouse import drop_ours
+from tests.support.clickhouse import drop_project_databases
 from tests.support.commands import Done, UserShell, environment
 from tests.support.edge import SERVER_PASSWORD, Edge, needs_caddy
 from tests.support.proxy import proxy_to
@@ -25,7 +25,7 @@ from tests.support.proxy import proxy_to
 pytestmark = needs_caddy
 
 PASSWORD = "canary-of-the-cloud-user"
-# What Python sees of its sockets, in every process of a command: where each of them goes to.
+# Records the address of each socket of Python, in each process of a command.
 WATCHER = """
 import os, sys
 def watch(event, arguments):
@@ -38,7 +38,7 @@ sys.addaudithook(watch)
 
 @dataclass
 class Cloud:
-    """What one run of everything came to."""
+    """Result of one load and one build."""
 
     edge: Edge
     exchange: SandboxExchange
@@ -59,38 +59,42 @@ def cloud(
     small_tape: Tape,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cloud]:
-    """`CLICKHOUSE_MODE=cloud make run`, as its two commands, from a sandbox exchange; through a counter of connections."""
+    """The two commands of `CLICKHOUSE_MODE=cloud make run`, through a proxy that counts connections."""
     drop_databases()
     _drop_cloud(edge)
     home = tmp_path_factory.mktemp("cloud-user")
     (home / "sitecustomize.py").write_text(WATCHER)
-    with SandboxExchange(small_tape) as exchange, proxy_to(edge.port) as proxy, reading_ps() as command_lines:
+    with (
+        SandboxExchange(small_tape) as exchange,
+        proxy_to(edge.port) as proxy,
+        recorded_command_lines() as command_lines,
+    ):
         env = environment(clickhouse, home) | edge.env()
         env |= {"CLICKHOUSE_CLOUD_PORT": str(proxy.port), "CLICKHOUSE_CLOUD_PASSWORD": PASSWORD}
         env |= {"PYTHONPATH": str(home), "WATCHED": str(home / "watched")}
         shell = UserShell(env).at(exchange)
-        found = Cloud(edge, exchange, shell, home, small_tape, proxy.port, {}, {}, command_lines)
+        result = Cloud(edge, exchange, shell, home, small_tape, proxy.port, {}, {}, command_lines)
         for name, words in (
             ("dlt", ("dlt", "pipeline", "run")),
             ("dbt", ("dbt", "build", "--target", "cloud")),
         ):
             before = proxy.connections
             where = ROOT / "dbt_project" if name == "dbt" else ROOT
-            found.done[name] = shell.ok(*words, cwd=where, CLICKHOUSE_MODE="cloud")
-            found.connections[name] = proxy.connections - before
+            result.done[name] = shell.ok(*words, cwd=where, CLICKHOUSE_MODE="cloud")
+            result.connections[name] = proxy.connections - before
         (home / "watched").rename(home / "watched-cloud")
-        yield found
+        yield result
     _drop_cloud(edge)
 
 
 def _drop_cloud(edge: Edge) -> None:
     with open_client(edge.clickhouse) as client:
-        drop_ours(client)
+        drop_project_databases(client)
 
 
 @contextlib.contextmanager
-def reading_ps() -> Iterator[set[str]]:
-    """Every command line that is to be seen on this machine while the block runs."""
+def recorded_command_lines() -> Iterator[set[str]]:
+    """Every command line of a process on this machine during the block."""
     seen: set[str] = set()
     stop = threading.Event()
 
@@ -108,8 +112,8 @@ def reading_ps() -> Iterator[set[str]]:
     thread.join()
 
 
-def test_every_trade_arrives_and_is_built(cloud: Cloud) -> None:
-    """deribit.trades behind the edge holds each trade of the tape once."""
+def test_every_trade_is_loaded_and_built(cloud: Cloud) -> None:
+    """deribit.trades behind the edge has each trade of the tape once."""
     wanted = sorted((t["instrument_name"], t["trade_seq"]) for t in cloud.tape.trades)
     with open_client(cloud.edge.clickhouse) as client:
         rows = client.query("select instrument_name, trade_seq from deribit.trades").result_rows
@@ -119,8 +123,8 @@ def test_every_trade_arrives_and_is_built(cloud: Cloud) -> None:
 
 
 @pytest.mark.slow
-def test_both_targets_are_the_same_database(cloud: Cloud) -> None:
-    """After the same run into local, `tape schema-align` finds nothing."""
+def test_both_targets_are_aligned(cloud: Cloud) -> None:
+    """After the same run into local, `tape schema-align` reports no difference."""
     local = {"TAPE_DIR": str(cloud.home / "local-tape"), "CLICKHOUSE_MODE": "local"}
     cloud.shell.ok("dlt", "pipeline", "run", **local)
     cloud.shell.ok("dbt", "run", "--target", "local", cwd=ROOT / "dbt_project", **local)
@@ -130,8 +134,8 @@ def test_both_targets_are_the_same_database(cloud: Cloud) -> None:
     ), done.output  # fmt: skip
 
 
-def test_nothing_but_the_one_https_port_is_opened(cloud: Cloud) -> None:
-    """Of dlt and dbt: connections to the edge and to the exchange, and to nothing else; nobody listens."""
+def test_only_one_https_port_is_used(cloud: Cloud) -> None:
+    """dlt and dbt connect to the edge and to the exchange only, and listen on no port."""
     watched = (cloud.home / "watched-cloud").read_text().splitlines()
     connected = {tuple(line.split()[1:]) for line in watched if line.startswith("socket.connect ")}
     exchange_port = cloud.exchange.url.rpartition(":")[2].partition("/")[0]
@@ -141,18 +145,18 @@ def test_nothing_but_the_one_https_port_is_opened(cloud: Cloud) -> None:
     assert bound <= {"0"}
 
 
-def test_connections_stay_warm(cloud: Cloud) -> None:
-    """Hundreds of requests share a handful of connections: one for each thread, and dbt's own few besides."""
+def test_connections_are_reused(cloud: Cloud) -> None:
+    """Hundreds of requests share a few connections: one per thread, and a few of dbt."""
     assert 0 < cloud.connections["dlt"] <= 25
     assert 0 < cloud.connections["dbt"] <= 25
 
 
-def test_no_secret_is_told_anywhere(cloud: Cloud) -> None:
-    """Neither password nor key: on no screen, in no file that commands, edge or ClickHouse wrote, in no process list."""
+def test_no_secret_is_shown_or_stored(cloud: Cloud) -> None:
+    """Neither password nor key is in an output, in a file of commands, edge or ClickHouse, or in a process list."""
     key = Path(cloud.shell.env["CLICKHOUSE_CLOUD_CLIENT_KEY"]).read_text().splitlines()[1]
     secrets = [PASSWORD, SERVER_PASSWORD, key, cloud.shell.env["CLICKHOUSE_LOCAL_PASSWORD"]]
-    told = {f"screen of {name}": done.output for name, done in cloud.done.items()}
-    told |= {f"process {number}": line for number, line in enumerate(cloud.command_lines)}
+    texts = {f"screen of {name}": done.output for name, done in cloud.done.items()}
+    texts |= {f"process {number}": line for number, line in enumerate(cloud.command_lines)}
     written = [path for path in (*cloud.home.rglob("*"), *cloud.edge.home.rglob("*")) if path.is_file()]
     keys = {path for path in written if path.suffix == ".key"}
     names = {path.name for path in written}
@@ -167,6 +171,6 @@ def test_no_secret_is_told_anywhere(cloud: Cloud) -> None:
     assert any("dlt pipeline run" in line for line in cloud.command_lines)
     assert any("caddy run" in line for line in cloud.command_lines)
     for secret in secrets:
-        assert not [name for name, text in told.items() if secret in text]
+        assert not [name for name, text in texts.items() if secret in text]
         assert not [path for path in written if path not in keys and secret.encode() in path.read_bytes()]
     assert os.environ.get("CLICKHOUSE_CLOUD_PASSWORD") is None

@@ -1,4 +1,4 @@
-"""The edge by itself: what `deploy/edge/Caddyfile` lets through, as whom, and what it refuses."""
+"""Requests that `deploy/edge/Caddyfile` forwards, as which user, and requests that it rejects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.edge import CADDYFILE, Edge, needs_caddy, running_edge
 pytestmark = needs_caddy
 
 
-def ask(
+def request(
     edge: Edge,
     path: str,
     *,
@@ -31,14 +31,14 @@ def ask(
     body: bytes | None = None,
 ) -> tuple[int, str]:
     """Status and text of one request through the edge as `role`."""
-    ours = edge.authority.signed(role)
+    certificate = edge.authority.signed(role)
     context = ssl.create_default_context(cafile=str(edge.authority.ca.cert))
-    context.load_cert_chain(ours.cert, ours.key)
+    context.load_cert_chain(certificate.cert, certificate.key)
     connection = http.client.HTTPSConnection("127.0.0.1", edge.port, context=context, timeout=10)
     try:
         connection.request("GET" if body is None else "POST", path, body=body, headers=headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 
@@ -48,16 +48,16 @@ def select(query: str) -> str:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_certificate_is_the_credential(edge: Edge, role: str) -> None:
-    """Its name picks the user; no password comes from the client."""
-    assert ask(edge, select("select currentUser()"), role=role) == (200, f"{edge.clickhouse.user}\n")
+def test_certificate_is_the_credential(edge: Edge, role: str) -> None:
+    """Its common name selects the user; the client sends no password."""
+    assert request(edge, select("select currentUser()"), role=role) == (200, f"{edge.clickhouse.user}\n")
 
 
-def test_a_name_that_is_no_role_is_refused(edge: Edge) -> None:
-    """Signed by our authority, and no user all the same; a role's name as a part of it is not enough."""
+def test_certificate_without_a_role_is_rejected(edge: Edge) -> None:
+    """Although the authority has signed it; the name has to be exactly that of a role."""
     for name in ("loaders", "CN=loader", "stranger"):
-        status, said = ask(edge, select("select 1"), role=name)
-        assert (status, "names no user" in said) == (403, True)
+        status, text = request(edge, select("select 1"), role=name)
+        assert (status, "names no user" in text) == (403, True)
 
 
 @pytest.mark.parametrize(
@@ -73,31 +73,33 @@ def test_a_name_that_is_no_role_is_refused(edge: Edge) -> None:
     ],
     ids=lambda headers: "+".join(headers),
 )
-def test_headers_that_name_somebody_else_change_nothing(edge: Edge, headers: dict[str, str]) -> None:
-    """They are taken off on the way."""
-    answer = ask(edge, select("select currentUser()"), headers=headers)
-    assert answer == (200, f"{edge.clickhouse.user}\n")
+def test_headers_with_another_user_are_ignored(edge: Edge, headers: dict[str, str]) -> None:
+    """The edge removes them."""
+    assert request(edge, select("select currentUser()"), headers=headers) == (
+        200,
+        f"{edge.clickhouse.user}\n",
+    )
 
 
 @pytest.mark.parametrize(
-    "named", ["user=default", "password=x", "%75ser=default", "a=b&user=", "p%61ssword=x"]
+    "parameter", ["user=default", "password=x", "%75ser=default", "a=b&user=", "p%61ssword=x"]
 )
-def test_parameters_that_name_somebody_are_refused(edge: Edge, named: str) -> None:
-    """However they are spelt."""
-    status, said = ask(edge, f"{select('select 1')}&{named}")
-    assert (status, "The certificate says who you are" in said) == (403, True)
+def test_parameters_with_a_user_are_rejected(edge: Edge, parameter: str) -> None:
+    """In each encoding."""
+    status, text = request(edge, f"{select('select 1')}&{parameter}")
+    assert (status, "The certificate says who you are" in text) == (403, True)
 
 
-def test_the_health_check_and_nothing_else_is_open(edge: Edge) -> None:
-    """/ping is ClickHouse's own answer; its pages are not served."""
-    assert ask(edge, "/ping") == (200, "Ok.\n")
+def test_only_queries_and_the_health_check_are_served(edge: Edge) -> None:
+    """/ping is forwarded; the web pages of ClickHouse are not."""
+    assert request(edge, "/ping") == (200, "Ok.\n")
     for path in ("/play", "/dashboard", "/replicas_status", "/metrics", "/x?query=select%201"):
-        assert ask(edge, path)[0] == 404
+        assert request(edge, path)[0] == 404
 
 
-def test_who_has_no_certificate_of_ours_is_refused_in_the_handshake(edge: Edge, tmp_path: Path) -> None:
-    """None, a foreign one under a role's name, an expired one: before anything is asked."""
-    foreign = Authority(tmp_path / "theirs").signed("loader")
+def test_handshake_rejects_a_missing_foreign_or_expired_certificate(edge: Edge, tmp_path: Path) -> None:
+    """Before any request."""
+    foreign = Authority(tmp_path / "other").signed("loader")
     expired = edge.authority.signed("expired-loader", subject="loader", days=-1)
     for certificate in (None, foreign, expired):
         context = ssl.create_default_context(cafile=str(edge.authority.ca.cert))
@@ -111,8 +113,8 @@ def test_who_has_no_certificate_of_ours_is_refused_in_the_handshake(edge: Edge, 
             secured.recv(1)
 
 
-def test_one_port_is_open_and_no_other(edge: Edge) -> None:
-    """Of the Caddy that serves it: one TCP port, no UDP."""
+def test_edge_listens_on_one_port(edge: Edge) -> None:
+    """Caddy listens on one TCP port and on no UDP port."""
     inodes = set()
     for fd in Path(f"/proc/{edge.caddy.pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
@@ -127,39 +129,39 @@ def test_one_port_is_open_and_no_other(edge: Edge) -> None:
     assert listening == [("tcp", edge.port)]
 
 
-def test_a_large_insert_streams_through_up_to_the_limit(edge: Edge, tmp_path: Path) -> None:
-    """What is within the limit arrives whole; what is above it is refused with 413."""
+def test_large_insert_is_forwarded_up_to_the_limit(edge: Edge, tmp_path: Path) -> None:
+    """A body within the limit is forwarded completely; a larger one is rejected with 413."""
     rows = 2_000_000
     body = b"".join(b"%d\n" % number for number in range(rows))
-    ask(edge, "/", body=b"create database if not exists edge_test")
-    ask(edge, "/", body=b"create or replace table edge_test.t (x UInt64) engine = MergeTree order by x")
+    request(edge, "/", body=b"create database if not exists edge_test")
+    request(edge, "/", body=b"create or replace table edge_test.t (x UInt64) engine = MergeTree order by x")
     insert = select("insert into edge_test.t format TSV")
-    assert ask(edge, insert, body=body)[0] == 200
-    assert ask(edge, select("select count(), sum(x) from edge_test.t")) == (
+    assert request(edge, insert, body=body)[0] == 200
+    assert request(edge, select("select count(), sum(x) from edge_test.t")) == (
         200, f"{rows}\t{rows * (rows - 1) // 2}\n"
     )  # fmt: skip
     with running_edge(tmp_path, edge.certs, edge.clickhouse, TAPE_EDGE_MAX_BODY="1KB") as small:
         narrow = replace(edge, port=small.port)
-        assert ask(narrow, insert, body=b"1\n")[0] == 200
-        assert ask(narrow, insert, body=b"1\n" * 1000)[0] == 413
-    assert ask(edge, select("select count() from edge_test.t")) == (200, f"{rows + 1}\n")
-    ask(edge, "/", body=b"drop database edge_test sync")
+        assert request(narrow, insert, body=b"1\n")[0] == 200
+        assert request(narrow, insert, body=b"1\n" * 1000)[0] == 413
+    assert request(edge, select("select count() from edge_test.t")) == (200, f"{rows + 1}\n")
+    request(edge, "/", body=b"drop database edge_test sync")
 
 
-def test_every_setting_of_the_edge_is_explained() -> None:
-    """What `Caddyfile` takes from the environment stands in `edge.env.example`, with the same default, and nothing else."""
+def test_every_setting_is_in_the_example_file() -> None:
+    """`edge.env.example` has the variables of `Caddyfile`, with the same defaults, and no others."""
     taken = re.findall(r"\{\$(TAPE_EDGE_\w+)(?::([^}]*))?\}", CADDYFILE.read_text())
     taken += re.findall(r"\{env\.(TAPE_EDGE_\w+)()\}", CADDYFILE.read_text())
     defaults = dict(taken)
-    del defaults["TAPE_EDGE_ADMIN"]  # the unit has made the directory of its default
+    del defaults["TAPE_EDGE_ADMIN"]  # its default is in the directory of the systemd unit
     example = (CADDYFILE.parent / "edge.env.example").read_text()
     shown = dict(re.findall(r"^#?(TAPE_EDGE_\w+)=(.*)$", example, re.MULTILINE))
     assert shown.pop("TAPE_EDGE_CERTS")
     assert shown == {name: default for name, default in defaults.items() if name != "TAPE_EDGE_CERTS"}
 
 
-def test_the_unit_runs_the_caddyfile_with_that_environment() -> None:
-    """The paths of the unit are those of the steps in the README, and its socket's directory is the Caddyfile's."""
+def test_systemd_unit_matches_caddyfile_and_readme() -> None:
+    """The unit has the paths of the README and the socket directory of the Caddyfile."""
     unit = (CADDYFILE.parent / "deribit-tape-edge.service").read_text()
     readme = (CADDYFILE.parent / "README.md").read_text()
     assert "EnvironmentFile=/etc/deribit-tape/edge.env\n" in unit

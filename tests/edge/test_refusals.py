@@ -1,4 +1,4 @@
-"""What the edge refuses, and what is refused of an edge, is one sentence that says which."""
+"""A wrong certificate, authority or host name at the edge is one sentence that names it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.edge import AUTHORITY, Edge, needs_caddy
 
 pytestmark = needs_caddy
 
-SAID = {
+SENTENCES = {
     "no certificate": "requires a client certificate; set CLICKHOUSE_CLOUD_CLIENT_CERT and CLICKHOUSE_CLOUD_CLIENT_KEY.",
     "neither certificate nor password": "CLICKHOUSE_CLOUD_PASSWORD is not set; CLICKHOUSE_MODE=cloud needs it, or a",
     "foreign": "CLICKHOUSE_CLOUD_CLIENT_CERT is from another authority: 127.0.0.1 does not trust CN=somebody else,",
@@ -32,26 +32,26 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def cloud(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
-    """The environment of a user who gets one thing wrong, by the name of what that is."""
-    home = tmp_path_factory.mktemp("refused")
-    stranger = Authority(home / "stranger", "/CN=somebody else")
-    before = Authority(home / "before", f"{AUTHORITY} 0")
+    """Environment of a user with one mistake, by the name of the mistake."""
+    home = tmp_path_factory.mktemp("mistakes")
+    other = Authority(home / "other", "/CN=somebody else")
+    previous = Authority(home / "previous", f"{AUTHORITY} 0")
 
     def env(wrong: str) -> dict[str, str]:
         match wrong:
             case "foreign":
-                return edge.env(certificate=stranger.signed("loader"))
+                return edge.env(certificate=other.signed("loader"))
             case "expired":
                 return edge.env(certificate=edge.authority.signed("past", subject="loader", days=-1))
             case "revoked":
-                return edge.env(certificate=before.signed("loader"))
+                return edge.env(certificate=previous.signed("loader"))
             case "no role":
                 return edge.env(certificate=edge.authority.signed("nobody"))
         nothing = {"CLICKHOUSE_CLOUD_CLIENT_CERT": "", "CLICKHOUSE_CLOUD_CLIENT_KEY": ""}
         change = {
             "no certificate": nothing | {"CLICKHOUSE_CLOUD_PASSWORD": "canary-of-a-password"},
             "neither certificate nor password": nothing,
-            "wrong authority": {"CLICKHOUSE_CLOUD_CA_CERT": str(stranger.ca.cert)},
+            "wrong authority": {"CLICKHOUSE_CLOUD_CA_CERT": str(other.ca.cert)},
             "no authority": {"CLICKHOUSE_CLOUD_CA_CERT": ""},
             "wrong host name": {"CLICKHOUSE_CLOUD_HOST": "localhost"},
         }
@@ -60,12 +60,12 @@ def cloud(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return env
 
 
-@pytest.mark.parametrize("wrong", SAID)
-def test_the_sentence_says_which(cloud: Callable[[str], dict[str, str]], wrong: str) -> None:
-    """One sentence, a user's mistake; nothing is waited for."""
+@pytest.mark.parametrize("wrong", SENTENCES)
+def test_sentence_names_the_mistake(cloud: Callable[[str], dict[str, str]], wrong: str) -> None:
+    """A UsageError of one sentence, without waiting."""
     with pytest.raises(UsageError) as raised:
         open_client(clickhouse_settings("cloud", cloud(wrong)))
-    assert SAID[wrong] in str(raised.value)
+    assert SENTENCES[wrong] in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "canary" not in str(raised.value)
 
@@ -75,25 +75,25 @@ COMMANDS = {
     "dbt": (("dbt", "build", "--target", "cloud"), 2),
     "tape": (("tape", "gaps"), 3),
 }
-# What is the same for every command is shown for one; each takes seconds to start.
-EACH = [("dbt", "revoked"), ("tape", "expired"), ("dlt", "foreign")]
-ALL = [pytest.param("dlt", wrong, marks=pytest.mark.slow) for wrong in SAID if wrong != "foreign"]
+# One mistake per command in the ordinary run, because each command takes seconds to start.
+ORDINARY = [("dbt", "revoked"), ("tape", "expired"), ("dlt", "foreign")]
+ALL = [pytest.param("dlt", wrong, marks=pytest.mark.slow) for wrong in SENTENCES if wrong != "foreign"]
 
 
-@pytest.mark.parametrize(("command", "wrong"), [*EACH, *ALL])
-def test_each_command_says_it_once(
+@pytest.mark.parametrize(("command", "wrong"), [*ORDINARY, *ALL])
+def test_each_command_shows_the_sentence_once(
     cloud: Callable[[str], dict[str, str]],
     clickhouse: ClickHouseSettings,
     command: str,
     wrong: str,
     tmp_path: Path,
 ) -> None:
-    """On the whole screen: the sentence, no traceback; dbt's own two lines around it."""
+    """The output is the sentence without a traceback; dbt adds its lines."""
     words, code = COMMANDS[command]
     shell = UserShell(environment(clickhouse, tmp_path) | cloud(wrong) | {"CLICKHOUSE_MODE": "cloud"})
     done = shell.run(*words, cwd=ROOT / "dbt_project" if command == "dbt" else ROOT)
     assert done.code == code, done.output
-    assert done.output.count(SAID[wrong]) == 1, done.output
+    assert done.output.count(SENTENCES[wrong]) == 1, done.output
     assert "Traceback" not in done.output
     lines = [line for line in done.output.splitlines() if line.strip()]
     assert len(lines) == (4 if command == "dbt" else 1), done.output

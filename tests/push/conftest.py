@@ -14,7 +14,7 @@ from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.clickhouse import drop_ours
+from tests.support.clickhouse import drop_project_databases
 from tests.support.commands import Done, tape_here
 from tests.support.edge import Edge
 
@@ -64,7 +64,7 @@ def both(
     for name, value in edge.env("loader").items():
         monkeypatch.setenv(name, value)
     with open_client(edge.clickhouse) as cloud:
-        drop_ours(cloud)
+        drop_project_databases(cloud)
         yield Both(shared_client(clickhouse_env), cloud)
 
 

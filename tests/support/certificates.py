@@ -1,4 +1,4 @@
-"""Throw-away certificates made with the `openssl` command: an authority, a server, a client."""
+"""Test certificates from the `openssl` command: an authority, a server, a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Certificate:
 
 
 class Authority:
-    """A CA of its own in `directory`; what it signs is signed once and kept."""
+    """A new CA with its files in `directory`."""
 
     def __init__(self, directory: Path, subject: str = "/CN=test CA") -> None:
         directory.mkdir()
@@ -24,27 +24,27 @@ class Authority:
 
     @cached_property
     def ca(self) -> Certificate:
-        made = self._files("ca")
+        files = self._files("ca")
         self._openssl(
             "req",
             "-x509",
             *_NEW_KEY,
             "-keyout",
-            made.key,
+            files.key,
             "-out",
-            made.cert,
+            files.cert,
             "-subj",
             self.subject,
             "-days",
             "2",
         )
-        return made
+        return files
 
     def signed(
         self, name: str, *, host: str = "127.0.0.1", days: int = 2, subject: str | None = None
     ) -> Certificate:
-        """A certificate for `host` that names `subject`, by default `name`; with `days` < 0 it has expired."""
-        made, request, extensions = (
+        """A new certificate for `host` and `subject`, by default `name`; with `days` < 0 it has expired."""
+        files, request, extensions = (
             self._files(name),
             self.directory / f"{name}.csr",
             self.directory / f"{name}.ext",
@@ -52,13 +52,13 @@ class Authority:
         kind = "IP" if host[0].isdigit() else "DNS"
         extensions.write_text(f"subjectAltName={kind}:{host}\nbasicConstraints=CA:FALSE\n")
         self._openssl(
-            "req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={subject or name}"
+            "req", *_NEW_KEY, "-keyout", files.key, "-out", request, "-subj", f"/CN={subject or name}"
         )
         self._openssl(
             "x509", "-req", "-in", request, "-CA", self.ca.cert, "-CAkey", self.ca.key, "-CAcreateserial",
-            "-out", made.cert, "-days", str(days), "-extfile", extensions,
+            "-out", files.cert, "-days", str(days), "-extfile", extensions,
         )  # fmt: skip
-        return made
+        return files
 
     def _files(self, name: str) -> Certificate:
         return Certificate(self.directory / f"{name}.pem", self.directory / f"{name}.key")

@@ -1,4 +1,4 @@
-"""A real ClickHouse for the tests: one embedded server per test process, started when first asked for."""
+"""A ClickHouse for the tests: one embedded server per test process, started on first use."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE, ClickHouseSettings
 
 
-def drop_ours(client: Client) -> None:
-    """Leaves a server without our databases: as before a first run."""
+def drop_project_databases(client: Client) -> None:
+    """Drop the databases of the project, as before a first run."""
     for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
         client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
 
 
 @pytest.fixture(scope="session")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
-    """Settings of this test process's own server; xdist gives each worker its own base directory."""
+    """Settings of the server of this test process; each worker of xdist has a separate base directory."""
     with embedded_server(tmp_path_factory.mktemp("clickhouse")) as settings:
         yield settings
 
@@ -38,13 +38,13 @@ def clickhouse_client(clickhouse: ClickHouseSettings) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def drop_databases(clickhouse: ClickHouseSettings) -> Callable[[], None]:
-    """A function that leaves the server without our databases: as before a first run."""
+    """A function that drops the databases of the project, as before a first run."""
 
     def drop() -> None:
         with clickhouse_connect.get_client(
             host=clickhouse.host, port=clickhouse.port, username=clickhouse.user, password=clickhouse.password
         ) as client:
-            drop_ours(client)
+            drop_project_databases(client)
 
     return drop
 
@@ -53,7 +53,7 @@ def drop_databases(clickhouse: ClickHouseSettings) -> Callable[[], None]:
 def clean_clickhouse(
     clickhouse: ClickHouseSettings, drop_databases: Callable[[], None]
 ) -> ClickHouseSettings:
-    """The server without our two databases."""
+    """The server without the databases of the project."""
     drop_databases()
     return clickhouse
 
@@ -62,7 +62,7 @@ def clean_clickhouse(
 def clickhouse_env(
     clickhouse: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> ClickHouseSettings:
-    """The environment of a user whose local ClickHouse is the tests' server and whose TAPE_DIR is empty."""
+    """Environment of a user whose local ClickHouse is the server of the tests and whose TAPE_DIR is empty."""
     monkeypatch.setenv("CLICKHOUSE_MODE", "local")
     monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", clickhouse.host)
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(clickhouse.port))

@@ -1,4 +1,4 @@
-"""The edge: a second ClickHouse behind a real Caddy with `deploy/edge/Caddyfile`, as the target cloud is."""
+"""The edge: a second ClickHouse behind a real Caddy with `deploy/edge/Caddyfile`, as the cloud target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.certificates import Authority, Certificate
 
 CADDYFILE = ROOT / "deploy/edge/Caddyfile"
 AUTHORITY = "/O=deribit-tape/OU=test/CN=test authority"
-"""As `tape certs` names one, with a number of its own at the end."""
+"""Subject of an authority of `tape certs`, without the number at its end."""
 SERVER_PASSWORD = "canary-of-the-edge-server"
 START_TIMEOUT_S = 10
 
@@ -34,7 +34,7 @@ needs_caddy = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Edge:
-    """A running edge. `clickhouse` is the way around it: the server that stands behind."""
+    """A running edge; `clickhouse` are the settings of the server behind it, for direct access."""
 
     clickhouse: ClickHouseSettings
     authority: Authority
@@ -44,7 +44,7 @@ class Edge:
     caddy: subprocess.Popen[bytes]
 
     def env(self, role: str = "loader", *, certificate: Certificate | None = None) -> dict[str, str]:
-        """The environment of a user of the target cloud whose certificate is `role`'s, or the one given."""
+        """Environment of a user of the cloud target with `certificate`, by default a new one of `role`."""
         certificate = certificate or self.authority.signed(role)
         return {
             "CLICKHOUSE_CLOUD_HOST": "127.0.0.1",
@@ -58,13 +58,13 @@ class Edge:
 
 @pytest.fixture(scope="session")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """One for each test process, started when first asked for; skips where there is no Caddy."""
+    """The edge of this test process, started on first use; skips the test without Caddy."""
     if needs_caddy.args[0]:
         pytest.skip(needs_caddy.kwargs["reason"])
     home = tmp_path_factory.mktemp("edge")
     authority = Authority(home / "authority", f"{AUTHORITY} 1")
     certs = home / "certs"
-    lay_out(authority, certs)
+    install_certificates(authority, certs)
     with (
         embedded_server(tmp_path_factory.mktemp("cloud"), password=SERVER_PASSWORD) as clickhouse,
         running_edge(home, certs, clickhouse) as caddy,
@@ -72,22 +72,22 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         yield Edge(clickhouse, authority, certs, home, caddy.port, caddy.process)
 
 
-def lay_out(authority: Authority, certs: Path) -> None:
-    """The four files that the edge reads, under the names that it knows."""
+def install_certificates(authority: Authority, certs: Path) -> None:
+    """Copy the four files that the edge reads into `certs`."""
     certs.mkdir()
     server = authority.signed("server")
-    for made, name in (
+    for source, name in (
         (authority.ca.cert, "ca.pem"),
         (authority.ca.cert, "ca-before.pem"),
         (server.cert, "server.pem"),
         (server.key, "server.key"),
     ):
-        shutil.copy(made, certs / name)
+        shutil.copy(source, certs / name)
 
 
 @dataclass(frozen=True)
 class Caddy:
-    """One that runs: `env` is what it was started with."""
+    """A running Caddy; `env` is its environment."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -96,7 +96,7 @@ class Caddy:
 
 @contextmanager
 def running_edge(home: Path, certs: Path, clickhouse: ClickHouseSettings, **env: str) -> Iterator[Caddy]:
-    """Caddy before `clickhouse` for the length of the block. `env` is added to its environment."""
+    """Run Caddy in front of `clickhouse` during the block; `env` is added to its environment."""
     port = free_port()
     users = {f"TAPE_EDGE_{role.upper()}_USER": clickhouse.user for role in ROLES}
     keys = {f"TAPE_EDGE_{role.upper()}_KEY": clickhouse.password for role in ROLES}
@@ -109,18 +109,18 @@ def running_edge(home: Path, certs: Path, clickhouse: ClickHouseSettings, **env:
     }
     env = own | users | keys | env
     with (home / "caddy.log").open("wb") as log:
-        # It ends with this process, however that ends.
+        # Caddy is terminated with this process.
         command = ["setpriv", "--pdeathsig", "TERM", "caddy", "run", "--config", str(CADDYFILE)]
         caddy = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=home)
     try:
-        _wait(caddy, port, home / "caddy.log")
+        _wait_until_it_listens(caddy, port, home / "caddy.log")
         yield Caddy(port, caddy, env)
     finally:
         caddy.terminate()
         caddy.wait(START_TIMEOUT_S)
 
 
-def _wait(caddy: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_listens(caddy: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         assert caddy.poll() is None, f"Caddy ended: {log.read_text()[-2000:]}"

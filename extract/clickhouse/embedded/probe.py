@@ -8,9 +8,8 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 
+from extract.clickhouse.errors import AUTHENTICATION_CODES
 from extract.clickhouse.settings import ClickHouseSettings
-
-WRONG_CREDENTIALS_CODES = frozenset({"192", "193", "194", "516"})
 
 
 class Answer(Enum):
@@ -46,7 +45,7 @@ def probe(settings: ClickHouseSettings, *, timeout_s: float = 5.0) -> Probe:
         return Probe(Answer.NOT_CLICKHOUSE)
     if status == 200:
         return Probe(Answer.CLICKHOUSE, body.strip())
-    if error_code in WRONG_CREDENTIALS_CODES:
+    if error_code in map(str, AUTHENTICATION_CODES):
         return Probe(Answer.WRONG_PASSWORD)
     return Probe(Answer.ERROR, body.strip().partition("\n")[0][:300])
 
