@@ -49,44 +49,10 @@ declared as (
     )
 ),
 
-tables as (
-    select
-        replaceRegexpOne(engine, '^(Shared|Replicated)', '') as engine,
-        -- Engines of ClickHouse Cloud have two additional quoted arguments first.
-        arrayStringConcat(arrayFilter(
-            argument -> not startsWith(argument, '\''),
-            arrayMap(argument -> trim(argument), splitByChar(',', extract(engine_full, '^\\w+\\(([^()]*)\\)')))
-        ), ', ') as version_column,
-        replaceRegexpOne(sorting_key, '^\\((.*)\\)$', '\\1') as sort_key,
-        replaceRegexpOne(partition_key, '^\\((.*)\\)$', '\\1') as partition_key,
-        extract(engine_full, ' TTL (.*?)(?: SETTINGS |$)') as ttl
-    from system.tables
-    where database = '{{ node.schema }}' and name = '{{ node.alias }}'
-),
-
 actual as (
-    select
-        arrayJoin([
-            ('engine', engine), ('version column', version_column), ('sort key', sort_key),
-            ('partition key', partition_key), ('TTL', ttl)
-        ]) as fact,
-        fact.1 as thing,
-        fact.2 as actual
-    from tables
-    union all
-    select ('', '') as fact, concat('index ', name) as thing, concat(expr, ' type ', type_full, ' granularity ', toString(granularity)) as actual
-    from system.data_skipping_indices
-    where database = '{{ node.schema }}' and table = '{{ node.alias }}'
-    union all
-    select
-        arrayJoin([
-            (concat('column ', name), toString(position)), (concat('type of ', name), type),
-            (concat('codec of ', name), extract(compression_codec, '^CODEC\\((.*)\\)$'))
-        ]) as fact,
-        fact.1 as thing,
-        fact.2 as actual
-    from system.columns
-    where database = '{{ node.schema }}' and table = '{{ node.alias }}'
+    select property as thing, value as actual
+    from ({{ table_facts("'" ~ node.schema ~ "'") }})
+    where table = '{{ node.alias }}'
 ),
 
 final as (

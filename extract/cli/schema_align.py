@@ -26,9 +26,9 @@ def schema_align(as_json: bool) -> int:
 
     Example: tape schema-align --json
     """
-    from extract.schema.align import align
+    from extract.schema.align import find_differences
 
-    differences = align()
+    differences = find_differences()
     if as_json:
         print_json_lines(each.to_json() for each in differences)
     elif differences:

@@ -1,111 +1,115 @@
-"""Are `local` and `cloud` the same database? Each is held against the models' yml, then the two against each other."""
+"""Compare the schemas of `local` and `cloud`: each with the models' yml, then with each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
-from extract.clickhouse.client import shared_client
-from extract.clickhouse.errors import to_tape_error
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.errors import CannotTellError, OutsideError
-from extract.schema.catalogue import Catalogue, Things, read_catalogue
+from extract.schema.catalogue import Catalogue, Properties, read_catalogue
 from extract.schema.dbt_tests import Drift, SchemaTests
 from extract.source.tables import RAW_TABLES
 
 TARGETS = ("local", "cloud")
 COLUMN = "column "
 TABLE = "table"
-THERE = "there"
-MADE_WITH_FIRST_ROW = {f"{RAW_DATABASE}.{table.name}" for table in RAW_TABLES.values() if table.is_optional}
+PRESENT = "there"
+OPTIONAL_TABLES = {f"{RAW_DATABASE}.{table.name}" for table in RAW_TABLES.values() if table.is_optional}
 """Tables that one database may lack without being different from the other."""
 
 Row = Sequence[str | None]
-"""One thing as declared, local and cloud have it."""
+"""Texts of one property: declared, in local, in cloud."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing of a table that is not the same everywhere; None is none. Raw tables are declared nowhere."""
+    """A property of a table that differs; None is none. Raw tables have no declared properties."""
 
     table: str
-    thing: str
+    property: str
     declared: str | None
     local: str | None
     cloud: str | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "table": self.table,
+            "thing": self.property,
+            "declared": self.declared,
+            "local": self.local,
+            "cloud": self.cloud,
+        }
 
 
-def align() -> list[Difference]:
-    """Every difference, by table and thing.
+def find_differences() -> list[Difference]:
+    """Every difference, by table and property.
 
-    Raises UsageError where the environment does not say where a target is or is refused there, CannotTellError where
-    a target does not answer, or has no tables yet.
+    Raises UsageError where the environment does not configure a target or a target rejects the login, CannotTellError
+    where a target does not answer or has no tables yet.
     """
     targets = [clickhouse_settings(target) for target in TARGETS]
-    catalogues = [_catalogue(settings) for settings in targets]
-    with _running(targets) as tests:
-        drifts = [_drifts(test) for test in tests]
-    return differences(catalogues, drifts)
+    catalogues = [_read_catalogue(settings) for settings in targets]
+    with _run_tests(targets) as tests:
+        drifts = [_fetch_drifts(test) for test in tests]
+    return compare(catalogues, drifts)
 
 
-def differences(catalogues: Sequence[Catalogue], drifts: Sequence[Sequence[Drift]]) -> list[Difference]:
-    """What differs between the catalogues of local and cloud, and what is otherwise than the yml says."""
+def compare(catalogues: Sequence[Catalogue], drifts: Sequence[Sequence[Drift]]) -> list[Difference]:
+    """Differences between the catalogues of local and cloud, and of each from the yml."""
     declared: Catalogue = {}
-    for drift in (drift for found in drifts for drift in found):
-        declared.setdefault(drift.table, {})[drift.thing] = drift.declared
+    for drift in (drift for of_target in drifts for drift in of_target):
+        declared.setdefault(drift.table, {})[drift.property] = drift.declared
     local, cloud = catalogues
-    found: list[Difference] = []
-    for table in sorted({*declared, *local, *cloud} - MADE_WITH_FIRST_ROW | {*local} & {*cloud}):
+    differences: list[Difference] = []
+    for table in sorted({*declared, *local, *cloud} - OPTIONAL_TABLES | {*local} & {*cloud}):
         sides = declared.get(table), local.get(table), cloud.get(table)
         if sides[1] and sides[2]:
-            found += _of_table(table, sides[0] or {}, sides[1], sides[2])
+            differences += _compare_table(table, sides[0] or {}, sides[1], sides[2])
         else:
-            found.append(Difference(table, TABLE, *(THERE if side else None for side in sides)))
-    return found
+            differences.append(Difference(table, TABLE, *(PRESENT if side else None for side in sides)))
+    return differences
 
 
-def _of_table(table: str, declared: Things, local: Things, cloud: Things) -> Iterator[Difference]:
-    """A column that is not everywhere is one difference, and not also those of its type, its codec and its neighbours."""
-    differing = {thing for thing in {*local, *cloud} if local.get(thing, "") != cloud.get(thing, "")}
+def _compare_table(
+    table: str, declared: Properties, local: Properties, cloud: Properties
+) -> Iterator[Difference]:
+    """A column that one side lacks is one difference; its type, its codec and shifted neighbours are none."""
+    differing = {name for name in {*local, *cloud} if local.get(name, "") != cloud.get(name, "")}
     rows: dict[str, Row] = {
-        thing: [side.get(thing) or None for side in (declared, local, cloud)]
-        for thing in differing | {*declared}
+        name: [side.get(name) or None for side in (declared, local, cloud)]
+        for name in differing | {*declared}
     }
     sides = range(3) if declared else range(1, 3)
-    columns = {thing.removeprefix(COLUMN): row for thing, row in rows.items() if thing.startswith(COLUMN)}
+    columns = {name.removeprefix(COLUMN): row for name, row in rows.items() if name.startswith(COLUMN)}
     partial = {name for name, row in columns.items() if not all(row[side] for side in sides)}
-    for thing, row in sorted(rows.items()):
-        if thing.partition(" of ")[2] in partial:
+    for name, row in sorted(rows.items()):
+        if name.partition(" of ")[2] in partial:
             continue
-        name = thing.removeprefix(COLUMN)
-        is_everywhere = name in columns and name not in partial
-        if is_everywhere and all(
-            _is_only_shifted(row, columns.values(), *two) for two in combinations(sides, 2)
-        ):
+        column = name.removeprefix(COLUMN)
+        is_everywhere = column in columns and column not in partial
+        if is_everywhere and all(_is_shifted(row, columns.values(), *two) for two in combinations(sides, 2)):
             continue
-        yield Difference(table, thing, *row)
+        yield Difference(table, name, *row)
 
 
-def _is_only_shifted(row: Row, columns: Iterable[Row], a: int, b: int) -> bool:
-    """Whether a column's two positions differ by no more than the columns before it that only one side has."""
-    at_a, at_b = int(row[a] or 0), int(row[b] or 0)
-    others = list(columns)
-    more = sum(1 for other in others if not other[a] and other[b] and int(other[b]) < at_b)
-    fewer = sum(1 for other in others if other[a] and not other[b] and int(other[a]) < at_a)
-    return at_b - at_a == more - fewer
+def _is_shifted(row: Row, columns: Iterable[Row], a: int, b: int) -> bool:
+    """Whether a column's positions on two sides differ only by the columns before it that one side lacks."""
+
+    def count_before(side: int, other: int) -> int:
+        return sum(not column[other] and 0 < int(column[side] or 0) < int(row[side] or 0) for column in rows)
+
+    rows = list(columns)
+    return int(row[b] or 0) - int(row[a] or 0) == count_before(b, a) - count_before(a, b)
 
 
-def _catalogue(settings: ClickHouseSettings) -> Catalogue:
-    with _told(settings):
-        catalogue = read_catalogue(shared_client(settings))
+def _read_catalogue(settings: ClickHouseSettings) -> Catalogue:
+    with _target_errors(settings):
+        catalogue = read_catalogue(shared_database(settings))
     mode = settings.mode
     if f"{RAW_DATABASE}.trades" not in catalogue:
         raise CannotTellError(f"{mode} has no raw tables yet; run: CLICKHOUSE_MODE={mode} dlt pipeline run")
@@ -114,26 +118,23 @@ def _catalogue(settings: ClickHouseSettings) -> Catalogue:
     return catalogue
 
 
-def _drifts(test: SchemaTests) -> list[Drift]:
-    with _told(test.settings):
-        return test.drifts(shared_client(test.settings))
+def _fetch_drifts(test: SchemaTests) -> list[Drift]:
+    with _target_errors(test.settings):
+        return test.fetch_drifts(shared_database(test.settings))
 
 
 @contextmanager
-def _told(settings: ClickHouseSettings) -> Iterator[None]:
-    """A target that does not answer leaves the question open: the sentence says which, and why."""
+def _target_errors(settings: ClickHouseSettings) -> Iterator[None]:
+    """Raise CannotTellError that names the target where it does not answer."""
     try:
         yield
-    except (OutsideError, ClickHouseError, OSError) as error:
-        reason = to_tape_error(error, settings)
-        if not isinstance(reason, OutsideError):
-            raise reason from error
-        raise CannotTellError(f"Cannot tell, for {settings.mode} gives no answer: {reason}") from error
+    except OutsideError as error:
+        raise CannotTellError(f"Cannot tell, because {settings.mode} does not answer: {error}") from error
 
 
 @contextmanager
-def _running(targets: Sequence[ClickHouseSettings]) -> Iterator[list[SchemaTests]]:
-    """Both targets' tests side by side; none outlives the block."""
+def _run_tests(targets: Sequence[ClickHouseSettings]) -> Iterator[list[SchemaTests]]:
+    """Run the tests of all targets concurrently; none outlives the block."""
     tests: list[SchemaTests] = []
     try:
         for settings in targets:

@@ -1,74 +1,35 @@
-"""What the tables of one ClickHouse are, as things and their texts: the part of `system` that two databases must agree on.
-
-The names of the things are those of the dbt test `matches_declared_schema`.
-"""
+"""Properties of the tables of one ClickHouse, as far as two databases have to agree on them."""
 
 from __future__ import annotations
 
-from clickhouse_connect.driver.client import Client
+import re
+from collections.abc import Sequence
 
+from extract.clickhouse.client import Database
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
+from extract.errors import UsageError
+from extract.paths import ROOT
 
-Things = dict[str, str]
-Catalogue = dict[str, Things]
+Properties = dict[str, str]
+"""Text by property, named as in the dbt test `matches_declared_schema`: `engine`, `type of price`. Empty: none."""
+Catalogue = dict[str, Properties]
+"""Properties by table, named with its database."""
 
-# Cloud's Shared and Replicated engines are ours with two quoted arguments of their own in front.
-# A table whose name holds `__dbt_` is dbt's own, while a run is going on.
-_THINGS = """
-with
-
-ours as (
-    select database, name, engine, engine_full, sorting_key, partition_key
-    from system.tables
-    where database in {databases:Array(String)} and position(name, '__dbt_') = 0
-),
-
-facts as (
-    select
-        database,
-        name as table,
-        arrayJoin([
-            ('engine', replaceRegexpOne(engine, '^(Shared|Replicated)', '')),
-            ('version column', arrayStringConcat(arrayFilter(
-                argument -> not startsWith(argument, '\\''),
-                arrayMap(argument -> trim(argument), splitByChar(',', extract(engine_full, '^\\\\w+\\\\(([^()]*)\\\\)')))
-            ), ', ')),
-            ('sort key', sorting_key),
-            ('partition key', replaceRegexpOne(partition_key, '^\\\\((.*)\\\\)$', '\\\\1')),
-            ('TTL', extract(engine_full, ' TTL (.*?)(?: SETTINGS |$)'))
-        ]) as fact
-    from ours
-    union all
-    select
-        database,
-        table,
-        arrayJoin([
-            (concat('column ', name), toString(position)),
-            (concat('type of ', name), type),
-            (concat('codec of ', name), extract(compression_codec, '^CODEC\\\\((.*)\\\\)$'))
-        ]) as fact
-    from system.columns
-    where (database, table) in (select ours.database, ours.name from ours)
-    union all
-    select
-        database,
-        table,
-        (concat('index ', name), concat(expr, ' type ', type_full, ' granularity ', toString(granularity))) as fact
-    from system.data_skipping_indices
-    where (database, table) in (select ours.database, ours.name from ours)
-),
-
-final as (
-    select concat(database, '.', table) as table, fact.1 as thing, fact.2 as text from facts
-)
-
-select * from final"""
+MACRO = ROOT / "dbt_project" / "macros" / "table_facts.sql"
 
 
-def read_catalogue(client: Client) -> Catalogue:
-    """`database.table` → thing → text, of our two databases; a text of '' says that there is none."""
+def facts_sql(databases: Sequence[str] = (RAW_DATABASE, MART_DATABASE)) -> str:
+    """The query of the dbt macro `table_facts`. Raises UsageError outside of a checkout."""
+    if not MACRO.exists():
+        raise UsageError(f"There is no {MACRO}; run this command from a checkout of the project.")
+    macro = re.search(r"{% macro table_facts\(databases\) %}(.*){% endmacro %}", MACRO.read_text(), re.DOTALL)
+    assert macro, f"{MACRO} defines the macro"
+    return macro[1].replace("{{ databases }}", ", ".join(f"'{name}'" for name in databases))
+
+
+def read_catalogue(database: Database) -> Catalogue:
+    """Properties of every table of the raw and the mart database."""
     catalogue: Catalogue = {}
-    databases = {"databases": [RAW_DATABASE, MART_DATABASE]}
-    for table, thing, text in client.query(_THINGS, parameters=databases).result_rows:
-        catalogue.setdefault(table, {})[thing] = text
+    for name, table, property_, value in database.rows(facts_sql()):
+        catalogue.setdefault(f"{name}.{table}", {})[property_] = value
     return catalogue

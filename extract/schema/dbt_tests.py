@@ -1,4 +1,4 @@
-"""dbt's own schema tests, run as a command of its own for one target; what they found, as rows."""
+"""dbt's schema tests of one target, run in a process of their own."""
 
 from __future__ import annotations
 
@@ -8,75 +8,67 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickhouse_connect.driver.client import Client
-
+from extract.clickhouse.client import Database
 from extract.clickhouse.settings import MART_DATABASE, ClickHouseSettings
 from extract.errors import CannotTellError
 from extract.paths import ROOT, tape_dir
 
 SELECTED = "test_name:matches_declared_schema"
-TESTS_FAILED = 1  # dbt's exit code for "it ran, and not all is well"
+TESTS_FAILED = 1
+"""dbt's exit code if all tests ran and some failed."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """One thing of a model that its yml declares otherwise; '' is none."""
+    """A property of a model's table that differs from its yml; an empty text is none."""
 
     table: str
-    thing: str
+    property: str
     declared: str
     actual: str
 
 
 class SchemaTests:
-    """The tests of one target, running from the moment that this is made."""
+    """The tests of one target; they start when the object is made."""
 
     def __init__(self, settings: ClickHouseSettings) -> None:
         self.settings = settings
-        # A directory for each target: dbt parses the project anew whenever the target changes.
+        # A directory per target, because dbt parses the project again whenever the target changes.
         self._artifacts = tape_dir() / "schema-align" / settings.mode
+        self._results = self._artifacts / "run_results.json"
         self._results.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            self._command(),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            self._command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    @property
-    def _results(self) -> Path:
-        return self._artifacts / "run_results.json"
-
-    def drifts(self, client: Client) -> list[Drift]:
-        """Waits for the end. Raises CannotTellError if dbt could not test everything."""
-        said, _ = self._process.communicate()
+    def fetch_drifts(self, database: Database) -> list[Drift]:
+        """Wait for the tests and return what differs. Raises CannotTellError if dbt could not run all of them."""
+        output, _ = self._process.communicate()
         if self._process.returncode not in (0, TESTS_FAILED) or not self._results.exists():
-            raise self._cannot_tell(said)
-        found: list[Drift] = []
+            raise self._cannot_tell(output)
+        drifts: list[Drift] = []
         for result in json.loads(self._results.read_text())["results"]:
             if result["status"] in ("error", "skipped"):
-                raise self._cannot_tell(result["message"] or said)
+                raise self._cannot_tell(result["message"] or output)
             if result["status"] != "pass":
-                # dbt counts the rows of a failed test; its query names them.
-                rows = client.query(result["compiled_code"]).result_rows
-                found += [Drift(f"{MART_DATABASE}.{table}", *things) for table, *things in rows]
-        return found
+                # dbt only counts the rows of a failed test.
+                rows = database.rows(result["compiled_code"])
+                drifts += [Drift(f"{MART_DATABASE}.{table}", *texts) for table, *texts in rows]
+        return drifts
 
     def stop(self) -> None:
-        """Ends dbt, if it still runs."""
+        """End dbt if it is still running."""
         self._process.kill()
         self._process.wait()
 
     def _command(self) -> list[str]:
-        project = str(ROOT / "dbt_project")
-        words = ["test", "--select", SELECTED, "--target", self.settings.mode, "--no-use-colors"]
-        words += ["--project-dir", project, "--profiles-dir", str(ROOT / "profiles")]
-        words += ["--target-path", str(self._artifacts), "--log-path", str(self._artifacts)]
-        return [str(Path(sys.executable).parent / "dbt"), *words]
+        command = [str(Path(sys.executable).parent / "dbt"), "test", "--select", SELECTED, "--no-use-colors"]
+        command += ["--target", self.settings.mode, "--project-dir", str(ROOT / "dbt_project")]
+        command += ["--profiles-dir", str(ROOT / "profiles")]
+        return [*command, "--target-path", str(self._artifacts), "--log-path", str(self._artifacts)]
 
-    def _cannot_tell(self, said: str) -> CannotTellError:
-        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no word of it")
+    def _cannot_tell(self, output: str) -> CannotTellError:
+        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
         return CannotTellError(
             f"dbt could not run the schema tests of {self.settings.mode} ({last}); "
             f"try: dbt test --target {self.settings.mode} --select {SELECTED}"

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from clickhouse_connect.driver.client import Client
 
 from extract.cli.main import tape
+from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
@@ -34,7 +35,7 @@ def test_init_creates_the_tables_of_a_first_run(
     monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
     monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
     assert "local has its raw tables, in deribit_raw" in init()
-    created = read_catalogue(clickhouse_client)
+    created = read_catalogue(shared_database(clickhouse_env))
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == 0
     assert {f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.instruments"} <= created.keys()
     loaded = run(RunOptions(currencies=["BTC"], kinds=["spot"])).total
@@ -43,4 +44,4 @@ def test_init_creates_the_tables_of_a_first_run(
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == loaded
     drop_databases()
     run(RunOptions(currencies=["BTC"], kinds=["spot"]))
-    assert read_catalogue(clickhouse_client) == created
+    assert read_catalogue(shared_database(clickhouse_env)) == created

@@ -1,4 +1,4 @@
-"""What counts as missing: decided on raw tables made by hand, by the statement that users get."""
+"""Which trades count as missing, on hand-made raw tables."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from extract.errors import CannotTellError, UsageError
 from tests.support.raw_tables import EPOCH, NAME, Raw, at
 
 
-def test_whole_is_without_gaps(raw: Raw) -> None:
+def test_consecutive_seqs_have_no_gap(raw: Raw) -> None:
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2, 3: 3})
     assert raw.gaps() == []
 
 
 def test_holes_are_ranges_with_both_ends_included(raw: Raw) -> None:
-    """Head and inner ones, of each instrument by itself, in order."""
+    """Head and inner gaps of each instrument, in order."""
     raw.covered(EPOCH, 10)
     raw.trades({3: 1, 5: 2, 6: 2.5, 9: 3})
     raw.trades({1: 1, 3: 2}, name="BTC-PERPETUAL")
@@ -33,7 +33,7 @@ def test_holes_are_ranges_with_both_ends_included(raw: Raw) -> None:
     ]
 
 
-def test_a_gap_reads_as_promised(raw: Raw) -> None:
+def test_gap_has_the_documented_json_shape(raw: Raw) -> None:
     """Names and types of `tape gaps --json`."""
     raw.covered(EPOCH, 10)
     raw.trades({3: 1})
@@ -49,23 +49,23 @@ def test_a_gap_reads_as_promised(raw: Raw) -> None:
     }
 
 
-def test_rows_that_came_twice_or_were_restated_count_once(raw: Raw) -> None:
+def test_duplicate_and_restated_rows_count_once(raw: Raw) -> None:
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2, 4: 4})
     raw.trades({2: 2.5, 4: 4})
     assert raw.gaps() == [(3, 3, "inner")]
 
 
-def test_between_two_covered_spans_nothing_is_missing(raw: Raw) -> None:
-    """What was traded in time that nobody asked for is not missing; within each span it is."""
+def test_hole_between_two_covered_spans_is_not_a_gap(raw: Raw) -> None:
+    """Trades outside of covered time are not missing; within each span they are."""
     raw.covered(EPOCH, 10)
     raw.covered(20, 30)
     raw.trades({1: 1, 3: 9, 7: 21, 9: 29})
     assert raw.gaps() == [(2, 2, "inner"), (8, 8, "inner")]
 
 
-def test_spans_that_touch_or_overlap_are_one(raw: Raw) -> None:
-    """Grown spans come as new rows; one millisecond apart is not apart."""
+def test_adjacent_and_overlapping_spans_are_merged(raw: Raw) -> None:
+    """Grown spans are new rows; spans one millisecond apart are adjacent."""
     raw.covered(EPOCH, 5)
     raw.covered(EPOCH, 10)
     raw.covered(at(10).replace(microsecond=1000), 20)
@@ -74,7 +74,7 @@ def test_spans_that_touch_or_overlap_are_one(raw: Raw) -> None:
     assert raw.gaps() == [(2, 2, "inner"), (4, 4, "inner")]
 
 
-def test_a_long_span_holds_what_a_short_one_within_it_does_not(raw: Raw) -> None:
+def test_span_is_not_shortened_by_spans_inside_it(raw: Raw) -> None:
     raw.covered(EPOCH, 30)
     raw.covered(5, 6)
     raw.covered(20, 25)
@@ -82,7 +82,7 @@ def test_a_long_span_holds_what_a_short_one_within_it_does_not(raw: Raw) -> None
     assert raw.gaps() == [(2, 2, "inner")]
 
 
-def test_coverage_of_another_stream_proves_nothing(raw: Raw) -> None:
+def test_coverage_of_another_stream_is_ignored(raw: Raw) -> None:
     raw.covered(EPOCH, 30, kind="option")
     raw.covered(EPOCH, 30, currency="ETH")
     raw.covered(20, 30)
@@ -90,15 +90,15 @@ def test_coverage_of_another_stream_proves_nothing(raw: Raw) -> None:
     assert raw.gaps() == []
 
 
-def test_beyond_the_covered_time_nothing_is_missing_yet(raw: Raw) -> None:
-    """The newest minute is loaded before it counts as covered."""
+def test_hole_after_covered_time_is_not_a_gap(raw: Raw) -> None:
+    """The newest minute is loaded before it is covered."""
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 9, 4: 11})
     assert raw.gaps() == []
 
 
-def test_a_head_before_the_time_asked_for_is_no_gap(raw: Raw) -> None:
-    """The instrument is older than the span, or nobody knows how old it is."""
+def test_head_before_covered_time_is_not_a_gap(raw: Raw) -> None:
+    """The instrument is older than the span, or its age is unknown."""
     raw.make("instruments")
     raw.insert("instruments", instrument_name=NAME, creation_timestamp=at(-5))
     raw.insert("instruments", instrument_name="BTC-PERPETUAL", creation_timestamp=None)
@@ -108,7 +108,7 @@ def test_a_head_before_the_time_asked_for_is_no_gap(raw: Raw) -> None:
     assert raw.gaps() == [(6, 6, "inner")] * 3
 
 
-def test_a_head_of_an_instrument_made_within_the_span_is_a_gap(raw: Raw) -> None:
+def test_head_of_instrument_created_in_the_span_is_a_gap(raw: Raw) -> None:
     raw.make("instruments")
     raw.insert("instruments", instrument_name=NAME, creation_timestamp=at(0))
     raw.covered(0, 10)
@@ -116,8 +116,8 @@ def test_a_head_of_an_instrument_made_within_the_span_is_a_gap(raw: Raw) -> None
     assert raw.gaps() == [(1, 4, "head")]
 
 
-def test_a_head_first_seen_in_a_later_span_is_no_gap(raw: Raw) -> None:
-    """It may lie in the time between the spans."""
+def test_head_before_a_trade_in_a_later_span_is_not_a_gap(raw: Raw) -> None:
+    """Its trades may have occurred between the spans."""
     raw.make("instruments")
     raw.insert("instruments", instrument_name=NAME, creation_timestamp=at(5))
     raw.covered(EPOCH, 10)
@@ -127,7 +127,7 @@ def test_a_head_first_seen_in_a_later_span_is_no_gap(raw: Raw) -> None:
 
 
 def test_known_absent_ranges_are_split_off(raw: Raw) -> None:
-    """However they came to be known: in pieces, twice, overlapping, or wider than what is missing."""
+    """However they were recorded: in pieces, twice, overlapping, or wider than the gap."""
     raw.make("absent_trades")
     raw.covered(EPOCH, 10)
     raw.trades({11: 1, 15: 2, 20: 3})
@@ -142,7 +142,7 @@ def test_known_absent_ranges_are_split_off(raw: Raw) -> None:
     ]
 
 
-def test_what_is_there_is_there_whatever_was_absent_once(raw: Raw) -> None:
+def test_loaded_trade_is_not_a_gap_though_recorded_as_absent(raw: Raw) -> None:
     raw.make("absent_trades")
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2, 3: 3})
@@ -150,8 +150,8 @@ def test_what_is_there_is_there_whatever_was_absent_once(raw: Raw) -> None:
     assert raw.gaps() == []
 
 
-def test_what_retention_dropped_was_there(raw: Raw) -> None:
-    """And what was missing beside it has no time any more, so nobody can say that it was asked for."""
+def test_trades_dropped_by_retention_are_not_gaps(raw: Raw) -> None:
+    """A hole next to them has no time, so it cannot be attributed to covered time."""
     raw.make("dropped_trades")
     raw.covered(EPOCH, 10)
     raw.trades({9: 5, 11: 6})
@@ -160,8 +160,8 @@ def test_what_retention_dropped_was_there(raw: Raw) -> None:
     assert raw.gaps() == [(10, 10, "inner")]
 
 
-def test_what_came_unreadable_is_missing_and_says_so(raw: Raw) -> None:
-    """It is not in the table of trades; but the exchange has it, and asking again would bring the same."""
+def test_rejected_trade_is_a_gap_marked_as_rejected(raw: Raw) -> None:
+    """It is not loaded; the exchange has it, but another request would return the same record."""
     raw.make("rejected_trades")
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 5: 2})
@@ -175,8 +175,8 @@ def test_what_came_unreadable_is_missing_and_says_so(raw: Raw) -> None:
     ]
 
 
-def test_a_tail_is_missing_where_the_last_seq_is_known(raw: Raw) -> None:
-    """Also of an instrument that was never seen; one that never traded lacks nothing."""
+def test_missing_tail_is_a_gap_if_the_last_seq_is_known(raw: Raw) -> None:
+    """Also of an instrument without loaded trades; an instrument that never traded has no gap."""
     raw.make("instrument_tails")
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2})
@@ -189,7 +189,7 @@ def test_a_tail_is_missing_where_the_last_seq_is_known(raw: Raw) -> None:
     ]
 
 
-def test_the_scope_is_what_was_asked_about(raw: Raw) -> None:
+def test_scope_selects_streams(raw: Raw) -> None:
     for currency in ("BTC", "ETH"):
         for kind in ("future", "option"):
             raw.covered(EPOCH, 10, currency=currency, kind=kind)
@@ -208,8 +208,8 @@ def test_gaps_cannot_be_detected_before_the_first_run(clean_clickhouse: ClickHou
         find_gaps(shared_database(clean_clickhouse))
 
 
-def test_what_was_never_covered_cannot_be_told(raw: Raw) -> None:
-    """Nothing at all, or not the currency or kind asked about; the sentence names the command."""
+def test_gaps_of_uncovered_streams_cannot_be_detected(raw: Raw) -> None:
+    """No time is covered at all, or none of a currency or kind; the sentence names the command to run."""
     with pytest.raises(CannotTellError, match=r"No time is covered for any stream.*`dlt pipeline run`"):
         find_gaps(raw.database)
     raw.covered(EPOCH, 10)
@@ -222,6 +222,6 @@ def test_what_was_never_covered_cannot_be_told(raw: Raw) -> None:
     assert CannotTellError.exit_code == 2
 
 
-def test_a_kind_that_there_is_not_is_the_user_s_mistake() -> None:
+def test_unknown_kind_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="--kind 'swap'"):
         Scope.of([], ["swap"])

@@ -1,4 +1,4 @@
-"""The tape recorded in 2019: its recorder began late, so 70 instruments lack their head for ever."""
+"""The tape recorded in 2019, whose recorder started late: 70 instruments lack their head."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
-def test_the_recorded_tape_lacks_70_heads_and_nothing_else(new_user: Callable[[Tape], User]) -> None:
-    """19,104 seqs, all of them known to be absent: whole, and nothing to repair."""
+def test_recorded_tape_lacks_only_70_heads(new_user: Callable[[Tape], User]) -> None:
+    """19,104 seqs, all known to be absent, so that there is nothing to repair."""
     user = new_user(Tape.load(RECORDED))
     user.load()
-    told = user.tape("gaps", "--json")
-    gaps = json.loads(told.out)
-    assert told.code == 0
+    done = user.tape("gaps", "--json")
+    gaps = json.loads(done.out)
+    assert done.code == 0
     assert len(gaps) == len({gap["instrument_name"] for gap in gaps}) == 70
     assert {(gap["where"], gap["first_missing_seq"], gap["known_absent"]) for gap in gaps} == {
         ("head", 1, True)

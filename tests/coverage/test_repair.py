@@ -1,4 +1,4 @@
-"""`tape repair` brings exactly what is missing, once, and says what the exchange has not."""
+"""`tape repair` fetches exactly the missing trades, and records those that the exchange does not have."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ def last_seqs(keys: list[Key]) -> dict[str, int]:
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_holes_are_found_and_filled_and_nothing_else_is_asked_for(
-    loaded: User, data: st.DataObject
-) -> None:
-    """Random ranges of random instruments, heads and whole middles among them, tails excepted.
+def test_random_holes_are_repaired_without_other_requests(loaded: User, data: st.DataObject) -> None:
+    """Random ranges of random instruments, heads included, tails excluded.
 
-    What is missing is what was deleted; what is asked for by number begins and ends with it; afterwards every trade
-    is there once; a second repair asks nothing.
+    The gaps are the deleted trades; requests by number start and end within them; afterwards every trade is loaded
+    once, and a second repair sends no request.
     """
     keys = loaded.keys()
     last = last_seqs(keys)
@@ -68,8 +66,8 @@ def test_any_holes_are_found_and_filled_and_nothing_else_is_asked_for(
     assert loaded.requested_methods() == set()
 
 
-def test_a_repair_of_any_size_is_loaded_in_packages(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each ends when its budget of trades is spent, so that a kill costs no more than one."""
+def test_large_repair_is_loaded_in_several_packages(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package ends once it holds `window_trades`, so that a killed repair loses at most one."""
     monkeypatch.setenv("SOURCES__DERIBIT__WINDOW_TRADES", "40")
     monkeypatch.setenv("SOURCES__DERIBIT__PAGE_SIZE", "20")
     keys = user.keys()
@@ -82,8 +80,8 @@ def test_a_repair_of_any_size_is_loaded_in_packages(user: User, monkeypatch: pyt
     assert user.keys() == keys
 
 
-def test_what_was_repaired_is_as_a_run_would_have_loaded_it(user: User) -> None:
-    """Every field, and the table's definition stays as it was."""
+def test_repaired_rows_equal_those_of_a_run(user: User) -> None:
+    """In every column; the table's definition does not change."""
 
     def rows() -> list[tuple]:
         sql = "select * except (_dlt_load_id) from deribit_raw.trades order by instrument_name, trade_seq"
@@ -99,8 +97,8 @@ def test_what_was_repaired_is_as_a_run_would_have_loaded_it(user: User) -> None:
     assert definition() == defined
 
 
-def test_a_repair_does_not_move_what_the_next_run_goes_on_from(user: User) -> None:
-    """After it, a run fetches the newest minute as ever, and loads nothing twice."""
+def test_repair_does_not_change_where_the_next_run_resumes(user: User) -> None:
+    """The next run fetches the newest minute only, and loads nothing twice."""
     keys = user.keys()
     user.lose(user.inner_keys()[5:9])
     repair_gaps()
@@ -115,13 +113,13 @@ def test_a_repair_does_not_move_what_the_next_run_goes_on_from(user: User) -> No
     assert min(starts) >= newest_ms
 
 
-def test_two_at_once_are_refused(user: User) -> None:
+def test_repair_during_another_run_is_refused(user: User) -> None:
     with run_lock(), pytest.raises(UsageError, match="Another run is at work"):
         repair_gaps()
 
 
-def test_trades_of_another_exchange_never_fill_a_gap(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sandbox has not would otherwise be remembered as absent from the real one."""
+def test_repair_from_another_exchange_is_refused(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise trades that a sandbox lacks would be recorded as absent from the live exchange."""
     keys = user.keys()
     monkeypatch.setattr("extract.deribit.client._exchange_name", lambda url: "history.deribit.com")
     user.lose(user.inner_keys()[5:7])
@@ -134,12 +132,12 @@ def test_trades_of_another_exchange_never_fill_a_gap(user: User, monkeypatch: py
 
 @pytest.fixture
 def own(new_user: Callable[[Tape], User]) -> User:
-    """A user of the test's own with a small tape."""
+    """A user with a small tape, for one test."""
     return new_user(Tape.generate(seed=3, trades=400, days=1))
 
 
-def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
-    """It stays on the list as known absent and no longer counts; `retry_absent` asks once more and finds it."""
+def test_absent_trades_are_requested_once(own: User) -> None:
+    """They are listed as known absent and no longer count as missing; `retry_absent` requests them again."""
     own.load()
     keys = own.keys()
     name = max(last_seqs(keys).items(), key=lambda each: each[1])[0]
@@ -150,8 +148,8 @@ def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
 
     report = repair_gaps()
     assert (report.fetched, report.absent, report.remaining) == (2, 3, [])
-    found = find_gaps(own.database)
-    assert [(g.range.first, g.range.last, g.where, g.known_absent) for g in found] == [
+    gaps = find_gaps(own.database)
+    assert [(g.range.first, g.range.last, g.where, g.known_absent) for g in gaps] == [
         (1, 1, "head", True),
         (5, 6, "inner", True),
     ]
@@ -167,8 +165,8 @@ def test_what_the_exchange_has_not_is_asked_for_once(own: User) -> None:
     assert own.keys() == keys
 
 
-def test_what_came_unreadable_is_not_fetched_again_unless_asked_for(user: User) -> None:
-    """It stays missing, with the reason, and the repair ends with 1 without a question."""
+def test_rejected_trades_are_requested_again_only_on_demand(user: User) -> None:
+    """Without `--again` they stay missing, with the reason, and repair exits with 1 without a request."""
     keys = user.keys()
     name, seq = user.inner_keys()[3]
     [(currency, kind)] = user.client.query(
@@ -180,19 +178,19 @@ def test_what_came_unreadable_is_not_fetched_again_unless_asked_for(user: User) 
         [[currency, kind, "price", json.dumps({"instrument_name": name, "trade_seq": seq}), "1", "1"]],
         column_names=["currency", "kind", "reason", "raw", "_dlt_load_id", "_dlt_id"],
     )
-    told = user.tape("repair")
-    assert told.code == 1
-    assert "unreadable: deribit_raw.rejected_trades" in told.out
-    assert "tape repair --again" in told.out
+    done = user.tape("repair")
+    assert done.code == 1
+    assert "unreadable: deribit_raw.rejected_trades" in done.out
+    assert "tape repair --again" in done.out
     assert user.requested_methods() == set()
     assert user.tape("repair", "--again").code == 0
     assert user.keys() == keys
 
 
-def test_faults_of_the_exchange_are_waited_out(
+def test_failed_requests_are_retried(
     own: User, start_exchange: Callable[..., SandboxExchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed answer is never read as no trades."""
+    """A failed response never counts as proof of absence."""
     own.load()
     keys = own.keys()
     lost = own.inner_keys()[3:200:5]

@@ -1,4 +1,4 @@
-"""`tape status`: figures that are true of the tape, in the shape that is promised."""
+"""`tape status`: figures that match the tape, in the documented shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extract.coverage.status import fetch_status
 from extract.deribit.streams import EPOCH_MS
 from extract.errors import CannotTellError
 from tests.support.loaded_user import User
-from tests.support.raw_tables import EPOCH, Raw, at
+from tests.support.raw_tables import EPOCH, NAME, Raw, at
 
 KEYS = [
     *("currency", "kind", "trades", "instruments", "covered_from", "covered_to", "missing"),
@@ -21,12 +21,12 @@ KEYS = [
 ]
 
 
-def test_status_is_true_of_the_tape(user: User) -> None:
-    """Trades and instruments by stream, covered time from the beginning to the newest settled minute."""
+def test_status_matches_the_tape(user: User) -> None:
+    """Trades and instruments by stream, covered time from the first trade to the newest settled minute."""
     began = datetime.now(UTC)
-    told = user.tape("status", "--json")
-    assert told.code == 0
-    streams = json.loads(told.out)
+    done = user.tape("status", "--json")
+    assert done.code == 0
+    streams = json.loads(done.out)
     assert all(list(each) == KEYS for each in streams)
     trades, names = Counter(), {}
     kind_of = dict(user.client.query("select instrument_name, kind from deribit_raw.instruments").result_rows)
@@ -37,9 +37,9 @@ def test_status_is_true_of_the_tape(user: User) -> None:
         stream = (currency_of[name], kind_of[name])
         trades[stream] += 1
         names.setdefault(stream, set()).add(name)
-    found = {(each["currency"], each["kind"]): each for each in streams}
-    assert {stream: each["trades"] for stream, each in found.items() if each["trades"]} == trades
-    assert all(each["instruments"] == len(names.get(stream, ())) for stream, each in found.items())
+    by_stream = {(each["currency"], each["kind"]): each for each in streams}
+    assert {stream: each["trades"] for stream, each in by_stream.items() if each["trades"]} == trades
+    assert all(each["instruments"] == len(names.get(stream, ())) for stream, each in by_stream.items())
     assert all((each["missing"], each["proven_share"]) == (0, 1.0) for each in streams)
     for each in streams:
         start, end, loaded_at = (
@@ -51,20 +51,20 @@ def test_status_is_true_of_the_tape(user: User) -> None:
         assert each["lag_seconds"] == pytest.approx((began - end).total_seconds(), abs=60)
 
 
-def test_what_is_missing_lowers_the_share(user: User) -> None:
-    """And a repair raises it again."""
+def test_missing_trades_lower_the_proven_share(user: User) -> None:
+    """A repair raises it again."""
     lost = user.inner_keys()[:30]
     user.lose(lost)
-    found = fetch_status(user.database)
-    assert sum(each.missing for each in found) == len(lost)
-    for each in found:
+    statuses = fetch_status(user.database)
+    assert sum(each.missing for each in statuses) == len(lost)
+    for each in statuses:
         assert each.proven_share == pytest.approx(1 - each.missing / max(1, each.trades + each.missing))
     assert "30" in user.tape("status").out
     repair_gaps()
     assert {each.proven_share for each in fetch_status(user.database)} == {1.0}
 
 
-def test_what_the_exchange_has_not_is_proven_and_what_is_before_was_not_asked_for(raw: Raw) -> None:
+def test_absent_trades_are_proven_and_earlier_trades_are_not_expected(raw: Raw) -> None:
     raw.make("absent_trades")
     raw.make("instruments")
     raw.make("_dlt_loads")
@@ -82,13 +82,26 @@ def test_what_the_exchange_has_not_is_proven_and_what_is_before_was_not_asked_fo
     assert stream.last_load_at == at(12)
 
 
-def test_a_stream_without_trades_is_whole(raw: Raw) -> None:
+def test_missing_tails_are_counted(raw: Raw) -> None:
+    """Also where no seq before the last loaded one is missing; a known absent tail is not missing."""
+    for table in ("_dlt_loads", "instrument_tails", "absent_trades"):
+        raw.make(table)
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2})
+    raw.insert("instrument_tails", instrument_name=NAME, last_seq=6)
+    raw.insert("absent_trades", instrument_name=NAME, first_seq=6, last_seq=6)
+    [stream] = fetch_status(raw.database)
+    assert (stream.trades, stream.missing, stream.absent) == (2, 3, 1)
+    assert stream.proven_share == pytest.approx(1 / 2)
+
+
+def test_stream_without_trades_is_fully_proven(raw: Raw) -> None:
     raw.make("_dlt_loads")
     raw.covered(EPOCH, 10)
     [stream] = fetch_status(raw.database)
     assert (stream.trades, stream.missing, stream.proven_share, stream.last_load_at) == (0, 0, 1.0, None)
 
 
-def test_before_the_first_run_nobody_can_tell(raw: Raw) -> None:
+def test_status_before_the_first_run_cannot_be_determined(raw: Raw) -> None:
     with pytest.raises(CannotTellError, match="dlt pipeline run"):
         fetch_status(raw.database)

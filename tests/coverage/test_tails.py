@@ -1,4 +1,4 @@
-"""The last trade of expired instruments: asked for once, remembered, and what is missing before it found."""
+"""The last trade of expired instruments is fetched once, so that missing tails are detected."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def expired_names(user: User) -> set[str]:
     return {name for (name,) in listed.result_rows}
 
 
-def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
-    """One instrument that lacks its last trades, one that lacks all of them; through the command."""
+def test_lost_tails_are_detected_and_repaired(user: User) -> None:
+    """One instrument lacks its last trades, another all of them; each expired one is requested once."""
     keys = user.keys()
     last = dict(keys)
     expired = expired_names(user)
@@ -32,15 +32,15 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     user.lose(lost)
     assert find_gaps(user.database) == []
 
-    told = user.tape("gaps", "--tails", "--json")
-    assert told.code == 1
-    found = {gap["instrument_name"]: gap for gap in json.loads(told.out)}
-    assert set(found) == {short, gone}
-    assert (found[gone]["first_missing_seq"], found[gone]["where"]) == (1, "tail")
-    assert (found[short]["last_missing_seq"], found[short]["missing"]) == (last[short], 2)
-    asked = [r.params["instrument_name"] for r in user.exchange.requests if "instrument_name" in r.params]
-    assert sorted(asked) == sorted(expired)
-    assert f"Requested the last trade of {len(expired)} expired instruments." in told.err
+    done = user.tape("gaps", "--tails", "--json")
+    assert done.code == 1
+    gaps = {gap["instrument_name"]: gap for gap in json.loads(done.out)}
+    assert set(gaps) == {short, gone}
+    assert (gaps[gone]["first_missing_seq"], gaps[gone]["where"]) == (1, "tail")
+    assert (gaps[short]["last_missing_seq"], gaps[short]["missing"]) == (last[short], 2)
+    requested = [r.params["instrument_name"] for r in user.exchange.requests if "instrument_name" in r.params]
+    assert sorted(requested) == sorted(expired)
+    assert f"Requested the last trade of {len(expired)} expired instruments." in done.err
 
     user.exchange.requests.clear()
     assert fetch_last_trades().requested == 0
@@ -51,7 +51,7 @@ def test_lost_tails_are_found_asked_for_once_and_repaired(user: User) -> None:
     assert find_gaps(user.database) == []
 
 
-def query_rows(raw: Raw) -> list[str]:
+def requested_names(raw: Raw) -> list[str]:
     return [name for name, _ in instruments_without_last_trade(raw.database)]
 
 
@@ -65,8 +65,8 @@ def option(raw: Raw, name: str, created: datetime | None, expired: datetime | No
     )
 
 
-def test_only_instruments_whose_tail_lies_in_covered_time_are_asked_for(raw: Raw) -> None:
-    """They expired in a span, and began in it or were seen in it; whoever was asked for is left alone."""
+def test_only_tails_in_covered_time_are_requested(raw: Raw) -> None:
+    """Of instruments that expired in a span and were created or traded in it, once each."""
     raw.make("instruments")
     raw.make("instrument_tails")
     raw.covered(0, 10)
@@ -78,21 +78,21 @@ def test_only_instruments_whose_tail_lies_in_covered_time_are_asked_for(raw: Raw
     option(raw, "still alive", at(1), at(11))
     option(raw, "gone before", at(-5), at(-1))
     option(raw, "everlasting", at(1), None)
-    option(raw, "asked for", at(1), at(9))
+    option(raw, "already stored", at(1), at(9))
     raw.trades({1: 2}, name="older, seen")
     raw.trades({1: -2}, name="older, seen before only")
-    raw.insert("instrument_tails", instrument_name="asked for", last_seq=0)
-    assert query_rows(raw) == ["older, seen", "within"]
+    raw.insert("instrument_tails", instrument_name="already stored", last_seq=0)
+    assert requested_names(raw) == ["older, seen", "within"]
 
 
-def test_from_the_exchange_s_beginning_on_every_expired_instrument_is_asked_for(raw: Raw) -> None:
+def test_all_expired_instruments_are_requested_if_covered_since_the_first_trade(raw: Raw) -> None:
     raw.make("instruments")
     raw.covered(EPOCH, 10)
     option(raw, "of unknown age", None, at(9))
     option(raw, "long gone", EPOCH + timedelta(days=9), EPOCH + timedelta(days=10))
-    assert query_rows(raw) == ["long gone", "of unknown age"]
+    assert requested_names(raw) == ["long gone", "of unknown age"]
 
 
-def test_before_any_instrument_is_known_nobody_is_asked_for(raw: Raw) -> None:
+def test_nothing_is_requested_before_instruments_are_listed(raw: Raw) -> None:
     raw.covered(EPOCH, 10)
-    assert query_rows(raw) == []
+    assert requested_names(raw) == []

@@ -12,7 +12,7 @@ from harness.dbt_project import Project
 from harness.raw_tables import raw_trades
 from tests.coverage.test_recorded_tape import RECORDED
 from tests.dbt.test_backfill_progress import runs_of
-from tests.retention.test_retention import gaps_of, gaps_told
+from tests.retention.test_retention import gaps_of, tape_gaps
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 
@@ -43,7 +43,7 @@ def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> N
     )
     assert len(holes) > 300
     assert gaps_of(dbt) == holes
-    assert gaps_told(dbt.database) == holes
+    assert tape_gaps(dbt.database) == holes
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
@@ -51,6 +51,6 @@ def test_model_and_tape_gaps_agree_on_the_recorded_tape(dbt: Project) -> None:
     """Seventy heads."""
     built(dbt, raw_trades(Tape.load(RECORDED)))
     gaps = gaps_of(dbt)
-    assert gaps == gaps_told(dbt.database)
+    assert gaps == tape_gaps(dbt.database)
     assert len(gaps) == 70
     assert sum(last - first + 1 for _, first, last in gaps) == 19_104

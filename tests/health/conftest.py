@@ -1,4 +1,4 @@
-"""`tape` in this process."""
+"""Fixtures of the health tests."""
 
 from __future__ import annotations
 

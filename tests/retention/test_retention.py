@@ -1,4 +1,4 @@
-"""`tape retention` on a real server: what is old goes, nothing that is not safe elsewhere, and late trades do no harm."""
+"""`tape retention` on a real server: old months are dropped only if the coarser level agrees, and late trades do no harm."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def built(dbt: Project) -> Project:
     return dbt
 
 
-def found(months: list[Month]) -> dict[tuple[str, int], str | None]:
+def refusals(months: list[Month]) -> dict[tuple[str, int], str | None]:
     return {(month.level, month.month): month.refusal for month in months}
 
 
@@ -59,12 +59,12 @@ def everything(dbt: Project) -> dict[str, Any]:
     return {level: dbt.candles(level) for level in LEVELS if level not in ("1m", "1d")}
 
 
-def test_what_is_old_goes_and_late_trades_change_no_candle_of_it(built: Project) -> None:
-    """A plan drops nothing; apply drops what it showed; then a trade of a dropped month comes; then all is rebuilt."""
+def test_old_months_are_dropped_and_late_trades_change_no_candle_in_them(built: Project) -> None:
+    """A plan drops nothing; apply drops the planned months; a late trade of a dropped month arrives; all is rebuilt."""
     client = built.client
     assert plan_drops(built.database, declared_retention(), TODAY) == []
     planned = plan_drops(built.database, KEEP, TODAY)
-    assert found(planned) == {(level, month): None for level in KEEP for month in (OLDER, OLD)}
+    assert refusals(planned) == {(level, month): None for level in KEEP for month in (OLDER, OLD)}
     assert [month.rows for month in planned if month.level == "ohlcv_1m"] == [2 * 2 * 14, 2 * 2 * 31]
     assert all(month.bytes > 0 for month in planned)
     assert months_of(built, "1m") == {OLDER, OLD, 202501, 202502}
@@ -88,31 +88,48 @@ def test_what_is_old_goes_and_late_trades_change_no_candle_of_it(built: Project)
     assert_true(built, LOADS | {"1764000002.5": [LATE]})
 
 
-def test_a_month_that_its_coarser_candles_do_not_vouch_for_stays(built: Project) -> None:
-    """A volume off by the last digit, a trade more, a bucket lost: that month stays, and only that one."""
+def test_month_that_differs_from_its_coarser_candles_is_refused(built: Project) -> None:
+    """A volume that differs in the last digit, one more trade, a lost bucket: only that month is refused."""
     client = built.client
     for change in ("volume + toDecimal128('0.000000000001', 12) AS volume", "trade_count + 1 AS trade_count"):
         client.command(
             f"INSERT INTO deribit.ohlcv_15m_versions SELECT * REPLACE ({change}, now64(6) AS built_at) "
             f"FROM deribit.ohlcv_15m_versions FINAL WHERE toYYYYMM(bucket_at) = {OLDER} LIMIT 1"
         )
-        assert found(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
+        assert refusals(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
         built.run("--full-refresh", "--select", "ohlcv_15m_versions")
-        assert found(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is None
+        assert refusals(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is None
     client.command("DELETE FROM deribit.ohlcv_1w_versions WHERE bucket_at = '2024-12-02'")
-    applied = found(drop_months(built.database, KEEP, TODAY))
+    applied = refusals(drop_months(built.database, KEEP, TODAY))
     assert applied.pop(("ohlcv_1d", OLD)) == "2 buckets differ in deribit.ohlcv_1w"
     assert set(applied.values()) == {None}
     assert months_of(built, "1d") == {OLD, 202501, 202502}
     assert months_of(built, "1m") == {202501, 202502}
 
 
-def test_raw_goes_only_by_name_and_only_what_trades_have(built: Project) -> None:
-    """A load that dbt has not seen yet keeps its month."""
+def test_month_is_refused_if_any_level_made_from_it_lacks_a_bucket(built: Project) -> None:
+    """Days are compared with weeks and with months."""
+    database = built.database
+    for coarser in levels.LEVELS.values():
+        if coarser.finer in (None, levels.RAW):
+            continue
+        database.command(f"create table deribit.saved as {coarser.table}")
+        database.command(f"insert into deribit.saved select * from {coarser.table}")
+        database.command(f"delete from {coarser.table} where toYYYYMM(bucket_at) = {OLDER}")
+        refusal = refusals(plan_drops(database, {coarser.finer: 1}, TODAY))[coarser.finer, OLDER]
+        assert refusal is not None, coarser.name
+        assert refusal.endswith(f"buckets differ in {coarser.view}")
+        database.command(f"insert into {coarser.table} select * from deribit.saved")
+        database.command("drop table deribit.saved sync")
+        assert refusals(plan_drops(database, {coarser.finer: 1}, TODAY))[coarser.finer, OLDER] is None
+
+
+def test_raw_months_are_dropped_only_by_name_and_only_if_trades_are_complete(built: Project) -> None:
+    """A month with a load that dbt has not consumed is refused."""
     client, keep = built.client, {"raw_trades": 1}
     assert plan_drops(built.database, keep, TODAY) == []
     raw_tables.load(client, "1764000002.5", [LATE])
-    applied = found(drop_months(built.database, keep, TODAY, ["raw_trades"]))
+    applied = refusals(drop_months(built.database, keep, TODAY, ["raw_trades"]))
     assert applied == {("raw_trades", OLDER): None, ("raw_trades", OLD): "1 trades are not in deribit.trades"}
     months = built.rows("SELECT DISTINCT toYYYYMM(timestamp) AS month FROM deribit_raw.trades ORDER BY 1")
     assert [row["month"] for row in months] == [OLD, 202501, 202502]
@@ -136,31 +153,31 @@ def with_gaps(dbt: Project) -> Project:
     return dbt
 
 
-def test_a_month_dropped_from_trades_makes_no_gap(with_gaps: Project) -> None:
-    """What is missing stays what it was to both statements; of its edges raw knows the time."""
+def test_month_dropped_from_trades_is_not_a_gap(with_gaps: Project) -> None:
+    """Both statements report the same gaps as before; the raw table still has the times of their neighbours."""
     before, progress = gaps_of(with_gaps), progress_of(with_gaps)
     heads = [(name, 1, 864) for name, _ in LOST]
-    assert before == gaps_told(with_gaps.database) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
+    assert before == tape_gaps(with_gaps.database) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
     assert [row["missing"] for row in progress] == [2 * 864 + 2]
     drop_months(with_gaps.database, {"trades": 1}, TODAY)
     assert with_gaps.rows("SELECT min(toYYYYMM(timestamp)) AS month FROM deribit.trades") == [
         {"month": 202501}
     ]
-    assert gaps_of(with_gaps) == gaps_told(with_gaps.database) == before
+    assert gaps_of(with_gaps) == tape_gaps(with_gaps.database) == before
     raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
     with_gaps.run()
-    assert gaps_of(with_gaps) == gaps_told(with_gaps.database)
+    assert gaps_of(with_gaps) == tape_gaps(with_gaps.database)
     assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
 
 
-def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
-    """A gap whose neighbours were dropped has no time: the model lists it, nobody is asked for it."""
+def test_month_dropped_from_raw_is_not_a_gap(with_gaps: Project) -> None:
+    """A gap whose neighbours were dropped has no time: the model lists it, and `tape repair` does not request it."""
     client, before = with_gaps.client, gaps_of(with_gaps)
     applied = drop_months(with_gaps.database, {"raw_trades": 1, "trades": 1}, TODAY, ["raw_trades", "trades"])
     assert all(month.is_dropped for month in applied)
     assert {month.level for month in applied} == {"raw_trades", "trades"}
     assert gaps_of(with_gaps) == before
-    assert gaps_told(with_gaps.database) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
+    assert tape_gaps(with_gaps.database) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
     raw_tables.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
     with_gaps.run()
     assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
@@ -171,13 +188,13 @@ def test_a_month_dropped_from_raw_makes_no_gap(with_gaps: Project) -> None:
 
 
 def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
-    """Of deribit.trade_gaps."""
+    """Gaps of the model deribit.trade_gaps."""
     query = "SELECT instrument_name, first_missing_seq, last_missing_seq FROM deribit.trade_gaps ORDER BY ALL"
     return [tuple(row) for row in dbt.client.query(query).result_rows]
 
 
-def gaps_told(database: Database) -> list[tuple[str, int, int]]:
-    """Of `tape gaps`."""
+def tape_gaps(database: Database) -> list[tuple[str, int, int]]:
+    """Gaps of `tape gaps`."""
     return sorted((gap.range.instrument_name, gap.range.first, gap.range.last) for gap in find_gaps(database))
 
 
@@ -185,10 +202,10 @@ def progress_of(dbt: Project) -> list[dict[str, Any]]:
     return dbt.rows("SELECT currency, kind, missing, absent FROM deribit.backfill_progress ORDER BY ALL")
 
 
-def test_the_command(
+def test_command_follows_the_declared_retention(
     built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
-    """By default nothing goes; what dbt_project.yml keeps decides; mistakes are named."""
+    """By default nothing is dropped; dbt_project.yml decides; mistakes in it are named."""
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     assert "Nothing is older" in capsys.readouterr().out
     project = tmp_path / "dbt_project.yml"

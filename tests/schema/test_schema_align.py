@@ -1,4 +1,4 @@
-"""`tape schema-align`: what differs between two real servers is named, with what is declared and what each side has."""
+"""`tape schema-align` reports each difference between two real servers, with the declared and both actual values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clickhouse_connect.driver.client import Client
 from extract.cli.main import tape
 from extract.clickhouse.embedded.server import embedded_server
 from extract.errors import CannotTellError, UsageError
-from extract.schema import catalogue
-from extract.schema.align import align
+from extract.schema.align import find_differences
+from extract.schema.catalogue import facts_sql
 from harness.dbt_project import Project
 from tests.dbt.test_schema_drift import DRIFTS, NONE, plant
 from tests.support.certificates import Authority
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the o
 
 @pytest.fixture(scope="module")
 def cloud(dbt: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A second server behind TLS under an authority of its own, named by the environment as the target cloud."""
+    """A second server behind TLS with its own authority, which the environment configures as the target cloud."""
     authority = Authority(tmp_path_factory.mktemp("cloud") / "ca")
     server = authority.signed("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -55,13 +55,13 @@ def cloud(dbt: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 @pytest.fixture(scope="module")
 def both(dbt: Project, cloud: Client) -> Client:
-    """The project built on local, and cloud given the same tables."""
+    """The project built on local, and the same tables created on cloud."""
     dbt.fresh()
     dbt.run()
     for database in ("deribit_raw", "deribit"):
         cloud.command(f"CREATE DATABASE IF NOT EXISTS {database}")
     tables = dbt.rows("SELECT database, name FROM system.tables WHERE database IN ('deribit_raw', 'deribit')")
-    # Raw tables, then tables, then views: these name the others.
+    # Raw tables, then tables, then the views that read them.
     for row in sorted(tables, key=lambda row: (row["database"] == "deribit", "_" not in row["name"])):
         cloud.command(_ddl(dbt.client, f"{row['database']}.{row['name']}"))
     return cloud
@@ -76,8 +76,8 @@ def _ddl(client: Client, table: str) -> str:
 
 @pytest.fixture(scope="module")
 def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str | None]]:
-    """What the command finds, by table and thing: nothing at first, then every kind planted on cloud, one on local."""
-    assert align() == []
+    """Differences by table and property: none at first, then one of each kind planted on cloud, and one on local."""
+    assert find_differences() == []
     for table in DRIFTS:
         plant(SimpleNamespace(client=both), table)  # type: ignore[arg-type]
     both.command("DROP VIEW deribit.ohlcv_1mo")
@@ -87,41 +87,41 @@ def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str
     both.command("CREATE TABLE deribit_raw.instrument_tails (x UInt8) ENGINE = MergeTree ORDER BY x")
     dbt.client.command("CREATE TABLE deribit_raw.pushes (x UInt8) ENGINE = MergeTree ORDER BY x")
     dbt.client.command("ALTER TABLE deribit.load_ledger MODIFY COLUMN claim_id String CODEC(ZSTD(7))")
-    with redirect_stdout(io.StringIO()) as said:
+    with redirect_stdout(io.StringIO()) as output:
         assert tape.main(["schema-align", "--json"], standalone_mode=False) == 1
-    return {(each["table"], each["thing"]): each for each in json.loads(said.getvalue())}
+    return {(each["table"], each["thing"]): each for each in json.loads(output.getvalue())}
 
 
 @pytest.mark.parametrize("table", DRIFTS)
-def test_each_kind_of_drift_on_cloud_is_named(differing: dict, table: str) -> None:
+def test_each_kind_of_drift_on_cloud_is_reported(differing: dict, table: str) -> None:
     """Columns, types, codecs, engine, version column, keys, TTL, index: declared, local, cloud."""
     for _, _, facts in DRIFTS[table]:
-        for thing, declared, there in facts:
-            found = next(
+        for name, declared, actual in facts:
+            row = next(
                 each
-                for (of, name), each in differing.items()
-                if of == f"deribit.{table}" and name.startswith(thing)
+                for (of, property_), each in differing.items()
+                if of == f"deribit.{table}" and property_.startswith(name)
             )
-            assert found["local"] == found["declared"]
-            assert (found["declared"] is None) if declared == NONE else (declared in found["declared"])
-            assert (found["cloud"] is None) if there == NONE else (there in found["cloud"])
+            assert row["local"] == row["declared"]
+            assert (row["declared"] is None) if declared == NONE else (declared in row["declared"])
+            assert (row["cloud"] is None) if actual == NONE else (actual in row["cloud"])
 
 
-def test_drift_on_local_is_told_from_drift_on_cloud(differing: dict) -> None:
-    """The side that is not as declared is the one that shows another text."""
-    found = differing["deribit.load_ledger", "codec of claim_id"]
-    assert (found["declared"], found["local"], found["cloud"]) == (None, "ZSTD(7)", None)
+def test_drift_on_local_is_distinguished_from_drift_on_cloud(differing: dict) -> None:
+    """Only the side that drifted differs from the declared value."""
+    row = differing["deribit.load_ledger", "codec of claim_id"]
+    assert (row["declared"], row["local"], row["cloud"]) == (None, "ZSTD(7)", None)
 
 
-def test_raw_tables_are_held_against_each_other(differing: dict) -> None:
-    """They are declared nowhere."""
-    found = differing["deribit_raw.trades", "type of price"]
-    assert (found["declared"], found["local"], found["cloud"]) == (None, "Float64", "Float32")
+def test_raw_tables_of_both_sides_are_compared(differing: dict) -> None:
+    """They have no declared properties."""
+    row = differing["deribit_raw.trades", "type of price"]
+    assert (row["declared"], row["local"], row["cloud"]) == (None, "Float64", "Float32")
 
 
 def test_a_table_on_one_side_is_one_difference(differing: dict) -> None:
-    """Its columns are not listed; a raw table that is made with its first row is none."""
-    of_table = {table: each for (table, thing), each in differing.items() if thing == "table"}
+    """Its columns are not listed; an optional raw table on one side is no difference."""
+    of_table = {table: each for (table, name), each in differing.items() if name == "table"}
     assert set(of_table) == {"deribit.ohlcv_1mo", "deribit.forgotten"}
     assert (of_table["deribit.ohlcv_1mo"]["local"], of_table["deribit.ohlcv_1mo"]["cloud"]) == ("there", None)
     assert of_table["deribit.ohlcv_1mo"]["declared"] == "there"
@@ -131,35 +131,35 @@ def test_a_table_on_one_side_is_one_difference(differing: dict) -> None:
     )
 
 
-def test_columns_behind_an_added_one_have_not_moved(differing: dict) -> None:
-    """One column more in front is one difference."""
-    assert [thing for table, thing in differing if table == "deribit.trade_moves"] == ["column planted"]
+def test_added_column_is_one_difference(differing: dict) -> None:
+    """The columns after it do not count as moved."""
+    assert [name for table, name in differing if table == "deribit.trade_moves"] == ["column planted"]
 
 
-def test_nothing_else_is_called_different(differing: dict) -> None:
+def test_equal_tables_are_not_reported(differing: dict) -> None:
     touched = {
         f"deribit.{table}" for table in (*DRIFTS, "ohlcv_1mo", "forgotten", "trade_moves", "load_ledger")
     }
     assert {table for table, _ in differing} == touched | {"deribit_raw.trades"}
 
 
-def test_a_target_that_does_not_answer_or_is_not_built_leaves_it_open(
+def test_target_that_is_down_or_not_built_cannot_be_compared(
     dbt: Project, cloud: Client, both: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sentence names the target; one that is not configured is the user's mistake and names the variable."""
+    """The sentence names the target; for a target that is not configured it names the variable."""
     both.command("RENAME DATABASE deribit TO away")
     try:
         with pytest.raises(CannotTellError, match="cloud has no models yet; run: dbt build --target cloud"):
-            align()
+            find_differences()
     finally:
         both.command("RENAME DATABASE away TO deribit")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
-    with pytest.raises(CannotTellError, match=r"for cloud gives no answer: .* is not running"):
-        align()
+    with pytest.raises(CannotTellError, match=r"because cloud does not answer: .* is not running"):
+        find_differences()
     monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST")
     with pytest.raises(UsageError, match="CLICKHOUSE_CLOUD_HOST is not set"):
-        align()
+        find_differences()
 
 
 @pytest.mark.parametrize(
@@ -174,16 +174,15 @@ def test_a_target_that_does_not_answer_or_is_not_built_leaves_it_open(
         ("SharedMergeTree", "('/clickhouse/tables/{uuid}/{shard}', '{replica}')", ""),
     ],
 )
-def test_engines_of_cloud_are_taken_for_what_they_are(
-    dbt: Project, monkeypatch: pytest.MonkeyPatch, engine: str, full: str, version: str
+def test_cloud_engines_count_as_the_engines_that_they_stand_for(
+    dbt: Project, engine: str, full: str, version: str
 ) -> None:
-    """As `system.tables` states them there."""
+    """As `system.tables` of ClickHouse Cloud shows them."""
     rows = (
         f"(SELECT 'deribit' AS database, 't' AS name, '{engine}' AS engine, 'k' AS sorting_key, '' AS partition_key, "
         f"$${engine}{full} ORDER BY k SETTINGS index_granularity = 8192$$ AS engine_full)"
     )
-    monkeypatch.setattr(catalogue, "_THINGS", catalogue._THINGS.replace("system.tables", rows))
-    things = catalogue.read_catalogue(dbt.client)["deribit.t"]
-    assert (things["engine"], things["version column"]) == (
+    facts = {name: value for *_, name, value in dbt.database.rows(facts_sql().replace("system.tables", rows))}
+    assert (facts["engine"], facts["version column"]) == (
         engine.removeprefix("Shared").removeprefix("Replicated"), version
     )  # fmt: skip
