@@ -6,9 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import boto3
+import click
+import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.aws.lambda_health import metrics
+from extract.aws.lambda_health import metrics, run_checks_with
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import UsageError
+from extract.health.thresholds import State
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.aws.conftest import Machine
@@ -24,6 +29,18 @@ def test_metrics_count_each_state_and_hold_each_value() -> None:
     counts = {each["MetricName"]: each["Value"] for each in metrics(lines)}
     assert counts == {"Fine": 0, "Warnings": 0, "Alarms": 1, "Unknown": 1, "Value": 7200.0}
     assert metrics(lines)[-1]["Dimensions"] == [{"Name": "check", "Value": "raw"}]
+
+
+def test_options_of_tape_health_set_the_limits(
+    clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings
+) -> None:
+    """Parsed as on the command line; the checks themselves are called directly."""
+    disk = {check.check: check.state for check in run_checks_with(["--disk", "101:100.5"])}["disk"]
+    assert disk is State.ALARM
+    with pytest.raises(UsageError, match="--raw 'soon'"):
+        run_checks_with(["--raw", "soon"])
+    with pytest.raises(click.UsageError, match="--nope"):
+        run_checks_with(["--nope"])
 
 
 @needs_caddy
