@@ -12,11 +12,12 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from dbt.cli.main import dbtRunner
 
-from extract.clickhouse.client import Database, open_client
+from extract.clickhouse.client import Database, open_client, open_database
 from extract.clickhouse.embedded.server import embedded_server
-from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
+from extract.clickhouse.roles import ROLES, apply_grants, grants_sql, role_passwords, users_xml_entries
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.status import fetch_status
+from extract.errors import FinalError, RetriableError, TapeError, UsageError
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
@@ -24,6 +25,7 @@ from extract.sandbox.tape import Tape
 from extract.times import iso
 from harness.dbt_project import Project, forget_databases
 from tests.support.commands import tape_here
+from tests.support.proxy import Proxy
 
 PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
 
@@ -221,3 +223,29 @@ def test_output_has_salted_hashes_instead_of_passwords() -> None:
     assert "canary" not in written
     once, again = ("\n".join(grants_sql(PASSWORDS)) for _ in range(2))
     assert once != again, "each statement has a new salt"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "sentence"),
+    [
+        (497, UsageError, r"^User 'tape' may not create roles and users at .* by CLICKHOUSE_LOCAL_USER\."),
+        (495, UsageError, r"reads its users from users\.xml: set the roles' passwords there by"),
+        (514, UsageError, r"reads its users from users\.xml: set the roles' passwords there by"),
+        (62, FinalError, r"Syntax error in CREATE USER loader$"),
+        (241, RetriableError, r"Syntax error in CREATE USER loader$"),
+    ],
+)
+def test_failed_grant_is_explained_without_the_hash(
+    clickhouse: ClickHouseSettings, proxy: Proxy, code: int, error: type[TapeError], sentence: str
+) -> None:
+    """A server may quote the statement in its error, and the statement has the hash of a password."""
+    database = open_database(replace(clickhouse, port=proxy.port))
+    text = f"Code: {code}. DB::Exception: Syntax error in CREATE USER loader IDENTIFIED WITH sha256_hash BY 'canary'"
+    proxy.canned_response = (
+        f"HTTP/1.1 500 Status\r\nX-ClickHouse-Exception-Code: {code}\r\nContent-Length: {len(text)}\r\n"
+        f"Connection: close\r\n\r\n{text}"
+    ).encode()
+    proxy.disconnect()
+    with pytest.raises(error, match=sentence) as raised:
+        apply_grants(database, PASSWORDS)
+    assert "canary" not in str(raised.value)

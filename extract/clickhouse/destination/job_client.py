@@ -1,4 +1,4 @@
-"""dlt's job client with a deduplication token on each insert and column hints for ClickHouse types."""
+"""Job client of dlt with a deduplication token on each insert and column hints for ClickHouse types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dlt's SQL client for statements, results and file inserts over HTTP(S), on the shared client of the process."""
+"""SQL client of dlt for statements, results and file inserts over HTTP(S), on the shared client of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dlt's commands import the destination by name and find the server by environment variables."""
+"""Commands of dlt import the destination by name and find the server by environment variables."""
 
 from __future__ import annotations
 

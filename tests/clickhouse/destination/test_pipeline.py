@@ -1,4 +1,4 @@
-"""dlt pipelines on ClickHouse: datasets, types, new columns, state, query parameters."""
+"""Pipelines of dlt on ClickHouse: datasets, types, new columns, state, query parameters."""
 
 from __future__ import annotations
 
