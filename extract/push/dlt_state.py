@@ -1,4 +1,4 @@
-"""dlt's schema and pipeline state on cloud: create the tables as a run does, and merge the states of both databases.
+"""Schema and pipeline state of dlt on cloud: create the tables as a run does, merge the states of both databases.
 
 The state in `_dlt_pipeline_state` is written last, so that a run into cloud that reads it also finds the data that the
 state says is loaded.

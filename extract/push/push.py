@@ -111,25 +111,26 @@ def push(
     return report
 
 
+@dataclass
 class _Push:
-    """One push. The lease on cloud is held as long as anything is written there; without a lease nothing is."""
+    """One push. The lease on cloud is held as long as anything is written there; without a lease nothing is.
 
-    def __init__(
-        self,
-        local: PushDatabase,
-        cloud: PushDatabase,
-        listener: Listener,
-        lease: Lease | None,
-        chunk_rows: int,
-    ) -> None:
-        self.local, self.cloud, self.listener, self.lease = local, cloud, listener, lease
-        self.chunk_rows = chunk_rows
-        self.copies = lease is not None
-        self.report = PushReport()
-        self.loads: set[str] = set()
-        self.published: set[str] = set()
-        # The months in which the rows of a package that is not published yet have still to be copied.
-        self.pending: dict[str, set[int]] = {}
+    `pending`: the months in which rows of a package that is not published yet have still to be copied.
+    """
+
+    local: PushDatabase
+    cloud: PushDatabase
+    listener: Listener
+    lease: Lease | None
+    chunk_rows: int
+    report: PushReport = field(default_factory=PushReport)
+    loads: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)
+    pending: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def copies(self) -> bool:
+        return self.lease is not None
 
     def run(self) -> PushReport:
         if TRADES not in self.local.tables or not (loads := finished_loads(self.local)):
@@ -137,33 +138,36 @@ class _Push:
         self.loads = loads
         self._prepare_cloud()
         listed = finished_loads(self.cloud)
-        here = {
+        in_local = {
             month: {load: count for load, count in rows.items() if load in loads}
             for month, rows in rows_by_month(self.local).items()
         }
-        there = rows_by_month(self.cloud)
-        self._require_same_exchange(there, listed)
-        months = here.keys() | there.keys()
+        in_cloud = rows_by_month(self.cloud)
+        self._require_same_exchange(in_cloud, listed)
+        months = in_local.keys() | in_cloud.keys()
         excluded = (dropped_months(self.local) | dropped_months(self.cloud)) & months
         self.report.excluded_months = sorted(excluded)
         self.published = loads & listed
         self.pending = {
-            load: {month for month in here if load in here[month]} - excluded for load in loads - listed
+            load: {month for month in in_local if load in in_local[month]} - excluded
+            for load in loads - listed
         }
         self.reconciler = Reconciler(
-            self.local, self.cloud, loads, listed - loads, copies=self.copies, on_rows=self.listener.advance
+            self.local, self.cloud, loads, listed - loads, self.copies, self.listener.advance
         )
-        self._reconcile_all(here, there, months - excluded)
+        self._reconcile_all(in_local, in_cloud, months - excluded)
         self.report.packages, self.report.unpublished = len(loads), len(loads - self.published)
         return self.report
 
-    def _reconcile_all(self, here: Months, there: Months, months: Collection[int]) -> None:
-        lacking = {month: _count_lacking(here.get(month, {}), there.get(month, {})) for month in months}
-        total = sum(sum(here[month].values()) for month in months if month in here)
+    def _reconcile_all(self, in_local: Months, in_cloud: Months, months: Collection[int]) -> None:
+        lacking = {
+            month: _count_lacking(in_local.get(month, {}), in_cloud.get(month, {})) for month in months
+        }
+        total = sum(sum(in_local[month].values()) for month in months if month in in_local)
         self.listener.start(sum(lacking.values()) if self.copies else total, "trades")
         self._publish()
         for month in sorted(lacking, key=lambda month: (-lacking[month], month)):
-            self._reconcile_month(month, here.get(month, {}))
+            self._reconcile_month(month, in_local.get(month, {}))
         for table in self._small_tables():
             self.report.parts.append(self.reconciler.reconcile(Partition(table)))
         self._move_cursor()
@@ -183,17 +187,17 @@ class _Push:
             raise ProofError(f"cloud has no {RAW_DATABASE}.{TRADES} yet, so it is not equal; run: tape push")
         require_same_columns(self.local.tables, self.cloud.tables)
 
-    def _require_same_exchange(self, there: Months, listed: Collection[str]) -> None:
-        mine, theirs = (
+    def _require_same_exchange(self, in_cloud: Months, listed: Collection[str]) -> None:
+        local_exchange, cloud_exchange = (
             dlt_state.exchange_name(dlt_state.newest_state(database) if STATE in database.tables else None)
             for database in (self.local, self.cloud)
         )
-        unknown = {load for rows in there.values() for load in rows} - self.loads - set(listed)
-        if mine != theirs and (theirs or unknown):
+        unknown = {load for rows in in_cloud.values() for load in rows} - self.loads - set(listed)
+        if local_exchange != cloud_exchange and (cloud_exchange or unknown):
             raise UsageError(
-                f"cloud holds trades of {theirs or 'a push or run that was never finished'}, which must not be mixed "
-                f"with those of {mine} in local: name another database by CLICKHOUSE_CLOUD_HOST, or another local one "
-                "by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+                f"cloud holds trades of {cloud_exchange or 'a push or run that was never finished'}, which must not be "
+                f"mixed with those of {local_exchange} in local: name another database by CLICKHOUSE_CLOUD_HOST, or "
+                "another local one by CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
             )
 
     def _reconcile_month(self, month: int, rows: Mapping[str, int]) -> None:
@@ -244,11 +248,11 @@ class _Push:
         if not self.lease:
             return
         cloud_only = dlt_state.newest_state(self.cloud, excluding=self.loads)
-        mine = dlt_state.newest_state(self.local, among=complete)
+        local_state = dlt_state.newest_state(self.local, among=complete)
         effective = dlt_state.newest_state(self.cloud)
-        if not (cloud_only and mine and effective):
+        if not (cloud_only and local_state and effective):
             return
-        merged = dlt_state.merge_states(dlt_state.merge_states(effective, mine), cloud_only)
+        merged = dlt_state.merge_states(dlt_state.merge_states(effective, local_state), cloud_only)
         is_known = merged["sources"] == dlt_state.merge_states(effective, effective)["sources"]
         # A pipeline that ran into cloud compares states by their version alone.
         if not is_known or effective["_state_version"] < cloud_only["_state_version"]:
@@ -268,6 +272,6 @@ def record_proof(local: PushDatabase, target: str, month: PartitionResult) -> No
     local.insert(PUSHES.name, row, token=f"{PUSHES.name}/{time.time_ns()}")
 
 
-def _count_lacking(here: Mapping[str, int], there: Mapping[str, int]) -> int:
+def _count_lacking(in_local: Mapping[str, int], in_cloud: Mapping[str, int]) -> int:
     """The least number of rows of a month that cloud lacks."""
-    return sum(max(0, count - there.get(load, 0)) for load, count in here.items())
+    return sum(max(0, count - in_cloud.get(load, 0)) for load, count in in_local.items())

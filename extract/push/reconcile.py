@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.push.database import TRADES, PushDatabase, RawTable
@@ -31,7 +31,7 @@ class PartitionResult:
     """Comparison of one partition after the push, in rows.
 
     Of the load packages that local has finished, rows are `lacking` on cloud, `changed` there, or `added` there.
-    `unfinished` of the added rows belong to a package that nobody has finished. `cloud_only` rows belong to packages
+    `unfinished` of the added rows belong to a package that was never finished. `cloud_only` rows belong to packages
     that only cloud has finished; `restated` trades have another content in the newest of these than in local.
     `reported`: SQL tuples of (load package, key) of changed and added rows.
     """
@@ -80,13 +80,13 @@ class PartitionResult:
         }
 
 
-@dataclass
-class _Differences:
+class _Differences(NamedTuple):
     lacking: Counter[Row]
-    changed: Counter[Row] = field(default_factory=Counter)
-    added: Counter[Row] = field(default_factory=Counter)
+    changed: Counter[Row]
+    added: Counter[Row]
 
 
+@dataclass(frozen=True)
 class Reconciler:
     """Copies and compares partitions.
 
@@ -94,48 +94,40 @@ class Reconciler:
     it only compares. `on_rows` is called with the number of trades that have arrived.
     """
 
-    def __init__(
-        self,
-        local: PushDatabase,
-        cloud: PushDatabase,
-        loads: Collection[str],
-        cloud_only: Collection[str],
-        *,
-        copies: bool,
-        on_rows: Callable[[int], None],
-    ) -> None:
-        self.local, self.cloud = local, cloud
-        self.loads, self.cloud_only = loads, cloud_only
-        self.copies = copies
-        self.on_rows = on_rows
+    local: PushDatabase
+    cloud: PushDatabase
+    loads: Collection[str]
+    cloud_only: Collection[str]
+    copies: bool
+    on_rows: Callable[[int], None]
 
     def reconcile(self, part: Partition, only: Collection[str] | None = None) -> PartitionResult:
         """Copy what cloud lacks of `part`, of the load packages in `only` or of all, and compare the result."""
         loads = self.loads if only is None else only
-        here = _digests(self.local, part, loads)
-        there = _digests(self.cloud, part, only)
+        in_local = _digests(self.local, part, loads)
+        in_cloud = _digests(self.cloud, part, only)
         pushed = 0
         if self.copies:
-            pushed = self._copy(part, here, there, salt="")
+            pushed = self._copy(part, in_local, in_cloud, salt="")
             if pushed:
-                there = _digests(self.cloud, part, only)
+                in_cloud = _digests(self.cloud, part, only)
                 # Rows that were pushed before and then deleted by hand: the server ignores their tokens as known.
-                if self._copy(part, here, there, salt=f"/{time.time_ns()}"):
-                    there = _digests(self.cloud, part, only)
-        return self._compare(part, here, there, pushed)
+                if self._copy(part, in_local, in_cloud, salt=f"/{time.time_ns()}"):
+                    in_cloud = _digests(self.cloud, part, only)
+        return self._compare(part, in_local, in_cloud, pushed)
 
-    def _copy(self, part: Partition, here: Digests, there: Digests, salt: str) -> int:
+    def _copy(self, part: Partition, in_local: Digests, in_cloud: Digests, salt: str) -> int:
         """Insert the groups that cloud lacks entirely, and single rows of those that it has in part; rows inserted."""
-        absent = [group for group in here if group not in there]
-        partial = [group for group in here if group in there and there[group] != here[group]]
+        absent = [group for group in in_local if group not in in_cloud]
+        partial = [group for group in in_local if group in in_cloud and in_cloud[group] != in_local[group]]
         with ThreadPoolExecutor(CHUNKS_IN_FLIGHT, thread_name_prefix="push") as pool:
-            chunks = part.chunks(here, absent)
-            rows = sum(pool.map(lambda chunk: self._copy_chunk(part, here, chunk, salt), chunks))
+            chunks = part.chunks(in_local, absent)
+            rows = sum(pool.map(lambda chunk: self._copy_chunk(part, in_local, chunk, salt), chunks))
         return rows + sum(self._copy_missing_rows(part, group, salt) for group in partial)
 
-    def _copy_chunk(self, part: Partition, here: Digests, chunk: Sequence[Group], salt: str) -> int:
-        facts = [(*group, *here[group]) for group in chunk]
-        rows = sum(here[group].rows for group in chunk)
+    def _copy_chunk(self, part: Partition, in_local: Digests, chunk: Sequence[Group], salt: str) -> int:
+        facts = [(*group, *in_local[group]) for group in chunk]
+        rows = sum(in_local[group].rows for group in chunk)
         self._insert(part, chunk, "", {}, token=f"{digest(facts)}{salt}")
         self._report_rows(part, rows)
         return rows
@@ -169,18 +161,18 @@ class Reconciler:
         block = self.local.read(sql, loads=[group.load_id for group in groups], **parameters)
         self.cloud.write(part.table, block, f"push/{part.table.name}/{token}")
 
-    def _compare(self, part: Partition, here: Digests, there: Digests, pushed: int) -> PartitionResult:
+    def _compare(self, part: Partition, in_local: Digests, in_cloud: Digests, pushed: int) -> PartitionResult:
         result = PartitionResult(part.label, pushed=pushed)
-        for group in sorted({*here, *there}):
-            mine, theirs = here.get(group), there.get(group)
+        for group in sorted({*in_local, *in_cloud}):
+            local_digest, cloud_digest = in_local.get(group), in_cloud.get(group)
             if group.load_id in self.cloud_only:
-                result.cloud_only += theirs.rows if theirs else 0
+                result.cloud_only += cloud_digest.rows if cloud_digest else 0
                 continue
-            result.local += mine.rows if mine else 0
-            result.cloud += theirs.rows if theirs else 0
-            if mine != theirs:
+            result.local += local_digest.rows if local_digest else 0
+            result.cloud += cloud_digest.rows if cloud_digest else 0
+            if local_digest != cloud_digest:
                 result.differing_loads.add(group.load_id)
-                self._count_differences(result, part, group, mine, theirs)
+                self._count_differences(result, part, group, local_digest, cloud_digest)
         if result.cloud_only and part.month is not None:
             slices = -(-(result.local + result.cloud_only) // ROWS_PER_COMPARISON)
             result.restated = sum(self._count_restated(part, slices, number) for number in range(slices))
@@ -191,17 +183,17 @@ class Reconciler:
         result: PartitionResult,
         part: Partition,
         group: Group,
-        mine: Digest | None,
-        theirs: Digest | None,
+        local_digest: Digest | None,
+        cloud_digest: Digest | None,
     ) -> None:
-        if theirs is None:
-            result.lacking += mine.rows if mine else 0
+        if cloud_digest is None:
+            result.lacking += local_digest.rows if local_digest else 0
             return
-        differences = self._differences(part, group, is_local=mine is not None)
+        differences = self._differences(part, group, is_local=local_digest is not None)
         result.lacking += differences.lacking.total()
         result.changed += differences.changed.total()
         result.added += differences.added.total()
-        result.unfinished += theirs.rows if group.load_id not in self.loads else 0
+        result.unfinished += cloud_digest.rows if group.load_id not in self.loads else 0
         contents = [content for _, content in differences.changed + differences.added]
         result.reported += self._format_rows(
             part, group, contents[: max(0, MAX_REPORTED_ROWS - len(result.reported))]
@@ -209,16 +201,19 @@ class Reconciler:
 
     def _differences(self, part: Partition, group: Group, *, is_local: bool = True) -> _Differences:
         # Rows of a package that local has not finished count as absent.
-        here = _rows(self.local, part, group) if is_local else Counter()
-        there = _rows(self.cloud, part, group)
-        missing, excess = here - there, there - here
+        in_local = _rows(self.local, part, group) if is_local else Counter()
+        in_cloud = _rows(self.cloud, part, group)
+        missing, excess = in_local - in_cloud, in_cloud - in_local
         missing_keys, excess_keys = ({key for key, _ in rows} for rows in (missing, excess))
-        differences = _Differences(
-            Counter({row: count for row, count in missing.items() if row[0] not in excess_keys})
+
+        def select(rows: Counter[Row], keys: Collection[int], *, is_in: bool) -> Counter[Row]:
+            return Counter({row: count for row, count in rows.items() if (row[0] in keys) == is_in})
+
+        return _Differences(
+            lacking=select(missing, excess_keys, is_in=False),
+            changed=select(excess, missing_keys, is_in=True),
+            added=select(excess, missing_keys, is_in=False),
         )
-        for row, count in excess.items():
-            (differences.changed if row[0] in missing_keys else differences.added)[row] = count
-        return differences
 
     def _format_rows(self, part: Partition, group: Group, contents: Sequence[int]) -> list[str]:
         """Rows of cloud as SQL tuples: load package and, of a trade, its key."""
@@ -233,20 +228,18 @@ class Reconciler:
 
     def _count_restated(self, part: Partition, slices: int, number: int) -> int:
         """Trades of one slice of keys whose newest version, in a cloud-only package, differs from local's."""
-        theirs = {
+        cloud_contents = {
             key: content
             for key, (content, load_id) in _newest_versions(self.cloud, part, slices, number).items()
             if load_id in self.cloud_only
         }
-        mine = _newest_versions(self.local, part, slices, number) if theirs else {}
-        return sum(mine[key][0] != content for key, content in theirs.items() if key in mine)
+        newest = _newest_versions(self.local, part, slices, number) if cloud_contents else {}
+        return sum(newest[key][0] != content for key, content in cloud_contents.items() if key in newest)
 
 
 def _digests(database: PushDatabase, part: Partition, loads: Collection[str] | None) -> Digests:
     digests = part.digests(database)
-    return (
-        digests if loads is None else {group: digests[group] for group in digests if group.load_id in loads}
-    )
+    return {group: each for group, each in digests.items() if loads is None or group.load_id in loads}
 
 
 def _rows(database: PushDatabase, part: Partition, group: Group) -> Counter[Row]:

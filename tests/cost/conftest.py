@@ -1,4 +1,4 @@
-"""Both clouds on loopback, and an environment in which nothing else can be reached."""
+"""Both clouds on loopback, and an environment that blocks every other address."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cloud_env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Credentials of both clouds, and addresses at which nobody listens."""
+    """Credentials of both clouds, and addresses that nothing listens at."""
     for name, value in {
         "CLICKHOUSE_CLOUD_API_URL": "http://127.0.0.1:9",
         "CLICKHOUSE_CLOUD_ORGANIZATION_ID": ORGANIZATION,
@@ -75,12 +75,12 @@ def cost_explorer(cloud_env: pytest.MonkeyPatch) -> Iterator[CostExplorer]:
 
 @pytest.fixture
 def moto(moto_url: str, cloud_env: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], None]:
-    """AWS by moto, with nothing in it; what it returns plants results of GetCostAndUsage, one for each request."""
+    """An empty AWS of moto; calling the fixture sets the results of GetCostAndUsage, one for each request."""
 
-    def post(path: str, told: Any = None) -> None:
+    def post(path: str, body: Any = None) -> None:
         request = urllib.request.Request(
             f"{moto_url}/moto-api/{path}",
-            data=json.dumps(told).encode() if told else b"",
+            data=json.dumps(body).encode() if body else b"",
             headers={"Content-Type": "application/json"},
             method="POST",
         )

@@ -1,4 +1,4 @@
-"""Cost Explorer with pages (a strict server of ours), and as moto has it; CloudWatch by moto."""
+"""Bills from a strict Cost Explorer with pages and from moto; metrics of CloudWatch from moto."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from extract.cost.billing.aws import BY_COMPONENT, PROJECT_TAG, Aws
 from extract.cost.billing.charges import Days
 from extract.cost.billing.money import total
 from extract.errors import CannotTellError, FinalError, ProofError, RetriableError, TapeError, UsageError
-from tests.cost.test_egress import put
+from tests.cost.test_egress import put_network_out
 from tests.support.cost_explorer import CostExplorer, Item
 
 JULY = Days(date(2026, 7, 30), date(2026, 8, 2))
-OURS = (("component", "increment"), ("project", "deribit-tape"))
+PROJECT_TAGS = (("component", "increment"), ("project", "deribit-tape"))
 ITEMS = [
     Item(date(2026, 7, 29), "AWS Lambda", "USW2-Request", "100"),
-    Item(date(2026, 7, 30), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0101516483", tags=OURS),
-    Item(date(2026, 7, 31), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0201516483", tags=OURS),
+    Item(date(2026, 7, 30), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0101516483", tags=PROJECT_TAGS),
+    Item(date(2026, 7, 31), "AWS Lambda", "USW2-Lambda-GB-Second", "0.0201516483", tags=PROJECT_TAGS),
     Item(date(2026, 7, 31), "AWS Secrets Manager", "USW2-AWSSecretsManager-Secrets", "0.4"),
     Item(date(2026, 8, 2), "EC2 - Other", "USW2-DataTransfer-Out-Bytes", "1.5", estimated=True),
     Item(date(2026, 8, 2), "AWS Lambda", "USW2-Lambda-GB-Second", "-0.005"),
@@ -30,34 +30,35 @@ ITEMS = [
 ]
 
 
-def test_all_pages_over_the_end_of_a_month(cost_explorer: CostExplorer) -> None:
-    """The first and the last day are in, the ones beside them are not; credits are negative; requests are counted."""
+def test_bill_adds_all_pages_across_a_month_end(cost_explorer: CostExplorer) -> None:
+    """First and last day are included, adjacent days are not; credits are negative; requests are counted."""
     cost_explorer.items = ITEMS
     cost_explorer.page = 2
-    bill = Aws().bill(JULY)
-    assert total(charge.usd for charge in bill.charges) == Decimal("1.9253032966")
-    assert {charge.kind for charge in bill.charges if not charge.is_final} == {"USW2-DataTransfer-Out-Bytes"}
-    assert bill.requests == cost_explorer.pages == 3
+    account = Aws()
+    charges = account.bill(JULY)
+    assert total(charge.usd for charge in charges) == Decimal("1.9253032966")
+    assert {charge.kind for charge in charges if not charge.is_final} == {"USW2-DataTransfer-Out-Bytes"}
+    assert account.requests == cost_explorer.pages == 3
 
 
-def test_by_component_and_by_project(cost_explorer: CostExplorer) -> None:
-    """Tags as the deployment sets them; what bears none says so, and a tag that nothing bears is not 0."""
+def test_bill_by_component_tag_and_by_project_tag(cost_explorer: CostExplorer) -> None:
+    """Tags as the deployment sets them; untagged charges are `no component`; a tag without charges is not a bill of 0."""
     cost_explorer.items = ITEMS
-    kinds = {(charge.service, charge.kind) for charge in Aws().bill(JULY, BY_COMPONENT).charges}
+    kinds = {(charge.service, charge.kind) for charge in Aws().bill(JULY, BY_COMPONENT)}
     assert kinds == {
         ("AWS Lambda", "increment"),
         ("AWS Lambda", "no component"),
         ("AWS Secrets Manager", "no component"),
         ("EC2 - Other", "no component"),
     }
-    ours = Aws().bill(JULY, BY_COMPONENT, PROJECT_TAG).charges
-    assert [charge.usd for charge in ours] == [Decimal("0.0101516483"), Decimal("0.0201516483")]
+    tagged = Aws().bill(JULY, BY_COMPONENT, PROJECT_TAG)
+    assert [charge.usd for charge in tagged] == [Decimal("0.0101516483"), Decimal("0.0201516483")]
     with pytest.raises(CannotTellError, match="cost allocation tag"):
         Aws().bill(JULY, BY_COMPONENT, ("project", "another"))
 
 
-def test_an_answer_that_is_not_whole_is_no_answer(cost_explorer: CostExplorer) -> None:
-    """A day that is missing, another currency, pages that do not end."""
+def test_incomplete_response_is_an_error(cost_explorer: CostExplorer) -> None:
+    """A missing day, another currency, pages that do not end."""
     cost_explorer.items = ITEMS
     cost_explorer.leave_out = date(2026, 8, 1)
     with pytest.raises(CannotTellError, match="3 of the 4 days requested; 2026-08-01 is missing"):
@@ -73,29 +74,30 @@ def test_an_answer_that_is_not_whole_is_no_answer(cost_explorer: CostExplorer) -
         Aws().bill(JULY)
 
 
-def planted(day: date, usd: str, token: str | None = None) -> dict[str, Any]:
+def cost_result(day: date, usd: str, token: str | None = None) -> dict[str, Any]:
     period = {"Start": str(day), "End": str(day + timedelta(1))}
     group = {"Keys": ["AWS Lambda", "Request"], "Metrics": {"UnblendedCost": {"Amount": usd, "Unit": "USD"}}}
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "ResultsByTime": [{"TimePeriod": period, "Total": {}, "Groups": [group], "Estimated": False}],
         "DimensionValueAttributes": [],
     }
-    return found | ({"NextPageToken": token} if token else {})
+    return result | ({"NextPageToken": token} if token else {})
 
 
-def test_moto_s_planted_pages_are_followed(moto: Callable[[list[dict[str, Any]]], None]) -> None:
-    """moto gives the results in turn; what it has none planted for is an answer without days, not a bill of 0."""
+def test_pages_of_moto_are_followed(moto: Callable[[list[dict[str, Any]]], None]) -> None:
+    """moto returns the planted results in turn, then a response without days, which is not a bill of 0."""
     first = date(2026, 7, 31)
-    moto([planted(first, "0.01", "more"), planted(first + timedelta(1), "0.02")])
-    bill = Aws().bill(Days(first, first + timedelta(1)))
-    assert total(charge.usd for charge in bill.charges) == Decimal("0.03")
-    assert bill.requests == 2
+    moto([cost_result(first, "0.01", "more"), cost_result(first + timedelta(1), "0.02")])
+    account = Aws()
+    charges = account.bill(Days(first, first + timedelta(1)))
+    assert total(charge.usd for charge in charges) == Decimal("0.03")
+    assert account.requests == 2
     with pytest.raises(CannotTellError, match="0 of the 4 days"):
         Aws().bill(JULY)
 
 
-def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
-    """Over instances and days, by the region's CloudWatch; other metrics and days are not counted."""
+def test_network_out_is_the_sum_over_instances_and_days(moto: object) -> None:
+    """From the region's CloudWatch, without other metrics and days."""
     client = boto3.client("cloudwatch", region_name="us-west-2")
     today = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
     for name, instance, ago, value in [
@@ -124,9 +126,9 @@ def test_what_leaves_the_instances_is_added_up(moto: object) -> None:
 
 
 @pytest.mark.parametrize("status", ["InternalError", "Forbidden", "PartialData", None])
-def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | None) -> None:
-    """It answers with 200, no values and a status, of each query; or leaves one out."""
-    put(5)
+def test_unreadable_metric_is_not_0(moto: object, status: str | None) -> None:
+    """CloudWatch answers with 200, no values and a status for each query, or without one of the queries."""
+    put_network_out(5)
 
     def fail(parsed: dict[str, Any], **_: Any) -> None:
         (result,) = parsed["MetricDataResults"]
@@ -143,7 +145,7 @@ def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | Non
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "said"),
+    ("code", "error", "sentence"),
     [
         ("UnrecognizedClientException", UsageError, "AWS_ACCESS_KEY_ID"),
         ("ExpiredTokenException", UsageError, "AWS_SESSION_TOKEN"),
@@ -152,12 +154,16 @@ def test_what_cloudwatch_could_not_read_is_not_0(moto: object, status: str | Non
         ("DataUnavailableException", FinalError, "DataUnavailableException: because"),
     ],
 )
-def test_each_refusal_says_what_to_do(
-    cost_explorer: CostExplorer, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[TapeError], said: str
+def test_rejected_request_raises_the_error_of_its_code(
+    cost_explorer: CostExplorer,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    error: type[TapeError],
+    sentence: str,
 ) -> None:
     headers = {"Content-Type": "application/x-amz-json-1.1"}
     cost_explorer.refusal = (400, headers, {"__type": code, "message": "because"})
-    with pytest.raises(kind, match=said):
+    with pytest.raises(error, match=sentence):
         Aws().bill(JULY)
 
 
@@ -173,7 +179,6 @@ def test_missing_credentials_are_named(cloud_env: pytest.MonkeyPatch) -> None:
         Aws()
 
 
-def test_an_endpoint_that_nobody_answers_at(cloud_env: pytest.MonkeyPatch) -> None:
-    """One sentence; no charge is read from it."""
+def test_unreachable_endpoint_is_retriable(cloud_env: pytest.MonkeyPatch) -> None:
     with pytest.raises(RetriableError, match="AWS cannot be reached"):
         Aws().bill(JULY)

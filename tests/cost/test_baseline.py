@@ -1,4 +1,4 @@
-"""`tape cost baseline`: planted bills add up to the cent; what cannot be read is unknown."""
+"""`tape cost baseline`: bills add up to the cent, and a bill that cannot be read is unknown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tape = Callable[..., Done]
 UNTIL = date(2026, 3, 4)
 METRICS = ("computeCHC", "storageCHC", "backupCHC", "publicDataTransferCHC", "initialLoadCHC")
 
-LEISURE = count(step=10).__next__
+SLOW_CLOCK = count(step=10).__next__
 
 AGO = st.integers(0, 70)
 USD = st.decimals("-3", "40", places=10).map(lambda usd: f"{usd:f}")
@@ -53,7 +53,7 @@ def cents(amounts: list[str]) -> str:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORDS, items=ITEMS, days=st.integers(1, 62), page=st.integers(15, 40))
-def test_planted_bills_add_up_to_the_cent(
+def test_bills_add_up_to_the_cent(
     cloud_api: CloudApi,
     cost_explorer: CostExplorer,
     tape: Tape,
@@ -62,7 +62,7 @@ def test_planted_bills_add_up_to_the_cent(
     days: int,
     page: int,
 ) -> None:
-    """Over month ends, discounts, several services, open days and pages; each day that was asked for and no other."""
+    """Across month ends, discounts, several services, open days and pages; each requested day and no other."""
     cloud_api.records = [
         record(UNTIL - timedelta(ago), name, locked=locked, total=total, **metrics)
         for ago, name, metrics, locked, total in records
@@ -72,30 +72,30 @@ def test_planted_bills_add_up_to_the_cent(
         for ago, service, usage, usd, estimated in items
     ]
     cost_explorer.page = page
-    cloud_api.clock = LEISURE  # the rate has a test of its own
+    cloud_api.clock = SLOW_CLOCK  # another test covers the rate limit
     first = UNTIL - timedelta(days - 1)
     chc = [each for each in cloud_api.records if date.fromisoformat(each["date"]) >= first]
     usd = [each for each in cost_explorer.items if first <= each.day]
-    wanted = {
+    expected = {
         "clickhouse": cents([repr(each["totalCHC"]) for each in chc]),
         "aws": cents([each.usd for each in usd]),
     }
-    found = json.loads(tape("cost", "baseline", "--days", str(days), "--until", str(UNTIL), "--json").out)
-    assert found["clouds"] == wanted
-    assert Decimal(found["total_usd"]) == sum(map(Decimal, wanted.values()))
+    bill = json.loads(tape("cost", "baseline", "--days", str(days), "--until", str(UNTIL), "--json").out)
+    assert bill["clouds"] == expected
+    assert Decimal(bill["total_usd"]) == sum(map(Decimal, expected.values()))
     open_usd = [repr(each["totalCHC"]) for each in chc if not each["locked"]]
     open_usd += [each.usd for each in usd if each.estimated]
-    assert sum(Fraction(line["open_usd"]) for line in found["lines"]) == sum(map(Fraction, open_usd))
+    assert sum(Fraction(line["open_usd"]) for line in bill["lines"]) == sum(map(Fraction, open_usd))
 
 
-def test_the_rows_of_the_table_add_up_as_they_are_printed(
+def test_printed_rows_add_up_to_printed_totals(
     cloud_api: CloudApi, cost_explorer: CostExplorer, tape: Tape
 ) -> None:
-    """Thirds of cents too: the rows of a cloud make its total, both totals make the last row."""
+    """With fractions of cents too: the rows of a cloud add up to its total, and both totals to the last row."""
     cloud_api.records = [record(UNTIL, name, computeCHC="0.0034", storageCHC="9.9967") for name in "abcdefg"]
     cost_explorer.items = [Item(UNTIL, "AWS Lambda", usage, "1000.0051") for usage in "abcde"]
-    told = tape("cost", "baseline", "--days", "1", "--until", str(UNTIL)).out
-    rows = [line.split() for line in told.splitlines()[2:]]
+    done = tape("cost", "baseline", "--days", "1", "--until", str(UNTIL)).out
+    rows = [line.split() for line in done.splitlines()[2:]]
     totals = []
     for cloud in ("clickhouse", "aws"):
         figures = [Decimal(row[-2].replace(",", "")) for row in rows if row[0] == cloud]
@@ -105,19 +105,19 @@ def test_the_rows_of_the_table_add_up_as_they_are_printed(
     assert ["both", "all", "of", "it", "5,070.03", "0.00"] in rows
 
 
-def test_the_table_names_what_may_change_and_what_asking_cost(
+def test_table_shows_open_charges_and_price_of_requests(
     cloud_api: CloudApi, cost_explorer: CostExplorer, tape: Tape
 ) -> None:
-    """A day that is not over is said to be a part; Cost Explorer's own price stands with its source and date."""
+    """An incomplete day is noted; the price of Cost Explorer is shown with its source and date."""
     today = datetime.now(UTC).date()
     cloud_api.records = [
         record(today, computeCHC="1.005", locked=False),
         record(today - timedelta(1), computeCHC="10", publicDataTransferCHC="2.5", total="11.25"),
     ]
     cost_explorer.items = [Item(today - timedelta(1), "AWS Lambda", "Request", "0.004", True)]
-    told = tape("cost", "baseline", "--days", "2", "--until", str(today))
-    assert told.code == 0
-    assert told.out.splitlines() == [
+    done = tape("cost", "baseline", "--days", "2", "--until", str(today))
+    assert done.code == 0
+    assert done.out.splitlines() == [
         f"{today - timedelta(1)} to {today}: 2 days, UTC",
         "cloud       service     charge                  USD  may still change",
         "clickhouse  analytics   compute               11.01              1.01",
@@ -134,42 +134,40 @@ def test_the_table_names_what_may_change_and_what_asking_cost(
     ]
 
 
-def test_a_cloud_that_cannot_be_read_is_unknown_and_ends_with_2(
-    cost_explorer: CostExplorer, tape: Tape
-) -> None:
-    """Neither it nor the sum is a number; the other cloud is still shown."""
+def test_unreadable_cloud_is_unknown_and_exits_with_2(cost_explorer: CostExplorer, tape: Tape) -> None:
+    """Neither its bill nor the sum is a number; the other cloud is still shown."""
     cost_explorer.items = [Item(UNTIL, "AWS Lambda", "Request", "1.25")]
     words = ("cost", "baseline", "--days", "1", "--until", str(UNTIL))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CLICKHOUSE_CLOUD_API_KEY_SECRET")
-        told = tape(*words)
-        found = json.loads(tape(*words, "--json").out)
-    assert told.code == 2
-    assert "CLICKHOUSE_CLOUD_API_KEY_SECRET is not set" in told.out
-    rows = [line.split() for line in told.out.splitlines()]
+        done = tape(*words)
+        bill = json.loads(tape(*words, "--json").out)
+    assert done.code == 2
+    assert "CLICKHOUSE_CLOUD_API_KEY_SECRET is not set" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
     assert ["clickhouse", "all", "of", "it", "unknown", "unknown"] in rows
     assert ["both", "all", "of", "it", "unknown", "unknown"] in rows
     assert ["aws", "all", "of", "it", "1.25", "0.00"] in rows
-    assert (found["total_usd"], found["clouds"]) == (None, {"aws": "1.25", "clickhouse": None})
+    assert (bill["total_usd"], bill["clouds"]) == (None, {"aws": "1.25", "clickhouse": None})
 
 
-def test_one_cloud_alone_fails_with_its_own_code(
+def test_single_cloud_exits_with_the_code_of_its_error(
     cloud_env: pytest.MonkeyPatch, cloud_api: CloudApi, tape: Tape
 ) -> None:
-    """3 for a key that is missing, 4 for a cloud that is down; nothing is printed as a bill."""
+    """3 for a missing key, 4 for a cloud that is down; no bill is printed."""
     words = ("cost", "baseline", "--days", "1", "--until", str(UNTIL), "--cloud", "clickhouse")
     cloud_env.setenv("CLICKHOUSE_CLOUD_API_URL", "http://127.0.0.1:9")
     cloud_env.setattr("extract.retry.Retrier.run", lambda self, call: call())
-    told = tape(*words)
-    assert (told.code, told.out) == (4, "")
+    done = tape(*words)
+    assert (done.code, done.out) == (4, "")
     cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
-    told = tape(*words)
-    assert (told.code, told.out) == (3, "")
-    assert told.err == (
+    done = tape(*words)
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
         "CLICKHOUSE_CLOUD_ORGANIZATION_ID is not set; the bill of ClickHouse Cloud needs it.\n"
     )
 
 
 @pytest.mark.parametrize("until", ["2026-13-01", "yesterday", "2999-01-01"])
-def test_a_day_that_cannot_be_is_a_mistake(cloud_env: object, tape: Tape, until: str) -> None:
+def test_impossible_day_is_a_usage_error(cloud_env: object, tape: Tape, until: str) -> None:
     assert tape("cost", "baseline", "--until", until).code == 3

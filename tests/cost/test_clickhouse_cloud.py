@@ -1,4 +1,4 @@
-"""The client of the usage-cost API against a server that refuses what is not documented."""
+"""Client of the ClickHouse Cloud API against a server that rejects undocumented requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARCH = date(2026, 3, 1)
 
 
 class Clock:
-    """Time that passes by sleeping alone."""
+    """A clock that only sleeping advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -50,22 +50,22 @@ def client_of(clock: Clock | None = None) -> CloudApiClient:
     )
 
 
-def test_two_years_are_asked_for_in_windows_at_the_allowed_rate(cloud_api: CloudApi) -> None:
-    """Each day once, 31 at most together, and never more than ten requests in ten seconds, by the server's count."""
+def test_usage_of_two_years_is_requested_in_windows_within_the_rate_limit(cloud_api: CloudApi) -> None:
+    """Each day once, at most 31 in a request, at most ten requests in ten seconds by the server's count."""
     clock = Clock()
     cloud_api.clock = clock
     days = Days(date(2024, 1, 15), date(2026, 1, 14))
     cloud_api.records = [record(day, storageCHC="0.1") for day in days.each()]
     with client_of(clock) as client:
-        found = client.usage(days)
-    assert [each.day for each in found] == days.each()
+        records = client.usage(days)
+    assert [each.day for each in records] == days.each()
     assert (len(cloud_api.windows), cloud_api.too_fast) == (24, 0)
     assert cloud_api.windows[0] == (date(2024, 1, 15), date(2024, 2, 14))
     assert cloud_api.windows[-1][1] == days.last
 
 
 @given(st.integers(1, 400), st.integers(1, 40))
-def test_windows_hold_each_day_once(length: int, most: int) -> None:
+def test_windows_contain_each_day_once(length: int, most: int) -> None:
     days = Days(MARCH, MARCH + timedelta(length - 1))
     windows = days.windows(most)
     assert [day for window in windows for day in window.each()] == days.each()
@@ -73,7 +73,7 @@ def test_windows_hold_each_day_once(length: int, most: int) -> None:
 
 
 def test_charges_of_a_record_add_up_to_its_total() -> None:
-    """Kinds by the API's names, new ones too; what a discount took is a charge of its own."""
+    """Kinds by the API's names, new ones too; a discount is a separate charge."""
     day = UsageRecord(
         MARCH,
         "service",
@@ -87,8 +87,8 @@ def test_charges_of_a_record_add_up_to_its_total() -> None:
     assert kind_of("interRegionTier1DataTransferCHC") == "inter region tier 1 data transfer"
 
 
-def test_noise_of_binary_fractions_is_no_charge() -> None:
-    """0.1 + 0.2 is 0.30000000000000004 where the API adds up; the charges add up to its total all the same."""
+def test_binary_rounding_error_is_not_a_charge() -> None:
+    """The API adds 0.1 and 0.2 to 0.30000000000000004; the charges add up to its total exactly."""
     metrics = {"computeCHC": Decimal("0.1"), "storageCHC": Decimal("0.2")}
     day = UsageRecord(MARCH, "service", "a", Decimal("0.30000000000000004"), True, metrics)
     assert {charge.kind for charge in day.charges()} == {"compute", "storage"}
@@ -99,7 +99,7 @@ BODY = {"error": "NO"}
 
 
 @pytest.mark.parametrize(
-    ("faults", "kind", "said"),
+    ("faults", "error", "sentence"),
     [
         ([(401, {}, BODY)], UsageError, "CLICKHOUSE_CLOUD_API_KEY_ID"),
         ([(403, {}, BODY)], UsageError, "may read billing"),
@@ -111,17 +111,17 @@ BODY = {"error": "NO"}
         ([(200, {}, {"result": {"costs": []}})], FinalError, "grandTotalCHC"),
     ],
 )
-def test_each_failure_says_what_to_do(
-    cloud_api: CloudApi, faults: list[tuple], kind: type[TapeError], said: str
+def test_failed_request_raises_the_error_of_its_status(
+    cloud_api: CloudApi, faults: list[tuple], error: type[TapeError], sentence: str
 ) -> None:
-    """And none of them is a bill of 0."""
+    """None of them is a bill of 0."""
     cloud_api.faults.extend(faults)
-    with client_of() as client, pytest.raises(kind, match=said):
+    with client_of() as client, pytest.raises(error, match=sentence):
         client.usage(Days(MARCH, MARCH))
 
 
-def test_retry_after_is_waited_for(cloud_api: CloudApi) -> None:
-    """At least so long as the API says; then the answer comes."""
+def test_retry_waits_for_retry_after(cloud_api: CloudApi) -> None:
+    """At least as long as the API requests; then the request succeeds."""
     clock = Clock()
     cloud_api.faults.extend([(429, {"Retry-After": "7"}, BODY), (500, {}, b"")])
     cloud_api.records = [record(MARCH, computeCHC="1.5")]
@@ -130,18 +130,18 @@ def test_retry_after_is_waited_for(cloud_api: CloudApi) -> None:
     assert clock.slept[0] >= 7
 
 
-def test_records_that_contradict_their_total_are_no_answer(cloud_api: CloudApi) -> None:
-    """Half a cent is enough."""
+def test_records_that_do_not_add_up_to_their_total_are_an_error(cloud_api: CloudApi) -> None:
+    """From a difference of half a cent."""
     cloud_api.records = [record(MARCH, computeCHC="1.5")]
     cloud_api.grand_total_off = Decimal("0.005")
     with client_of() as client, pytest.raises(CannotTellError, match=r"add up to 1\.5 CHC"):
         client.usage(Days(MARCH, MARCH))
 
 
-def test_a_wrong_key_is_told_without_its_secret(
+def test_error_of_a_wrong_key_has_no_secret(
     cloud_api: CloudApi, cloud_env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even where the API repeats it; nor does a repr show it."""
+    """Even if the API repeats it; neither has the repr of the settings."""
     cloud_env.setenv("CLICKHOUSE_CLOUD_API_KEY_ID", "somebodyElse")
     assert KEY_SECRET not in repr(cloud_api_settings())
     with client_of() as client, pytest.raises(UsageError, match="HTTP 401") as raised:
@@ -150,8 +150,8 @@ def test_a_wrong_key_is_told_without_its_secret(
     assert "somebodyElse" not in str(raised.value)
 
 
-def test_the_key_goes_nowhere_in_the_clear(cloud_env: pytest.MonkeyPatch) -> None:
-    """http:// is for loopback alone; a missing variable is named."""
+def test_key_is_never_sent_unencrypted(cloud_env: pytest.MonkeyPatch) -> None:
+    """http:// is allowed for loopback only; a missing variable is named."""
     for url in (
         "http://api.clickhouse.cloud",
         "api.clickhouse.cloud",

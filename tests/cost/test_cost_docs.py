@@ -1,4 +1,4 @@
-"""docs/cost.md says what its commands print."""
+"""The page docs/cost.md quotes what its commands print."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ BLOCKS = re.findall(r"```console\n\$ tape (.+)\n((?:.*\n)+?)```", PAGE)
 
 
 @pytest.mark.parametrize(("words", "quoted"), BLOCKS, ids=[words for words, _ in BLOCKS])
-def test_what_is_quoted_is_what_is_printed(
+def test_quoted_output_is_current(
     cloud_env: pytest.MonkeyPatch, tape: Callable[..., Done], words: str, quoted: str
 ) -> None:
-    """To the letter, as one piece."""
+    """Each block is a contiguous part of the output."""
     cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
     cloud_env.delenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", raising=False)
-    told = tape(*shlex.split(words))
-    assert told.code == 0
-    assert quoted in told.out
+    done = tape(*shlex.split(words))
+    assert done.code == 0
+    assert quoted in done.out
 
 
-def test_every_figure_of_the_summary_stands_in_what_a_command_printed() -> None:
+def test_figures_of_the_summary_are_in_quoted_output() -> None:
     summary = PAGE.split("In short", 1)[1].split("## ", 1)[0]
     figures = set(re.findall(r"\d+\.\d\d", summary))
     assert len(figures) > 10

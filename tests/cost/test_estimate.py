@@ -1,4 +1,4 @@
-"""What a plan reckons, held against figures worked out by hand."""
+"""Estimates of a cost plan compared with figures worked out by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extract.errors import UsageError
 
 
 def inputs_of(*given: str) -> Inputs:
-    """Round figures: a million trades, everything at a price that can be followed in the head."""
+    """Round figures: a million trades, at prices that are easy to calculate with."""
     inputs = Inputs()
     inputs.put_scope("btc-options")
     for name, value in {
@@ -50,26 +50,26 @@ def plan_of(*given: str) -> Estimate:
     return estimate(inputs_of(*given))
 
 
-def test_a_backfill_by_hand() -> None:
-    """1,000,000 trades at 1,000/s; 118 pages of 8,500 at 10/s would take less; the work of two processors."""
-    found = plan_of().backfill
-    assert found.requests == 118
-    assert found.hours_at_rate_limit * 3600 == pytest.approx(Decimal("11.8"))
-    assert found.fetch_hours * 3600 == pytest.approx(1000)
-    assert found.wire_bytes == 200_000_000
-    assert found.compute_unit_hours * 3600 == pytest.approx(361)
-    assert found.awake_hours * 3600 == pytest.approx(1000 + 360 + 300)
-    assert found.usd["cloud, on demand"] == pytest.approx(Decimal("0.0125") + Decimal("0.2") * 1660 / 3600)
-    assert found.usd["local"] == found.usd["own host"] == 0
+def test_backfill_matches_hand_calculation() -> None:
+    """1,000,000 trades at 1,000/s, slower than 118 pages of 8,500 at 10/s; compute of two processors."""
+    backfill = plan_of().backfill
+    assert backfill.requests == 118
+    assert backfill.hours_at_rate_limit * 3600 == pytest.approx(Decimal("11.8"))
+    assert backfill.fetch_hours * 3600 == pytest.approx(1000)
+    assert backfill.wire_bytes == 200_000_000
+    assert backfill.compute_unit_hours * 3600 == pytest.approx(361)
+    assert backfill.awake_hours * 3600 == pytest.approx(1000 + 360 + 300)
+    assert backfill.usd["cloud, on demand"] == pytest.approx(Decimal("0.0125") + Decimal("0.2") * 1660 / 3600)
+    assert backfill.usd["local"] == backfill.usd["own host"] == 0
 
 
-def test_the_rate_limit_holds_a_fast_run_back() -> None:
-    found = plan_of("requests_per_second=0.1").backfill
-    assert found.fetch_hours == found.hours_at_rate_limit == Decimal(1180) / 3600
+def test_rate_limit_bounds_the_speed_of_a_run() -> None:
+    backfill = plan_of("requests_per_second=0.1").backfill
+    assert backfill.fetch_hours == backfill.hours_at_rate_limit == Decimal(1180) / 3600
 
 
-def test_holding_by_hand() -> None:
-    """20 GB at 25 + 25 USD a TB and a secret; always on adds 730 hours, queries add their own."""
+def test_storage_cost_matches_hand_calculation() -> None:
+    """20 GB at 25 + 25 USD a TB and a secret; always on adds 730 hours of compute, queries add theirs."""
     table = "bytes.deribit.candles=20000"
     others = ("bytes.deribit_raw.trades=0", "bytes.deribit.trade_versions=0", "bytes.other=0")
     usd = plan_of(table, *others).holding.usd
@@ -83,20 +83,20 @@ def test_holding_by_hand() -> None:
     assert plan_of(table, *others, "host_disk_gb=19").holding.usd["own host"] is None
 
 
-def test_a_service_that_is_asked_each_minute_never_idles() -> None:
-    """30 s of work and 5 minutes of waiting are 6 minutes billed: all of a minute, a tenth of an hour, 6 of a day."""
+def test_service_that_is_queried_each_minute_never_idles() -> None:
+    """30 s of work and 5 minutes until it idles are billed as 6 minutes of each hour or day, or all the time."""
     minute, hour, day = plan_of().increments
     assert [minute.awake_hours, hour.awake_hours, day.awake_hours] == [730, 73, Decimal(31 * 6) / 60]
     assert minute.usd["cloud, on demand"] == minute.usd["cloud, always on"]
     assert minute.saved == 0
     assert 0 < hour.saved < day.saved < 1
     compute = Decimal("0.2") * 73
-    held = plan_of().holding.usd["cloud, on demand"]
-    assert hour.usd["cloud, on demand"] == pytest.approx(held + compute + hour.lambda_usd)
+    storage = plan_of().holding.usd["cloud, on demand"]
+    assert hour.usd["cloud, on demand"] == pytest.approx(storage + compute + hour.lambda_usd)
     assert hour.lambda_usd == pytest.approx(730 * 30 * prices()["lambda_duration"].value, rel=Decimal("0.05"))
 
 
-def test_what_the_user_sets_wins_over_what_is_measured() -> None:
+def test_input_set_by_the_user_replaces_a_measured_one() -> None:
     inputs = inputs_of("fetch_s=7", "bytes.other=3")
     inputs.put("fetch_s", 9, "s", "measured")
     inputs.put_bytes({"deribit_raw.trades": 1.0}, "measured")
@@ -105,14 +105,14 @@ def test_what_the_user_sets_wins_over_what_is_measured() -> None:
     assert "deribit.candles" in inputs.bytes_by_table()
 
 
-@pytest.mark.parametrize("word", ["nothing=1", "fetch_s", "fetch_s=fast", "fetch_s=-1", "fetch_s=NaN"])
-def test_what_cannot_be_set_is_a_mistake(word: str) -> None:
+@pytest.mark.parametrize("assignment", ["nothing=1", "fetch_s", "fetch_s=fast", "fetch_s=-1", "fetch_s=NaN"])
+def test_invalid_assignment_is_a_usage_error(assignment: str) -> None:
     with pytest.raises(UsageError, match="--set"):
-        Inputs().set([word])
+        Inputs().set([assignment])
 
 
-def test_every_figure_has_a_source_and_a_date() -> None:
-    """And no plan shows an input that it did not use."""
+def test_reference_data_has_sources_and_dates() -> None:
+    """And a plan shows only the inputs that it used."""
     for figure in (*prices().values(), *assumptions().values()):
         assert figure.unit
         source, _, day = figure.source.rpartition(", ")

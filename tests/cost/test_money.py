@@ -1,4 +1,4 @@
-"""Money is exact, and what is shown adds up."""
+"""Sums of money are exact, and rounded amounts add up."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ AMOUNTS = st.lists(st.decimals("-1000", "1000", places=12), max_size=40)
 
 
 @given(AMOUNTS)
-def test_a_sum_is_exact(amounts: list[Decimal]) -> None:
+def test_total_is_exact(amounts: list[Decimal]) -> None:
     assert Fraction(total(amounts)) == sum(map(Fraction, amounts), Fraction(0))
 
 
 @given(AMOUNTS)
-def test_rows_in_cents_add_up_to_the_sum_in_cents(amounts: list[Decimal]) -> None:
-    """And none is a whole cent away from what it is."""
+def test_split_cents_add_up_to_the_rounded_sum(amounts: list[Decimal]) -> None:
+    """And each is less than a cent away from its amount."""
     split = split_cents(amounts)
     assert sum(split, Decimal(0)) == in_cents(total(amounts))
     assert all(cents == cents.quantize(CENT) for cents in split)
     assert all(abs(cents - amount) < CENT for cents, amount in zip(split, amounts, strict=True))
 
 
-def test_three_thirds_of_a_cent_are_one_cent() -> None:
-    """Each rounded by itself they would be none."""
+def test_three_thirds_of_a_cent_are_split_as_one_cent() -> None:
+    """Rounded one by one they would be 0."""
     assert split_cents([Decimal("0.0034")] * 3) == [CENT, Decimal(0), Decimal(0)]
 
 
-def test_the_unknown_is_said() -> None:
+def test_unknown_amount_is_not_0() -> None:
     assert [usd(None), usd(Decimal(0)), usd(Decimal("1234.505"))] == ["unknown", "0.00", "1,234.51"]

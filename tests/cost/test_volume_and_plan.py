@@ -33,7 +33,7 @@ TRADES = 16_000
 
 @pytest.fixture(scope="module")
 def months() -> Tape:
-    """40 days, of which one is a whole month's end and another's beginning."""
+    """40 days across the end of a month."""
     return Tape.generate(seed=5, trades=TRADES, days=DAYS)
 
 
@@ -44,7 +44,7 @@ def market(
     clean_clickhouse: object,
     cloud_env: pytest.MonkeyPatch,
 ) -> Iterator[SandboxExchange]:
-    """A new user before an exchange that has `months`, without an account in the cloud."""
+    """A new user without a cloud account, and an exchange with the trades of `months`."""
     cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
     with SandboxExchange(months) as exchange:
         exchange.now_ms += 120_000
@@ -63,21 +63,21 @@ def tables(client: Client) -> set[str]:
     return {name for (name,) in client.query(sql).result_rows}
 
 
-def test_a_day_is_counted_and_weighed_and_nothing_is_left(
+def test_measure_volume_counts_a_day_and_leaves_no_table(
     market: SandboxExchange, months: Tape, tape: TapeCommand, clickhouse_client: Client
 ) -> None:
-    """Trades and instruments of each currency and kind, as the tape has them; bytes of both kinds; requests by the
-    exchange's own count; and the plan that follows goes by the day."""
+    """Trades and instruments by currency and kind match the tape; requests match the exchange's count; a later plan uses
+    the measurement."""
     day = at(months.trades[-1]).date() - timedelta(1)
     market.requests.clear()
-    told = tape("measure-volume", "--json")
-    assert told.code == 0
-    found = json.loads(told.out)
-    assert found["day"] == str(day)
+    done = tape("measure-volume", "--json")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert report["day"] == str(day)
     truth = [t for t in months.trades if at(t).date() == day]
     kinds = {each["instrument_name"]: each["kind"] for each in months.instruments}
     wanted = Counter((parse(t["instrument_name"]).currency, kinds[t["instrument_name"]]) for t in truth)
-    streams = found["streams"]
+    streams = report["streams"]
     assert {(s["currency"], s["kind"]): s["trades"] for s in streams if s["trades"]} == wanted
     assert sum(s["instruments"] for s in streams) == len({t["instrument_name"] for t in truth})
     assert sum(s["requests"] for s in streams) == sum("start_timestamp" in r.params for r in market.requests)
@@ -91,15 +91,17 @@ def test_a_day_is_counted_and_weighed_and_nothing_is_left(
     assert (int(source["value"]), source["source"]) == (len(truth), f"measured: tape measure-volume, {day}")
 
 
-def test_a_day_with_a_hole_is_told(market: SandboxExchange, months: Tape, tape: TapeCommand) -> None:
-    """Exit 1, with the number of trade_seq that did not come."""
+def test_measure_volume_exits_with_1_for_missing_trades(
+    market: SandboxExchange, months: Tape, tape: TapeCommand
+) -> None:
+    """The table has the number of trade_seq that were not received."""
     day = at(months.trades[-1]).date() - timedelta(1)
     of_day = [t for t in months.trades if at(t).date() == day and t["instrument_name"] == "BTC-PERPETUAL"]
     market.forget("BTC-PERPETUAL", [of_day[len(of_day) // 2]["trade_seq"]])
-    told = tape("measure-volume", "--currency", "BTC", "--kind", "future")
-    assert told.code == 1
-    assert told.out.splitlines()[1].split()[:2] == ["BTC", "future"]
-    assert told.out.splitlines()[1].split()[4] == "1"
+    done = tape("measure-volume", "--currency", "BTC", "--kind", "future")
+    assert done.code == 1
+    assert done.out.splitlines()[1].split()[:2] == ["BTC", "future"]
+    assert done.out.splitlines()[1].split()[4] == "1"
 
 
 @pytest.mark.parametrize(
@@ -113,38 +115,40 @@ def test_a_day_with_a_hole_is_told(market: SandboxExchange, months: Tape, tape: 
         ("cost", "plan", "--trades", "5", "--set", "idle_minutes=long"),
     ],
 )
-def test_mistakes_are_told(market: SandboxExchange, tape: TapeCommand, words: tuple[str, ...]) -> None:
-    told = tape(*words)
-    assert (told.code, told.out) == (3, "")
+def test_impossible_options_are_usage_errors(
+    market: SandboxExchange, tape: TapeCommand, words: tuple[str, ...]
+) -> None:
+    done = tape(*words)
+    assert (done.code, done.out) == (3, "")
 
 
-def test_a_month_is_planned_run_and_extrapolated(
+def test_poc_backfill_plans_runs_and_extrapolates_a_month(
     market: SandboxExchange, months: Tape, tape: TapeCommand, clickhouse_client: Client
 ) -> None:
-    """What was loaded is the month and nothing else; plan beside fact; the next plan goes by this database."""
+    """Only the month is loaded, and its plan is close to the result; a second run loads nothing."""
     last_day = at(months.trades[-1]).date().replace(day=1) - timedelta(1)
     month = f"{last_day:%Y-%m}"
     truth = [t for t in months.trades if f"{at(t):%Y-%m}" == month]
     assert len(truth) > 1_000
-    found = json.loads(tape("poc-backfill", "--month", month, "--json").out)
-    assert found["fact"]["trades"] == len(truth)
+    report = json.loads(tape("poc-backfill", "--month", month, "--json").out)
+    assert report["fact"]["trades"] == len(truth)
     assert clickhouse_client.command("SELECT count() FROM deribit_raw.trades") == len(truth)
     for name in ("trades", "requests"):
-        assert found["plan"][name] == pytest.approx(found["fact"][name], rel=0.2), name
-    # The list of expired instruments is no part of a plan, which says so; beside so few trades it is a quarter.
-    assert 0.7 < found["plan"]["wire_bytes"] / found["fact"]["wire_bytes"] < 1
-    year = found["extrapolated"]["a year of such months"]
+        assert report["plan"][name] == pytest.approx(report["fact"][name], rel=0.2), name
+    # A plan does not include the list of expired instruments, a quarter of the bytes for so few trades.
+    assert 0.7 < report["plan"]["wire_bytes"] / report["fact"]["wire_bytes"] < 1
+    year = report["extrapolated"]["a year of such months"]
     assert year["trades"] == 12 * len(truth)
-    assert year["wire_bytes"] == pytest.approx(12 * found["fact"]["wire_bytes"], rel=0.001)
-    assert set(found["extrapolated"]) == {"a year of such months", "btc-options", "everything"}
+    assert year["wire_bytes"] == pytest.approx(12 * report["fact"]["wire_bytes"], rel=0.001)
+    assert set(report["extrapolated"]) == {"a year of such months", "btc-options", "everything"}
     again = tape("poc-backfill", "--month", month)
     assert "was left to fetch, so nothing can be extrapolated" in again.out
 
 
-def test_a_plan_rests_on_what_this_database_shows(
+def test_plan_uses_measurements_of_this_database(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client, clickhouse_env: Any
 ) -> None:
-    """Bytes of each table by system.parts and seconds by the query log, at the numbers that both show."""
+    """Bytes of each table from system.parts, and processor seconds from the query log."""
     raw_tables.create_raw_database(clickhouse_client)
     raw_tables.load(clickhouse_client, "1764000000.5", raw_trades(20_000))
     clickhouse_client.command("CREATE DATABASE deribit")
@@ -195,16 +199,16 @@ def raw_trades(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_input_is_shown_and_can_be_set(cloud_env: pytest.MonkeyPatch, tape: TapeCommand) -> None:
-    """Without a database too: what is then assumed says so, and each `--set` is seen in what is reckoned."""
+def test_every_input_is_shown_and_has_an_effect(cloud_env: pytest.MonkeyPatch, tape: TapeCommand) -> None:
+    """Without a database all of them are assumed; each `--set` changes the estimate."""
     cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
     cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
-    told = tape("cost", "plan", "--scope", "btc-options").out
-    assert "is not running; start it: make up" in told
+    done = tape("cost", "plan", "--scope", "btc-options").out
+    assert "is not running; start it: make up" in done
     words = ("cost", "plan", "--scope", "btc-options", "--json", "--set", "egress_gb=1")
     plan = json.loads(tape(*words).out)
     for each in plan["inputs"]:
-        assert f"\n{each['name']} " in told
+        assert f"\n{each['name']} " in done
         assert each["source"].startswith(("assumed: ", "price: ", "[sources", "not sampled", "set by you"))
         changed = str(Decimal(each["value"]) * 3 + 7)
         other = json.loads(tape(*words, "--set", f"{each['name']}={changed}").out)
@@ -215,19 +219,19 @@ def test_every_input_is_shown_and_can_be_set(cloud_env: pytest.MonkeyPatch, tape
             assert [other[name] for name in figures] != [plan[name] for name in figures], each["name"]
 
 
-def test_how_the_service_idles_is_asked_where_a_key_is_set(cloud_api: CloudApi, tape: TapeCommand) -> None:
-    """Of the service at CLICKHOUSE_CLOUD_HOST, or of the only one; else it is assumed, and said."""
+def test_plan_uses_settings_of_the_cloud_service(cloud_api: CloudApi, tape: TapeCommand) -> None:
+    """Those of the service at CLICKHOUSE_CLOUD_HOST, or of the only one; otherwise a note says that they are assumed."""
     words = ("cost", "plan", "--trades", "1000000", "--json")
     cloud_api.services = [service("a", 7, 2), service("b", 30, 1)]
 
-    def found() -> tuple[str, str, list[str]]:
+    def service_inputs() -> tuple[str, str, list[str]]:
         plan = json.loads(tape(*words).out)
         inputs = {each["name"]: each["value"] for each in plan["inputs"]}
         return inputs["idle_minutes"], inputs["compute_units"], [n for n in plan["notes"] if "idl" in n]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLICKHOUSE_LOCAL_PORT", "9")
-        assert found() == (
+        assert service_inputs() == (
             "15",
             "1",
             [
@@ -235,24 +239,24 @@ def test_how_the_service_idles_is_asked_where_a_key_is_set(cloud_api: CloudApi, 
             ],
         )
         patch.setenv("CLICKHOUSE_CLOUD_HOST", "a.us-west-2.aws.clickhouse.cloud")
-        assert found() == ("7", "2.0", [])
+        assert service_inputs() == ("7", "2.0", [])
         patch.delenv("CLICKHOUSE_CLOUD_HOST")
         cloud_api.services = [service("b", 30, 1, idle_scaling=False)]
-        minutes, units, [note] = found()
+        minutes, units, [note] = service_inputs()
         assert (minutes, units) == ("30", "1.0")
         assert note.startswith("Service b never idles")
         patch.setenv("CLICKHOUSE_CLOUD_API_KEY_ID", "another")
-        minutes, _, [note] = found()
+        minutes, _, [note] = service_inputs()
         assert minutes == "15"
         assert note.startswith(
             "Size and idling of the cloud service are assumed: ClickHouse Cloud rejects the API key"
         )
 
 
-def test_a_plan_weighs_the_probes(
+def test_plan_measures_bytes_of_sampled_trades(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client
 ) -> None:
-    """Before anything is loaded: within a fifth of what the run then took at rest, on trades no default knows of."""
+    """Before anything is loaded, and within a fifth of the bytes at rest after the run."""
     plan = json.loads(tape("cost", "plan", "--json").out)
     sources = {each["name"]: each["source"] for each in plan["inputs"]}
     assert "sampled trades, inserted into a temporary table" in sources["bytes.deribit_raw.trades"]
@@ -261,7 +265,7 @@ def test_a_plan_weighs_the_probes(
     assert (other["trades"], other["requests"]) == (
         "1000000",
         "118",
-    )  # not those of the trades that were found
+    )  # of the trades that were set
     run(RunOptions())
     sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'deribit_raw' AND table = 'trades'"
     fact = clickhouse_client.command(sql)
@@ -289,12 +293,12 @@ def test_speed_of_a_rate_limited_month_is_not_used(
 
 
 @pytest.mark.parametrize("command", ["baseline", "egress", "plan"])
-def test_each_command_s_help_has_an_example(tape: TapeCommand, command: str) -> None:
+def test_help_of_each_command_has_an_example(tape: TapeCommand, command: str) -> None:
     assert f"Example: tape cost {command}" in tape("cost", command, "--help").out
 
 
-def test_the_processor_time_of_workers_counts() -> None:
-    """Of a process that has ended, as the page workers have after a run."""
+def test_cpu_seconds_include_ended_processes() -> None:
+    """As the page workers are after a run."""
     before = cpu_seconds()
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)

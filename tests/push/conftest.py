@@ -1,4 +1,4 @@
-"""Local and cloud of a user: the tests' own server, and a second one behind the edge, both empty before each test."""
+"""A user's local and cloud databases, empty before each test: the test server, and a second one behind the edge."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ KEYS = "select instrument_name, trade_seq from deribit_raw.trades order by all"
 
 @dataclass
 class Both:
-    """`cloud` is the way around the edge; what is under test goes through it, as the environment says."""
+    """Clients of both servers. `cloud` bypasses the edge, which the code under test goes through."""
 
     local: Client
     cloud: Client
 
     def run(self, mode: str, **options: object) -> int:
-        """`dlt pipeline run` into one of the two; how many trades it loaded."""
+        """`dlt pipeline run` into one of the two; the number of trades loaded."""
         with pytest.MonkeyPatch.context() as env:
             env.setenv("CLICKHOUSE_MODE", mode)
             return run(RunOptions(**options)).total
@@ -40,16 +40,16 @@ class Both:
         return tape_here(*words)
 
     def keys(self, side: Client) -> list[Key]:
-        """Of all rows in deribit_raw.trades, one for each row."""
+        """Keys of all rows in deribit_raw.trades."""
         return [tuple(row) for row in side.query(KEYS).result_rows]
 
     def same(self, *tables: str) -> bool:
-        """Whether whole tables hold the same rows, by ClickHouse's own text of each."""
+        """Whether tables have the same rows, compared as ClickHouse's text."""
         texts = [
             [side.command(f"select * from deribit_raw.{table} order by all format TSV") for table in tables]
             for side in (self.local, self.cloud)
         ]
-        assert any(texts[0]), "nothing is compared with nothing"
+        assert any(texts[0]), "there is nothing to compare"
         return texts[0] == texts[1]
 
 
@@ -72,7 +72,7 @@ def both(
 def listed(
     start_exchange: Callable[..., SandboxExchange], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Tape], SandboxExchange]:
-    """Starts an exchange over a tape and points the environment at it; a few windows hold it all."""
+    """Start an exchange with a tape of a few windows and point the environment at it."""
 
     def start(tape: Tape) -> SandboxExchange:
         exchange = start_exchange(tape)

@@ -1,4 +1,4 @@
-"""A push that is killed anywhere leaves cloud usable, and the next one finishes the rest."""
+"""A push that is killed at any moment leaves cloud usable, and the next one completes it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def pusher(both: Both) -> Iterator[Callable[[], Runner]]:
 @pytest.mark.parametrize(
     ("trades", "kills"), [(100_000, 3), pytest.param(600_000, 10, marks=pytest.mark.slow)]
 )
-def test_after_kills_at_random_moments_one_push_finishes(
+def test_push_completes_after_kills_at_random_moments(
     both: Both,
     listed: Callable[[Tape], SandboxExchange],
     pusher: Callable[[], Runner],
     trades: int,
     kills: int,
 ) -> None:
-    """After each kill, what cloud lists as finished is whole; in the end everything is there, and nothing twice."""
+    """After each kill the packages that cloud lists as finished are complete; in the end each row is there once."""
     listed(Tape.generate(seed=2, trades=3000, days=70))
     both.run("local")
     multiply(both.local, trades)
@@ -53,7 +53,7 @@ def test_after_kills_at_random_moments_one_push_finishes(
     killed = 0
     while killed < kills and runner.run(rng.uniform(0.05, 0.5 + killed / 20)) == -signal.SIGKILL:
         killed += 1
-        _what_is_listed_is_whole(both.cloud, whole)
+        _require_listed_packages_complete(both.cloud, whole)
     assert runner.run() == 0
     assert killed >= kills * 2 // 3, "the push was over before it was killed often enough"
     for side in (both.local, both.cloud):
@@ -64,7 +64,7 @@ def test_after_kills_at_random_moments_one_push_finishes(
     assert both.tape("push", "--verify").code == 0
 
 
-def _what_is_listed_is_whole(cloud: Client, whole: dict[str, dict[str, int]]) -> None:
+def _require_listed_packages_complete(cloud: Client, whole: dict[str, dict[str, int]]) -> None:
     tables = {
         name
         for (name,) in cloud.query(

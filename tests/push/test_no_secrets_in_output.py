@@ -1,4 +1,4 @@
-"""No password and no key in anything that push, grants and health print, write, log or are called with."""
+"""No password or key in output, files, logs and arguments of push, grants and health."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROLE_PASSWORDS = {
 
 @contextmanager
 def watched() -> Iterator[set[str]]:
-    """Command lines of every process that ran meanwhile."""
+    """Collect the command lines of all processes that run in the block."""
     seen: set[str] = set()
     over = threading.Event()
 
@@ -47,7 +47,7 @@ def watched() -> Iterator[set[str]]:
 
 @pytest.fixture
 def shell(both: Both, clickhouse: ClickHouseSettings, edge: Edge, tmp_path: Path) -> Iterator[UserShell]:
-    """A user who logs in to cloud by a password, behind plain TLS; a key lies there and is not asked for."""
+    """A user with a password for cloud, over TLS without client certificates."""
     server = edge.authority.signed("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert, server.key)
@@ -63,10 +63,10 @@ def shell(both: Both, clickhouse: ClickHouseSettings, edge: Edge, tmp_path: Path
         yield UserShell(environment(clickhouse, tmp_path) | cloud | ROLE_PASSWORDS)
 
 
-def test_no_secret_is_told(
+def test_no_secret_in_output_files_or_process_list(
     both: Both, shell: UserShell, edge: Edge, listed: Callable[[Tape], SandboxExchange], tmp_path: Path
 ) -> None:
-    """What succeeds, what is refused and what breaks; standard output and error, files, servers' logs, process list."""
+    """Of commands that succeed and that fail: standard output and error, files, server logs, process list."""
     listed(Tape.generate(seed=6, trades=300, days=2))
     both.run("local", currencies=("BTC",))
     mutual = edge.env("loader")
@@ -88,8 +88,8 @@ def test_no_secret_is_told(
     assert any("tape\0push" in line for line in processes)
     assert not [line for line in processes if "canary" in line]
     places = [path for home in (tmp_path, edge.home) for path in home.rglob("*") if path.is_file()]
-    told = [p for p in places if b"canary" in (text := p.read_bytes()) or b"PRIVATE KEY" in text]
-    assert [path for path in told if path.suffix != ".key"] == []
+    leaks = [p for p in places if b"canary" in (text := p.read_bytes()) or b"PRIVATE KEY" in text]
+    assert [path for path in leaks if path.suffix != ".key"] == []
     both.cloud.command("system flush logs query_log")
     logged = "select count() from system.query_log where position(query, concat('cana', 'ry')) > 0"
     assert both.cloud.command(logged) == 0

@@ -1,4 +1,4 @@
-"""`tape push`: everything that local has is on cloud once, and each difference is named."""
+"""`tape push` copies each row of local to cloud once and reports each difference."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def loaded(both: Both, listed: Listed) -> Both:
 
 
 def parts(both: Both, *words: str) -> dict[str, dict]:
-    """By partition, what `tape push` finds; only what is not equal."""
-    found = json.loads(both.tape("push", "--json", *words).out)
-    return {each.pop("partition"): each for each in found["partitions"] if not each["equal"]}
+    """The partitions that `tape push` reports as different."""
+    report = json.loads(both.tape("push", "--json", *words).out)
+    return {each.pop("partition"): each for each in report["partitions"] if not each["equal"]}
 
 
-def test_what_local_has_is_on_cloud_once_and_proven(loaded: Both) -> None:
-    """Every table that a run makes, made as a run makes it; a second push copies nothing; each month is written down."""
+def test_push_copies_everything_once_and_records_the_proof(loaded: Both) -> None:
+    """Tables are created as a run creates them; a second push copies nothing; each month is recorded."""
     assert loaded.tape("push", "--verify").output.endswith(
         "cloud has no deribit_raw.trades yet, so it is not equal; run: tape push\n"
     )
@@ -52,16 +52,16 @@ def test_what_local_has_is_on_cloud_once_and_proven(loaded: Both) -> None:
     months = (
         "select toString(toYYYYMM(timestamp)) as m, count() from deribit_raw.trades group by m order by m"
     )
-    told = "select replaceOne(partition_month, '-', ''), trades from deribit_raw.pushes where target = 'cloud' order by 1"
-    assert loaded.local.query(told).result_rows == loaded.local.query(months).result_rows
+    proofs = "select replaceOne(partition_month, '-', ''), trades from deribit_raw.pushes where target = 'cloud' order by 1"
+    assert loaded.local.query(proofs).result_rows == loaded.local.query(months).result_rows
     assert json.loads(loaded.tape("push", "--json").out)["pushed"] == 0
     assert loaded.tape("push", "--verify").code == 0
     assert loaded.same(*PUSHED)
 
 
 @pytest.mark.slow
-def test_a_million_trades(loaded: Both) -> None:
-    """Proven equal, large packages and small ones; months without any on cloud come before months that lack little."""
+def test_push_of_a_million_trades(loaded: Both) -> None:
+    """Large packages and small ones; months that lack most are copied first."""
     multiply(loaded.local, 1_000_000)
     done = loaded.tape("push")
     assert done.code == 0, done.output
@@ -70,16 +70,16 @@ def test_a_million_trades(loaded: Both) -> None:
     order = "select trades from deribit_raw.pushes order by proven_at"
     trades = [row[0] for row in loaded.local.query(order).result_rows]
     assert trades == sorted(trades, reverse=True)
-    _each_difference_is_named(loaded)
+    _require_differences_reported(loaded)
 
 
-def test_each_difference_is_named_and_what_can_be_repaired_is(loaded: Both) -> None:
+def test_differences_are_reported_and_missing_rows_copied(loaded: Both) -> None:
     loaded.tape("push")
-    _each_difference_is_named(loaded)
+    _require_differences_reported(loaded)
 
 
-def _each_difference_is_named(both: Both) -> None:
-    """One row changed, one dropped, one added by hand on cloud, in three months; what push says to do heals them."""
+def _require_differences_reported(both: Both) -> None:
+    """One row changed, one deleted, one added on cloud, in three months; the printed statements repair them."""
     months = both.cloud.query(
         "select toYYYYMM(timestamp) as m, any((instrument_name, trade_seq, _dlt_load_id)) from deribit_raw.trades "
         "group by m order by m desc limit 3"
@@ -97,9 +97,9 @@ def _each_difference_is_named(both: Both) -> None:
     label = {month: f"{month // 100}-{month % 100:02}" for month, _ in months}
     wanted = {label[changed]: "changed", label[dropped]: "lacking", label[added]: "added"}
     assert both.tape("push", "--verify").code == 1
-    found = parts(both, "--verify")
+    report = parts(both, "--verify")
     counts = ("lacking", "changed", "added", "restated", "own")
-    assert {month: {n: each[n] for n in counts if each[n]} for month, each in found.items()} == {
+    assert {month: {n: each[n] for n in counts if each[n]} for month, each in report.items()} == {
         month: {kind: 1} for month, kind in wanted.items()
     }
     proofs = both.local.command("select count() from deribit_raw.pushes")
@@ -116,7 +116,7 @@ def _each_difference_is_named(both: Both) -> None:
         f"select partition_month, count() from deribit_raw.pushes where partition_month in {tuple(wanted)} group by 1"
     )
     assert dict(last.result_rows)[label[dropped]] > dict(last.result_rows)[label[changed]], (
-        "only what is proven"
+        "only proven months are recorded"
     )
     assert both.local.command("select count() from deribit_raw.pushes") > proofs
 
@@ -136,8 +136,8 @@ def _mutate(both: Both, sql: str, row: tuple) -> None:
     both.cloud.command(sql, settings=SYNC)
 
 
-def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
-    """A month, a package, rows of other tables and the list of packages: though the server knows the inserts' tokens."""
+def test_rows_deleted_after_a_push_are_copied_again(loaded: Both) -> None:
+    """A month, rows of other tables and of the list of packages, although the server knows the tokens of their inserts."""
     loaded.tape("push")
     for statement in (
         "alter table deribit_raw.trades delete where toYYYYMM(timestamp) = 202601",
@@ -152,8 +152,8 @@ def test_what_was_deleted_after_a_push_comes_again(loaded: Both) -> None:
         assert loaded.same(*PUSHED)
 
 
-def test_rows_that_nobody_finished_are_no_part_of_it(loaded: Both) -> None:
-    """A package under way on local is not pushed; rows on cloud that no package brought are told."""
+def test_rows_of_unfinished_packages_are_not_pushed(loaded: Both) -> None:
+    """Rows of an unfinished package on local are ignored; those on cloud are reported as added."""
     columns = "* replace ('9999999999.5' as _dlt_load_id)"
     loaded.local.command(f"insert into deribit_raw.trades select {columns} from deribit_raw.trades limit 5")
     done = loaded.tape("push")
@@ -176,7 +176,7 @@ def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     assert 8_000 < max(pieces) < 12_000
     loaded.cloud.command("system flush logs query_log")
     named = f"select count() from system.query_log where startsWith(query_id, '{QUERY_ID_PREFIX}')"
-    assert loaded.cloud.command(named) > 0, "by which the next push sees what is still at work"
+    assert loaded.cloud.command(named) > 0, "by which the next push sees inserts that are still running"
     bucket = "_dlt_load_id < '16' and cityHash64(tuple(instrument_name, trade_seq)) % 7 = 3"
     before = loaded.cloud.command(f"select count() from deribit_raw.trades where {bucket}")
     loaded.cloud.command(f"alter table deribit_raw.trades delete where {bucket}", settings=SYNC)
@@ -184,8 +184,8 @@ def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     assert loaded.same("trades")
 
 
-def test_months_that_retention_dropped_are_left_out(loaded: Both) -> None:
-    """On either side: they are neither copied again nor called different."""
+def test_months_dropped_by_retention_are_excluded(loaded: Both) -> None:
+    """They are neither copied again nor reported as different."""
     loaded.tape("push")
     loaded.cloud.command("create database deribit")
     loaded.cloud.command(
@@ -230,7 +230,7 @@ def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) 
 
 
 def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
-    """Tables that are not ours are ignored; a column's name is quoted wherever it is in a statement."""
+    """Other tables of the user are ignored; a column's name is quoted wherever it is in a statement."""
     loaded.tape("push")
     column = "`x\\`, 1)) from deribit_raw.trades; -- '{y:String}`"
     loaded.local.command(
@@ -245,7 +245,7 @@ def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
         f"alter table deribit_raw.trades update {column} = 7 where rand() % 50 = 0", settings=SYNC
     )
     done = loaded.tape("push")
-    assert done.code == 1, done.said
+    assert done.code == 1, done.output
     assert not any(each["lacking"] for each in parts(loaded).values())
     assert len(loaded.keys(loaded.cloud)) == len(loaded.keys(loaded.local)) == 3000
     for name in ("`trades where 1 -- `", "trades"):

@@ -1,4 +1,4 @@
-"""What a push refuses, and what it cannot do: one sentence with the next thing to try."""
+"""Errors of a push: one sentence, with the next thing to try."""
 
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ def loaded(both: Both, listed: Listed) -> Both:
     return both
 
 
-def said(both: Both, code: int, *words: str) -> str:
+def error_of(both: Both, code: int, *words: str) -> str:
     done = both.tape("push", *words)
     assert (done.code, done.out) == (code, ""), done.output
     assert done.err.count("\n") == 1
     return done.err.strip()
 
 
-def test_cloud_is_not_configured(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconfigured_cloud_is_a_usage_error(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST")
-    assert said(both, 3).startswith("CLICKHOUSE_CLOUD_HOST is not set")
+    assert error_of(both, 3).startswith("CLICKHOUSE_CLOUD_HOST is not set")
 
 
-def test_local_is_empty(both: Both) -> None:
-    assert said(both, 2) == "local has nothing that could be pushed yet; run: dlt pipeline run"
+def test_empty_local_cannot_be_pushed(both: Both) -> None:
+    assert error_of(both, 2) == "local has nothing that could be pushed yet; run: dlt pipeline run"
 
 
-def test_cloud_does_not_answer(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_cloud_is_an_outside_error(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_WAKE_S", "0")
-    assert "is not running; check CLICKHOUSE_CLOUD_HOST and CLICKHOUSE_CLOUD_PORT" in said(both, 4)
+    assert "is not running; check CLICKHOUSE_CLOUD_HOST and CLICKHOUSE_CLOUD_PORT" in error_of(both, 4)
 
 
-def test_two_pushes_at_once(both: Both) -> None:
+def test_second_push_on_this_machine_is_rejected(both: Both) -> None:
     with run_lock():
-        assert "wait for it or stop it" in said(both, 3)
+        assert "wait for it or stop it" in error_of(both, 3)
 
 
-def test_a_run_or_a_push_of_another_machine_is_at_work_on_cloud(loaded: Both) -> None:
-    """Both write there, and the cursor is one; to look is free."""
+def test_push_waits_for_the_lease_of_another_machine(loaded: Both) -> None:
+    """Two writers would move the same cursor; verifying needs no lease."""
     loaded.tape("push")
     with Lease(shared_database(clickhouse_settings("cloud")), "another machine"):
-        sentence = said(loaded, 3)
+        sentence = error_of(loaded, 3)
         assert loaded.tape("push", "--verify").code == 0
     assert sentence.startswith("Another run is at work on this database (another machine)")
     assert loaded.tape("push").code == 0
 
 
-def test_cloud_s_disk_takes_no_more(loaded: Both) -> None:
-    """What came before stays, and once there is room the next push goes on."""
+def test_push_resumes_after_a_full_disk(loaded: Both) -> None:
+    """What was copied stays, and the next push resumes once there is space."""
     loaded.tape("push")
     loaded.cloud.command("truncate table deribit_raw.trades")
     setting = "min_free_disk_bytes_to_perform_insert"
     loaded.cloud.command(f"alter table deribit_raw.trades modify setting {setting} = 1000000000000000")
-    sentence = said(loaded, 4)
+    sentence = error_of(loaded, 4)
     assert "space" in sentence
     assert sentence.endswith("What was pushed stays; `tape push` resumes from there.")
     loaded.cloud.command(f"alter table deribit_raw.trades reset setting {setting}")
@@ -76,8 +76,8 @@ def test_cloud_s_disk_takes_no_more(loaded: Both) -> None:
     assert loaded.same("trades")
 
 
-def test_trades_of_another_exchange_are_refused(loaded: Both) -> None:
-    """Of the live one, and of a push that was killed before its first package was whole."""
+def test_trades_of_another_exchange_are_rejected(loaded: Both) -> None:
+    """Of the live exchange, and of a push that was killed before its first package was complete."""
     loaded.cloud.command("create database deribit_raw")
     for table in ("trades", "_dlt_loads"):
         columns = loaded.local.command(f"show create table deribit_raw.{table} format TSVRaw")
@@ -85,7 +85,7 @@ def test_trades_of_another_exchange_are_refused(loaded: Both) -> None:
     loaded.cloud.command(
         "insert into deribit_raw.trades (instrument_name, _dlt_load_id) values ('BTC-PERPETUAL', '1')"
     )
-    assert "cloud holds trades of a push or run that was never finished" in said(loaded, 3)
+    assert "cloud holds trades of a push or run that was never finished" in error_of(loaded, 3)
     loaded.cloud.command("truncate table deribit_raw.trades")
     loaded.tape("push")
     text = loaded.cloud.command(
@@ -97,17 +97,17 @@ def test_trades_of_another_exchange_are_refused(loaded: Both) -> None:
         f"alter table deribit_raw._dlt_pipeline_state update state = '{compress_state(real)}' where 1",
         settings={"mutations_sync": 2},
     )
-    sentence = said(loaded, 3)
+    sentence = error_of(loaded, 3)
     assert sentence.startswith(
         "cloud holds trades of www.deribit.com, which must not be mixed with those of a sandbox on loopback in local"
     )
 
 
-def test_tables_that_differ_are_not_compared(loaded: Both) -> None:
+def test_tables_with_different_columns_are_a_proof_error(loaded: Both) -> None:
     loaded.tape("push")
     loaded.cloud.command("alter table deribit_raw.trades modify column price Float32")
     for words in ((), ("--verify",)):
-        assert said(loaded, 1, *words) == (
+        assert error_of(loaded, 1, *words) == (
             "deribit_raw.trades has not the same column price in local and cloud; "
             "list the differences with: tape schema-align"
         )

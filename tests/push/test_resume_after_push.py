@@ -1,4 +1,4 @@
-"""Runs into cloud after a push, and before one: the cursor goes on where both sides end."""
+"""Runs into cloud after and before a push resume where both databases end."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def exchange(listed: Callable[[Tape], SandboxExchange]) -> SandboxExchange:
     return listed(TAPE)
 
 
-def test_a_run_into_cloud_goes_on_where_local_ended(both: Both, exchange: SandboxExchange) -> None:
-    """It fetches what is new, and nothing again; and so does the next push."""
+def test_run_into_cloud_resumes_where_local_ended(both: Both, exchange: SandboxExchange) -> None:
+    """The run fetches only new trades; the next push copies nothing again."""
     first = both.run("local", until=day(5))
     assert both.tape("push").code == 0
     rest = both.run("cloud")
@@ -55,10 +55,8 @@ def test_a_run_into_cloud_goes_on_where_local_ended(both: Both, exchange: Sandbo
     assert f"{rest:,} trades are from cloud's own runs" in done.out
 
 
-def test_local_runs_on_after_a_push_and_cloud_does_not_hear_of_it_before_the_next(
-    both: Both, exchange: SandboxExchange
-) -> None:
-    """Each target has a state of its own, though both are run from one directory."""
+def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> None:
+    """Although both are run from one directory: a run into local does not move the state of cloud."""
     both.run("local", until=day(10), currencies=("BTC",))
     both.tape("push")
     both.run("local", currencies=("BTC",))
@@ -72,10 +70,10 @@ def test_local_runs_on_after_a_push_and_cloud_does_not_hear_of_it_before_the_nex
 
 
 @pytest.mark.parametrize("cloud_until", [None, 4.0])
-def test_both_have_extracted_and_cloud_gets_the_union(
+def test_push_merges_states_of_two_extracting_databases(
     both: Both, exchange: SandboxExchange, cloud_until: float | None
 ) -> None:
-    """Of time that both have loaded a trade lies there from both sides; the next run asks for none of it again."""
+    """Trades of time that both have loaded are on cloud twice; the next run requests none of it again."""
     both.run("local", until=day(8), currencies=("BTC",))
     both.run(
         "cloud", since=day(12), until=day(cloud_until) if cloud_until else None, currencies=("BTC", "ETH")
@@ -100,10 +98,8 @@ def test_both_have_extracted_and_cloud_gets_the_union(
     assert again.code == 0, again.output
 
 
-def test_a_pipeline_of_cloud_s_own_takes_the_state_of_a_push_for_newer(
-    both: Both, exchange: SandboxExchange
-) -> None:
-    """However many runs into cloud there were before, and though local's state is the younger one."""
+def test_merged_state_is_newer_than_that_of_runs_into_cloud(both: Both, exchange: SandboxExchange) -> None:
+    """However many runs into cloud there were before the push."""
     for until in (10, 9, 8, 7):
         both.run("cloud", since=day(11), until=day(until), currencies=("BTC",))
     both.run("local", until=day(4), currencies=("BTC",))
@@ -114,9 +110,7 @@ def test_a_pipeline_of_cloud_s_own_takes_the_state_of_a_push_for_newer(
     assert loaded == len(late) > 0
 
 
-def test_a_trade_that_reads_otherwise_in_cloud_s_own_newer_package_is_told(
-    both: Both, exchange: SandboxExchange
-) -> None:
+def test_restated_trade_in_a_newer_cloud_package_is_reported(both: Both, exchange: SandboxExchange) -> None:
     both.run("local", until=day(8))
     both.tape("push")
     both.cloud.command(
@@ -129,8 +123,8 @@ def test_a_trade_that_reads_otherwise_in_cloud_s_own_newer_package_is_told(
     done = both.tape("push")
     assert done.code == 1
     assert "Restated trades" in done.out
-    found = json.loads(both.tape("push", "--verify", "--json").out)
-    assert sum(each["restated"] for each in found["partitions"]) == 3
+    report = json.loads(both.tape("push", "--verify", "--json").out)
+    assert sum(each["restated"] for each in report["partitions"]) == 3
 
 
 def test_state_is_not_written_after_the_lease_is_lost(

@@ -1,4 +1,4 @@
-"""Push through the edge as the roles that `tape grants` makes: the loader's rights are enough, the reader's to verify."""
+"""Push through the edge with the roles of `tape grants`: the loader's rights suffice, and the reader's to verify."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.edge import Edge, running_edge
 
 @pytest.fixture
 def as_role(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Has cloud be a server on which each certificate is the user of its role, and the environment name one of them."""
+    """Start a cloud on which each certificate belongs to a role's user; calling the fixture logs in as a role."""
     keys = {}
     for role in ROLES:
         monkeypatch.setenv(role.password_variable, f"canary-{role.name}")
@@ -38,7 +38,7 @@ def as_role(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield login
 
 
-def test_the_loader_pushes_and_the_reader_proves(
+def test_loader_may_push_and_reader_may_verify(
     both: Both,
     as_role: Callable[[str], None],
     listed: Callable[[Tape], SandboxExchange],

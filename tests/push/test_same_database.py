@@ -1,4 +1,4 @@
-"""After a push and a build cloud is the same database, and whatever drifts there is named; through the edge."""
+"""After a push and a build cloud is the same database, and each drift on it is reported; through the edge."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def build(both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 @pytest.mark.slow
-def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
+def test_pushed_database_is_aligned_and_each_kind_of_drift_reported(
     both: Both, listed: Callable[[Tape], SandboxExchange], build: Callable[[str], None]
 ) -> None:
-    """Every pushed package is taken in once by every model, before and after a push of more."""
+    """Every model consumes each pushed package once, before and after a second push."""
     listed(TAPE)
     both.run("local", until=day(6))
     assert both.tape("push").code == 0
@@ -72,8 +72,8 @@ def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
     both.cloud.command("create table deribit.forgotten (x UInt8) engine = MergeTree order by x")
     done = both.tape("schema-align", "--json")
     assert done.code == 1
-    found = {(each["table"], each["thing"]): each for each in json.loads(done.out)}
-    assert {table for table, _ in found} == {f"deribit.{table}" for table in (*DRIFTS, "forgotten")} | {
+    drifts = {(each["table"], each["thing"]): each for each in json.loads(done.out)}
+    assert {table for table, _ in drifts} == {f"deribit.{table}" for table in (*DRIFTS, "forgotten")} | {
         "deribit_raw.trades"
     }
     for table, kinds in DRIFTS.items():
@@ -81,7 +81,7 @@ def test_cloud_becomes_the_same_database_and_each_kind_of_drift_on_it_is_named(
             for thing, _, there in facts:
                 named = [
                     each
-                    for (of, what), each in found.items()
+                    for (of, what), each in drifts.items()
                     if of == f"deribit.{table}" and what.startswith(thing)
                 ]
                 assert named, (table, thing)

@@ -1,4 +1,4 @@
-"""Whatever breaks on the way to cloud, each row arrives once."""
+"""Each row arrives once although connections to cloud break."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSERT = b"INSERT+INTO+deribit_raw.%60trades%60"
 
 @pytest.fixture
 def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A way to cloud by TLS and password that loses answers and cuts requests."""
+    """A proxy to cloud, with TLS and password, that drops responses and cuts requests."""
     server = edge.authority.signed("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert, server.key)
@@ -33,10 +33,10 @@ def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_answers_that_are_lost_and_requests_that_are_cut(
+def test_rows_arrive_once_with_lost_responses_and_cut_requests(
     both: Both, wire: Proxy, listed: Callable[[Tape], SandboxExchange]
 ) -> None:
-    """The server has it all and the client never hears of it; or the server has half a block, and takes none of it."""
+    """A lost response of a complete insert, and a block that is cut and therefore rejected."""
     listed(Tape.generate(seed=1, trades=3000, days=2))
     both.run("local")
     multiply(both.local, 20_000, months=1)

@@ -1,4 +1,4 @@
-"""The ClickHouse Cloud API on loopback, as strict as its documentation: what is not documented is refused."""
+"""Fake of the ClickHouse Cloud API on loopback, which rejects every undocumented request."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ PATH = re.compile(r"/v1/organizations/([^/]+)/(usageCost|services)")
 
 
 class Server:
-    """An HTTP server on 127.0.0.1; `answer(handler, body)` gives (status, headers, JSON)."""
+    """HTTP server on 127.0.0.1. Subclasses define `answer(handler, body)`, which returns (status, headers, JSON)."""
 
     def __init__(self) -> None:
         answer = self.answer
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = 65536  # one packet an answer: no waiting for acknowledgements
+            wbufsize = 65536  # one packet for each response: no waiting for acknowledgements
 
             def _any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                status, headers, told = answer(self, body)
-                text = told if isinstance(told, bytes) else json.dumps(told).encode()
+                status, headers, value = answer(self, body)
+                text = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(text))}.items():
                     self.send_header(name, value)
@@ -64,7 +64,7 @@ class Server:
 
 
 class CloudApi(Server):
-    """Serves `records`; `faults` are given before anything else, one a request; `clock` counts the rate's seconds."""
+    """Serves `records`. `faults` are the responses to the next requests; `clock` is the time of the rate limit."""
 
     def __init__(
         self, records: Iterable[dict[str, Any]] = (), clock: Callable[[], float] = time.monotonic
@@ -75,16 +75,16 @@ class CloudApi(Server):
         self.faults: deque[tuple[int, dict[str, str], Any]] = deque()
         self.windows: list[tuple[date, date]] = []
         self.too_fast = 0
-        """Requests that came too fast; each was refused."""
+        """Requests that exceeded the rate limit; each was rejected."""
         self.grand_total_off = Decimal(0)
         self.clock = clock
         self._times: deque[float] = deque(maxlen=11)
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], Any]:
-        status, headers, told = self._answer(request)
-        if isinstance(told, bytes):
-            return status, headers, told
-        return status, headers, {"status": status, "requestId": str(uuid.uuid4()), **told}
+        status, headers, value = self._answer(request)
+        if not isinstance(value, bytes):
+            value = {"status": status, "requestId": str(uuid.uuid4()), **value}
+        return status, headers, value
 
     def _answer(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], Any]:
         now = self.clock()
@@ -96,8 +96,8 @@ class CloudApi(Server):
             return self.faults.popleft()
         wanted = "Basic " + base64.b64encode(f"{KEY_ID}:{KEY_SECRET}".encode()).decode()
         if request.headers.get("authorization") != wanted:
-            said = request.headers.get("authorization", "none")
-            decoded = base64.b64decode(said.removeprefix("Basic ")).decode(errors="replace")
+            header = request.headers.get("authorization", "none")
+            decoded = base64.b64decode(header.removeprefix("Basic ")).decode(errors="replace")
             return 401, {}, {"error": f"UNAUTHORIZED: {decoded}"}
         url = urlsplit(request.path)
         match = PATH.fullmatch(url.path)
@@ -108,26 +108,26 @@ class CloudApi(Server):
             return (400, {}, {"error": "BAD_REQUEST"}) if params else (200, {}, {"result": self.services})
         if sorted(name for name, _ in params) != ["from_date", "to_date"]:
             return 400, {}, {"error": "BAD_REQUEST: from_date and to_date, and nothing else"}
-        asked = dict(params)
-        if not all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in asked.values()):
+        days = dict(params)
+        if not all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in days.values()):
             return 400, {}, {"error": "BAD_REQUEST: dates are YYYY-MM-DD"}
-        first, last = (date.fromisoformat(asked[name]) for name in ("from_date", "to_date"))
+        first, last = (date.fromisoformat(days[name]) for name in ("from_date", "to_date"))
         if not 0 <= (last - first).days <= 30:
             return 400, {}, {"error": "BAD_REQUEST: to_date at most 30 days after from_date"}
         self.windows.append((first, last))
         return 200, {}, self._usage(first, last)
 
     def _usage(self, first: date, last: date) -> Any:
-        found = [each for each in self.records if first <= date.fromisoformat(each["date"]) <= last]
-        grand = sum((Decimal(str(each["totalCHC"])) for each in found), self.grand_total_off)
-        text = json.dumps({"result": {"grandTotalCHC": "GRAND", "costs": found}, "status": 200})
+        records = [each for each in self.records if first <= date.fromisoformat(each["date"]) <= last]
+        grand = sum((Decimal(str(each["totalCHC"])) for each in records), self.grand_total_off)
+        text = json.dumps({"result": {"grandTotalCHC": "GRAND", "costs": records}, "status": 200})
         return text.replace('"GRAND"', f"{grand:f}").encode()
 
 
 def record(
     day: date, name: str = "analytics", *, locked: bool = True, total: str | None = None, **metrics: str
 ) -> dict[str, Any]:
-    """One record in the documented shape. `total` where it is not what the metrics add up to: a discount."""
+    """One record in the documented shape. `total` differs from the sum of the metrics if there is a discount."""
     exact = sum(map(Decimal, metrics.values()), Decimal(0)) if total is None else Decimal(total)
     is_service = "computeCHC" in metrics
     return {
@@ -146,7 +146,7 @@ def record(
 
 
 def service(name: str, minutes: int, replicas: int, *, idle_scaling: bool = True) -> dict[str, Any]:
-    """One service in the documented shape, as far as anybody here reads it."""
+    """One service in the documented shape, with the fields that the project reads."""
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
         "name": name,

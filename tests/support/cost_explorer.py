@@ -1,4 +1,4 @@
-"""AWS Cost Explorer on loopback, strict and with pages, which moto has not: GetCostAndUsage by the day."""
+"""Fake of AWS Cost Explorer on loopback: GetCostAndUsage by the day, strict and with pages, unlike moto's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN = {"TimePeriod", "Granularity", "Filter", "Metrics", "GroupBy", "NextPageT
 
 @dataclass(frozen=True)
 class Item:
-    """What one usage type of one service cost on one day; `tags` as they are activated."""
+    """Cost of one usage type of one service on one day, with its activated `tags`."""
 
     day: date
     service: str
@@ -28,7 +28,7 @@ class Item:
 
 
 class CostExplorer(Server):
-    """Serves `items`, `page` groups of a day at a time; `pages` counts what was asked for."""
+    """Serves `items`, `page` groups of a day at a time; `pages` counts the requests."""
 
     def __init__(self, items: Iterable[Item] = (), page: int = 3) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class CostExplorer(Server):
         self.refusal: tuple[int, dict[str, str], Any] | None = None
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], Any]:
-        asked = json.loads(body)
+        query = json.loads(body)
         headers = {"Content-Type": "application/x-amz-json-1.1"}
         if self.refusal:
             return self.refusal
@@ -53,46 +53,46 @@ class CostExplorer(Server):
                 headers,
                 {"__type": "UnrecognizedClientException", "message": "not signed for us-east-1/ce"},
             )
-        if refused := self._refused(asked):
-            return 400, headers, {"__type": "ValidationException", "message": refused}
+        if problem := self._validate(query):
+            return 400, headers, {"__type": "ValidationException", "message": problem}
         self.pages += 1
-        return 200, headers, self._page(asked)
+        return 200, headers, self._page(query)
 
-    def _refused(self, asked: dict[str, Any]) -> str | None:
-        if unknown := set(asked) - KNOWN:
+    def _validate(self, query: dict[str, Any]) -> str | None:
+        if unknown := set(query) - KNOWN:
             return f"unknown: {unknown}"
         if (
-            asked["Granularity"] != "DAILY"
-            or asked["Metrics"] != ["UnblendedCost"]
-            or len(asked["GroupBy"]) > 2
+            query["Granularity"] != "DAILY"
+            or query["Metrics"] != ["UnblendedCost"]
+            or len(query["GroupBy"]) > 2
         ):
             return "DAILY, UnblendedCost and at most two groups are served"
-        if asked["TimePeriod"]["Start"] >= asked["TimePeriod"]["End"]:
+        if query["TimePeriod"]["Start"] >= query["TimePeriod"]["End"]:
             return "Start date (and hour) should be before end date (and hour)"
         return None
 
-    def _page(self, asked: dict[str, Any]) -> dict[str, Any]:
-        start = date.fromisoformat(asked["TimePeriod"]["Start"])
-        days = (date.fromisoformat(asked["TimePeriod"]["End"]) - start).days  # End is exclusive
-        rows = [row for at in range(days) for row in self._day(start + timedelta(at), asked)]
-        at = int(asked.get("NextPageToken", "page-0").removeprefix("page-"))
-        told: dict[str, Any] = {"ResultsByTime": [], "DimensionValueAttributes": []}
+    def _page(self, query: dict[str, Any]) -> dict[str, Any]:
+        start = date.fromisoformat(query["TimePeriod"]["Start"])
+        days = (date.fromisoformat(query["TimePeriod"]["End"]) - start).days  # End is exclusive
+        rows = [row for at in range(days) for row in self._day(start + timedelta(at), query)]
+        at = int(query.get("NextPageToken", "page-0").removeprefix("page-"))
+        response: dict[str, Any] = {"ResultsByTime": [], "DimensionValueAttributes": []}
         for result in rows[at : at + self.page]:
-            told["ResultsByTime"].append(result)
+            response["ResultsByTime"].append(result)
         if at + self.page < len(rows):
-            told["NextPageToken"] = f"page-{at + (0 if self.loop and at else self.page)}"
-        return told
+            response["NextPageToken"] = f"page-{at + (0 if self.loop and at else self.page)}"
+        return response
 
-    def _day(self, day: date, asked: dict[str, Any]) -> list[dict[str, Any]]:
-        """Results of one day, a group in each, so that a page may end within a day; an empty one for a day without."""
+    def _day(self, day: date, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """Results of one day with one group each, so that a page may end within a day; an empty result without groups."""
         if day == self.leave_out:
             return []
         period = {"Start": str(day), "End": str(day + timedelta(1))}
         groups: list[tuple[bool, dict[str, Any]]] = []
         for item in self.items:
-            if item.day != day or not _passes(item, asked.get("Filter")):
+            if item.day != day or not _passes(item, query.get("Filter")):
                 continue
-            keys = [_key(item, group) for group in asked["GroupBy"]]
+            keys = [_key(item, group) for group in query["GroupBy"]]
             metrics = {"UnblendedCost": {"Amount": item.usd, "Unit": self.unit}}
             groups.append((item.estimated, {"Keys": keys, "Metrics": metrics}))
         results = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -47,16 +46,11 @@ _FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOp
 _BUSY = frozenset({"LimitExceededException", "Throttling", "ThrottlingException", "TooManyRequestsException"})
 
 
-@dataclass(frozen=True)
-class AwsBill:
-    """Charges that Cost Explorer reports; each of the `requests` for them is charged too."""
-
-    charges: list[Charge]
-    requests: int
-
-
 class Aws:
-    """One AWS account, from the environment. Raises UsageError for credentials, OutsideError for failures."""
+    """One AWS account, from the environment. Raises UsageError for credentials, OutsideError for failures.
+
+    `requests`: the requests to Cost Explorer, each of which is charged.
+    """
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         self.region = env.get("AWS_DEFAULT_REGION") or env.get("CLICKHOUSE_CLOUD_REGION") or "us-west-2"
@@ -71,7 +65,7 @@ class Aws:
 
     def bill(
         self, days: Days, by: Sequence[dict[str, str]] = BY_USAGE, tag: tuple[str, str] | None = None
-    ) -> AwsBill:
+    ) -> list[Charge]:
         """Charges of `days` grouped by two of Cost Explorer's keys; with `tag` (key, value) only those that have it.
 
         Raises CannotTellError if days are missing from the response, or amounts are not in USD.
@@ -84,7 +78,6 @@ class Aws:
         }
         if tag:
             query["Filter"] = {"Tags": {"Key": tag[0], "Values": [tag[1]], "MatchOptions": ["EQUALS"]}}
-        requests = self.requests
         results = [result for page in self._pages(query) for result in page["ResultsByTime"]]
         answered = {date.fromisoformat(result["TimePeriod"]["Start"]) for result in results}
         if missing := sorted(set(days.each()) - answered):
@@ -102,7 +95,7 @@ class Aws:
                 f"Cost Explorer has no charge with tag {tag[0]}={tag[1]}; the total is 0 only if the tag is activated "
                 "as a cost allocation tag, in the billing console."
             )
-        return AwsBill(charges, self.requests - requests)
+        return charges
 
     def _pages(self, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Pages of GetCostAndUsage, for which boto3 has no paginator."""

@@ -84,7 +84,7 @@ def baseline(
         account = aws.Aws()
         try:
             by = aws.BY_COMPONENT if by_component else aws.BY_USAGE
-            return account.bill(days, by, aws.PROJECT_TAG if project else None).charges
+            return account.bill(days, by, aws.PROJECT_TAG if project else None)
         finally:
             requests = account.requests
 
