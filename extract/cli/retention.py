@@ -43,12 +43,13 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
     from extract.clickhouse.settings import clickhouse_settings
     from extract.errors import UsageError
     from extract.retention.drop import drop_months, plan_drops
-    from extract.retention.levels import LEVELS, declared_retention
+    from extract.retention.levels import declared_retention, read_levels
 
     if is_plan == is_apply:
         raise UsageError("Choose one of: tape retention --plan, or tape retention --apply.")
-    if unknown := sorted(set(levels) - set(LEVELS)):
-        raise UsageError(f"--level {unknown[0]!r} is unknown; the levels are {', '.join(LEVELS)}.")
+    all_levels = read_levels()
+    if unknown := sorted(set(levels) - all_levels.keys()):
+        raise UsageError(f"--level {unknown[0]!r} is unknown; the levels are {', '.join(all_levels)}.")
     run = drop_months if is_apply else plan_drops
     today = datetime.now(UTC).date()
     months = run(shared_database(clickhouse_settings()), declared_retention(), today, levels)

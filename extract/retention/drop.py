@@ -6,7 +6,7 @@ It is first recorded in `retention_drops`: dbt then leaves the months that it re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,7 @@ from extract.clickhouse.client import Database
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.errors import CannotTellError
-from extract.retention.levels import LEVELS, RAW, TRADES, Level
+from extract.retention.levels import RAW, TRADES, Level, read_levels
 from extract.source.tables import DROPPED_TRADES
 
 Retention = Mapping[str, int | None]
@@ -56,7 +56,7 @@ def plan_drops(
 
     Raises CannotTellError before the models are built.
     """
-    return list(_verified_months(database, retention, today, levels))
+    return [month for _, month in _verified_months(database, retention, today, levels)]
 
 
 def drop_months(
@@ -64,43 +64,48 @@ def drop_months(
 ) -> list[Month]:
     """Drop the months of `plan_drops` that are not refused, finer levels first; verify each right before."""
     months: list[Month] = []
-    for month in _verified_months(database, retention, today, levels):
+    for level, month in _verified_months(database, retention, today, levels):
         if not month.refusal:
-            _drop(database, LEVELS[month.level], month.month)
+            _drop(database, level, month.month)
         months.append(replace(month, is_dropped=not month.refusal))
     return months
 
 
 def _verified_months(
     database: Database, retention: Retention, today: date, levels: Sequence[str]
-) -> Iterator[Month]:
-    _require_models(database)
-    for name, level in LEVELS.items():
+) -> Iterator[tuple[Level, Month]]:
+    all_levels = read_levels()
+    _require_models(database, all_levels.values())
+    for name, level in all_levels.items():
         months = retention.get(name)
-        if months is None or name not in (levels or LEVELS.keys() - {RAW}):
+        if months is None or name not in (levels or all_levels.keys() - {RAW}):
             continue
+        coarser = [each for each in all_levels.values() if each.finer == name]
         year, month = divmod(today.year * 12 + today.month - 1 - months, 12)
         parameters = {"table": level.table, "first_retained": year * 100 + month + 1}
         for old_month, rows, size in database.rows(_STATEMENTS["old_months"], parameters):
-            yield Month(name, old_month, rows, size, refusal=_find_refusal(database, level, old_month))
+            refusal = _find_refusal(database, level, coarser, old_month)
+            yield level, Month(name, old_month, rows, size, refusal)
 
 
-def _require_models(database: Database) -> None:
-    required = {each.table for each in LEVELS.values()} | {DROPS}
+def _require_models(database: Database, levels: Iterable[Level]) -> None:
+    required = {each.table for each in levels} | {DROPS}
     sql = "select concat(database, '.', name) from system.tables where database in {databases:Array(String)}"
     tables = {name for (name,) in database.rows(sql, {"databases": [RAW_DATABASE, MART_DATABASE]})}
     if missing := sorted(required - tables):
         raise CannotTellError(f"There is no {missing[0]} yet; run: dbt build")
 
 
-def _find_refusal(database: Database, level: Level, month: int) -> str | None:
+def _find_refusal(
+    database: Database, level: Level, coarser_levels: Sequence[Level], month: int
+) -> str | None:
     """Why this month cannot be dropped: a level made from it differs."""
     statement, problem = (
         ("missing_trades", "trades are not in")
         if level.name == RAW
         else ("differing_buckets", "buckets differ in")
     )
-    for coarser in (each for each in LEVELS.values() if each.finer == level.name):
+    for coarser in coarser_levels:
         values = {
             "fine": level.view,
             "coarse": coarser.view,

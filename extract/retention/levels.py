@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -13,17 +14,6 @@ from extract.paths import ROOT
 PROJECT = ROOT / "dbt_project" / "dbt_project.yml"
 RAW = "raw_trades"
 TRADES = "trades"
-
-# Level, the level that it is made from, and the start of the bucket of a time.
-_CANDLES = (
-    ("1m", None, "toStartOfMinute({})"),
-    ("15m", "1m", "toStartOfFifteenMinutes({})"),
-    ("1h", "15m", "toStartOfHour({})"),
-    ("4h", "1h", "toStartOfInterval({}, interval 4 hour)"),
-    ("1d", "4h", "toStartOfDay({})"),
-    ("1w", "1d", "toMonday({})"),
-    ("1mo", "1d", "toStartOfMonth({})"),
-)
 
 
 @dataclass(frozen=True)
@@ -41,35 +31,38 @@ class Level:
     bucket: str = "{}"
 
 
-def _candles(level: str, finer: str | None, bucket: str) -> Level:
-    name = f"ohlcv_{level}"
-    made_from = f"ohlcv_{finer}" if finer else TRADES
-    return Level(
-        name, f"{MART_DATABASE}.{name}_versions", f"{MART_DATABASE}.{name}", "bucket_at", made_from, bucket
-    )
+def read_levels() -> dict[str, Level]:
+    """Levels by name, finer levels first, so that a month is compared with coarser levels that are not dropped yet.
 
-
-LEVELS = {
-    level.name: level
-    for level in (
+    Candle levels are those of `vars.candle_levels` of dbt_project.yml.
+    """
+    levels = [
         Level(RAW, f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.trades", "timestamp", None),
         Level(TRADES, f"{MART_DATABASE}.trade_versions", f"{MART_DATABASE}.trades", "timestamp", RAW),
-        *(_candles(*each) for each in _CANDLES),
-    )
-}
-"""By name, finer levels first: a month is compared with coarser levels that are not dropped yet."""
+    ]
+    for name, candle in _read_vars("candle_levels").items():
+        finer = f"ohlcv_{candle['finer']}" if "finer" in candle else TRADES
+        view = f"{MART_DATABASE}.ohlcv_{name}"
+        levels.append(Level(f"ohlcv_{name}", f"{view}_versions", view, "bucket_at", finer, candle["bucket"]))
+    return {level.name: level for level in levels}
 
 
 def declared_retention() -> dict[str, int | None]:
     """Months to retain by level, from `vars.retention_months` of dbt_project.yml. Raises UsageError if it is invalid."""
-    declared = (yaml.safe_load(PROJECT.read_text()).get("vars") or {}).get("retention_months") or {}
+    declared, levels = _read_vars("retention_months"), read_levels()
     for level, months in declared.items():
-        if level not in LEVELS:
+        if level not in levels:
             raise UsageError(
-                f"retention_months in {PROJECT} names {level!r}, which is not a level; the levels are {', '.join(LEVELS)}."
+                f"retention_months in {PROJECT} names {level!r}, which is not a level; the levels are {', '.join(levels)}."
             )
         if months is not None and (type(months) is not int or months < 0):
             raise UsageError(
                 f"retention_months of {level} in {PROJECT} is {months!r}; write a number of months, or null for no limit."
             )
-    return dict(declared)
+    return declared
+
+
+def _read_vars(name: str) -> dict[str, Any]:
+    if not PROJECT.exists():
+        raise UsageError(f"There is no {PROJECT}; run this command from a checkout of the project.")
+    return dict((yaml.safe_load(PROJECT.read_text()).get("vars") or {}).get(name) or {})

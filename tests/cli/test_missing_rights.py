@@ -102,7 +102,7 @@ def owner(server: ClickHouseSettings) -> Database:
         "from numbers(2)"
     )
     database.command("insert into deribit_raw._dlt_loads select '1', 0, now64(6)")
-    for level in levels.LEVELS.values():
+    for level in levels.read_levels().values():
         if not level.table.startswith("deribit_raw."):
             database.command(
                 f"create table {level.table} ({level.time} {time}) engine = MergeTree "
@@ -143,7 +143,7 @@ def test_command_that_writes_needs_the_right_to_write(
 ) -> None:
     """With a read-only profile, and as a role that only reads: exit code 4, and nothing is changed."""
     project = tmp_path / "dbt_project.yml"
-    project.write_text("vars: {retention_months: {ohlcv_1mo: 1}}")
+    project.write_text(levels.PROJECT.read_text().replace(" ohlcv_1mo: null", " ohlcv_1mo: 1"))
     env.setattr(levels, "PROJECT", project)
     env.setenv("CLICKHOUSE_LOCAL_USER", user)
     env.setenv("CLICKHOUSE_LOCAL_PASSWORD", PASSWORD)

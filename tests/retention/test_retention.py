@@ -110,7 +110,7 @@ def test_month_that_differs_from_its_coarser_candles_is_refused(built: Project) 
 def test_month_is_refused_if_any_level_made_from_it_lacks_a_bucket(built: Project) -> None:
     """Days are compared with weeks and with months."""
     database = built.database
-    for coarser in levels.LEVELS.values():
+    for coarser in levels.read_levels().values():
         if coarser.finer in (None, levels.RAW):
             continue
         database.command(f"create table deribit.saved as {coarser.table}")
@@ -208,20 +208,21 @@ def test_command_follows_the_declared_retention(
     """By default nothing is dropped; dbt_project.yml decides; mistakes in it are named."""
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     assert "Nothing is older" in capsys.readouterr().out
+    declared = levels.PROJECT.read_text()
     project = tmp_path / "dbt_project.yml"
     monkeypatch.setattr(levels, "PROJECT", project)
-    project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")
+    project.write_text(declared.replace(" ohlcv_1m: null", " ohlcv_1m: 1"))
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     shown = capsys.readouterr().out
     assert "ohlcv_1m  2024-11" in shown
     assert "4 of 4 months would be dropped" in shown
-    for text, words in (("{ohlcv_2m: 1}", "names 'ohlcv_2m'"), ("{trades: -1}", "of trades in .* is -1")):
-        project.write_text(f"vars: {{retention_months: {text}}}")
+    for text, words in ((" ohlcv_2m: 1", "names 'ohlcv_2m'"), (" trades: -1", "of trades in .* is -1")):
+        project.write_text(declared.replace(" trades: null", text))
         with pytest.raises(UsageError, match=words):
             tape.main(["retention", "--plan"], standalone_mode=False)
     with pytest.raises(UsageError, match="Choose one of"):
         tape.main(["retention"], standalone_mode=False)
     built.client.command("DROP TABLE deribit.ohlcv_4h_versions SYNC")
-    project.write_text("vars: {retention_months: {ohlcv_1m: 1}}")
+    project.write_text(declared.replace(" ohlcv_1m: null", " ohlcv_1m: 1"))
     with pytest.raises(CannotTellError, match=r"There is no deribit\.ohlcv_4h_versions yet; run: dbt build"):
         tape.main(["retention", "--plan"], standalone_mode=False)
