@@ -30,7 +30,8 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    """The README leads to each page in docs/."""
-    linked = {(ROOT / link).resolve() for link in LINK.findall((ROOT / "README.md").read_text())}
-    assert {page for page in PAGES if page.parent.name == "docs"} <= linked
+def test_every_page_is_named_in_readme_or_security_policy() -> None:
+    """A reader gets to each page in docs/ from the top of the repository."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "SECURITY.md").read_text()
+    unnamed = [page.name for page in PAGES if page.parent.name == "docs" and f"docs/{page.name}" not in text]
+    assert unnamed == []
