@@ -191,5 +191,5 @@ def _print_certificates(certificates: list[CertificateStatus], least_days: int, 
     if as_json:
         print_json_lines(each.to_json(least_days) for each in certificates)
         return
-    print_table(HEADER, [(c.name, c.subject, c.not_after and f"{c.not_after:%F}", c.days_left, c.source)
+    print_table(HEADER, [(c.name, c.subject, f"{c.not_after:%F}" if c.not_after else None, c.days_left, c.source)
                          for c in certificates])  # fmt: skip
