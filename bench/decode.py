@@ -72,7 +72,7 @@ def full_path(body: bytes, records: list[dict[str, Any]]) -> Callable[[], None]:
     stream = Stream("", "future")
 
     def run() -> None:
-        sweep = StreamSweep(client, stream, StreamState(), span, span.end_ms + 10**9, False)
+        sweep = StreamSweep(client, stream, StreamState(), span, span.end_ms + 10**9, has_more_spans=False)
         host, planner, _ = sweep.next_slice()
         part = Slice(span.start_ms, span.end_ms)
         sweep.accept_slice(planner, part, sweep_slice(client, host, stream, part))

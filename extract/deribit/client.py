@@ -22,7 +22,8 @@ from extract.deribit.jsonrpc import (
 )
 from extract.deribit.rate_limit import RateLimiter
 from extract.deribit.schema import TradePage
-from extract.deribit.transport.pool import PAGE, WIRE_BYTES, page_transport
+from extract.deribit.transport.pool import PAGE, page_transport
+from extract.deribit.transport.pooled import WIRE_BYTES, AnswerTooLargeError
 from extract.deribit.transport.workers import Workers
 from extract.errors import FinalError, RetriableError, UsageError
 from extract.retry import Retrier, RetryPolicy
@@ -103,7 +104,7 @@ class DeribitClient:
         self._http = httpx.Client(
             transport=transport or page_transport(config.requests_in_flight, workers),
             timeout=config.timeout_s,
-            headers={"User-Agent": "deribit-tape"},
+            headers={"User-Agent": "deribit-tape", "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=config.requests_in_flight + 2),
         )
 
@@ -196,6 +197,8 @@ class DeribitClient:
                 auth=host.auth,
                 extensions=dict(extensions),
             )
+        except AnswerTooLargeError as error:
+            raise FinalError(f"{method} of {host.url} cannot be read: {error}.") from error
         except httpx.RequestError as error:
             fault = str(error) or type(error).__name__
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error

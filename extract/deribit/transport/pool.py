@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pyarrow as pa
 
-from extract.deribit.transport.pooled import PooledTransport
+from extract.deribit.transport.pooled import WIRE_BYTES, AnswerTooLargeError, PooledTransport
 from extract.deribit.transport.worker import PageHeader, PageRequest, page_from_message, receive, send
 from extract.deribit.transport.workers import Workers
 
@@ -25,8 +25,6 @@ START_AFTER_LARGE_PAGES = 1
 
 PAGE = "page"
 """Extension of a request: its answer is a page of trades. Extension of a response: the decoded page."""
-WIRE_BYTES = "wire_bytes"
-"""Extension of a response with a decoded page: number of bytes received."""
 
 
 def page_transport(connections: int, workers: Workers | None = None) -> httpx.BaseTransport | None:
@@ -133,12 +131,12 @@ class PageTransport(httpx.BaseTransport):
 
 
 def _response(head: PageHeader, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
-    """Raises the httpx.TransportError that occurred in the worker."""
+    """Raises the httpx.RequestError that occurred in the worker."""
     if head.fault:
         name, message = head.fault
-        raise getattr(httpx, name)(message, request=request)
+        raise getattr(httpx, name, AnswerTooLargeError)(message, request=request)
+    extensions: dict[str, object] = {WIRE_BYTES: head.bytes}
     if not head.is_page:
-        return httpx.Response(head.status, headers=head.headers, stream=httpx.ByteStream(body.to_pybytes()))
-    return httpx.Response(
-        head.status, extensions={PAGE: page_from_message(head, body), WIRE_BYTES: head.bytes}
-    )
+        stream = httpx.ByteStream(body.to_pybytes())
+        return httpx.Response(head.status, headers=head.headers, stream=stream, extensions=extensions)
+    return httpx.Response(head.status, extensions={**extensions, PAGE: page_from_message(head, body)})

@@ -41,7 +41,7 @@ class PageRequest(msgspec.Struct):
 class PageHeader(msgspec.Struct):
     """Everything of an answer except its table, or its body if it is not a page; `bytes` over the wire.
 
-    `fault` has the name of the httpx.TransportError and its message if there was no answer.
+    `fault` has the name of the httpx.RequestError and its message if there was no answer.
     """
 
     status: int = 0
@@ -67,21 +67,14 @@ def handle(transport: PooledTransport, page_request: PageRequest) -> tuple[PageH
         "GET", page_request.url, headers=page_request.headers, extensions={"timeout": page_request.timeout}
     )
     try:
-        status, headers, body = transport.fetch(request)
-    except httpx.TransportError as error:
+        status, headers, body, wire_bytes = transport.fetch(request)
+    except httpx.RequestError as error:
         return PageHeader(fault=(type(error).__name__, str(error))), b""
-    head = PageHeader(status, headers, len(body))
+    head = PageHeader(status, headers, wire_bytes)
     if status == 200:
-        with contextlib.suppress(NoResultError, httpx.DecodingError, *DECODE_ERRORS):
-            return _to_message(head, decode_page(_decompressed(headers, body)))
+        with contextlib.suppress(NoResultError, *DECODE_ERRORS):
+            return _to_message(head, decode_page(body))
     return head, body
-
-
-def _decompressed(headers: list[tuple[str, str]], body: bytes) -> bytes:
-    """`body` decompressed as its headers require; without a copy if it is not compressed."""
-    if not any(name.lower() == "content-encoding" for name, _ in headers):
-        return body
-    return httpx.Response(200, headers=headers, content=body).read()
 
 
 def _to_message(head: PageHeader, page: TradePage) -> tuple[PageHeader, pa.Buffer]:
