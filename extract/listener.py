@@ -1,4 +1,4 @@
-"""Progress protocol: what long work reports to whoever shows it."""
+"""Progress protocol: how long-running work reports its progress."""
 
 from __future__ import annotations
 
