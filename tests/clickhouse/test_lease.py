@@ -184,9 +184,7 @@ def hold(lease: Lease, seconds: float) -> None:
         lease.require_held()
 
 
-@pytest.mark.parametrize(
-    ("at", "refuses"), [("now64(6)", True), ("toDateTime64('2290-01-01', 6, 'UTC')", False)]
-)
+@pytest.mark.parametrize(("at", "refuses"), [("now64(6)", True), ("now64(6) + interval 300 day", False)])
 def test_forged_claim_expires_after_one_lease_term(database: Database, at: str, refuses: bool) -> None:
     """A login that may insert claims cannot keep all runs out of the database for ever."""
     with Lease(database, "creates the tables"):
