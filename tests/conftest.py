@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.support.edge",
     "tests.support.moto",
     "tests.support.dbt_fixtures",
+    "tests.support.attacker",
     "tests.support.embedded_server",
     "tests.support.loaded_user",
     "tests.support.small_windows",

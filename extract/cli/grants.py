@@ -26,7 +26,14 @@ def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
 
     Example: tape grants --print
     """
-    from extract.clickhouse.roles import ROLES, grants_sql, role_passwords, users_xml_entries
+    from extract.clickhouse.roles import (
+        ROLES,
+        grants_sql,
+        role_passwords,
+        users_xml_entries,
+        users_xml_profiles,
+        users_xml_quotas,
+    )
     from extract.errors import UsageError
 
     if is_print == is_apply or (users_xml and is_apply):
@@ -42,8 +49,9 @@ def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
         if passwords:
             echo(f"Created the users {', '.join(passwords)}.", err=True)
     elif users_xml:
-        for line in users_xml_entries(passwords).strip("\n").splitlines():
-            echo(line)
+        echo(f"<profiles>\n        {users_xml_profiles()}\n</profiles>")
+        echo(f"<quotas>{users_xml_quotas()}</quotas>")
+        echo(f"<users>{users_xml_entries(passwords)}\n</users>")
     else:
         for statement in grants_sql(passwords):
             echo(f"{statement};")

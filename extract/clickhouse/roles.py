@@ -43,6 +43,10 @@ class Role:
 
     name: str
     grants: tuple[Grant, ...]
+    limits: Mapping[str, int]
+    """Settings whose value a user can lower, but neither exceed nor switch off by 0."""
+    queries_per_hour: int = 0
+    """Quota; 0 is none."""
 
     @property
     def sql_name(self) -> str:
@@ -51,6 +55,26 @@ class Role:
     @property
     def password_variable(self) -> str:
         return f"CLICKHOUSE_{self.name.upper()}_PASSWORD"
+
+
+GIB = 1024**3
+
+
+def _limits(seconds: int, memory_gib: int, queries: int, **others: int) -> dict[str, int]:
+    """Limits of one query in seconds and bytes of memory, and of the concurrent queries of a user."""
+    return {
+        "max_execution_time": seconds,
+        "max_memory_usage": memory_gib * GIB,
+        "max_memory_usage_for_user": memory_gib * GIB * 3 // 2,
+        "max_concurrent_queries_for_user": queries,
+        **others,
+    }
+
+
+READ_ONLY = {"readonly": 2}
+"""No writing, whatever is granted; settings can be changed."""
+MAX_THREADS = 64
+"""The largest number of threads that a user can request for a query; the default is the number of cores."""
 
 
 def _engines(*names: str) -> tuple[Grant, ...]:
@@ -76,6 +100,7 @@ ROLES = (
             Grant("SELECT", "INFORMATION_SCHEMA.COLUMNS"),
             *_engines("MergeTree"),
         ),
+        _limits(seconds=3600, memory_gib=8, queries=64),
     ),
     # dbt build: reads the raw tables, owns the models
     Role(
@@ -91,6 +116,7 @@ ROLES = (
             Grant("SELECT", "system.data_skipping_indices"),
             *_engines("MergeTree", "ReplacingMergeTree", "Memory", "View"),
         ),
+        _limits(seconds=4 * 3600, memory_gib=16, queries=64),
     ),
     # queries, tape status, gaps, health and schema-align: reads both databases, changes nothing
     Role(
@@ -102,6 +128,16 @@ ROLES = (
             Grant("SELECT", "system.disks"),
             Grant("SELECT", "system.data_skipping_indices"),
         ),
+        READ_ONLY
+        | _limits(
+            seconds=300,
+            memory_gib=4,
+            queries=32,
+            max_rows_to_read=20_000_000_000,
+            max_bytes_to_read=2_000 * GIB,
+            cancel_http_readonly_queries_on_client_close=1,
+        ),
+        queries_per_hour=36_000,
     ),
 )
 
@@ -119,6 +155,12 @@ def grants_sql(passwords: Mapping[str, str]) -> Iterator[str]:
     for role in ROLES:
         yield f"CREATE ROLE IF NOT EXISTS {role.sql_name}"
         yield f"GRANT {', '.join(map(str, role.grants))} TO {role.sql_name} WITH REPLACE OPTION"
+        limits = [f"{name} = {value} MIN {min(value, 1)} MAX {value}" for name, value in role.limits.items()]
+        settings = f"SETTINGS {', '.join(limits)}, max_threads MAX {MAX_THREADS} TO {role.sql_name}"
+        yield f"CREATE SETTINGS PROFILE OR REPLACE {role.sql_name} {settings}"
+        if role.queries_per_hour:
+            quota = f"KEYED BY user_name FOR INTERVAL 1 hour MAX queries = {role.queries_per_hour} TO {role.sql_name}"
+            yield f"CREATE QUOTA OR REPLACE {role.sql_name} {quota}"
         if role.name not in passwords:
             continue
         salt = secrets.token_hex(16)
@@ -161,13 +203,44 @@ def users_xml_entries(passwords: Mapping[str, str], excluded: str = "") -> str:
     )
 
 
+def users_xml_profiles(memory_bytes: int = 2**63) -> str:
+    """Return the settings profile of each role for users.xml, derived from the profile `default`.
+
+    Memory limits are at most `memory_bytes`, which should be less than the server has.
+    """
+    profiles = []
+    for role in ROLES:
+        limits = {
+            name: min(value, memory_bytes) if "memory" in name else value
+            for name, value in role.limits.items()
+        }
+        values = "".join(f"<{name}>{value}</{name}>" for name, value in limits.items())
+        bounds = "".join(
+            f"<{name}><min>{min(value, 1)}</min><max>{value}</max></{name}>" for name, value in limits.items()
+        )
+        bounds += f"<max_threads><max>{MAX_THREADS}</max></max_threads>"
+        profiles.append(
+            f"<{role.sql_name}><profile>default</profile>{values}<constraints>{bounds}</constraints></{role.sql_name}>"
+        )
+    return "\n        ".join(profiles)
+
+
+def users_xml_quotas() -> str:
+    """Return the quota of each role for users.xml."""
+    return "".join(
+        f"<{role.sql_name}><interval><duration>3600</duration><queries>{role.queries_per_hour}</queries></interval>"
+        f"</{role.sql_name}>"
+        for role in ROLES
+    )
+
+
 def _user_xml(role: Role, sha256: str) -> str:
     queries = "".join(f"<query>GRANT {escape(str(grant))}</query>" for grant in role.grants)
     return f"""
         <{role.name}>
             <password_sha256_hex>{sha256}</password_sha256_hex>
             <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>tape</profile>
-            <quota>default</quota>
+            <profile>{role.sql_name}</profile>
+            <quota>{role.sql_name}</quota>
             <grants>{queries}</grants>
         </{role.name}>"""

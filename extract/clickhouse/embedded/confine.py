@@ -35,7 +35,9 @@ def abi_version() -> int:
     return version if version >= 2 else 0
 
 
-def confine(*, writable: Iterable[Path], readable: Iterable[Path]) -> bool:
+def confine(
+    *, writable: Iterable[Path], readable: Iterable[Path], writable_unreadable: Iterable[Path] = ()
+) -> bool:
     """Restrict this process to these directory trees; it can start no program and open no TCP connection.
 
     Threads and children started later inherit this, so call it first. Returns False if the kernel cannot do it.
@@ -48,6 +50,8 @@ def confine(*, writable: Iterable[Path], readable: Iterable[Path]) -> bool:
     ruleset_fd = _call(_CREATE_RULESET, ruleset, ctypes.c_size_t(len(ruleset)), ctypes.c_uint32(0))
     for path in writable:
         _allow(ruleset_fd, path, rights & ~_EXECUTE)
+    for path in writable_unreadable:
+        _allow(ruleset_fd, path, rights & ~_EXECUTE & ~_READ_FILE)
     for path in readable:
         _allow(ruleset_fd, path, _READ_FILE | _READ_DIR)
     if _system().prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:

@@ -1,8 +1,9 @@
 """Directories, locks and disk checks of one embedded server.
 
-TAPE_DIR/clickhouse/    config.xml users.xml data/ tmp/
+TAPE_DIR/clickhouse/    data/ tmp/   all that the engine can write
+                        run/         configuration of a starting server, deleted as soon as the engine has read it
                         up.lock      locked during a start or a stop
-                        server.lock  locked by the running server; contains its process id
+                        server.lock  locked by the running server; contains its process id and its port
 TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse.out.log (start-up messages)
 """
 
@@ -27,6 +28,7 @@ class ServerHome:
         self.path = tape_dir.resolve() / "clickhouse"
         self.data = self.path / "data"
         self.tmp = self.path / "tmp"
+        self.run = self.path / "run"
         self.log_dir = tape_dir.resolve() / "log"
         self.output = self.log_dir / "clickhouse.out.log"
 
@@ -35,9 +37,11 @@ class ServerHome:
 
         Also delete the files of its system tables: the engine never reads them again.
         """
-        for leftover in (self.tmp, self.data / "data" / "system"):
+        for leftover in (self.tmp, self.run, self.data / "data" / "system"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for directory in (self.data, self.tmp, self.log_dir):
+        for name in ("config.xml", "users.xml", "stop.fifo"):  # of earlier versions
+            (self.path / name).unlink(missing_ok=True)
+        for directory in (self.data, self.tmp, self.run, self.log_dir):
             directory.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o700)
         if self.output.exists():
@@ -64,7 +68,7 @@ class ServerHome:
         except FileNotFoundError:
             return None
         try:
-            return None if _try_lock(fd) else int(os.read(fd, 100))
+            return None if _try_lock(fd) else int(os.read(fd, 100).split()[0])
         finally:
             os.close(fd)
 

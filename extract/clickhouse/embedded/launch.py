@@ -33,7 +33,7 @@ def launch(
     """Start a server and return its version once it accepts `settings`. Leaves no process behind if it raises."""
     home.make()
     config.write(home, settings, tcp_port=tcp_port)
-    pid = _spawn(home, http_only=tcp_port is None, stop_with_fd=stop_with_fd)
+    pid = _spawn(home, settings.port, http_only=tcp_port is None, stop_with_fd=stop_with_fd)
     try:
         return _wait_for_answer(settings, home, pid, timeout_s)
     except BaseException:  # Ctrl-C too
@@ -52,9 +52,9 @@ def exit_status(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
-def _spawn(home: ServerHome, *, http_only: bool, stop_with_fd: int | None) -> int:
+def _spawn(home: ServerHome, port: int, *, http_only: bool, stop_with_fd: int | None) -> int:
     """Start the process and return its id. It inherits no file but its log and `stop_with_fd`."""
-    command = [sys.executable, "-P", "-m", process.__name__, str(home.path), str(home.log_dir)]
+    command = [sys.executable, "-P", "-m", process.__name__, str(home.path), str(home.log_dir), str(port)]
     if http_only:
         command.append("--http-only")
     if stop_with_fd is not None:

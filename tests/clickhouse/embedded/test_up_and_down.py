@@ -233,7 +233,7 @@ def _make_table(settings) -> None:
 
 
 def _pid(own_dir) -> int:
-    return int((own_dir / "clickhouse" / "server.lock").read_text())
+    return int((own_dir / "clickhouse" / "server.lock").read_text().split()[0])
 
 
 def _until(condition, timeout_s: float = 10.0) -> None:

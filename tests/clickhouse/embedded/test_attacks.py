@@ -1,0 +1,383 @@
+"""Attacks on the embedded server, judged by their effect: what a web page or a role can read, write or stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extract.clickhouse import roles
+from extract.clickhouse.embedded import server
+from extract.clickhouse.embedded.confine import abi_version
+from tests.support.attacker import SECRET, Attacker, Target, children, target_server
+
+pytestmark = pytest.mark.clickhouse
+
+USERS = ("tape", "loader", "transformer", "reader")
+WRITERS = ("tape", "loader", "transformer")
+TABLES = {"tape": "deribit_raw.t", "loader": "deribit_raw.t", "transformer": "deribit.t"}
+CONFINED = pytest.mark.skipif(not abi_version(), reason="the kernel has no Landlock")
+EVIL = {"Origin": "https://evil.example"}
+
+
+@pytest.fixture(autouse=True)
+def unharmed(target: Target) -> object:
+    """After every attack the same engine process runs, and the canary is what it was."""
+    engine = target.engine_pid
+    yield
+    assert target.engine_pid == engine
+    assert target.canary.read_text() == SECRET + "\n"
+    assert target.canary.stat().st_mtime == 1
+    assert target.attacker("reader").query("SELECT x FROM deribit_raw.t") == "row"
+
+
+# A web page
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/play", "/nothing", "/?add_http_cors_header=1",
+                                  "/?http_response_headers={'Access-Control-Allow-Origin':'*'}"])  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("password", ["right", "wrong"])
+def test_no_response_allows_another_origin_to_read_it(
+    target: Target, method: str, path: str, password: str
+) -> None:
+    """Neither an answer nor an error nor a preflight response has a header Access-Control-Allow-*."""
+    attacker = target.attacker("tape")
+    attacker = attacker if password == "right" else Attacker(target.settings, "tape", "wrong")
+    wanted = {
+        **EVIL,
+        "Access-Control-Request-Headers": "authorization",
+        "Access-Control-Request-Method": "POST",
+    }
+    response = attacker.request(method, path, b"SELECT 1" if method == "POST" else b"", wanted)
+    assert [name for name in response.headers if name.startswith("access-control-allow")] == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8123", "localhost.evil.example", "127.0.0.1.evil.example",
+                                  "10.0.0.1", "localhost:1:2", "[::2]"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/ping", "/play"])
+def test_foreign_host_name_is_refused(target: Target, host: str, path: str) -> None:
+    """A page whose own name points at 127.0.0.1 (DNS rebinding) gets 404, and its statement is not executed."""
+    attacker = target.attacker("tape")
+    for method, body in (("GET", b""), ("POST", b"CREATE DATABASE rebound")):
+        assert attacker.request(method, path, body, {"Host": host}).status == 404
+    assert attacker.query("SELECT count() FROM system.databases WHERE name = 'rebound'") == "0"
+
+
+def test_only_the_loopback_pages_that_are_needed_are_served(target: Target) -> None:
+    """/play and /ping answer; every other built-in page of the engine is gone."""
+    attacker = Attacker(target.settings, "", "")
+    for host in ("localhost", "127.0.0.1", f"LOCALHOST:{target.settings.port}", "[::1]:1"):
+        assert attacker.request("GET", "/ping", headers={"Host": host}).body == "Ok.\n"
+        assert "<html" in attacker.request("GET", "/play", headers={"Host": host}).body
+    for page in (
+        "dashboard",
+        "binary",
+        "merges",
+        "webterminal",
+        "replicas_status",
+        "prometheus",
+        "js/uplot.js",
+    ):
+        assert attacker.request("GET", f"/{page}").status == 404
+
+
+# Files
+
+
+def _expressions(path: object) -> list[str]:
+    """Ways to call the scalar function file()."""
+    call = f"file('{path}')"
+    return [
+        f"SELECT {call}",
+        f"SELECT file('{path}', 'default')",
+        f"SELECT `file`('{path}'), \"file\"('{path}')",
+        f"SELECT arrayMap(file, ['{path}'])",
+        f"SELECT arrayMap(p -> file(p), ['{path}'])",
+        f"SELECT * APPLY(file) FROM (SELECT '{path}' AS p)",
+        f"WITH '{path}' AS p SELECT file(p)",
+        f"SELECT 1 WHERE {call} LIKE '%x%' OR throwIf(1, {call})",
+        f"SELECT * FROM format(TSV, 'x String', {call})",
+        f"SELECT * FROM values('x String', {call})",
+        f"SELECT x FROM deribit_raw.t SETTINGS additional_table_filters = {{'deribit_raw.t': 'throwIf(1, {call[:-2]})'}}",
+        f"SELECT * FROM eval('SELECT file(\\'{path}\\')') SETTINGS allow_experimental_eval_table_function = 1",
+        f"DESCRIBE format(LineAsString, {call})",
+    ]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_file_function_reads_no_file(target: Target, user: str) -> None:
+    """Neither of the server's directory, nor of the process, nor of the system."""
+    attacker = target.attacker(user)
+    part = next((target.home.data / "store").rglob("data.bin"))
+    paths = [target.canary, part, target.home.path / "server.lock", target.home.log_dir / "clickhouse.log"]
+    paths += [
+        Path(path) for path in ("canary.txt", "/proc/self/environ", "/proc/self/cmdline", "/etc/passwd")
+    ]
+    for path in paths:
+        content = path.read_bytes() if path.is_file() else b""
+        for sql in _expressions(path):
+            answer = attacker.query(sql)
+            assert SECRET not in answer
+            assert "Code: " in answer, sql
+            assert not content or content.decode("utf-8", "replace").strip()[:40] not in answer
+
+
+@pytest.mark.parametrize("user", WRITERS)
+def test_file_function_stores_no_file(target: Target, user: str) -> None:
+    """Not through a value, a default, a view or a mutation either."""
+    attacker, table = target.attacker(user), TABLES[user]
+    call = f"file('{target.canary}')"
+    attacker.query(f"INSERT INTO {table} VALUES ({call})")
+    attacker.query(f"INSERT INTO {table} SELECT {call}")
+    attacker.query(f"ALTER TABLE {table} DELETE WHERE x = {call} SETTINGS mutations_sync = 2")
+    attacker.query("KILL MUTATION WHERE table = 't'")
+    database = table.partition(".")[0]
+    attacker.query(
+        f"CREATE TABLE {database}.d (a Int8, x String DEFAULT {call}) ENGINE = MergeTree ORDER BY a"
+    )
+    attacker.query(f"INSERT INTO {database}.d (a) VALUES (1)")
+    attacker.query(f"CREATE VIEW {database}.v AS SELECT {call} AS x")
+    owner = target.attacker("tape")
+    answers = [owner.query(f"SELECT x FROM {database}.{name}") for name in ("t", "d", "v")]
+    for name in ("d", "v"):
+        owner.query(f"DROP TABLE {database}.{name}")
+    owner.query(f"KILL MUTATION WHERE database = '{database}'")
+    assert answers[0] == "row"
+    assert SECRET not in "".join(answers)
+
+
+@CONFINED
+@pytest.mark.parametrize("user", WRITERS)
+def test_infile_reads_nothing_of_the_server_or_the_process(target: Target, user: str, tmp_path: Path) -> None:
+    """FROM INFILE needs no privilege in this engine; Landlock restricts it to the data of the server itself."""
+    attacker, table = target.attacker(user), TABLES[user]
+    (tmp_path / "secret").write_text(SECRET)
+    paths = [tmp_path / "secret", target.home.path / "server.lock", target.home.path / "up.lock"]
+    paths += [target.home.log_dir / "clickhouse.log", target.home.path / "run" / "users.xml"]
+    paths += [
+        Path("/proc", pid, name)
+        for pid in ("self", str(target.engine_pid))
+        for name in ("environ", "cmdline")
+    ]
+    for path in paths:
+        answer = attacker.query(f"INSERT INTO {table} FROM INFILE '{path}' FORMAT LineAsString")
+        assert "Code: " in answer, path
+    assert attacker.query(f"SELECT x FROM {table}") == "row"
+
+
+def test_configuration_with_password_hashes_is_deleted_before_the_server_listens(target: Target) -> None:
+    assert [path for path in target.home.path.rglob("*") if path.suffix in (".xml", ".sql")
+            and "password" in path.read_text()] == []  # fmt: skip
+    assert list((target.home.path / "run").rglob("*.*")) == []
+
+
+def _in_parallel(attack: Callable[[str], list[str]], users: tuple[str, ...] = USERS) -> list[str]:
+    with ThreadPoolExecutor(len(users)) as pool:
+        return [line for lines in pool.map(attack, users) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "user", ["reader", "tape", *(pytest.param(user, marks=pytest.mark.slow) for user in USERS[1:3])]
+)
+def test_no_setting_reads_or_writes_a_file(target: Target, user: str) -> None:
+    """Every setting of the engine that holds text, set to the path of a file, with every output and input format.
+
+    Settings that the user can change are tried in groups, because each combination is one query.
+    """
+    owner, attacker = target.attacker("tape"), target.attacker(user)
+    names = owner.query(
+        "SELECT name FROM system.settings WHERE type IN ('String', 'URI') ORDER BY name"
+    ).split()
+    outputs = owner.query("SELECT name FROM system.formats WHERE is_output").split()
+    inputs = owner.query("SELECT name FROM system.formats WHERE is_input").split()
+    assert "output_format_schema" in names
+    settings = {
+        name: attacker.query(f"SELECT 1 SETTINGS {name} = '{target.canary}' FORMAT TSV") for name in names
+    }
+    assert [name for name, answer in settings.items() if SECRET in answer] == []
+    accepted = [name for name, answer in settings.items() if answer == "1"]
+    assert "output_format_schema" not in accepted
+    for group in (accepted[first : first + 8] for first in range(0, len(accepted), 8)):
+        clause = "SETTINGS " + ", ".join(f"{name} = '{target.canary}'" for name in group)
+        answers = [attacker.query(f"SELECT 1 AS x {clause} FORMAT {format_}") for format_ in outputs]
+        if user in TABLES:
+            insert = f"INSERT INTO {TABLES[user]} {clause} FORMAT "
+            answers += [attacker.query(insert + format_, b"\x01") for format_ in inputs]
+        assert [group for answer in answers if SECRET in answer] == []
+        assert target.canary.stat().st_mtime == 1, group
+    for table in {*TABLES.values()}:
+        owner.query(f"TRUNCATE TABLE {table}")
+        owner.query(f"INSERT INTO {table} VALUES ('row')")
+
+
+@pytest.mark.parametrize("name", ["output_format_schema", "format_schema", "format_template_row",
+                                  "format_template_resultset", "input_format_record_errors_file_path"])  # fmt: skip
+@pytest.mark.parametrize("user", USERS)
+def test_settings_that_name_a_file_are_fixed(target: Target, user: str, name: str) -> None:
+    """In a statement, in the URL with GET, in a view and by SET: the file is neither read nor written."""
+    attacker = target.attacker(user)
+    for format_ in ("Protobuf", "CapnProto", "Template", "TSV"):
+        answers = [
+            attacker.query(f"SELECT 1 AS x FORMAT {format_} SETTINGS {name} = '{target.canary}'"),
+            attacker.query(f"SELECT 1 AS x FORMAT {format_}", **{name: str(target.canary)}),
+            attacker.request("GET", f"/?query=SELECT+1+AS+x+FORMAT+{format_}&{name}={target.canary}").body,
+            attacker.query(f"SET {name} = '{target.canary}'"),
+        ]
+        assert all("Code: " in answer and SECRET not in answer for answer in answers)
+
+
+def test_no_table_function_reads_a_file_or_ends_the_server(target: Target) -> None:
+    """Every table function of the engine, python() included, with arguments that name a file, as each role."""
+    names = target.attacker("tape").query("SELECT name FROM system.table_functions").split()
+    assert {"python", "file", "executable"} <= {*names}
+    path = str(target.canary)
+    arguments = (f"'{path}'", f"'{path}', 'LineAsString'", f"'{path}', 'LineAsString', 'x String'", "'x'", "")
+
+    def attack(user: str) -> list[str]:
+        attacker = target.attacker(user)
+        limit = "LIMIT 9 SETTINGS max_execution_time = 2"
+        calls = [f"{name}({given})" for name in names for given in arguments]
+        return [
+            f"{user} {call}" for call in calls if SECRET in attacker.query(f"SELECT * FROM {call} {limit}")
+        ]
+
+    assert _in_parallel(attack) == []
+
+
+@pytest.mark.parametrize(
+    "user", ["reader", *(pytest.param(user, marks=pytest.mark.slow) for user in WRITERS)]
+)
+def test_no_function_reads_a_file_or_ends_the_server(target: Target, user: str) -> None:
+    """Every function of the engine with one and two arguments that name a file."""
+    sql = "SELECT name FROM system.functions WHERE NOT is_aggregate AND NOT startsWith(name, '__')"
+    names = [name for name in target.attacker("tape").query(sql).split() if name.isidentifier()]
+    assert "file" in names
+    attacker = target.attacker(user)
+    for name in names:
+        for given in (f"'{target.canary}'", f"'{target.canary}', 'x'"):
+            answer = attacker.query(f"SELECT {name}({given}) SETTINGS max_execution_time = 2 FORMAT TSVRaw")
+            assert SECRET not in answer, name
+
+
+def test_file_function_cannot_be_restored(target: Target) -> None:
+    """The function that replaces file() can be neither dropped nor replaced, nor python() allowed again."""
+    for user in USERS:
+        attacker = target.attacker(user)
+        for sql in (
+            "DROP FUNCTION file",
+            "CREATE OR REPLACE FUNCTION file AS (p) -> p",
+            "SYSTEM RELOAD FUNCTIONS",
+            "SELECT * FROM python('x') SETTINGS allow_python_table_function = 1",
+            "SET allow_python_table_function = 1",
+        ):
+            assert "Code: " in attacker.query(sql)
+        assert "disabled" in attacker.query(f"SELECT file('{target.canary}')")
+
+
+# Limits
+
+
+@pytest.mark.parametrize("user", ["loader", "transformer", "reader"])
+def test_limits_cannot_be_lifted(target: Target, user: str) -> None:
+    """Neither removed by 0 nor raised: in a statement, in the URL, or by another profile or role."""
+    attacker = target.attacker(user)
+    role = next(role for role in roles.ROLES if role.name == user)
+    for name, value in role.limits.items():
+        for wanted in (0, value * 1000):
+            if (name, wanted) == ("readonly", 0) and user != "reader":
+                continue
+            assert "Code: " in attacker.query(f"SELECT 1 SETTINGS {name} = {wanted}"), name
+            assert "Code: " in attacker.query("SELECT 1", **{name: str(wanted)}), name
+    assert "Code: " in attacker.query("SELECT 1 SETTINGS max_threads = 512")
+    for profile in ("default", "bootstrap", *(f"tape_{other.name}" for other in roles.ROLES)):
+        session = {"session_id": f"{user}-{profile}"}
+        attacker.query(f"SET profile = '{profile}'", **session)
+        lifted = attacker.query(
+            f"SELECT 1 SETTINGS max_execution_time = {role.limits['max_execution_time'] + 1}", **session
+        )
+        assert "Code: " in lifted, profile
+        assert "Code: " in attacker.query("SELECT 1", profile=profile, max_execution_time="0")
+
+
+def test_reader_query_is_stopped_in_time(target: Target) -> None:
+    began = time.monotonic()
+    answer = target.attacker("reader").query(
+        "SELECT sum(sipHash64(number)) FROM numbers(19000000000) SETTINGS max_execution_time = 1"
+    )
+    assert "TIMEOUT_EXCEEDED" in answer or "TOO_SLOW" in answer
+    assert time.monotonic() - began < 20
+
+
+def test_reader_memory_rows_queries_and_quota_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server with small limits: a large aggregation fails, many queries at once and many an hour are refused."""
+    small = {"max_memory_usage": 2**27, "max_rows_to_read": 10**8, "max_concurrent_queries_for_user": 3}
+    monkeypatch.setattr(
+        roles,
+        "ROLES",
+        [replace(role, limits={**role.limits, **small}, queries_per_hour=60) for role in roles.ROLES],
+    )
+    with target_server(tmp_path) as target:
+        reader = target.attacker("reader")
+        assert "MEMORY_LIMIT_EXCEEDED" in reader.query(
+            "SELECT length(groupArray(number)) FROM numbers(90000000)"
+        )
+        assert "TOO_MANY_ROWS" in reader.query("SELECT count(number) FROM numbers(1000000000)")
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: target.attacker("reader").query("SELECT sleep(1)"), range(12)))
+        assert any("TOO_MANY_SIMULTANEOUS_QUERIES" in answer for answer in answers)
+        answers = [reader.query("SELECT x FROM deribit_raw.t") for _ in range(60)]
+        assert "QUOTA_EXCEEDED" in answers[-1]
+        assert target.attacker("tape").query("SELECT 1") == "1"
+
+
+# A server that crashes
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_engine_that_crashes_is_restarted_with_its_data(tmp_path: Path, number: signal.Signals) -> None:
+    """The supervisor stays, prints the signal, and the new engine accepts the same users."""
+    with target_server(tmp_path) as target:
+        supervisor, engine = target.supervisor_pid, target.engine_pid
+        os.kill(engine, number)
+        _wait_until(lambda: children(supervisor) not in ([], [engine]))
+        _wait_until(lambda: _query_or_empty(target.attacker("reader")) == "row")
+        assert target.supervisor_pid == supervisor
+        assert f"ClickHouse was killed by {number.name}; restarting it." in target.home.output.read_text()
+        assert "disabled" in target.attacker("reader").query(f"SELECT file('{target.canary}')")
+        assert list((target.home.path / "run").rglob("*.*")) == []
+
+
+def test_engine_that_crashes_repeatedly_stays_down(tmp_path: Path) -> None:
+    """After the fifth crash within a minute the supervisor ends too, and `up` starts a new server."""
+    with target_server(tmp_path) as target:
+        supervisor = target.supervisor_pid
+        for crash in range(1, 6):
+            _wait_until(lambda: _query_or_empty(target.attacker("reader")) == "row")
+            os.kill(children(supervisor)[0], signal.SIGKILL)
+            _wait_until(lambda: target.home.output.read_text().count("was killed by SIGKILL") == crash)  # noqa: B023
+        _wait_until(lambda: target.home.server_pid() is None)
+        assert "not restarting, it has crashed too often" in target.home.output.read_text()
+        assert server.up(target.settings, tmp_path).state is server.State.STARTED
+
+
+def _query_or_empty(attacker: Attacker) -> str:
+    try:
+        return attacker.query("SELECT x FROM deribit_raw.t")
+    except OSError:
+        return ""
+
+
+def _wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
