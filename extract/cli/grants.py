@@ -49,9 +49,10 @@ def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
         if passwords:
             echo(f"Created the users {', '.join(passwords)}.", err=True)
     elif users_xml:
-        echo(f"<profiles>\n        {users_xml_profiles()}\n</profiles>")
-        echo(f"<quotas>{users_xml_quotas()}</quotas>")
-        echo(f"<users>{users_xml_entries(passwords)}\n</users>")
+        users = f"<users>{users_xml_entries(passwords)}\n</users>"
+        profiles = f"<profiles>\n        {users_xml_profiles()}\n</profiles>"
+        for line in (*profiles.splitlines(), f"<quotas>{users_xml_quotas()}</quotas>", *users.splitlines()):
+            echo(line)
     else:
         for statement in grants_sql(passwords):
             echo(f"{statement};")
