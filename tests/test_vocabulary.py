@@ -20,6 +20,9 @@ BANNED_IN_NAMES = re.compile(r"(^|_)(told|said|stands|lies|bears|whoever|ours)(_
 BANNED_NAMES = {"found", "word"}
 """Names that say nothing about the thing they name."""
 
+PROPER_LOWER_CASE = ("dbt", "dlt", "kill")
+"""Names of programs that are written in lower case."""
+
 Place = tuple[int, str]
 
 
@@ -62,7 +65,7 @@ def violations(text: str) -> list[Place]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_names_and_docstrings_use_the_vocabulary(folder: str) -> None:
-    """No name and no docstring uses a word that style rules reject."""
+    """No name and no docstring uses a term that the style rules reject."""
     offences = [
         f"{path.relative_to(ROOT)}:{line}: {text!r}"
         for path in sources()
@@ -79,7 +82,8 @@ def test_every_module_has_a_docstring_that_starts_with_a_capital(folder: str) ->
         str(path.relative_to(ROOT))
         for path in sources()
         if path.relative_to(ROOT).parts[0] == folder and (text := path.read_text()).strip()
-        if not (doc := ast.get_docstring(ast.parse(text))) or not (doc[0].isupper() or doc[0] == "`")
+        if not (doc := ast.get_docstring(ast.parse(text)))
+        or not (doc[0].isupper() or doc[0] == "`" or doc.startswith(PROPER_LOWER_CASE))
     ]
     assert not offences, "\n".join(offences)
 
@@ -92,8 +96,10 @@ def test_every_module_has_a_docstring_that_starts_with_a_capital(folder: str) ->
         "found = 1",
         "def told_of(): ...",
         "def f(what_said): ...",
+        "for word in (): ...",
+        "class Told: ...",
     ],
 )
 def test_the_check_rejects(text: str) -> None:
-    """The check sees a banned word in each place where one can be."""
+    """The check sees a banned term in each place where one can be."""
     assert violations(text)
