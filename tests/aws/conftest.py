@@ -29,7 +29,7 @@ from tests.support.lambda_runtime_api import RuntimeApi
 
 PASSWORD_CANARY = "canary-of-the-secret-password"
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "AKIACANARYOFTHETESTS", "AWS_SECRET_ACCESS_KEY": "canary/of+the/aws+key"}
-WAIT_FOR_OTHER_RUN_S = 120
+TIMEOUT_S = 120
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ class Machine:
 
     def ended(self, process: subprocess.Popen[str]) -> Done:
         """Wait for a process; its output is also searched for canaries."""
-        out, _ = process.communicate(timeout=WAIT_FOR_OTHER_RUN_S)
+        out, _ = process.communicate(timeout=TIMEOUT_S)
         self.output += out
         return Done(process.returncode, out, "")
 
@@ -178,7 +178,7 @@ class Function:
     def begin(self, timeout_s: float = 60, **event: Any) -> None:
         """Send the event without waiting for the result."""
         self._api.invoke(event, timeout_s)
-        assert self._api.handed_out.wait(WAIT_FOR_OTHER_RUN_S), "the function did not fetch the event"
+        assert self._api.handed_out.wait(TIMEOUT_S), "the function did not fetch the event"
 
     def kill(self) -> None:
         self._process.kill()
