@@ -1,4 +1,4 @@
-"""Start-up tuning of our own processes: saves about a second of imports, and most garbage collection."""
+"""Start-up tuning of the project's processes: saves about a second of imports, and most garbage collection."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def parse_time_ms(text: str, option: str, now_ms: int) -> int:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(
-            f"{option} {text!r} is no time; write it like 2025-01-31, 2025-01-31T08:00Z or 7d (seven days ago)."
+            f"{option} {text!r} is not a time; write it like 2025-01-31, 2025-01-31T08:00Z or 7d (seven days ago)."
         ) from None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
     return int(at.timestamp() * 1000)
@@ -34,7 +34,7 @@ def parse_day(text: str, option: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option} {text!r} is no day; write it like 2026-10-31.") from None
+        raise UsageError(f"{option} {text!r} is not a day; write it like 2026-10-31.") from None
 
 
 def parse_month(text: str, option: str) -> date:
@@ -42,13 +42,13 @@ def parse_month(text: str, option: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m").date()
     except ValueError:
-        raise UsageError(f"{option} {text!r} is no month; write it like 2026-10.") from None
+        raise UsageError(f"{option} {text!r} is not a month; write it like 2026-10.") from None
 
 
 def parse_duration(text: str, option: str) -> float:
     """Seconds of `10s`, `90m`, `26h`, `7d` or `2w`; a number without a unit is seconds. Raises UsageError."""
     if not (match := _DURATION.fullmatch(text.strip())):
-        raise UsageError(f"{option} {text!r} is no duration; write it like 10s, 90m, 26h or 7d.")
+        raise UsageError(f"{option} {text!r} is not a duration; write it like 10s, 90m, 26h or 7d.")
     return float(match[1]) * _UNIT_S[match[2]]
 
 

@@ -32,7 +32,7 @@ Line = Mapping[str, Any]
 def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]:
     """Publish the number of checks in each state, and the value of each check. Returns the numbers.
 
-    `event` may hold options of `tape health`: {"options": ["--raw", "3h:6h"]}. An alarm is no failed invocation: the
+    `event` may hold options of `tape health`: {"options": ["--raw", "3h:6h"]}. An alarm is not a failed invocation: the
     CloudWatch alarm on the metric reports it. Raises InvocationFailedError for a wrong option, or without a database.
     """
     try:

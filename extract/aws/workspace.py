@@ -1,4 +1,4 @@
-"""What the Lambda and Batch entry points share: an empty working directory, and one run in it."""
+"""Shared parts of the Lambda and Batch entry points: an empty working directory, and one run in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORKSPACE = Path(tempfile.gettempdir()) / "deribit-tape"
 def temporary_workspace() -> Iterator[ClickHouseSettings]:
     """Create an empty TAPE_DIR in /tmp and read the settings from the secret; the directory is deleted afterwards.
 
-    What a killed invocation left in a warm /tmp is deleted and not resumed, because another run may have continued from
+    Files that a killed invocation left in a warm /tmp are deleted, because another run may have continued from
     the state in ClickHouse since. The path is the same each time, so that connections stay warm.
     """
     shutil.rmtree(WORKSPACE, ignore_errors=True)

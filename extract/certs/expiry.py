@@ -30,7 +30,7 @@ class CertificateStatus:
     """One certificate. `days_left` is whole days: negative if it has expired, None if it cannot be read."""
 
     name: str
-    """What the user knows it as: `production server`, `CLICKHOUSE_CLOUD_CLIENT_CERT`."""
+    """Name shown to the user: `production server`, `CLICKHOUSE_CLOUD_CLIENT_CERT`."""
     source: str
     """Its file, or `host:port` of the server that presented it."""
     subject: str | None = None

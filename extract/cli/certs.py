@@ -33,7 +33,7 @@ def certs() -> None:
     """Create, renew, rotate, revoke and check certificates.
 
     They are for the edge in front of your own ClickHouse, and are stored in .tape/certs/ENVIRONMENT, private keys
-    readable only by you. How they get to the edge and to the clients: deploy/edge/README.md.
+    readable only by you. deploy/edge/README.md describes how to distribute them.
 
     \b
     Example: tape certs init --host edge.example.com
@@ -72,7 +72,7 @@ def issue(name: str, hosts: tuple[str, ...], environment: str, days: int) -> Non
     store.issue(name, days, hosts)
     echo(f"New: {store.path(f'{name}.pem')} and its key; the previous one is valid until it expires.")
     echo("Copy ca.pem, ca-before.pem, server.pem, server.key to the edge and reload it." if name == "server"
-         else f"Copy both files to the machine of the {name}; the edge needs nothing.")  # fmt: skip
+         else f"Copy both files to the machine of the {name}; the edge needs no change.")  # fmt: skip
 
 
 @certs.command()
@@ -133,7 +133,7 @@ def list_(environment: str | None, as_json: bool) -> None:
 
 @certs.command()
 @click.option(
-    "--days", default=30, show_default=True, type=click.IntRange(0), help="Alarm with fewer days left."
+    "--days", default=30, show_default=True, type=click.IntRange(0), help="Alarm if fewer days are left."
 )
 @_one_environment
 @click.option("--server", help="HOST:PORT to connect to, in addition to CLICKHOUSE_CLOUD_HOST and _PORT.")
@@ -141,7 +141,7 @@ def list_(environment: str | None, as_json: bool) -> None:
 def check(days: int, environment: str | None, server: str | None, as_json: bool) -> int:
     """Check the stored certificates, those that CLICKHOUSE_CLOUD_* names, and the server's own.
 
-    One that cannot be read, or whose server does not answer, is an alarm too.
+    A certificate that cannot be read, or whose server does not answer, is an alarm too.
 
     Exit code: 0 no alarm, 1 an alarm, 2 there is nothing to check.
 
@@ -156,7 +156,7 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
         certificates.append(server_certificate(*_address(server)))
     if not certificates:
         raise CannotTellError(
-            "There is no certificate to check; set CLICKHOUSE_CLOUD_HOST, or make some: tape certs init --host NAME"
+            "There is no certificate to check; set CLICKHOUSE_CLOUD_HOST, or create some: tape certs init --host NAME"
         )
     _print_certificates(certificates, days, as_json)
     alarms = [each for each in certificates if each.is_alarm(days)]
@@ -183,7 +183,9 @@ def _address(text: str) -> tuple[str, int]:
 
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"--server {text!r} is no address; expected HOST:PORT like edge.example.com:8443")
+        raise UsageError(
+            f"--server {text!r} is not an address; expected HOST:PORT like edge.example.com:8443"
+        )
     return host.strip("[]"), int(port)
 
 

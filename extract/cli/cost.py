@@ -1,4 +1,4 @@
-"""`tape cost`: what was charged, what left the clouds, and what a backfill will cost."""
+"""`tape cost`: bills and egress of the clouds, and cost estimates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _parse_gb(text: str, option: str) -> Decimal:
     except InvalidOperation:
         gb = Decimal(-1)
     if not gb.is_finite() or gb < 0:
-        raise UsageError(f"{option} {text!r} is no number of GB; write it like 50 or 0.5.")
+        raise UsageError(f"{option} {text!r} is not a number of GB; write it like 50 or 0.5.")
     return gb
 
 
@@ -59,8 +59,10 @@ def bill_options(command: Command) -> Command:
 @cost.command()
 @days_option(30, 366, "Number of UTC days.")
 @bill_options
-@click.option("--by-component", is_flag=True, help="AWS by its tag `component` (increment, backfill).")
-@click.option("--project", is_flag=True, help="Of AWS only what is tagged project=deribit-tape.")
+@click.option(
+    "--by-component", is_flag=True, help="Group AWS charges by their tag `component` (increment, backfill)."
+)
+@click.option("--project", is_flag=True, help="Count only AWS charges tagged project=deribit-tape.")
 def baseline(
     days: int, until: date | None, clouds: tuple[str, ...], as_json: bool, by_component: bool, project: bool
 ) -> int:
@@ -68,7 +70,7 @@ def baseline(
 
     Each request to AWS Cost Explorer is itself charged, with 0.01 USD; the number of requests is shown.
 
-    Exit code: 0 all of it was read, 2 the bill of a cloud is unknown.
+    Exit code: 0 all bills were read, 2 the bill of a cloud is unknown.
 
     Example: tape cost baseline --days 31 --until 2026-10-31
     """
@@ -108,7 +110,7 @@ def baseline(
 def egress(threshold: Decimal, days: int, until: date | None, clouds: tuple[str, ...], as_json: bool) -> int:
     """Compare the data that left the clouds with a threshold.
 
-    ClickHouse Cloud by its charges for the internet and other regions, AWS by NetworkOut of its instances.
+    ClickHouse Cloud is measured by its charges for the internet and other regions, AWS by NetworkOut of its instances.
 
     Exit code: 0 at or below the threshold, 1 above it, 2 below it as far as it could be read.
 
@@ -135,24 +137,25 @@ def egress(threshold: Decimal, days: int, until: date | None, clouds: tuple[str,
 
 
 @cost.command()
-@click.option(
-    "--since", metavar="T", help="Sample the exchange for what is missing since T: 2025-01-31, 30d."
-)
+@click.option("--since", metavar="T", help="Sample the exchange for trades missing since T: 2025-01-31, 30d.")
 @click.option("--until", metavar="T", help="Up to this time; default: now.")
 @scope_options
 @click.option(
     "--scope",
     type=click.Choice(["btc-options", "everything"]),
-    help="Known volumes; no request is sent to the exchange.",
+    help="Use known volumes; no request is sent to the exchange.",
 )
 @click.option(
-    "--trades", type=click.IntRange(1), metavar="N", help="Number of trades; no request is sent either."
+    "--trades",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Use this number of trades; no request is sent either.",
 )
 @click.option(
     "--assume", is_flag=True, help="With --scope or --trades: use assumptions only, not this database."
 )
 @click.option(
-    "--set", "given", metavar="NAME=VALUE", multiple=True, help="Another value for an input; repeatable."
+    "--set", "given", metavar="NAME=VALUE", multiple=True, help="Replace the value of an input; repeatable."
 )
 @json_option
 def plan(

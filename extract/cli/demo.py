@@ -1,4 +1,4 @@
-"""`tape demo`: the whole path on loopback, from nothing to candles, with the commands that a user types."""
+"""`tape demo`: the whole pipeline on loopback, from an empty database to candles, by the commands of a user."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ where instrument_name = {name:String} order by bucket_at desc limit {limit:UInt8
 
 
 def _run(*words: str) -> None:
-    """Run one of our command lines in the checkout. Raises OutsideError where it fails."""
+    """Run one of the project's commands in the checkout. Raises OutsideError where it fails."""
     env = os.environ | {
         "DBT_PROJECT_DIR": str(ROOT / "dbt_project"),
         "DBT_PROFILES_DIR": str(ROOT / "profiles"),

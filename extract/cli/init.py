@@ -13,8 +13,8 @@ from extract.cli.output import echo
 def init(target: str | None) -> None:
     """Create the raw tables of a target, empty.
 
-    They are those that the first run would create; `dbt run` then creates the models. A target that has them is left
-    as it is.
+    The first run would create the same tables; `dbt run` then creates the models. A target that has the tables is left
+    unchanged.
 
     Example: tape init --target cloud
     """

@@ -1,6 +1,6 @@
 """The `tape` command line: each command is a module of this folder that parses, makes one library call and prints.
 
-A command `NAME` is the attribute of that name of the module of that name, with `_` for `-`. Command modules import
+The command `schema-align` is the attribute `schema_align` of the module `schema_align`. Command modules import
 libraries within their functions, so that `tape --help` is quick.
 """
 
@@ -24,7 +24,7 @@ SHARED_MODULES = {
     "reference",
     "run_summary",
 }
-"""Modules of this folder that are no command."""
+"""Modules of this folder that are not commands."""
 
 
 def command_names() -> list[str]:

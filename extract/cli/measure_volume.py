@@ -36,8 +36,9 @@ def measure_volume(
     """Measure one day of trades: counts and bytes.
 
     By currency and kind, with bytes on the wire and at rest. Every trade of the day is fetched, inserted into a
-    temporary table in ClickHouse, measured and dropped: nothing is loaded. `tape cost plan` uses the result. Missing
-    are trade_seq between two of the day that were not received.
+    temporary table in ClickHouse, measured and dropped: nothing is loaded. `tape cost plan` uses the result.
+
+    A trade_seq counts as missing if it was not received, but a lower and a higher one of the same day were.
 
     Exit code: 0 done, 1 trades are missing.
 

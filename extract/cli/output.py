@@ -78,7 +78,7 @@ def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def percent(share: float) -> str:
-    """`99.999 %` of a share of 1; rounded down, so that `100 %` means all of it."""
+    """Format a share from 0 to 1 as `99.999 %`; rounded down, so that `100 %` means all of it."""
     return "100 %" if share == 1 else f"{int(share * 100_000) / 1_000:.3f} %"
 
 
@@ -97,7 +97,7 @@ def silence(stream: int) -> None:
 def _write(text: str, *, err: bool = False) -> None:
     try:
         click.echo(text, err=err)
-    except BrokenPipeError:  # `tape gaps | head -1`: the command goes on to its exit code
+    except BrokenPipeError:  # `tape gaps | head -1`: the command continues to its exit code
         silence((sys.stderr if err else sys.stdout).fileno())
 
 

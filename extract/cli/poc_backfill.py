@@ -1,4 +1,4 @@
-"""`tape poc-backfill`: load one month, and extrapolate from what it used."""
+"""`tape poc-backfill`: load one month and extrapolate its resource usage."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _print_result(result: MonthBackfill) -> None:
     ]
     print_table(HEADER, rows)
     if not result.used.is_large:
-        echo("Requests and hours are assumed: those of so few trades are mostly the start of a run.")
+        echo("Requests and hours are assumed: with so few trades they are mostly start-up costs of a run.")
     echo("MB at rest with models; `tape cost plan` shows every input, and the cost of storage.")
 
 

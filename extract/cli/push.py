@@ -21,13 +21,13 @@ HEADER = ("partition", "local", "cloud", "cloud's own", "lacking", "changed", "a
 def push(verify: bool, as_json: bool) -> int:
     """Copy local data to cloud and prove that they are equal.
 
-    What cloud lacks is copied month by month. The month that lacks most is copied first. Everything goes over the one
+    Missing rows are copied month by month, starting with the month that lacks the most. They are sent over the one
     HTTPS port, exactly once: a push that was killed is resumed by the next one. Each month is proven by counts, keys
     and content, and the proof is recorded in deribit_raw.pushes. A load package is listed on cloud when all of it has
     arrived, so `dbt build --target cloud` consumes it once and complete. A later run into cloud resumes where local
     ends.
 
-    Push adds what is lacking and never deletes: rows changed or added on cloud are listed and left as they are.
+    Push adds missing rows and never deletes: rows changed or added on cloud are listed and left unchanged.
 
     Exit code: 0 equal, 1 not equal, 2 local has nothing to push, 3 cloud is not configured or holds trades of another
     exchange, 4 an external part failed; what was pushed stays.

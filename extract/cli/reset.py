@@ -14,7 +14,7 @@ from extract.cli.output import echo
 def reset(yes: bool) -> None:
     """Drop all trades and models of the local ClickHouse.
 
-    The local state of dlt is deleted as well. For example after the demo, before the first real run.
+    The local state of dlt is deleted as well. Use it for example after the demo, before the first real run.
 
     Example: tape reset --yes
     """

@@ -61,7 +61,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def notes(summary: RunSummary) -> list[str]:
-    """One sentence for each thing that was out of the ordinary."""
+    """One sentence for each unusual event of the run."""
     sentences = []
     if not summary.is_complete:
         sentences.append(f"Stopped {summary.stopped} with more to do; the same command resumes there.")

@@ -19,8 +19,8 @@ def schema_align(as_json: bool) -> int:
 
     Both are compared with the contracts of the models, then with each other. Runs dbt's schema tests on both, then
     compares every table of deribit and deribit_raw: columns, their order, types and codecs, indexes, engine, version
-    column, sort key, partition key and TTL. Shared and Replicated engines of ClickHouse Cloud count as the engines
-    that they stand for.
+    column, sort key, partition key and TTL. Shared and Replicated engines of ClickHouse Cloud count as the engines that
+    they replace.
 
     Exit code: 0 aligned, 1 something differs, 2 cannot tell, because a target does not answer or is not built yet.
 

@@ -13,7 +13,7 @@ from extract.cli.output import echo
 def up() -> None:
     """Start the embedded ClickHouse and return when it answers.
 
-    A ClickHouse that already listens at CLICKHOUSE_LOCAL_HOST and CLICKHOUSE_LOCAL_PORT is used as it is.
+    A ClickHouse that already listens at CLICKHOUSE_LOCAL_HOST and CLICKHOUSE_LOCAL_PORT is used without changes.
 
     Example: CLICKHOUSE_LOCAL_PORT=8124 tape up
     """

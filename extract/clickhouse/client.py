@@ -34,7 +34,7 @@ _clients_lock = threading.Lock()
 
 
 def shared_client(settings: ClickHouseSettings) -> Client:
-    """The process's one client of a server; safe in any number of threads, connections are reused."""
+    """The process's only client of a server; safe in any number of threads, connections are reused."""
     # A forked child must not write to its parent's sockets.
     key = (os.getpid(), settings)
     with _clients_lock:
@@ -102,7 +102,7 @@ class Database:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Raise a TapeError for what the driver raises in the block, for direct calls of `client`."""
+        """Convert errors of the driver in the block to TapeErrors, for direct calls of `client`."""
         try:
             yield
         except DRIVER_ERRORS as error:
@@ -113,7 +113,7 @@ class Database:
 
 
 def shared_database(settings: ClickHouseSettings) -> Database:
-    """The process's one `Database` of a server, on `shared_client`."""
+    """The process's only `Database` of a server, on `shared_client`."""
     return Database(shared_client(settings), settings)
 
 

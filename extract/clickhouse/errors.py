@@ -24,7 +24,7 @@ _UNDEFINED_RELATION_CODES = frozenset(_CODES["undefined_relation"].values())
 TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 DRIVER_ERRORS = (ClickHouseError, HTTPError, OSError)
-"""What a call of the driver raises for a failure of the server, the network or the statement."""
+"""Exceptions that the driver raises for a failure of the server, the network or the statement."""
 
 _VERIFY_SENTENCES = {
     10: "the certificate of {host} has expired; renew it on the server.",

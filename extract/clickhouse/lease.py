@@ -35,7 +35,7 @@ _TABLES = (
         load_id String, at DateTime64(6, 'UTC') default now64(6)
     ) engine = MergeTree order by load_id""",
 )
-# Whoever may insert claims could otherwise keep all others out until a date of their choice.
+# Otherwise a user who may insert claims could keep all others out until an arbitrary date.
 _OTHER_CLAIMS = f"""
     with
         toIntervalMillisecond({{most_ms:Int64}}) as most,
@@ -101,7 +101,7 @@ class Lease:
             if left_ms > 0 and holder != self.holder:
                 self._claim(0)
                 raise AnotherRunError(
-                    f"Another run is at work on this database ({holder}); wait for it or stop it. "
+                    f"Another run is in progress on this database ({holder}); wait for it or stop it. "
                     f"If it was killed, its lease expires in {left_ms / 1000:.0f} s."
                 )
         self.resumes_own_run = next((holder == self.holder for holder, _, held in claims if held), True)
@@ -123,7 +123,7 @@ class Lease:
             raise error
         if self._clock() > self._valid_until_s:
             raise OutsideError(
-                "The lease on the database could not be renewed in time, so another run may be at work; "
+                "The lease on the database could not be renewed in time, so another run may be in progress; "
                 f"nothing more is loaded. Run again.{f' ({error})' if error else ''}"
             ) from error
 

@@ -46,7 +46,7 @@ class Role:
     limits: Mapping[str, int]
     """Settings whose value a user can lower, but neither exceed nor switch off by 0."""
     queries_per_hour: int = 0
-    """Quota; 0 is none."""
+    """Quota; 0: unlimited."""
 
     @property
     def sql_name(self) -> str:
@@ -172,7 +172,7 @@ def grants_sql(passwords: Mapping[str, str]) -> Iterator[str]:
 
 
 def apply_grants(database: Database, passwords: Mapping[str, str]) -> None:
-    """Create roles and users. Raises UsageError where this login may not, and the errors of `Database`."""
+    """Create roles and users. Raises UsageError where this login is not allowed to, and the errors of `Database`."""
     settings = database.settings
     for statement in grants_sql(passwords):
         try:

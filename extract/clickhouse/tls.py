@@ -37,7 +37,7 @@ def check_certificate_files(settings: ClickHouseSettings) -> None:
         _load_client_certificate(context, settings)
     except ssl.SSLError:
         raise UsageError(
-            f"{prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY are no certificate and its key; check both files."
+            f"{prefix}_CLIENT_CERT and {prefix}_CLIENT_KEY are not a certificate and its key; check both files."
         ) from None
 
 

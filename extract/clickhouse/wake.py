@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 def wait_until_awake(
     settings: ClickHouseSettings, pool: PoolManager, ping_timeout_s: float = PING_TIMEOUT_S
 ) -> None:
-    """Return once the service responds with anything else than an idle status; at once if `settings.wake_s` is 0.
+    """Return once the service responds with anything other than an idle status; at once if `settings.wake_s` is 0.
 
     Logs a warning with the reason and the limit of the wait, which Python prints to standard error unless the
     application configures logging. Raises RetriableError after `settings.wake_s` seconds.

@@ -1,1 +1,1 @@
-"""Costs: bills of the cloud providers, measurements of volume and storage, and plans that rest on both."""
+"""Costs: bills of the cloud providers, measurements of volume and storage, and plans based on both."""

@@ -31,7 +31,7 @@ class Scope:
         """Parse command-line values. Raises UsageError for a kind that the exchange does not have."""
         for kind in kinds:
             if kind not in KINDS:
-                raise UsageError(f"--kind {kind!r} is none; the exchange has {', '.join(KINDS)}.")
+                raise UsageError(f"--kind {kind!r} does not exist; the exchange has {', '.join(KINDS)}.")
         return cls(tuple(name.upper() for name in currencies), tuple(kinds))
 
     def includes(self, stream: Stream) -> bool:

@@ -33,8 +33,8 @@ class StreamStatus:
     def proven_share(self) -> float:
         """Share, 0 to 1, of the expected seqs that are loaded or known to be absent; 1 if none is expected.
 
-        Expected are the seqs of each instrument from its first one in covered time to the last one loaded, or to its
-        last one of all where that was fetched.
+        The expected seqs of an instrument are those from its first one in covered time to the last one loaded, or to
+        its very last one if `tape gaps --tails` has fetched it.
         """
         expected = self.trades + self.missing + self.absent
         return 1 - self.missing / expected if expected else 1.0

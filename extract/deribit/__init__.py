@@ -1,1 +1,1 @@
-"""The exchange's API: a request in, an Arrow table out. Imports nothing here, so that worker processes start quickly."""
+"""Client of the exchange's API: trades as Arrow tables. Nothing is imported here, so that workers start quickly."""

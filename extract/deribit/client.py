@@ -183,7 +183,7 @@ class DeribitClient:
                 return result
         error = error_from_response(method, response.status_code, response.headers, response.content)
         if isinstance(error, RetriableError) and error.retry_after_s:
-            # A longer wait ends the run anyway; other threads need not sit it out.
+            # A longer wait ends the run anyway; other threads do not have to wait as well.
             self._limiter.pause(min(error.retry_after_s, self._retrier.policy.total_s))
         raise error
 

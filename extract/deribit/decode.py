@@ -66,7 +66,7 @@ Decoded = tuple[Sequence[Trade], list[RejectedTrade], bool, int | None]
 
 
 def decode_trades(body: bytes) -> Decoded:
-    """(trades, rejected records, has_more, time of the answer in ms). Raises as `decode_page`."""
+    """(trades, rejected records, has_more, time of the answer in ms). Raises the errors of `decode_page`."""
     if _is_utf8(body):  # otherwise raw JSON would carry invalid text into the table
         for decode in (_decode_strictly, _decode_leniently):
             try:

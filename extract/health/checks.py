@@ -182,7 +182,7 @@ def _measure_certificates(env: Mapping[str, str]) -> Measurement | None:
 
 
 def _measure_disk(database: Database) -> Measurement:
-    """Free share of the fullest disk, of ClickHouse's and the one of our own directory."""
+    """Free share of the fullest disk, among ClickHouse's disks and that of TAPE_DIR."""
     directory = tape_dir()
     while not directory.exists():
         directory = directory.parent

@@ -1,4 +1,4 @@
-"""Limits of the health checks: from which value on a check warns, and from which it is an alarm."""
+"""Limits of the health checks: the values at which a check warns and at which it alarms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class State(IntEnum):
 
 
 class Limits(NamedTuple):
-    """Values from which on a check warns and is an alarm. Larger is worse, unless `alarm` is below `warn`."""
+    """Values at which a check warns and at which it alarms. Larger is worse, unless `alarm` is below `warn`."""
 
     warn: float
     alarm: float
@@ -37,7 +37,7 @@ _LAG = Limits(26 * HOUR_S, 50 * HOUR_S)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of each check, in the unit of its value; the `metadata` of a field says which unit and what is measured."""
+    """Limits of each check, in the unit of its value; the `metadata` of a field names the unit and what is measured."""
 
     raw: Limits = field(default=_LAG, metadata={"unit": "seconds", "of": "lag of covered time"})
     marts: Limits = field(

@@ -33,7 +33,7 @@ def recover(pipeline: Pipeline) -> None:
 
 
 def delete_working_directory(directory: Path) -> None:
-    """Rename before deleting: dlt takes a directory that is half deleted for a complete one."""
+    """Rename, then delete: dlt would mistake a half-deleted directory for a complete one."""
     discarded = directory.parent.parent / "forgotten"
     shutil.rmtree(discarded, ignore_errors=True)
     with suppress(FileNotFoundError):

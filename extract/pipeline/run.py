@@ -130,7 +130,7 @@ class _Run:
     listener: RunListener
 
     def load(self, since_ms: int | None, until_ms: int | None, stop: StopSignal) -> RunSummary:
-        """Sweep and load window by window: one is written while the one before is loaded."""
+        """Sweep and load window by window: one window is written while the previous one is loaded."""
         started_s = time.monotonic()
         summary = RunSummary()
         self.listener.start(self.streams, since_ms, until_ms or self.now_ms)

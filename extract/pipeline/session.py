@@ -82,7 +82,9 @@ def run_lock() -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise UsageError(f"Another run is at work (process {holder}); wait for it or stop it.") from None
+            raise UsageError(
+                f"Another run is in progress (process {holder}); wait for it or stop it."
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -47,7 +47,7 @@ def stored_schema(local: ClickHouseSettings) -> Schema:
 
 
 def create_tables(cloud: ClickHouseSettings, schema: Schema, tables: Iterable[str]) -> None:
-    """Create the missing ones of `tables`, and the database, on cloud as the destination does for a run."""
+    """Create those of `tables` that are missing, and the database, on cloud as the destination does for a run."""
     with unwrap_dlt_errors(), _client(cloud, schema) as client:
         client.initialize_storage()
         client.update_stored_schema(

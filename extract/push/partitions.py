@@ -117,7 +117,7 @@ def require_same_columns(local: Mapping[str, RawTable], cloud: Mapping[str, RawT
         ]
         if differing := [*differing, *cloud_types]:
             raise ProofError(
-                f"{RAW_DATABASE}.{name} has not the same column {differing[0]} in local and cloud; "
+                f"{RAW_DATABASE}.{name} does not have the same column {differing[0]} in local and cloud; "
                 "list the differences with: tape schema-align"
             )
 

@@ -1,4 +1,4 @@
-"""Push of the local database to cloud: the months that lack most first, complete packages, the state last."""
+"""Push the local database to cloud: first the months with the most missing rows, last the pipeline state."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class _Push:
         self.lease.require_held()
         for table in self._small_tables():
             ready -= self.reconciler.reconcile(Partition(table), only=ready).differing_loads
-        # The second time without a known token, for packages that were listed before and then deleted by hand.
+        # The second attempt has a new token, for packages that were listed before and then deleted by hand.
         for salt in ("", f"/{time.time_ns()}"):
             if missing := ready - finished_loads(self.cloud):
                 self._list_loads(sorted(missing), salt)

@@ -111,7 +111,7 @@ class Reconciler:
             pushed = self._copy(part, in_local, in_cloud, salt="")
             if pushed:
                 in_cloud = _digests(self.cloud, part, only)
-                # Rows that were pushed before and then deleted by hand: the server ignores their tokens as known.
+                # Rows that were pushed before and then deleted by hand need a new token: the server ignores a known one.
                 if self._copy(part, in_local, in_cloud, salt=f"/{time.time_ns()}"):
                     in_cloud = _digests(self.cloud, part, only)
         return self._compare(part, in_local, in_cloud, pushed)

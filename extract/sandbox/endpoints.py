@@ -217,7 +217,7 @@ METHODS: dict[str, Callable[[Endpoints, Params], bytes]] = {
 
 
 def _render_page(page: list[bytes], more: bool) -> bytes:
-    """Join once without further copies, because a page has megabytes."""
+    """Join the JSON of the rows once, without further copies, because a page has several megabytes."""
     tail = b'],"has_more":true}' if more else b'],"has_more":false}'
     if not page:
         return b'{"trades":[' + tail

@@ -105,7 +105,9 @@ def _set(faults: Faults, part: str) -> Faults:
                 return replace(faults, on=value.strip())
     except ValueError as error:
         raise UsageError(f"'{part}' needs a number after '='. {_HINT}") from error
-    raise UsageError(f"'{name}' is no setting of faults: rate, kinds, seed, retry_after, slow or on. {_HINT}")
+    raise UsageError(
+        f"'{name}' is not a setting of faults; use rate, kinds, seed, retry_after, slow or on. {_HINT}"
+    )
 
 
 def _seconds(value: str) -> float:
@@ -118,5 +120,5 @@ def _seconds(value: str) -> float:
 def _kind(text: str) -> str:
     kind = text.strip()
     if kind not in KINDS:
-        raise UsageError(f"'{kind}' is no kind of fault. There are {', '.join(KINDS)}.")
+        raise UsageError(f"'{kind}' is not a kind of fault. The kinds are {', '.join(KINDS)}.")
     return kind

@@ -39,7 +39,7 @@ def ticks_of(parts: Parts) -> Ticks:
 
 
 def listing(name: str, *, kind: str, created_ms: int, number: int) -> dict[str, Any]:
-    """One instrument with the fields of its kind; `is_active` and `state` are the server's to add.
+    """One instrument with the fields of its kind; the server adds `is_active` and `state`.
 
     `expiration_timestamp` is absent where neither exchange nor name knows one.
     """

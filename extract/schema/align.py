@@ -28,7 +28,7 @@ Row = Sequence[str | None]
 
 @dataclass(frozen=True)
 class Difference:
-    """A property of a table that differs; None is none. Raw tables have no declared properties."""
+    """A property of a table that differs; None where it does not exist. Raw tables have no declared properties."""
 
     table: str
     property: str
@@ -78,7 +78,7 @@ def compare(catalogues: Sequence[Catalogue], drifts: Sequence[Sequence[Drift]]) 
 def _compare_table(
     table: str, declared: Properties, local: Properties, cloud: Properties
 ) -> Iterator[Difference]:
-    """A column that one side lacks is one difference; its type, its codec and shifted neighbours are none."""
+    """A column that one side lacks is one difference; its type, its codec and shifted neighbours are not reported."""
     differing = {name for name in {*local, *cloud} if local.get(name, "") != cloud.get(name, "")}
     rows: dict[str, Row] = {
         name: [side.get(name) or None for side in (declared, local, cloud)]

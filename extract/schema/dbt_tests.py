@@ -1,4 +1,4 @@
-"""dbt's schema tests of one target, run in a process of their own."""
+"""dbt's schema tests of one target, run in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TESTS_FAILED = 1
 
 @dataclass(frozen=True)
 class Drift:
-    """A property of a model's table that differs from its yml; an empty text is none."""
+    """A property of a model's table that differs from its yml; an empty text where it does not exist."""
 
     table: str
     property: str

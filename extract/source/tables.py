@@ -97,7 +97,7 @@ _STREAM = {"currency": "String", "kind": "String"}
 _SEQ_RANGE = {"instrument_name": "String", "first_seq": "Int64", "last_seq": "Int64"}
 _LOAD_ID = {"_dlt_load_id": "String"}
 _ROW_ID = {**_LOAD_ID, "_dlt_id": "String"}
-"""What dlt adds to rows; Arrow tables get the load id only."""
+"""Columns that dlt adds to rows; Arrow tables get the load id only."""
 
 TRADES = TableDefinition(
     "trades",
@@ -160,4 +160,4 @@ RAW_TABLES = {
         DROPPED_TRADES,
     )
 }
-"""Every table of `deribit_raw` but dlt's own, by name."""
+"""Every table of `deribit_raw` except dlt's own, by name."""

@@ -144,4 +144,4 @@ def test_usage_error_fails_the_invocation_with_one_sentence(
     machine.at(start_exchange(tape))
     with machine.function() as function:
         failed = function.invoke(currencies=["DOGE"])
-        assert failed["errorMessage"].startswith("--currency 'DOGE' is none; the exchange has BTC")
+        assert failed["errorMessage"].startswith("--currency 'DOGE' does not exist; the exchange has BTC")

@@ -81,10 +81,10 @@ def test_bug_keeps_its_traceback(fail: Fail) -> None:
         (["gaps", "--nope"], "No such option '--nope'. Try: tape gaps --help"),
         (["nope"], "No such command 'nope'. Try: tape --help"),
         (["certs", "issue"], "Missing argument '{loader|transformer|reader|server}'. Choose from: "),
-        (["cost", "baseline", "--until", "May"], "--until 'May' is no day; write it like 2026-10-31."),
+        (["cost", "baseline", "--until", "May"], "--until 'May' is not a day; write it like 2026-10-31."),
         (
             ["cost", "egress", "--threshold", "-1"],
-            "--threshold '-1' is no number of GB; write it like 50 or 0.5.",
+            "--threshold '-1' is not a number of GB; write it like 50 or 0.5.",
         ),
         (["health", "--raw", "soon"], "--raw 'soon' does not name a limit to warn and one to alarm; "),
         (

@@ -47,7 +47,9 @@ def test_up_uses_an_existing_server(
 ) -> None:
     """What listens at the address is neither restarted nor stopped."""
     monkeypatch.setenv("TAPE_DIR", str(own_dir))
-    assert run("up").endswith("it was not started by `tape up`, so it is used as it is and never stopped.\n")
+    assert run("up").endswith(
+        "it was not started by `tape up`, so it is used without changes and never stopped.\n"
+    )
 
 
 def test_malformed_port_is_a_user_s_mistake(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

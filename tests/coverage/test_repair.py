@@ -114,7 +114,7 @@ def test_repair_does_not_change_where_the_next_run_resumes(user: User) -> None:
 
 
 def test_repair_during_another_run_is_refused(user: User) -> None:
-    with run_lock(), pytest.raises(UsageError, match="Another run is at work"):
+    with run_lock(), pytest.raises(UsageError, match="Another run is in progress"):
         repair_gaps()
 
 

@@ -115,7 +115,7 @@ def test_command_line_prints_the_sentence_only(shell: UserShell, exchange: Sandb
     """One line on standard error, exit code 3, no traceback."""
     done = shell.at(exchange).run("dlt", "pipeline", "run", "--currency", "DOGE")
     assert (done.code, done.out) == (3, "")
-    assert done.err.startswith("--currency 'DOGE' is none; the exchange has BTC")
+    assert done.err.startswith("--currency 'DOGE' does not exist; the exchange has BTC")
     assert len(done.err.splitlines()) == 1
 
 

@@ -58,7 +58,7 @@ def test_push_waits_for_the_lease_of_another_machine(loaded: Both) -> None:
     with Lease(shared_database(clickhouse_settings("cloud")), "another machine"):
         sentence = error_of(loaded, 3)
         assert loaded.tape("push", "--verify").code == 0
-    assert sentence.startswith("Another run is at work on this database (another machine)")
+    assert sentence.startswith("Another run is in progress on this database (another machine)")
     assert loaded.tape("push").code == 0
 
 
@@ -108,6 +108,6 @@ def test_tables_with_different_columns_are_a_proof_error(loaded: Both) -> None:
     loaded.cloud.command("alter table deribit_raw.trades modify column price Float32")
     for words in ((), ("--verify",)):
         assert error_of(loaded, 1, *words) == (
-            "deribit_raw.trades has not the same column price in local and cloud; "
+            "deribit_raw.trades does not have the same column price in local and cloud; "
             "list the differences with: tape schema-align"
         )

@@ -24,7 +24,7 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
     mode: str = "local"
     """local or cloud; determines the environment variables that an error message names."""
     ca_cert: str | None = None
-    """File with the CA of the server's certificate, by default those of the system."""
+    """File with the CA of the server's certificate, by default the CAs of the system."""
     client_cert: str | None = None
     """File with a client certificate, which replaces the password as credential."""
     client_key: str | None = None

@@ -123,7 +123,7 @@ def config_xml(settings: ClickHouseSettings, *, tcp_port: int | None, home: Serv
 
 
 def users_xml(settings: ClickHouseSettings, passwords: Mapping[str, str]) -> str:
-    """The user of `settings`, the locked `default`, and roles by their `passwords`; of each only its SHA-256."""
+    """Return the user of `settings`, the locked `default` and the roles in `passwords`, with hashes of the passwords."""
     sha256 = hashlib.sha256(settings.password.encode()).hexdigest()
     grants = [
         f"GRANT {TAPE_PRIVILEGES} ON *.*",

@@ -53,7 +53,7 @@ def exit_status(pid: int) -> int | None:
 
 
 def _spawn(home: ServerHome, port: int, *, http_only: bool, stop_with_fd: int | None) -> int:
-    """Start the process and return its id. It inherits no file but its log and `stop_with_fd`."""
+    """Start the process and return its id. It inherits no file except its log and `stop_with_fd`."""
     command = [sys.executable, "-P", "-m", process.__name__, str(home.path), str(home.log_dir), str(port)]
     if http_only:
         command.append("--http-only")

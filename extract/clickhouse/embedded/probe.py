@@ -1,4 +1,4 @@
-"""Probe an address: is there a ClickHouse, and does it accept our user?"""
+"""Probe an address: whether ClickHouse listens there and accepts the configured user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 
 class Answer(Enum):
     NOTHING = "nothing listens"
-    CLICKHOUSE = "ClickHouse accepts our user"
+    CLICKHOUSE = "ClickHouse accepts the configured user"
     WRONG_PASSWORD = "ClickHouse rejects user or password"
     ERROR = "ClickHouse returns an error"
     NOT_CLICKHOUSE = "another kind of server listens"
@@ -22,7 +22,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class Probe:
-    """`detail`: the version of a ClickHouse that accepts our user, or the error message of one that fails."""
+    """`detail`: the version of a ClickHouse that accepts the user, or the error message of one that fails."""
 
     answer: Answer
     detail: str = ""

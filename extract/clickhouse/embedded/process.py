@@ -29,8 +29,9 @@ from types import ModuleType
 
 from extract.clickhouse.embedded.confine import confine
 
-# What Python and the engine read. Of /proc only figures: the rest exposes environments and files of processes. The
-# engine reads task/ID/schedstat for every thread; the environment of this process has no secret, see `launch`.
+# Paths that Python and the engine read. Of /proc only figures, because the rest exposes environments and files of
+# processes. The engine reads task/ID/schedstat for every thread; the environment of this process has no secret, see
+# `launch`.
 PROC = ("cpuinfo", "diskstats", "loadavg", "meminfo", "pressure", "stat", "sys", "uptime", "vmstat")
 PROC_SELF = ("cgroup", "limits", "maps", "mountinfo", "mounts", "stat", "statm", "status", "task")
 READABLE = [Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/sys")]

@@ -3,7 +3,7 @@
     up(clickhouse_settings("local"), tape_dir())
     down(tape_dir())
 
-A ClickHouse started otherwise at the same host and port is used and never stopped. `home` describes the files,
+A ClickHouse started by other means at the same host and port is used and never stopped. `home` describes the files,
 `config` the users and their rights.
 """
 
@@ -28,7 +28,9 @@ from extract.errors import FinalError, UsageError
 
 DEFAULT_TCP_PORT = 9000
 MIN_FREE_BYTES = 256 * 1024**2
-UNCONFINED = "this system cannot confine the server, so who knows its password can read your files by INFILE"
+UNCONFINED = (
+    "this system cannot confine the server, so anyone who knows its password can read your files by INFILE"
+)
 
 
 class State(Enum):
@@ -42,7 +44,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Up:
-    """A ClickHouse that accepts our user; `note` is a clause to print."""
+    """A ClickHouse that accepts the configured user; `note` is a clause to print."""
 
     state: State
     version: str
@@ -76,14 +78,16 @@ def up(
     home = ServerHome(tape_dir)
     require_renderable(settings)
     if not settings.is_loopback:
-        why = f"{settings.host} is not a loopback address, so none can be started there"
+        why = f"{settings.host} is not a loopback address, so no server can be started there"
         return _use_external(settings, home, why)
     with home.disk_errors(), home.exclusive(timeout_s):
         if home.server_pid() is not None:
             return _use_running(settings, home)
         if probe(settings).answer is not Answer.NOTHING:
             return _use_external(
-                settings, home, "it was not started by `tape up`, so it is used as it is and never stopped"
+                settings,
+                home,
+                "it was not started by `tape up`, so it is used without changes and never stopped",
             )
         home.require_space(min_free_bytes)
         notes = [] if abi_version() else [UNCONFINED]

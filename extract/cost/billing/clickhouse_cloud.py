@@ -229,7 +229,7 @@ def fetch_usage(days: Days) -> list[UsageRecord]:
 
 
 def fetch_service(env: Mapping[str, str] = os.environ) -> Service:
-    """The service at CLICKHOUSE_CLOUD_HOST, or the only one of the organization. Raises CannotTellError if none is."""
+    """The service at CLICKHOUSE_CLOUD_HOST, or the only one of the organization. Raises CannotTellError without one."""
     with CloudApiClient(cloud_api_settings(env), retrier=Retrier(SERVICE_RETRIES)) as client:
         services = client.services()
     host = env.get("CLICKHOUSE_CLOUD_HOST")

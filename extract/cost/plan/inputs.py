@@ -108,7 +108,9 @@ class Inputs:
         for assignment in assignments:
             name, _, text = assignment.partition("=")
             if name not in self._by_name:
-                raise UsageError(f"--set {name!r} is no input; there are {', '.join(sorted(self._by_name))}.")
+                raise UsageError(
+                    f"--set {name!r} is not an input; the inputs are {', '.join(sorted(self._by_name))}."
+                )
             try:
                 value = Decimal(text)
             except InvalidOperation:

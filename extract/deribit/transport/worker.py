@@ -27,7 +27,7 @@ from extract.process import configure_process
 _LENGTH = struct.Struct("<Q")
 READY = b"ready"
 SWITCH_INTERVAL_S = 0.05
-"""Thread switch interval: long enough to decode a page without interruption, which is kind to the CPU cache."""
+"""Thread switch interval: long enough to decode a page without interruption, so that the CPU cache stays warm."""
 
 
 class PageRequest(msgspec.Struct):
