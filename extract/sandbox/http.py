@@ -1,15 +1,17 @@
-"""Minimal HTTP/1.1 server protocol for GET: keep-alive, pipelining, and deliberately broken responses."""
+"""HTTP/1.1 server on loopback: keep-alive, pipelining, and deliberately broken responses."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
-
-MAX_HEAD_BYTES = 65_536
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -25,84 +27,65 @@ class Reply:
     reset: bool = False
 
 
-class Connection(asyncio.Protocol):
-    """A client's connection; `handle(verb, target)` returns the reply to each request in turn."""
+class Server(ThreadingTCPServer):
+    """Listens on 127.0.0.1, with a thread for each connection; `respond(verb, target)` returns the reply to a request."""
 
-    def __init__(self, handle: Callable[[str, str], Reply], open_connections: set[Connection]) -> None:
-        self._handle, self._open_connections = handle, open_connections
-        self._buffer = b""
-        self._is_delayed = False
-        self._transport: asyncio.Transport
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 256
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._open_connections.add(self)
+    def __init__(self, port: int, respond: Callable[[str, str], Reply]) -> None:
+        self.respond = respond
+        self._connections: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", port), _Handler)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._open_connections.discard(self)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._handle_requests()
+    def close_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().close_request(request)
 
-    def abort(self) -> None:
-        self._transport.abort()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may disconnect at any time
+            super().handle_error(request, client_address)
 
-    def _handle_requests(self) -> None:
-        """Reply to each complete request in the buffer, in order."""
-        while not self._is_delayed and not self._transport.is_closing():
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                if len(self._buffer) > MAX_HEAD_BYTES:
-                    self._send(Reply(431, b""), keep=False)
-                return
-            self._buffer = rest
-            lines = head.decode("latin-1").split("\r\n")
-            words = lines[0].split(" ")
-            headers = {
-                name.strip().lower(): value.strip()
-                for name, _, value in (x.partition(":") for x in lines[1:])
-            }
-            if len(words) != 3 or not words[2].startswith("HTTP/1."):
-                self._send(Reply(400, b""), keep=False)
-                return
-            has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-            keep = (
-                not has_body and words[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
-            )
-            reply = self._handle(words[0], words[1])
-            if reply.delay_s:
-                self._is_delayed = True
-                asyncio.get_running_loop().call_later(reply.delay_s, self._send_delayed, reply, keep)
-            else:
-                self._send(reply, keep=keep)
+    def stop(self) -> None:
+        """Free the port and close every connection."""
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):  # already closed
+                connection.shutdown(socket.SHUT_RDWR)
 
-    def _send_delayed(self, reply: Reply, keep: bool) -> None:
-        self._is_delayed = False
-        if not self._transport.is_closing():
-            self._send(reply, keep=keep)
-            self._handle_requests()
 
-    def _send(self, reply: Reply, *, keep: bool) -> None:
-        if reply.reset:
-            self._reset()
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        reply = self.server.respond(self.command, self.path)
+        time.sleep(reply.delay_s)
+        if reply.reset:  # close with RST instead of FIN, as a broken middlebox does
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
             return
-        reason = HTTPStatus(reply.status).phrase
-        extra = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        head = (
-            f"HTTP/1.1 {reply.status} {reason}\r\nContent-Type: {reply.content_type}\r\n"
-            f"Content-Length: {len(reply.body)}\r\n"
-            f"Connection: {'keep-alive' if keep else 'close'}\r\n{extra}\r\n"
-        ).encode("latin-1")
-        body = reply.body[: len(reply.body) // 2] if reply.cut else reply.body
-        self._transport.write(head)
-        self._transport.write(body)
-        if reply.cut or not keep:
-            self._transport.close()
+        has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        if has_body or reply.cut:
+            self.close_connection = True
+        self.send_response_only(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(reply.body[: len(reply.body) // 2] if reply.cut else reply.body)
 
-    def _reset(self) -> None:
-        """Close with RST instead of FIN, as a broken middlebox does."""
-        sock: socket.socket = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing: `SandboxExchange.requests` has every request."""

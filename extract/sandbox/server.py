@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from extract.errors import FinalError
 from extract.sandbox.endpoints import HISTORY, LIVE, Endpoints, Host
 from extract.sandbox.faults import API_ERRORS, Faults
-from extract.sandbox.http import Connection, Reply
+from extract.sandbox.http import Reply, Server
 from extract.sandbox.params import ApiError
 from extract.sandbox.tape import Record, Tape
 from extract.sandbox.trade_index import ExchangeData
 
 REMEMBERED_REQUESTS = 50_000
+POLL_S = 0.05  # time between two checks for `stop`
 _HTML = b"<html><title>Please wait</title><body><h1>Service Temporarily Unavailable</h1></body></html>"
 
 
@@ -60,11 +60,9 @@ class SandboxExchange:
         self.port = port
         self._data = ExchangeData(tape)
         self._clock = self._data.last_stamp_ms() + 1000 if clock is None else clock
-        self._request_number = 0
+        self._request_numbers = count(1)
         self._lock = threading.Lock()
-        self._connections: set[Connection] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
 
     @property
     def url(self) -> str:
@@ -106,53 +104,34 @@ class SandboxExchange:
 
     def start(self) -> SandboxExchange:
         """Start listening and return once requests are served. Raises FinalError if the port cannot be used."""
-        if self._thread is not None:
+        if self._server is not None:
             return self
-        self._loop = asyncio.new_event_loop()
         try:
-            listening = self._loop.create_server(
-                lambda: Connection(self._respond, self._connections), "127.0.0.1", self.port, backlog=256
-            )
-            server = self._loop.run_until_complete(listening)
+            self._server = Server(self.port, self._respond)
         except OSError as error:
-            self._loop.close()
-            self._loop = None
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             reason = "in use" if error.errno == errno.EADDRINUSE else "not permitted"
             raise FinalError(
                 f"Port {self.port} is {reason}; choose a free one with: tape sandbox --port 0"
             ) from error
-        self.port = server.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, args=(server,), name="sandbox", daemon=True)
-        self._thread.start()
+        self.port = self._server.server_address[1]
+        threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="sandbox", daemon=True
+        ).start()
         return self
 
     def stop(self) -> None:
         """Close every connection and free the port. Does nothing if not started."""
-        if self._loop is None or self._thread is None:
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop = self._thread = None
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def __enter__(self) -> SandboxExchange:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _serve(self, server: asyncio.Server) -> None:
-        assert self._loop is not None
-        loop = self._loop
-        loop.run_forever()
-        server.close()
-        for connection in list(self._connections):
-            connection.abort()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
 
     def _respond(self, verb: str, target: str) -> Reply:
         path, _, text = target.partition("?")
@@ -170,8 +149,7 @@ class SandboxExchange:
         """The reply of `handle`, unless this request is to fail."""
         if self.faults.on not in method:
             return handle()
-        self._request_number += 1
-        fault = self.faults.of(self._request_number)
+        fault = self.faults.of(next(self._request_numbers))
         match fault:
             case None:
                 return handle()
