@@ -1,4 +1,4 @@
-"""Rotation and revocation through a real edge that is reloaded: no client is refused that should not be."""
+"""Certificate rotation and revocation on a real edge that is reloaded: no valid client is ever rejected."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ pytestmark = needs_caddy
 
 @dataclass
 class Operator:
-    """Who runs the edge: `tape certs`, and the files brought to where they belong."""
+    """The operator of an edge: runs `tape certs`, copies files to clients and reloads the edge."""
 
     store: CertificateStore
     caddy: Caddy
     home: Path
 
     def client(self, name: str) -> ClickHouseSettings:
-        """A client's machine that gets today's files: a copy of its own."""
-        own = self.home / name
-        own.mkdir()
+        """Settings of a client with a copy of the current certificate files."""
+        directory = self.home / name
+        directory.mkdir()
         for file in ("trusted.pem", "loader.pem", "loader.key"):
-            shutil.copy(self.store.path(file), own / file)
+            shutil.copy(self.store.path(file), directory / file)
         files = {"ca_cert": "trusted.pem", "client_cert": "loader.pem", "client_key": "loader.key"}
-        paths = {field: str(own / file) for field, file in files.items()}
+        paths = {field: str(directory / file) for field, file in files.items()}
         return ClickHouseSettings("cloud", "127.0.0.1", self.caddy.port, "loader", "", True, **paths)
 
     def reload(self) -> None:
@@ -47,7 +47,7 @@ class Operator:
 
 @pytest.fixture
 def operator(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
-    """An edge of its own that reads `tape certs`'s directory, reloaded over its socket."""
+    """A separate edge that reads the directory of `tape certs` and is reloaded over its admin socket."""
     monkeypatch.setenv("TAPE_DIR", str(tmp_path))
     store = CertificateStore("production")
     store.init(["127.0.0.1"])
@@ -68,16 +68,16 @@ def refusal(settings: ClickHouseSettings) -> str:
 
 
 @dataclass
-class Knocking:
-    """A client that comes again and again, with a new connection each time, while other things go on."""
+class RepeatedQueries:
+    """A client in a thread that queries repeatedly, with a new connection each time."""
 
     settings: ClickHouseSettings
     failures: list[TapeError] = field(default_factory=list)
-    times: int = 0
+    attempts: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Knocking:
-        self._thread = threading.Thread(target=self._knock)
+    def __enter__(self) -> RepeatedQueries:
+        self._thread = threading.Thread(target=self._run)
         self._thread.start()
         return self
 
@@ -85,50 +85,50 @@ class Knocking:
         self._stop.set()
         self._thread.join()
 
-    def _knock(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
-            self.times += 1
+            self.attempts += 1
             try:
                 works(self.settings)
             except TapeError as error:
                 self.failures.append(error)
 
     def wait(self) -> None:
-        """Returns once it has come thrice more."""
-        enough, deadline_s = self.times + 3, time.monotonic() + START_TIMEOUT_S
-        while self.times < enough:
-            assert time.monotonic() < deadline_s, "nobody knocks any more"
+        """Return after three more queries."""
+        enough, deadline_s = self.attempts + 3, time.monotonic() + START_TIMEOUT_S
+        while self.attempts < enough:
+            assert time.monotonic() < deadline_s, "the client has stopped querying"
             time.sleep(0.01)
 
 
 def test_old_and_new_are_valid_together_until_the_old_are_revoked(operator: Operator) -> None:
-    """Rotate, bring out, revoke: who has the files of the step before works on all the way; then old ones are refused."""
+    """Rotate, distribute, revoke: clients with the previous files work until the old authority is revoked."""
     old = operator.client("old")
     assert works(old)
-    with Knocking(old) as knocking:
+    with RepeatedQueries(old) as client:
         operator.store.rotate()
         operator.reload()
         new = operator.client("new")
         assert works(new)
         assert works(old)
-        knocking.wait()
-    assert knocking.times > 2
-    assert knocking.failures == []
-    with Knocking(new) as knocking:
+        client.wait()
+    assert client.attempts > 2
+    assert client.failures == []
+    with RepeatedQueries(new) as client:
         operator.store.revoke()
         operator.reload()
         assert works(new)
-        knocking.wait()
-    assert knocking.times > 2
-    assert knocking.failures == []
-    # The old client with the new trust knows the server, but its certificate counts no more.
+        client.wait()
+    assert client.attempts > 2
+    assert client.failures == []
+    # A client with the new trusted.pem and its old certificate trusts the server, and is rejected by it.
     halfway = ClickHouseSettings(**{**vars(old), "ca_cert": new.ca_cert})
     assert "was revoked: 127.0.0.1 has changed its authority since" in refusal(halfway)
     assert "signed by an unknown authority" in refusal(old)
 
 
-def test_a_stolen_key_is_refused_at_once(operator: Operator) -> None:
-    """`revoke --now`: nothing that was issued before opens the edge."""
+def test_revoke_now_rejects_every_earlier_certificate(operator: Operator) -> None:
+    """After a theft, `revoke --now` and a reload reject the stolen certificate; a newly issued one works."""
     stolen = operator.client("stolen")
     assert works(stolen)
     operator.store.revoke(now=True)
@@ -139,7 +139,7 @@ def test_a_stolen_key_is_refused_at_once(operator: Operator) -> None:
 
 
 def test_a_renewed_certificate_leaves_the_old_one_valid(operator: Operator) -> None:
-    """`issue loader`: the edge needs nothing, and both open it."""
+    """`issue loader` needs no change of the edge, which accepts both certificates."""
     old = operator.client("old")
     operator.store.issue("loader")
     new = operator.client("new")
@@ -148,11 +148,11 @@ def test_a_renewed_certificate_leaves_the_old_one_valid(operator: Operator) -> N
     assert works(new)
 
 
-def test_the_edge_s_certificate_is_none_of_a_client(operator: Operator) -> None:
-    """Who takes it from the edge's host cannot come in with it."""
-    own = operator.client("thief")
+def test_server_certificate_is_rejected_as_a_client_certificate(operator: Operator) -> None:
+    """A thief of the edge's own certificate and key cannot log in with them."""
+    thief = operator.client("thief")
     server = {name: str(operator.store.path(f"server.{kind}")) for name, kind in
               (("client_cert", "pem"), ("client_key", "key"))}  # fmt: skip
     assert "is not a client certificate; use the one of a role." in refusal(
-        ClickHouseSettings(**{**vars(own), **server})
+        ClickHouseSettings(**{**vars(thief), **server})
     )

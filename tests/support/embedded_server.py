@@ -1,4 +1,4 @@
-"""Servers of the tests' own, and a way to ask them as anybody."""
+"""Fixtures of tests that start embedded servers, and queries as any user."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, 
 
 @pytest.fixture
 def settings() -> ClickHouseSettings:
-    """A free port on which nothing runs yet."""
+    """Settings of a server that is not running yet, on a free port."""
     return ClickHouseSettings("local", "127.0.0.1", free_port(), LOCAL_USER, LOCAL_DEVELOPMENT_PASSWORD)
 
 
 @pytest.fixture
 def own_dir(tmp_path: Path) -> Iterator[Path]:
-    """A TAPE_DIR in which a test may start servers; what it leaves running is stopped."""
+    """A TAPE_DIR in which a test may start a server, which is stopped afterwards."""
     yield tmp_path / "tape"
     server.down(tmp_path / "tape", timeout_s=5.0)
 
@@ -32,11 +32,11 @@ def ask(
     settings: ClickHouseSettings, sql: str, *, user: str | None = None, password: str | None = None
 ) -> str:
     """The answer to `sql` over HTTP, as text; an error is text too. `user` "" sends no credentials at all."""
-    who = replace(settings, user=settings.user if user is None else user)
+    login = replace(settings, user=settings.user if user is None else user)
     key = settings.password if password is None else password
     headers = {}
-    if who.user:
-        headers["Authorization"] = "Basic " + base64.b64encode(f"{who.user}:{key}".encode()).decode()
+    if login.user:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{login.user}:{key}".encode()).decode()
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=20)
     try:
         connection.request("POST", "/", body=sql.encode(), headers=headers)
@@ -48,4 +48,4 @@ def ask(
 @pytest.fixture
 def query(clickhouse: ClickHouseSettings) -> Callable[..., str]:
     """`ask` bound to the shared server."""
-    return lambda sql, **who: ask(clickhouse, sql, **who)
+    return lambda sql, **login: ask(clickhouse, sql, **login)

@@ -1,4 +1,4 @@
-"""What the embedded server keeps closed, each tried against the running server."""
+"""Access control of the embedded server: statements, files and addresses that it denies, tried on a running one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CONFINED = pytest.mark.skipif(not abi_version(), reason="the kernel has no Landl
 @pytest.mark.parametrize(
     "sql", ["SELECT 1", "SHOW DATABASES", "CREATE DATABASE x", "SYSTEM STOP LISTEN HTTP"]
 )
-def test_nobody_is_let_in_as_default(query, credentials, sql):
-    """The user without a password cannot log in, not even to read a constant or to stop the listeners."""
+def test_login_as_default_is_rejected(query, credentials, sql):
+    """The user `default`, which has no password, cannot even select a constant or stop the listeners."""
     assert re.search("USER_SESSION_LIMIT_EXCEEDED|AUTHENTICATION_FAILED", query(sql, **credentials))
     assert query("SELECT 1") == "1"
 
 
-def test_a_wrong_password_is_refused(query):
+def test_wrong_password_is_rejected(query):
     assert "AUTHENTICATION_FAILED" in query("SELECT 1", password="wrong")
 
 
@@ -75,8 +75,8 @@ def test_a_wrong_password_is_refused(query):
         "SYSTEM RELOAD USERS",
     ],
 )
-def test_our_user_is_refused(query, sql):
-    """No files, hosts, programs, users, listeners: refused for want of a privilege, before any trial."""
+def test_privilege_is_denied(query, sql):
+    """The user has no privilege for files, hosts, programs, users and listeners."""
     query("CREATE DATABASE IF NOT EXISTS door")
     assert "ACCESS_DENIED)" in query(sql)
 
@@ -89,15 +89,15 @@ def test_our_user_is_refused(query, sql):
         "SELECT 1 SETTINGS add_http_cors_header = 1",
     ],
 )
-def test_settings_open_no_door(query, sql):
-    """No disk elsewhere, and no leave for web pages to read what our user would read."""
+def test_dangerous_setting_is_denied(query, sql):
+    """Neither a disk on another host nor a response header that lets web pages read the result."""
     query("CREATE DATABASE IF NOT EXISTS door")
     assert "SETTING_CONSTRAINT_VIOLATION" in query(sql)
 
 
 @CONFINED
 def test_infile_reads_no_file_and_no_process_of_the_user(query, tmp_path):
-    """INFILE needs no privilege in this engine; the kernel refuses what lies outside of the server."""
+    """INFILE needs no privilege in this engine; the kernel denies files outside of the server's directory."""
     secret = tmp_path / "secret"
     secret.write_text("hunter2\n")
     query("CREATE DATABASE IF NOT EXISTS door")
@@ -114,8 +114,8 @@ def test_infile_reads_no_file_and_no_process_of_the_user(query, tmp_path):
 
 
 @CONFINED
-def test_a_confined_process_reads_runs_and_connects_nothing_else(tmp_path):
-    """The confinement by itself, in a process of its own: what is named works, everything else is refused."""
+def test_confined_process_is_restricted_to_the_named_directories(tmp_path):
+    """`confine` in a separate process: no other file, program or connection."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.write_text("secret")
@@ -150,8 +150,8 @@ print([
     assert outside.read_text() == "secret"
 
 
-def test_one_kills_queries_of_ones_own_only(query):
-    """KILL QUERY of everything leaves the server's own session, and with it the listeners, alone."""
+def test_user_can_kill_only_own_queries(query):
+    """KILL QUERY of everything does not end the server's own session, on which the listeners depend."""
     assert "tape" in query("KILL QUERY WHERE 1")
     assert query("SELECT 1") == "1"
 
@@ -160,7 +160,7 @@ def test_listens_on_loopback_only(clickhouse):
     """Another address of this machine, which a server for the whole network would have, does not answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
         try:
-            route.connect(("192.0.2.1", 9))  # sends nothing: the kernel only chooses our address
+            route.connect(("192.0.2.1", 9))  # sends nothing: the kernel only chooses the source address
         except OSError:
             pytest.skip("this machine has no other address")
         address = route.getsockname()[0]
@@ -168,8 +168,8 @@ def test_listens_on_loopback_only(clickhouse):
         socket.create_connection((address, clickhouse.port), timeout=5)
 
 
-def test_the_password_is_nowhere_in_clear(own_dir, settings, monkeypatch):
-    """Not in a file that the server reads or writes, not in a process's arguments or environment."""
+def test_password_is_not_stored_in_plain_text(own_dir, settings, monkeypatch):
+    """Neither in a file that the server reads or writes nor in the arguments or environment of its process."""
     settings = replace(settings, password="correct-horse-battery")
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PASSWORD", settings.password)
     server.up(settings, own_dir)

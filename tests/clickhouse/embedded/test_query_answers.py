@@ -14,14 +14,14 @@ def _client(settings):
 
 
 def test_answers_over_http_with_the_pinned_engine(clickhouse_client):
-    """The pinned wheel still has the listeners, which are no public API of it."""
+    """The pinned wheel has the listeners, which are not part of its public API."""
     assert clickhouse_client.command("SELECT 1") == 1
     assert clickhouse_client.command("SELECT version()").startswith("26.9.")
     assert clickhouse_client.command("SELECT currentUser()") == "tape"
 
 
 def test_many_sessions_at_once(clickhouse):
-    """The limit that locks `default` out does not touch our user."""
+    """The session limit that locks out `default` does not apply to other users."""
     clients = [_client(clickhouse) for _ in range(5)]
     for client in clients:
         client.command("CREATE TEMPORARY TABLE mine (a Int8)")
@@ -31,7 +31,7 @@ def test_many_sessions_at_once(clickhouse):
 
 
 def test_what_dbt_dlt_and_an_analyst_do_is_allowed(query):
-    """Each statement once, as our user, on a database of its own."""
+    """Each statement once, in a separate database."""
     statements = (
         "DROP DATABASE IF EXISTS open SYNC",
         "CREATE DATABASE open",
@@ -67,7 +67,7 @@ def test_what_dbt_dlt_and_an_analyst_do_is_allowed(query):
 
 
 def test_queries_are_logged_and_times_are_utc(query):
-    """query_log has what was asked, by whom; times are UTC wherever it runs; memory is bounded."""
+    """query_log records queries with their user; times are UTC whatever the machine's zone; memory is bounded."""
     query("SELECT 'find me'")
     query("SYSTEM FLUSH LOGS")
     logged = "SELECT DISTINCT user FROM system.query_log WHERE query LIKE 'SELECT \\'find%'"

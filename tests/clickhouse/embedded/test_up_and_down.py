@@ -1,4 +1,4 @@
-"""`up` returns when ClickHouse answers or says in one sentence why not; `down` stops what `up` started."""
+"""`up` returns when ClickHouse answers, or raises an error of one sentence; `down` stops what `up` started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from extract.errors import FinalError, RetriableError, UsageError
 from tests.support.embedded_server import ask
 
 
-def test_twice_is_harmless_and_data_survives(own_dir, settings):
+def test_up_and_down_are_idempotent_and_data_survives(own_dir, settings):
     """up, up, down, down; after another up the rows are there."""
     assert server.up(settings, own_dir).state is State.STARTED
     assert server.up(settings, own_dir).state is State.ALREADY_UP
@@ -36,20 +36,20 @@ def test_twice_is_harmless_and_data_survives(own_dir, settings):
     assert ask(settings, "SELECT groupArray(a) FROM d.t") == "[1,2,3]"
 
 
-def test_after_kill_9_the_next_up_has_the_data(own_dir, settings):
-    """The lock dies with the process, so the old pid misleads nobody; whole inserts are there."""
+def test_data_survives_kill_9(own_dir, settings):
+    """The lock is released with the process, so the stale pid in its file is ignored; complete inserts are there."""
     server.up(settings, own_dir)
     _make_table(settings)
     os.kill(_pid(own_dir), signal.SIGKILL)
-    # A dying process closes its listeners before it lets go of the lock.
+    # A killed process closes its listeners before it releases the lock.
     _until(lambda: ServerHome(own_dir).server_pid() is None)
     assert server.down(own_dir).state is State.NOT_RUNNING
     assert server.up(settings, own_dir).state is State.STARTED
     assert ask(settings, "SELECT groupArray(a) FROM d.t") == "[1,2,3]"
 
 
-def test_a_recycled_pid_is_never_killed(own_dir):
-    """The file names a living process that is not ours; as nobody holds the lock, it is left alone."""
+def test_process_with_a_recycled_pid_is_not_killed(own_dir):
+    """The lock file names the pid of another program; without the lock it is not a server."""
     (own_dir / "clickhouse").mkdir(parents=True)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"]) as stranger:
         (own_dir / "clickhouse" / "server.lock").write_text(f"{stranger.pid}\n")
@@ -58,33 +58,33 @@ def test_a_recycled_pid_is_never_killed(own_dir):
         stranger.kill()
 
 
-def test_two_ups_at_once_start_one_server(own_dir, settings):
-    """One starts it, the other finds it running."""
+def test_concurrent_ups_start_one_server(own_dir, settings):
+    """One starts it, the other reports that it is up already."""
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: server.up(settings, own_dir).state, range(2)))
-    assert sorted(state.name for state in found) == ["ALREADY_UP", "STARTED"]
+        states = list(pool.map(lambda _: server.up(settings, own_dir).state, range(2)))
+    assert sorted(state.name for state in states) == ["ALREADY_UP", "STARTED"]
 
 
-def test_down_before_any_up(own_dir):
+def test_down_without_a_server(own_dir):
     assert server.down(own_dir).state is State.NOT_RUNNING
 
 
-def test_somebody_elses_server_is_used_and_never_stopped(own_dir, clickhouse):
-    """A second TAPE_DIR at the address of a running server uses that one; its `down` leaves it alone."""
+def test_external_server_is_used_and_never_stopped(own_dir, clickhouse):
+    """`up` of another TAPE_DIR uses the server that already listens; its `down` does not stop it."""
     assert server.up(clickhouse, own_dir).state is State.EXTERNAL
     assert server.down(own_dir).state is State.NOT_RUNNING
     assert ask(clickhouse, "SELECT 1") == "1"
 
 
-def test_wrong_password_at_somebody_elses_server(own_dir, clickhouse):
+def test_wrong_password_of_an_external_server(own_dir, clickhouse):
     with pytest.raises(
         UsageError, match="not started by `tape up` and rejects user tape: set CLICKHOUSE_LOCAL_USER"
     ):
         server.up(replace(clickhouse, password="wrong"), own_dir)
 
 
-def test_changed_password_of_our_own(own_dir, settings):
-    """The sentence says how to have the new password take effect."""
+def test_changed_password_of_a_running_server(own_dir, settings):
+    """The error names the commands that make the new password effective."""
     server.up(settings, own_dir)
     with pytest.raises(UsageError, match=r"another user or password .*: run `make down`, then `make up`"):
         server.up(replace(settings, password="new"), own_dir)
@@ -92,14 +92,14 @@ def test_changed_password_of_our_own(own_dir, settings):
     assert server.up(replace(settings, password="new"), own_dir).state is State.STARTED
 
 
-def test_changed_port_of_our_own(own_dir, settings):
+def test_changed_port_of_a_running_server(own_dir, settings):
     server.up(settings, own_dir)
     with pytest.raises(UsageError, match=r"does not answer at .*: run `make down`"):
         server.up(replace(settings, port=free_port()), own_dir)
 
 
 def test_port_taken_by_a_silent_listener(own_dir, settings, monkeypatch):
-    """It accepts and says nothing."""
+    """It accepts connections and sends nothing."""
     monkeypatch.setattr(server, "probe", lambda settings: probe(settings, timeout_s=0.3))
     with (
         socket.create_server(("127.0.0.1", settings.port)),
@@ -111,7 +111,7 @@ def test_port_taken_by_a_silent_listener(own_dir, settings, monkeypatch):
 
 
 def test_port_taken_by_another_web_server(own_dir, settings):
-    """It answers every request, and never sees our password."""
+    """It answers every request, and never receives the password."""
     with (
         _web_server(settings.port) as seen,
         pytest.raises(
@@ -133,15 +133,15 @@ def test_port_taken_by_another_web_server(own_dir, settings):
         ("<clickhouse><users>", "no error message, exit code .*"),
     ],
 )
-def test_died_while_starting_says_why(own_dir, settings, monkeypatch, users, reason):
-    """A configuration that the engine does not take: its last line of error. Nothing is left running."""
+def test_failed_start_reports_the_last_error(own_dir, settings, monkeypatch, users, reason):
+    """Of a configuration that the engine rejects. No process is left running."""
     monkeypatch.setattr(config, "users_xml", lambda settings, passwords: users)
     with pytest.raises(FinalError, match=f"^ClickHouse stopped while starting: {reason} \\(full log: .*\\)$"):
         server.up(settings, own_dir)
     assert server.down(own_dir).state is State.NOT_RUNNING
 
 
-def test_no_answer_in_time_leaves_nothing(own_dir, settings):
+def test_server_that_does_not_answer_in_time_is_stopped(own_dir, settings):
     with pytest.raises(RetriableError, match="does not answer at"):
         server.up(settings, own_dir, timeout_s=0.01)
     assert server.down(own_dir).state is State.NOT_RUNNING
@@ -152,26 +152,26 @@ def test_disk_full(own_dir, settings):
         server.up(settings, own_dir, min_free_bytes=2**62)
 
 
-def test_a_directory_that_cannot_be_one(tmp_path, settings):
+def test_unusable_directory_is_a_usage_error(tmp_path, settings):
     (tmp_path / "tape").write_text("a file")
     with pytest.raises(UsageError, match=r"cannot be used .*: set TAPE_DIR"):
         server.up(settings, tmp_path / "tape")
 
 
 @pytest.mark.parametrize("user", ["default", "my user", "a<b", ""])
-def test_users_that_cannot_be_rendered(own_dir, settings, user):
+def test_invalid_user_name_is_a_usage_error(own_dir, settings, user):
     with pytest.raises(UsageError, match="CLICKHOUSE_LOCAL_USER is"):
         server.up(replace(settings, user=user), own_dir)
 
 
-def test_none_is_started_elsewhere_than_on_loopback(own_dir, settings):
-    """The development password is known to everybody, so the server is nobody's but this machine's."""
+def test_server_is_started_on_loopback_only(own_dir, settings):
+    """The development password is public, so only this machine may connect."""
     with pytest.raises(UsageError, match=r"0.0.0.0 is not a loopback address"):
         server.up(replace(settings, host="0.0.0.0"), own_dir)
     assert not (own_dir / "clickhouse").exists()
 
 
-def test_the_native_port_too_and_without_it_where_it_is_taken(own_dir, settings):
+def test_native_protocol_is_off_if_its_port_is_in_use(own_dir, settings):
     tcp_port = free_port()
     with socket.create_server(("127.0.0.1", tcp_port)):
         assert f"port {tcp_port} is in use" in server.up(settings, own_dir, tcp_port=tcp_port).note
@@ -180,15 +180,15 @@ def test_the_native_port_too_and_without_it_where_it_is_taken(own_dir, settings)
     socket.create_connection(("127.0.0.1", tcp_port), timeout=5).close()
 
 
-def test_down_kills_a_server_that_does_not_stop_and_says_so(own_dir, settings):
+def test_down_kills_a_server_that_does_not_stop(own_dir, settings):
     server.up(settings, own_dir)
     pid = _pid(own_dir)
     os.kill(pid, signal.SIGSTOP)
     assert server.down(own_dir, timeout_s=0.3).state is State.KILLED
 
 
-def test_an_embedded_server_ends_with_the_process_that_holds_it(tmp_path):
-    """Even if that is killed, as a test run may be."""
+def test_embedded_server_ends_with_its_parent_process(tmp_path):
+    """Even if the parent is killed, as a test run may be."""
     program = (
         "import sys, time; from pathlib import Path; from extract.clickhouse.embedded.server import embedded_server\n"
         "with embedded_server(Path(sys.argv[1])) as up: print(up.port, flush=True); time.sleep(60)"
@@ -205,7 +205,7 @@ def test_an_embedded_server_ends_with_the_process_that_holds_it(tmp_path):
 
 
 def test_logs_are_rotated_by_size(own_dir, settings, monkeypatch):
-    """Errors without end fill a few files of a bounded size, not the disk."""
+    """However many errors are logged, there are only a few files of a bounded size."""
     monkeypatch.setattr(config, "LOG_FILE_BYTES", 20_000)
     server.up(settings, own_dir)
     for _ in range(150):  # 3 KB of stack trace each: more than 20 files' worth
@@ -215,15 +215,15 @@ def test_logs_are_rotated_by_size(own_dir, settings, monkeypatch):
     assert sum(sizes) < 100_000
 
 
-def test_query_logs_of_former_lives_do_not_pile_up(own_dir, settings):
-    """The engine never reads them again, so the next start removes them."""
-    kept = own_dir / "clickhouse" / "data" / "data" / "system" / "query_log"
+def test_query_logs_of_earlier_servers_are_deleted(own_dir, settings):
+    """The engine never reads them again, so the next start deletes them."""
+    query_log = own_dir / "clickhouse" / "data" / "data" / "system" / "query_log"
     server.up(settings, own_dir)
     ask(settings, "SYSTEM FLUSH LOGS")
-    assert list(kept.glob("20*"))
+    assert list(query_log.glob("20*"))
     server.down(own_dir)
     server.ServerHome(own_dir).make()
-    assert not kept.exists()
+    assert not query_log.exists()
 
 
 def _make_table(settings) -> None:
