@@ -97,6 +97,7 @@ class Bench:
             "CLICKHOUSE_MODE": "local",
             "CLICKHOUSE_LOCAL_HOST": self.settings.host,
             "CLICKHOUSE_LOCAL_PORT": str(self.settings.port),
+            "CLICKHOUSE_LOCAL_PASSWORD": self.settings.password,
             "TAPE_DIR": tempfile.mkdtemp(dir=self.directory, prefix="tape"),
             "SOURCES__DERIBIT__API_URL": self.url,
             "SOURCES__DERIBIT__HISTORY_URL": self.url,
@@ -137,7 +138,8 @@ class Bench:
         directory = tempfile.mkdtemp(dir=self.directory, prefix="plain")
         where = [self.url, str(trades), self.settings.host, str(self.settings.port), "plain", directory]
         command = [sys.executable, "-m", "bench.plain_dlt", *where]
-        return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, dict(os.environ)))
+        env = os.environ | {"CLICKHOUSE_LOCAL_PASSWORD": self.settings.password}
+        return self._measure(PLAIN_DLT, trades, "plain.trades", lambda: _run(command, env))
 
     def _drop(self, *databases: str) -> None:
         """Drop databases whose background merges would distort the next measurement."""
@@ -241,7 +243,10 @@ def started(trades: int) -> Iterator[Bench]:
             with embedded_server(home) as settings:
                 pid = ServerHome(home).server_pid()
                 assert pid is not None
-                yield Bench(url, settings, pid, Path(directory))
+                children = (
+                    Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                )  # the engine, supervised
+                yield Bench(url, settings, int(children[0]), Path(directory))
     finally:
         pages.kill()
         pages.wait()

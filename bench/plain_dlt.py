@@ -5,6 +5,7 @@ Run `python -m bench.plain_dlt URL TRADES HOST PORT DATABASE DIRECTORY`.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import dlt
@@ -12,7 +13,7 @@ from dlt.sources.rest_api import rest_api_source
 
 from bench.pages import CURRENCY, KIND, PAGE
 from extract.clickhouse.destination import tape_clickhouse
-from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, ClickHouseSettings
+from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
 
 
 def main(url: str, trades: int, host: str, port: int, database: str, directory: str) -> None:
@@ -37,7 +38,7 @@ def main(url: str, trades: int, host: str, port: int, database: str, directory: 
             ],
         }
     )
-    settings = ClickHouseSettings("local", host, port, LOCAL_USER, LOCAL_DEVELOPMENT_PASSWORD)
+    settings = ClickHouseSettings("local", host, port, LOCAL_USER, os.environ["CLICKHOUSE_LOCAL_PASSWORD"])
     dlt.pipeline(
         "plain", destination=tape_clickhouse(settings), dataset_name=database, pipelines_dir=directory
     ).run(source)

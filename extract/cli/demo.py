@@ -42,6 +42,7 @@ def demo() -> None:
     began_s = time.monotonic()
     settings = clickhouse_settings("local")
     outcome = server.up(settings, tape_dir())
+    settings = clickhouse_settings("local")  # with the password that the first start generates
     print_step(f"ClickHouse {outcome.version} answers at {settings.url}")
     tape = Tape.generate(SEED, TRADES, DAYS)
     with SandboxExchange(tape) as exchange:
@@ -63,7 +64,7 @@ def demo() -> None:
 
 
 _NEXT = (
-    "  {url}/play    query it in the browser: user tape, its password is in the README",
+    "  {url}/play    query it in the browser: user tape, password: cat .tape/password",
     "  make demo                     again: nothing is added twice",
     "  .venv/bin/tape sandbox        leave a sandbox running and fetch from it with `dlt pipeline run`",
     "  make down                     stop ClickHouse; the data stays in .tape/",

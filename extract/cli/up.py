@@ -18,6 +18,7 @@ def up() -> None:
     Example: CLICKHOUSE_LOCAL_PORT=8124 tape up
     """
     from extract.clickhouse.embedded import server
+    from extract.clickhouse.embedded.password import password_path
     from extract.clickhouse.settings import clickhouse_settings, current_mode
     from extract.paths import tape_dir
 
@@ -31,6 +32,10 @@ def up() -> None:
         data = os.path.relpath(outcome.data_dir.parent)
         data = str(outcome.data_dir.parent) if data.startswith("..") else data
         echo(f"ClickHouse {outcome.version} is {already}up {where}, data in {data})")
+        password = (
+            "of CLICKHOUSE_LOCAL_PASSWORD" if not settings.is_generated else f"in {password_path(tape_dir())}"
+        )
+        echo(f"Log in as {settings.user} with the password {password}, for example at {settings.url}/play")
         if outcome.note:
             echo(f"Note: {outcome.note}.")
     if current_mode() == "cloud":

@@ -15,10 +15,12 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
 
+from extract.clickhouse.embedded.password import require_own_server
 from extract.clickhouse.errors import DRIVER_ERRORS, exception_chain, to_tape_error
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, handshake_error
 from extract.clickhouse.wake import wait_until_awake
+from extract.paths import tape_dir
 
 CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
@@ -144,6 +146,8 @@ def open_client(
     Raises UsageError, RetriableError or FinalError, each one sentence without secrets.
     """
     check_certificate_files(settings)
+    if settings.is_generated:
+        require_own_server(tape_dir(), settings.host, settings.port)
     pool = _pool(settings)
     try:
         wait_until_awake(settings, pool)

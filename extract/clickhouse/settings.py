@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from extract.clickhouse.embedded.password import read_password
 from extract.errors import UsageError
+from extract.paths import tape_dir
 
 RAW_DATABASE = "deribit_raw"
 MART_DATABASE = "deribit"
 RUNS_DATABASE = "deribit_runs"
 
 LOCAL_USER = "tape"
-# Not a secret: the embedded server accepts it on loopback only.
-LOCAL_DEVELOPMENT_PASSWORD = "tape-development"
+ALLOW_PLAIN_HTTP = "CLICKHOUSE_LOCAL_ALLOW_PLAIN_HTTP"
 WAKE_S = 90  # an idle ClickHouse Cloud service takes up to a minute to start
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -37,6 +39,8 @@ class ClickHouseSettings:
     client_key: str | None = None
     wake_s: int = 0
     """Seconds to wait for an idle service to start; 0 does not wait."""
+    is_generated: bool = False
+    """Whether the password is the random one of `tape up`, which only that server may receive."""
 
     @property
     def url(self) -> str:
@@ -68,13 +72,26 @@ def clickhouse_settings(mode: str | None = None, env: Mapping[str, str] = os.env
 
 
 def _local(env: Mapping[str, str]) -> ClickHouseSettings:
-    return ClickHouseSettings(
+    host = env.get("CLICKHOUSE_LOCAL_HOST") or "localhost"
+    password = env.get("CLICKHOUSE_LOCAL_PASSWORD") or ""
+    settings = ClickHouseSettings(
         mode="local",
-        host=env.get("CLICKHOUSE_LOCAL_HOST") or "localhost",
+        # The embedded server listens on IPv4; on ::1, another user's program may listen at the same port.
+        host="127.0.0.1" if host == "localhost" else host,
         port=_port(env, "CLICKHOUSE_LOCAL_PORT", 8123),
         user=env.get("CLICKHOUSE_LOCAL_USER") or LOCAL_USER,
-        password=env.get("CLICKHOUSE_LOCAL_PASSWORD") or LOCAL_DEVELOPMENT_PASSWORD,
+        password=password or read_password(Path(env.get("TAPE_DIR") or tape_dir()).resolve()),
+        is_generated=not password,
     )
+    if not settings.is_loopback:
+        if not password:
+            raise UsageError(f"CLICKHOUSE_LOCAL_PASSWORD is not set; ClickHouse at {host} needs it.")
+        if not env.get(ALLOW_PLAIN_HTTP):
+            raise UsageError(
+                f"The password would go to {host} over plain HTTP, readable on the way: use CLICKHOUSE_MODE=cloud "
+                f"with HTTPS, or allow it by {ALLOW_PLAIN_HTTP}=1."
+            )
+    return settings
 
 
 def _cloud(env: Mapping[str, str]) -> ClickHouseSettings:

@@ -1,4 +1,4 @@
-"""Plugin for dbt: `dbt build --target cloud` trusts the authority of CLICKHOUSE_CLOUD_CA_CERT.
+"""Plugin for dbt: the local target logs in with the generated password, cloud trusts CLICKHOUSE_CLOUD_CA_CERT.
 
 dbt-clickhouse has no setting for a private authority, but Python's TLS reads SSL_CERT_FILE, set for this process only.
 Before a command queries the database, an idle service is woken, and a failed connection is reported in one sentence.
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 
+import click
 from dbt.flags import get_flags
 from dbt.plugins.manager import dbtPlugin
 from dbt_common.exceptions import DbtRuntimeError
 
+from extract.clickhouse.embedded.password import require_own_server
 from extract.clickhouse.settings import clickhouse_settings, current_mode
 from extract.errors import TapeError
+from extract.paths import tape_dir
 
 PROJECT = "deribit_tape"
 QUERYING_COMMANDS = frozenset(
@@ -33,20 +36,35 @@ class TapePlugin(dbtPlugin):
     def initialize(self) -> None:
         flags = get_flags()  # type: ignore[no-untyped-call]  # dbt declares no types there
         if self.project_name == PROJECT and flags.WHICH in QUERYING_COMMANDS:
-            _connect_to_cloud(getattr(flags, "TARGET", None))
+            try:
+                if (getattr(flags, "TARGET", None) or current_mode()) == "cloud":
+                    _connect_to_cloud()
+                else:
+                    _log_in_to_local()
+            except TapeError as error:
+                raise DbtRuntimeError(str(error)) from error
 
 
-def _connect_to_cloud(target: str | None) -> None:
-    """Wake the service and trust its authority, if the target is cloud. Raises DbtRuntimeError."""
-    try:
-        if (target or current_mode()) != "cloud":
-            return
-        # Imported here, so that local commands start fast.
-        from extract.clickhouse.client import open_client
+def _log_in_to_local() -> None:
+    """Add the generated password to the profile, which dbt has rendered by now."""
+    context = click.get_current_context(silent=True)
+    profile = (context.obj or {}).get("profile") if context else None
+    if profile is None or profile.credentials.type != "clickhouse":
+        return
+    settings, credentials = clickhouse_settings("local"), profile.credentials
+    if credentials.host in ("localhost", settings.host):
+        credentials.host = settings.host
+        if settings.is_generated and not credentials.password:
+            require_own_server(tape_dir(), settings.host, settings.port)
+            credentials.password = settings.password
 
-        settings = clickhouse_settings("cloud")
-        open_client(settings).close()
-    except TapeError as error:
-        raise DbtRuntimeError(str(error)) from error
+
+def _connect_to_cloud() -> None:
+    """Wake the service and trust its authority."""
+    # Imported here, so that local commands start fast.
+    from extract.clickhouse.client import open_client
+
+    settings = clickhouse_settings("cloud")
+    open_client(settings).close()
     if settings.ca_cert:
         os.environ["SSL_CERT_FILE"] = settings.ca_cert

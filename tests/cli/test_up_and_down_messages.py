@@ -35,7 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, own_dir: Path) -> Run:
 
 def test_up_and_down_report_in_one_line(run: Run) -> None:
     """Version, address, user and directory; started, already up, stopped, not running."""
-    up = r"ClickHouse 26\.9\.\S+ is {}up at http://localhost:\d+ \(user tape, data in \S+/clickhouse\)\n"
+    up = r"ClickHouse 26\.9\.\S+ is {}up at http://127.0.0.1:\d+ \(user tape, data in \S+/clickhouse\)\n"
     assert re.match(up.format(""), run("up"))
     assert re.match(up.format("already "), run("up"))
     assert re.fullmatch(r"ClickHouse stopped cleanly after \d+\.\d s; its data stays\.\n", run("down"))

@@ -200,6 +200,7 @@ def test_grants_command_prints_statements_and_explains_a_missing_right(
     monkeypatch.setenv("CLICKHOUSE_LOADER_PASSWORD", PASSWORDS["loader"])
     monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", server.host)
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(server.port))
+    monkeypatch.setenv("CLICKHOUSE_LOCAL_PASSWORD", server.password)
     printed = tape_here("grants", "--print")
     assert printed.code == 0
     assert all(line.endswith(";") for line in printed.out.splitlines())

@@ -12,13 +12,13 @@ import pytest
 
 from extract.clickhouse.embedded import server
 from extract.clickhouse.embedded.probe import free_port
-from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, ClickHouseSettings
+from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
 
 
 @pytest.fixture
 def settings() -> ClickHouseSettings:
     """Settings of a server that is not running yet, on a free port."""
-    return ClickHouseSettings("local", "127.0.0.1", free_port(), LOCAL_USER, LOCAL_DEVELOPMENT_PASSWORD)
+    return ClickHouseSettings("local", "127.0.0.1", free_port(), LOCAL_USER, "password-of-tape")
 
 
 @pytest.fixture

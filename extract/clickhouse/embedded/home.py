@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from extract.errors import FinalError, RetriableError, UsageError
+from extract.paths import make_private_dir
 
 
 class ServerHome:
@@ -41,16 +42,18 @@ class ServerHome:
             shutil.rmtree(leftover, ignore_errors=True)
         for name in ("config.xml", "users.xml", "stop.fifo"):  # of earlier versions
             (self.path / name).unlink(missing_ok=True)
-        for directory in (self.data, self.tmp, self.run, self.log_dir):
+        make_private_dir(self.path.parent)
+        for directory in (self.path, self.log_dir, self.data, self.tmp, self.run):
             directory.mkdir(parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+            directory.chmod(0o700)
         if self.output.exists():
             self.output.replace(self.output.with_suffix(".previous.log"))
 
     @contextmanager
     def exclusive(self, timeout_s: float) -> Iterator[None]:
         """Allow one start or stop at a time; a second one waits. Raises RetriableError after `timeout_s`."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_private_dir(self.path.parent)
+        self.path.mkdir(exist_ok=True)
         fd = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not wait_until(lambda: _try_lock(fd), timeout_s):
@@ -62,13 +65,34 @@ class ServerHome:
             os.close(fd)
 
     def server_pid(self) -> int | None:
-        """Return the process id of the running server, None if its lock is free. Call it within `exclusive`."""
+        """Return the process id of the running server, None if its lock is free. Call it within `exclusive`.
+
+        Raises FinalError if the lock file does not contain it.
+        """
         try:
             fd = os.open(self.path / "server.lock", os.O_RDWR)
         except FileNotFoundError:
             return None
         try:
-            return None if _try_lock(fd) else int(os.read(fd, 100).split()[0])
+            if _try_lock(fd):
+                return None
+            if owner := _pid_and_port(os.read(fd, 100)):
+                return owner[0]
+        finally:
+            os.close(fd)
+        path = self.path / "server.lock"
+        raise FinalError(f"{path} is locked, but does not name a process; find the server with: lsof {path}")
+
+    def running_port(self) -> int | None:
+        """Return the HTTP port of the running server, None if none runs. Callable at any time."""
+        try:
+            fd = os.open(self.path / "server.lock", os.O_RDWR)
+        except OSError:
+            return None
+        try:
+            pid, port = _pid_and_port(os.read(fd, 100)) or (0, 0)
+            # A starting server must find its lock free, so it is only tried while its last owner is alive.
+            return port if pid and _is_alive(pid) and not _try_lock(fd) else None
         finally:
             os.close(fd)
 
@@ -103,6 +127,22 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
+    return True
+
+
+def _pid_and_port(content: bytes) -> tuple[int, int] | None:
+    """Parse the content of server.lock; None if it has another form."""
+    words = content.split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 and b"".join(words).isdigit() else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True
 
 

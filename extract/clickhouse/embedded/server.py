@@ -10,11 +10,12 @@ A ClickHouse started by other means at the same host and port is used and never 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -22,14 +23,20 @@ from extract.clickhouse.embedded.config import require_renderable
 from extract.clickhouse.embedded.confine import abi_version
 from extract.clickhouse.embedded.home import ServerHome, wait_until
 from extract.clickhouse.embedded.launch import exit_status, launch
-from extract.clickhouse.embedded.probe import Answer, free_port, port_is_free, probe
-from extract.clickhouse.settings import LOCAL_DEVELOPMENT_PASSWORD, LOCAL_USER, ClickHouseSettings
+from extract.clickhouse.embedded.password import MIN_LENGTH, ensure_password, is_public, require_own_server
+from extract.clickhouse.embedded.probe import Answer, Probe, free_port, port_is_free, probe
+from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
 from extract.errors import FinalError, UsageError
 
 DEFAULT_TCP_PORT = 9000
 MIN_FREE_BYTES = 256 * 1024**2
 UNCONFINED = (
-    "this system cannot confine the server, so anyone who knows its password can read your files by INFILE"
+    "this system cannot confine the server's process, so a user who may insert can read any of your files "
+    "by INSERT … FROM INFILE: keep the password secret"
+)
+NEEDS_PASSWORD = (
+    "This system cannot confine the server's process, so it does not start with a short or documented password: "
+    f"unset CLICKHOUSE_LOCAL_PASSWORD, and a random one is generated, or set one of at least {MIN_LENGTH} characters."
 )
 
 
@@ -81,16 +88,23 @@ def up(
         why = f"{settings.host} is not a loopback address, so no server can be started there"
         return _use_external(settings, home, why)
     with home.disk_errors(), home.exclusive(timeout_s):
+        if settings.is_generated:
+            settings = replace(settings, password=ensure_password(tape_dir))
         if home.server_pid() is not None:
             return _use_running(settings, home)
+        if settings.is_generated:
+            require_own_server(tape_dir, settings.host, settings.port)
         if probe(settings).answer is not Answer.NOTHING:
             return _use_external(
                 settings,
                 home,
                 "it was not started by `tape up`, so it is used without changes and never stopped",
             )
+        is_confined = bool(abi_version())
+        if not is_confined and is_public(settings.password):
+            raise UsageError(NEEDS_PASSWORD)
         home.require_space(min_free_bytes)
-        notes = [] if abi_version() else [UNCONFINED]
+        notes = [] if is_confined else [UNCONFINED]
         if tcp_port is not None and not port_is_free(tcp_port):
             notes.append(
                 f"port {tcp_port} is in use, so the native protocol is off; this project does not need it"
@@ -126,14 +140,16 @@ def embedded_server(
     tape_dir: Path,
     *,
     user: str = LOCAL_USER,
-    password: str = LOCAL_DEVELOPMENT_PASSWORD,
+    password: str | None = None,
     tcp_port: int | None = None,
 ) -> Iterator[ClickHouseSettings]:
-    """Run a server on a free port for the length of a `with` block.
+    """Run a server on a free port for the length of a `with` block; by default with a random password.
 
     It stops at the end of the block, and also when this process ends, even if killed.
     """
-    settings = ClickHouseSettings("local", "127.0.0.1", free_port(), user, password)
+    settings = ClickHouseSettings(
+        "local", "127.0.0.1", free_port(), user, password or secrets.token_urlsafe(24)
+    )
     read_fd, write_fd = os.pipe()
     try:
         up(settings, tape_dir, tcp_port=tcp_port, stop_with_fd=read_fd)
@@ -146,8 +162,11 @@ def embedded_server(
 
 def _use_running(settings: ClickHouseSettings, home: ServerHome) -> Up:
     """Connect to the server that already runs. Raises UsageError if it does not accept `settings`."""
-    wait_until(lambda: probe(settings).answer is not Answer.NOTHING, 2.0)
-    result = probe(settings)
+    if home.running_port() == settings.port:
+        wait_until(lambda: probe(settings).answer is not Answer.NOTHING, 2.0)
+        result = probe(settings)
+    else:
+        result = Probe(Answer.NOTHING)
     if result.answer is Answer.CLICKHOUSE:
         return Up(State.ALREADY_UP, result.detail, home.data)
     why = (
