@@ -79,7 +79,7 @@ def issue(name: str, hosts: tuple[str, ...], environment: str, days: int) -> Non
 @_environment
 @_days
 def rotate(environment: str, days: int) -> None:
-    """Start to replace the authority: a new one besides the previous one, and new certificates for every role.
+    """Start to replace the authority: create a new one, and new certificates for every role.
 
     Both authorities are trusted until `tape certs revoke`, so old and new certificates are valid together.
 

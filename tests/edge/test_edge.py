@@ -87,7 +87,7 @@ def test_headers_with_another_user_are_ignored(edge: Edge, headers: dict[str, st
 def test_parameters_with_a_user_are_rejected(edge: Edge, parameter: str) -> None:
     """In each encoding."""
     status, text = request(edge, f"{select('select 1')}&{parameter}")
-    assert (status, "The certificate says who you are" in text) == (403, True)
+    assert (status, "The certificate selects the user" in text) == (403, True)
 
 
 def test_only_queries_and_the_health_check_are_served(edge: Edge) -> None:
