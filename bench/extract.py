@@ -223,7 +223,7 @@ def _cpu_s(pid: int) -> float:
 
 @contextmanager
 def started(trades: int) -> Iterator[Bench]:
-    """Start a page server (its pages are reused next time) and a ClickHouse that may read URLs."""
+    """Start a page server, whose file is reused by the next run, and a ClickHouse that may read URLs."""
     directory_of_pages = tape_dir() / "bench"
     directory_of_pages.mkdir(parents=True, exist_ok=True)
     # The embedded server and its user may not read URLs, which the url() row needs.

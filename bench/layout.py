@@ -36,7 +36,7 @@ CANDIDATES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "underlying, day, instrument, seq": ("underlying, toDate(timestamp), instrument_name, trade_seq", ()),
     "time": ("timestamp, instrument_name, trade_seq", ()),
 }
-# Of the sandbox's month: its busiest instrument, a day in the middle, and the most traded expiry.
+# The busiest instrument of the sandbox's month, a day in the middle, and the most traded expiry.
 PARAMETERS = """
 SELECT
     topK(1)(instrument_name)[1] AS instrument,

@@ -30,7 +30,7 @@ TRADES = "deribit.trade_versions"
 
 @dataclass
 class OwnProject(Project):
-    """A project whose commands go to its own server, also while other projects are open."""
+    """A project whose commands use its server even while projects on other servers are open."""
 
     settings: ClickHouseSettings = field(kw_only=True)
 

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: raw tables filled by hand, and dbt in this process."""
+"""Shared code of tests and benchmarks: raw tables filled by hand, and dbt in this process."""

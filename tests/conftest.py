@@ -27,7 +27,7 @@ MARKERS_BY_FIXTURE = {
     "browser": ("browser",),
     "process": ("shell", "module_shell", "machine"),
 }
-"""What a test needs, by the fixtures that bring it, so that `-m "not clickhouse"` selects a fast loop."""
+"""Markers by the fixtures that imply them, so that `-m "not clickhouse"` selects the fast tests."""
 
 # A failing property would otherwise shrink for minutes, which looks like a hang.
 settings.register_profile(

@@ -86,7 +86,7 @@ def test_waits_of_very_many_attempts_do_not_overflow() -> None:
 
 
 def test_wait_can_be_cancelled_by_an_event() -> None:
-    """The wait of a day ends at once; the next attempt is the caller's chance to stop."""
+    """The wait of a day ends at once; the caller can stop at the next attempt."""
     cancelled = threading.Event()
     cancelled.set()
     retrier = Retrier(RetryPolicy(total_s=1e6), sleep=cancelled.wait)

@@ -48,14 +48,14 @@ def test_day_and_month() -> None:
         (parse_month, "2026-13"),
     ],
 )
-def test_malformed_text_is_a_user_s_mistake(parse: Callable[[str, str], object], text: str) -> None:
+def test_malformed_text_is_a_usage_error(parse: Callable[[str, str], object], text: str) -> None:
     """The sentence names the option and what was typed."""
     with pytest.raises(UsageError, match=f"^--x {text!r} is no "):
         parse(text, "--x")
 
 
 def test_duration_is_shown_rounded_down_in_the_largest_unit_that_fits_twice() -> None:
-    """So 119 minutes are no hour."""
+    """So 119 minutes are not shown as an hour."""
     shown = [duration(seconds) for seconds in (0, 119.9, 120, 7_199, 7_200, 172_800)]
     assert shown == ["0 s", "119 s", "2 min", "119 min", "2 h", "2 d"]
 

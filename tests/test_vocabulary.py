@@ -77,7 +77,7 @@ def test_names_and_docstrings_use_the_vocabulary(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_module_has_a_docstring_that_starts_with_a_capital(folder: str) -> None:
-    """The first line of each module says in a sentence what it holds."""
+    """The docstring of each module begins with a sentence or a noun phrase."""
     offences = [
         str(path.relative_to(ROOT))
         for path in sources()

@@ -1,5 +1,5 @@
--- One row per live dated future: its last price in the day before a moment against the index of that trade,
--- and what that is a year.
+-- One row per live dated future: basis of its last price in the day before `at` against the index of that trade,
+-- also annualised.
 with
 
 future_trades as (

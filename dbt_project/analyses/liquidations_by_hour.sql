@@ -1,4 +1,4 @@
--- One row per hour with liquidations: their number and volume in base coin, by what the taker did, for one underlying.
+-- One row per hour with liquidations: their number and volume in base coin, by side of the taker, for one underlying.
 with
 
 final as (

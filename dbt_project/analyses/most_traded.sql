@@ -1,4 +1,4 @@
--- One row per instrument of a day, the greatest first: what it traded in USD, at the index of each trade.
+-- One row per instrument of a day, by descending value traded in USD, at the index of each trade.
 -- Combos are counted by their legs.
 with
 

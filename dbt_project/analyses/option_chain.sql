@@ -1,5 +1,5 @@
--- One row per (quote_currency, expiry, strike) of an underlying's live options: what call and put last traded at,
--- as of a moment.
+-- One row per (quote_currency, expiry, strike) of an underlying's live options: last prices of the call and the put,
+-- as of `at`.
 with
 
 option_trades as (

@@ -1,4 +1,4 @@
--- One row per expiry: volume of puts and calls of a day, in base coin, and how many puts there were for one call.
+-- One row per expiry: volume of puts and calls of a day, in base coin, and the put/call ratio.
 with
 
 final as (

@@ -1,4 +1,4 @@
--- One row per expiry: implied volatility, in percent, of the strike nearest to the index, in the day before a moment.
+-- One row per expiry: implied volatility, in percent, of the strike nearest to the index, in the day before `at`.
 with
 
 option_trades as (

@@ -1,4 +1,4 @@
--- One row per strike of one expiry: volume of calls and puts of a day, in base coin, and what of it were block trades.
+-- One row per strike of one expiry: volume of calls and puts of a day, in base coin, and the volume of block trades in it.
 with
 
 final as (

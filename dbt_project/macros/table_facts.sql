@@ -1,6 +1,6 @@
 {#
   Properties of the tables in `databases` ('a', 'b'), as the server prints them: one row per table and property. An empty value: the
-  table has none. Shared and Replicated engines of ClickHouse Cloud count as the engines that they stand for.
+  table has none. Shared and Replicated engines of ClickHouse Cloud count as the engines that they replace.
 
   `tape schema-align` reads this file too, which is why it has no other expression than `databases`.
 #}
@@ -20,7 +20,7 @@ facts as (
         name as table,
         arrayJoin([
             ('engine', replaceRegexpOne(engine, '^(Shared|Replicated)', '')),
-            -- The engines of ClickHouse Cloud have two quoted arguments before ours.
+            -- The engines of ClickHouse Cloud have two quoted arguments before the declared ones.
             ('version column', arrayStringConcat(arrayFilter(
                 argument -> not startsWith(argument, '\''),
                 arrayMap(argument -> trim(argument), splitByChar(',', extract(engine_full, '^\\w+\\(([^()]*)\\)')))

@@ -74,10 +74,10 @@ def _reason(gap: Gap) -> str:
 def _summary(gaps: Sequence[Gap]) -> str:
     missing = [gap for gap in gaps if not gap.known_absent]
     absent = sum(len(gap) for gap in gaps if gap.known_absent)
-    besides = f", besides {absent:,} that the exchange does not have" if absent else ""
+    exception = f", apart from {absent:,} that the exchange does not have" if absent else ""
     if not missing:
-        return f"Nothing is missing{besides}."
+        return f"Nothing is missing{exception}."
     names = len({gap.range.instrument_name for gap in missing})
     is_unreadable = all(gap.rejected for gap in missing)
     command = "`tape repair --again` retries them" if is_unreadable else "`tape repair` fetches them"
-    return f"{sum(map(len, missing)):,} trades of {names:,} instruments are missing{besides}; {command}."
+    return f"{sum(map(len, missing)):,} trades of {names:,} instruments are missing{exception}; {command}."

@@ -180,7 +180,7 @@ def delete_unfinished_loads(database: Database) -> list[str]:
         _CONSISTENT,
     )
     finished: list[str] = []
-    if _LOADS in tables:  # it is not if the run was killed while it created the tables
+    if _LOADS in tables:  # missing if the run was killed while it created the tables
         sql = f"select load_id from {RAW_DATABASE}.{_LOADS} where status = 0 and load_id in {{ids:Array(String)}}"
         finished = database.column(sql, {"ids": started}, _CONSISTENT)
     unfinished = sorted(set(started) - set(finished))

@@ -34,7 +34,7 @@ TIMEOUT_S = 120
 
 @pytest.fixture
 def aws_env(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of a process on AWS, with moto instead of AWS."""
+    """The environment of a process on AWS, with moto in place of AWS."""
     env = AWS_KEYS | {
         "AWS_ENDPOINT_URL": moto_url,
         "AWS_DEFAULT_REGION": "us-west-2",

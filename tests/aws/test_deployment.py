@@ -1,4 +1,4 @@
-"""The image, the template and the page of `deploy/aws` agree with the code and with what is promised of them."""
+"""The image, the template and the README of `deploy/aws` agree with the code, and the template is secure."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_image_installs_by_hash_and_runs_as_a_user() -> None:
 
 
 def test_entry_points_import_without_the_packages_left_out_of_the_image() -> None:
-    """The Dockerfile leaves out packages of the lock; a typing error there would leave in or out another one."""
+    """The Dockerfile excludes packages of the lock by name; a wrong name there would include or exclude another one."""
     pattern = re.search(r"!/\^\((.*?)\)==/", DOCKERFILE.read_text())
     assert pattern
     left_out = pattern[1].split("|")

@@ -63,7 +63,7 @@ def test_invocations_end_in_time_and_add_up_to_one_long_run(
     with machine.function() as function:
         while not answers or answers[-1]["status"] == "more":
             answers.append(function.invoke(timeout_s, kill_after_s=patience_s))
-            assert len(answers) < 30, "they get on"
+            assert len(answers) < 30, "the invocations make no progress"
     assert [each["status"] for each in answers] == ["more"] * (len(answers) - 1) + ["done"]
     assert len(answers) >= at_least
     assert keys_in(cloud) == keys_of(tape)
@@ -74,7 +74,7 @@ def finish(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, timeout_s: float = 60
 ) -> None:
     """Run to completion after kills, and compare with one long run."""
-    assert 0 < len(keys_in(cloud)) < len(keys_of(tape)), "in the middle"
+    assert 0 < len(keys_in(cloud)) < len(keys_of(tape)), "not killed in the middle of the work"
     exchange.faults = type(exchange.faults)()
     with machine.function() as function:
         assert function.invoke(timeout_s)["status"] == "done"
@@ -94,7 +94,7 @@ def test_killed_invocations_lose_and_duplicate_nothing(
             function.begin()
             while loaded(cloud) == before:
                 time.sleep(0.01)
-        assert os.listdir(machine.tmp / "deribit-tape"), "it was at work"
+        assert os.listdir(machine.tmp / "deribit-tape"), "killed before it wrote any file"
     finish(machine, exchange, cloud, tape)
 
 
@@ -107,7 +107,7 @@ def loaded(cloud: Client) -> int:
 def test_ten_invocations_killed_after_20_seconds(
     machine: Machine, start_exchange: Start, cloud: Client
 ) -> None:
-    """At whatever point each of them is then; a long run completes the rest."""
+    """Whatever each of them is doing at that time; a long run completes the rest."""
     tape = Tape.generate(seed=11, trades=200_000, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(0.2))
     machine.at(exchange, **SMALL)
@@ -131,7 +131,7 @@ def test_invocation_killed_between_data_and_state_duplicates_nothing(
         failed = function.invoke()
         assert failed["errorType"] == "InvocationFailedError"
         half = keys_in(cloud)
-        assert len(half) == len(keys_of(tape)), "the data was loaded"
+        assert len(half) == len(keys_of(tape)), "killed before the data was loaded"
         cloud.command("ALTER TABLE deribit_raw._dlt_pipeline_state DROP CONSTRAINT none")
         assert function.invoke()["status"] == "done"
     assert keys_in(cloud) == keys_of(tape)

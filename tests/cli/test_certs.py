@@ -154,7 +154,7 @@ def test_authority_that_expires_soon_is_an_alarm(home: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["gone", "empty", "text", "another's key", "readable key"])
 def test_unreadable_certificate_is_an_alarm(home: Path, broken: str) -> None:
-    """A missing file, an empty one, one without a certificate; the key of another, or one that others can read."""
+    """A missing file, an empty one, one without a certificate; another certificate's key, or a key that others can read."""
     init()
     certificate, key = home / "loader.pem", home / "loader.key"
     match broken:
@@ -173,8 +173,8 @@ def test_unreadable_certificate_is_an_alarm(home: Path, broken: str) -> None:
     assert "Alarm: production loader" in done.stderr
 
 
-def test_nothing_to_check_is_not_a_pass() -> None:
-    """Exit code 2: cannot tell."""
+def test_check_without_certificates_cannot_tell() -> None:
+    """Exit code 2."""
     done = run("check")
     assert done.exit_code == 2
     assert "There is no certificate to check" in done.stderr
@@ -182,7 +182,7 @@ def test_nothing_to_check_is_not_a_pass() -> None:
 
 @contextmanager
 def serving(home: Path, name: str = "server") -> Iterator[int]:
-    """A TLS server with `name`'s certificate that wants one of a client, as the edge does."""
+    """A TLS server with the certificate of `name` that requires a client certificate, as the edge does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(home / f"{name}.pem", home / f"{name}.key")
     context.load_verify_locations(home / "ca.pem")
@@ -208,7 +208,7 @@ def serving(home: Path, name: str = "server") -> Iterator[int]:
 
 
 def test_certificate_of_the_server_is_read_over_the_wire(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The certificate that is served counts, not a file; no client certificate is needed; expired or not."""
+    """The presented certificate is checked, not a file, even if it has expired; no client certificate is needed."""
     init()
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     for name, left, code in (("server", 364, 0), ("soon", 12, 1), ("past", -3, 1)):
@@ -282,7 +282,7 @@ def contents(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_backup_directory_is_no_environment(home: Path) -> None:
+def test_backup_directory_is_not_an_environment(home: Path) -> None:
     """A copy with another suffix next to the environment is ignored."""
     init()
     shutil.copytree(home, home.with_name("production.bak"))

@@ -58,8 +58,8 @@ def test_gaps_before_the_first_run_cannot_tell(shell: UserShell) -> None:
     )
 
 
-def test_unknown_kind_is_a_user_s_mistake(clickhouse_env: ClickHouseSettings, user: User) -> None:
+def test_unknown_kind_is_a_usage_error(clickhouse_env: ClickHouseSettings, user: User) -> None:
     """Exit code 3, and the sentence names the option."""
     done = user.tape("repair", "--kind", "swap")
     assert done.code == 3
-    assert "--kind 'swap' is none" in done.err
+    assert "--kind 'swap' does not exist" in done.err

@@ -82,7 +82,7 @@ def env(
 
 @pytest.fixture(scope="module")
 def owner(server: ClickHouseSettings) -> Database:
-    """Raw tables with one gap, covered and old; models as empty tables but for one month of one level."""
+    """Raw tables with one gap, covered and old; models as empty tables, except for one month of one level."""
     database = shared_database(server)
     for name in ("deribit_raw", "deribit"):
         database.command(f"create database {name}")

@@ -74,7 +74,7 @@ def test_json_has_decimals_as_text_without_exponent(capsys: pytest.CaptureFixtur
 
 
 def test_percent_is_rounded_down() -> None:
-    """100 % is shown only of all."""
+    """100 % is shown only if nothing is missing."""
     shares = (1.0, 0.99999999, 0.5, 0.0)
     assert [percent(share) for share in shares] == ["100 %", "99.999 %", "50.000 %", "0.000 %"]
 

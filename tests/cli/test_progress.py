@@ -61,7 +61,7 @@ def test_work_that_starts_anew_is_counted_from_zero(console: Console) -> None:
 
 
 def test_bars_are_drawn_on_a_terminal_and_removed_at_the_end() -> None:
-    """Nothing remains but what other output left."""
+    """Only other output remains."""
     console = terminal()
     with WorkProgress(console) as work:
         work.start(10, "trades")

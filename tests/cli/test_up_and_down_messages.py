@@ -45,14 +45,14 @@ def test_up_and_down_report_in_one_line(run: Run) -> None:
 def test_up_uses_an_existing_server(
     run: Run, clickhouse_env: ClickHouseSettings, own_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What listens at the address is neither restarted nor stopped."""
+    """A server that listens at the address is neither restarted nor stopped."""
     monkeypatch.setenv("TAPE_DIR", str(own_dir))
     assert run("up").endswith(
         "it was not started by `tape up`, so it is used without changes and never stopped.\n"
     )
 
 
-def test_malformed_port_is_a_user_s_mistake(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_port_is_a_usage_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names the variable."""
     monkeypatch.setenv("CLICKHOUSE_LOCAL_TCP_PORT", "nine")
     with pytest.raises(UsageError, match="CLICKHOUSE_LOCAL_TCP_PORT is 'nine'"):

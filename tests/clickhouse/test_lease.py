@@ -140,7 +140,7 @@ def test_expired_lease_registers_no_more_loads(database: Database) -> None:
 def test_failed_renewal_is_retried_and_its_reason_is_reported(
     doubled: Database, double: ClientDouble
 ) -> None:
-    """While the lease is valid a run continues; when it expires, the error contains the driver's as one sentence."""
+    """A run continues while the lease is valid; the error after its expiry contains the driver's error in one sentence."""
     now = [1000.0]
     failures = threading.Semaphore(0)
 
@@ -186,7 +186,7 @@ def hold(lease: Lease, seconds: float) -> None:
 
 @pytest.mark.parametrize(("at", "refuses"), [("now64(6)", True), ("now64(6) + interval 300 day", False)])
 def test_forged_claim_expires_after_one_lease_term(database: Database, at: str, refuses: bool) -> None:
-    """A login that may insert claims cannot keep all runs out of the database for ever."""
+    """A login that may insert claims cannot block all runs for ever."""
     with Lease(database, "creates the tables"):
         pass
     database.command(

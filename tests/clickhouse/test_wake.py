@@ -59,7 +59,7 @@ def settings(clickhouse: ClickHouseSettings, authority: Authority, service: Prox
 
 
 def wake_after(service: Proxy, seconds: float) -> threading.Thread:
-    """A started thread that ends the idle time so many seconds after the first request."""
+    """Start a thread that ends the idle time `seconds` after the first request."""
 
     def wake() -> None:
         assert service.has_canned_request.wait(60)
@@ -86,7 +86,7 @@ def pool(settings: ClickHouseSettings) -> PoolManager:
     ],
     ids=["502", "503", "504", "no response"],
 )
-def test_idle_service_is_waited_for(
+def test_client_waits_for_an_idle_service(
     settings: ClickHouseSettings,
     service: Proxy,
     pool: PoolManager,
@@ -106,7 +106,7 @@ def test_idle_service_is_waited_for(
 
 
 @pytest.mark.parametrize("status", [None, 401, 404, 429, 500])
-def test_service_that_responds_is_not_waited_for(
+def test_client_does_not_wait_for_a_service_that_responds(
     settings: ClickHouseSettings,
     service: Proxy,
     pool: PoolManager,

@@ -1,4 +1,4 @@
-"""The page docs/cost.md quotes what its commands print."""
+"""The output quoted in docs/cost.md is what its commands print."""
 
 from __future__ import annotations
 

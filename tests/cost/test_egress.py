@@ -60,7 +60,7 @@ def test_table_shows_each_source_with_its_price(both: CloudApi, tape: Tape) -> N
 
 
 def test_exit_code_with_an_unknown_source_is_1_above_and_2_below(both: CloudApi, tape: Tape) -> None:
-    """Known sources suffice for an alarm, not for the all-clear."""
+    """Known sources are sufficient for an alarm, but not for exit code 0."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         assert tape("cost", "egress", "--threshold", "9").code == 1

@@ -66,7 +66,7 @@ def option(raw: Raw, name: str, created: datetime | None, expired: datetime | No
 
 
 def test_only_tails_in_covered_time_are_requested(raw: Raw) -> None:
-    """Of instruments that expired in a span and were created or traded in it, once each."""
+    """Each instrument that expired in a span, and was created or traded in it, is requested once."""
     raw.make("instruments")
     raw.make("instrument_tails")
     raw.covered(0, 10)

@@ -51,7 +51,7 @@ def _with_parts(trade: dict[str, Any]) -> dict[str, Any]:
     parts = parse(trade["instrument_name"])
     base = (
         parts.base if parts.kind in ("option", "future", "spot") else None
-    )  # combos have no parts in our grammar
+    )  # the names of combos are not parsed
     return trade | {
         "base": base,
         "expiry_ms": parts.expiry_ms,
@@ -256,8 +256,8 @@ def test_vars_select_underlying_time_and_expiry(
     dbt: Project, market: TapeTrades, compiled: dict[str, str]
 ) -> None:
     """They override the defaults: BTC, the newest time and the next expiry."""
-    asked = "{underlying: ETH, at: '2026-01-01 00:00:00', expiry: '2026-01-30 08:00:00'}"
-    result = dbt.must("compile", "--select", "iv_smile", "--vars", asked)
+    variables = "{underlying: ETH, at: '2026-01-01 00:00:00', expiry: '2026-01-30 08:00:00'}"
+    result = dbt.must("compile", "--select", "iv_smile", "--vars", variables)
     sql = result.result.results[0].node.compiled_code
     assert "'ETH'" in sql
     assert "2026-01-01" in sql

@@ -124,7 +124,10 @@ def test_figures_equal_python_computation(loaded: Project) -> None:
         (NOON_MS - 350 * MINUTE_MS, NOON_MS - 5 * MINUTE_MS),
     ]
     missing, absent = lacking(at_ms, spans, {9, 10, 11, 12})
-    assert (missing, absent) == (1, 3)  # 9, 10, 12 are absent, 13 is missing; 1 and 4 to 6 were not asked for
+    assert (missing, absent) == (
+        1,
+        3,
+    )  # 9, 10, 12 are absent, 13 is missing; 1 and 4 to 6 are not in covered time
     assert (future["trades"], future["missing"], future["absent"]) == (7, missing, absent)
     assert future["proven_share"] == pytest.approx(1 - 1 / 11)
     assert future["percent"] == pytest.approx(100 * (200 + 345) / 650)

@@ -9,7 +9,7 @@ from harness.dbt_project import Project, failures
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
 
 SOUND = "test_name:*_are_sound"
-# What breaks, by which statement, and the model whose test must see it.
+# Damage: the statement that causes it, and the model whose test has to fail.
 DAMAGES = {
     "instrument lost": ("DELETE FROM deribit.instrument_tallies WHERE true", "instruments"),
     "trade lost": ("DELETE FROM deribit.trade_versions WHERE trade_seq = 3", "trades"),
@@ -69,7 +69,7 @@ def test_damaged_rows_fail_a_data_test(sound: Project, damage: str) -> None:
     sound.client.command(statement)
     try:
         assert failures(sound.invoke("test", "--select", f"{model},{SOUND}"))
-    finally:  # the same table, for a new one would have consumed nothing
+    finally:  # the same table, because a new one would have consumed nothing
         sound.client.command(f"TRUNCATE TABLE {table} SYNC")
         sound.client.command(f"INSERT INTO {table} SELECT * FROM deribit.kept")
         sound.client.command("DROP TABLE deribit.kept SYNC")

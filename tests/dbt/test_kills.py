@@ -21,7 +21,7 @@ from harness.raw_tables import raw_trades
 from tests.dbt.test_model_truth import DAY_MS
 from tests.support.candle_truth import assert_true
 
-# Nine tables claim load packages, fill up and write down what they have consumed: eighteen steps of a run.
+# In a run, nine tables claim load packages and later mark them as consumed: eighteen steps.
 LAST_STEP = 18
 MOMENTS = (1, 2, 3, 5, 8, 11, 14, 17)
 STEPS = """
@@ -31,7 +31,7 @@ STEPS = """
 
 
 class KillableRun:
-    """Runs of dbt in a process apart."""
+    """Runs of dbt in a separate process that can be killed."""
 
     def __init__(self, dbt: Project, scratch: Path) -> None:
         self.client = dbt.client
@@ -55,7 +55,7 @@ class KillableRun:
         pid = int(self._line())
         deadline = time.monotonic() + 60
         while self._steps(earlier) < step:
-            assert time.monotonic() < deadline, "the run never got that far"
+            assert time.monotonic() < deadline, "the run did not reach this step"
             time.sleep(0.002)
         os.kill(pid, signal.SIGKILL)
         return int(self._line()), self._steps(earlier)
@@ -77,7 +77,7 @@ def killable(fresh_dbt: Project, tmp_path: Path) -> Iterator[KillableRun]:
 
 @pytest.mark.slow
 def test_run_after_kill_at_any_step_completes_the_models(fresh_dbt: Project, killable: KillableRun) -> None:
-    """At each moment with a load package more, which also restates and moves trades of those before."""
+    """Each kill is preceded by a new load package, which also restates trades and moves them to other times."""
     trades = raw_trades(Tape.generate(seed=11, trades=2_000, days=40))
     size = len(trades) // (len(MOMENTS) + 1)
     loads = {"1764000000.5": trades[:size]}

@@ -12,14 +12,14 @@ from harness.dbt_project import Project
 from tests.support.candle_truth import Trade, assert_true
 
 EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "4"))
-START_MS = 1_738_367_990_000  # 2025-01-31 23:59:50, so that minute, day and month end within seconds
+START_MS = 1_738_367_990_000  # 2025-01-31 23:59:50, so that a minute, a day and a month end within seconds
 NAMES = ("BTC-PERPETUAL", "ETH_USDC-PERPETUAL", "BTC-28FEB25-90000-C", "BTC_USDC", "BTC-FS-28FEB25_PERP")
 TIMES_MS = st.one_of(st.integers(0, 30_000), st.sampled_from([400 * 86_400_000, -35 * 86_400_000, 3_600_000]))
 
 
 @st.composite
 def trades(draw: st.DrawFn) -> Trade:
-    """One of few keys, so that packages restate each other's trades."""
+    """A trade with one of a few keys, so that packages restate each other's trades."""
     name = draw(st.sampled_from(NAMES))
     is_option = name.endswith("-C")
     return {
@@ -49,7 +49,7 @@ PACKAGES = st.lists(
     min_size=2,
     max_size=4,
 )
-# What happens between packages: a run, one of a part, one that died before it wrote down what it had done.
+# Between packages: no run, a full run, a run of `trades` only, a run killed before it was recorded, a full refresh.
 RUNS = ("none", "whole", "trades alone", "killed", "rebuilt")
 
 
@@ -74,7 +74,7 @@ def act(dbt: Project, run: str) -> None:
 def test_any_order_of_loads_and_runs_gives_the_same_models(
     dbt: Project, packages: list[list[Trade]], order, runs: list[str]
 ) -> None:
-    """What is shown in the end depends on the packages alone, not on their order nor on the runs between."""
+    """The final content of the views depends on the packages only, not on their order or on the runs in between."""
     loads = {f"{1764000000 + n}.123456": rows for n, rows in enumerate(packages)}
     dbt.fresh()
     for (load_id, rows), run in zip(order.sample(sorted(loads.items()), len(loads)), runs, strict=False):

@@ -18,7 +18,7 @@ _ids = itertools.count(1)
 
 
 def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOON_MS, **fields: Any) -> Trade:
-    """A trade as the exchange says it; `kind` follows from the name."""
+    """A trade as the exchange sends it; `kind` follows from the name."""
     kind = "option" if name[-2:] in ("-C", "-P") else "spot" if "-" not in name else "future"
     return {
         "trade_seq": seq,
@@ -40,7 +40,7 @@ def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOON_MS, **fie
 MOVES_MS = {"MOVED0": 0, "MOVED1": 61 * SECOND_MS, "MOVED2": -3 * DAY_MS, "MOVED3": 45 * DAY_MS}
 TWICE = [trade(seq=seq, at_ms=NOON_MS + seq * 20_000) for seq in range(1, 8)]
 LOADS: dict[str, list[Trade]] = {
-    # In the order in which they come, each followed by a dbt run.
+    # In load order, each followed by a dbt run.
     "1764000003.5": [
         *TWICE,
         *(trade("DAILY-PERPETUAL", seq, NOON_MS + (seq - 410) * DAY_MS) for seq in range(1, 410)),
@@ -66,7 +66,7 @@ LOADS: dict[str, list[Trade]] = {
 
 @pytest.fixture(scope="module")
 def built(dbt: Project) -> Project:
-    """All of LOADS, one run after each, and a package whose end was never written."""
+    """All of LOADS, with a dbt run after each, and a package that was never finished."""
     dbt.fresh()
     for load_id, trades in LOADS.items():
         raw_tables.load(dbt.client, load_id, trades)
@@ -89,7 +89,7 @@ def test_models_are_unchanged_by_merges(built: Project) -> None:
 
 
 def test_moved_trade_is_not_visible_at_its_old_time(dbt: Project) -> None:
-    """After a restatement in another month, also in unmerged parts."""
+    """After a restatement that moves it to another month, also while parts are unmerged."""
     dbt.fresh()
     for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
         raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
@@ -131,7 +131,7 @@ def test_unchanged_database_is_not_written_to(built: Project) -> None:
     assert written == []
 
 
-# Few places and many, none, more than a float has, and its ends.
+# Few and many decimal places, none, more than a float can hold, and its extremes.
 ODD_NUMBERS = [
     *(0.0, 45.07, 94738.7813, 0.00056176, 0.1 + 0.2, 1 / 3, 12_345_678.12345678, 9_007_199_254_740_993.0),
     *(1e15, 90_071_992.54740991, -12.5, 5e-324, 1.7976931348623157e308),

@@ -40,7 +40,7 @@ def small(dbt: Project) -> Project:
                 "instrument_name": "BTC-PERPETUAL",
                 "kind": "future",
                 "settlement_period": "perpetual",
-                "expiration_timestamp": 7258118400000,  # as far as DateTime64 tells; the exchange says 3000
+                "expiration_timestamp": 7258118400000,  # the last year of DateTime64; the exchange lists the year 3000
                 "_dlt_load_id": "1764000001.5",
             },
         ],

@@ -1,6 +1,6 @@
 """A table that differs from its yml fails a test that reports the difference.
 
-It names the model, the thing, what is declared and what is there.
+It names the model, the property, and its declared and actual values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from harness.dbt_project import Project, failures
 
 NONE = "none"
 CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"
-# table → the drift planted in its DDL (text, replaced by) → what the test must say (thing, declared, there)
+# table → the drift planted in its DDL (text, replaced by) → the reported difference (property, declared, actual)
 DRIFTS: dict[str, list[tuple[str, str, list[tuple[str, str, str]]]]] = {
     "ohlcv_1m_versions": [
         ("`iv_close` Nullable(Float64) CODEC(ZSTD(3)),", "", [("column iv_close", "19", NONE)]),

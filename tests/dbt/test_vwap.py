@@ -25,11 +25,11 @@ def tape() -> Tape:
 
 
 def truth(tape: Tape) -> dict:
-    """(underlying, quote currency, hour) → what is to be shown."""
+    """(underlying, quote currency, hour) → expected row."""
     hours: dict = defaultdict(lambda: defaultdict(list))
     for trade in raw_trades(tape):
         parts = parse(trade["instrument_name"])
-        if parts.kind in ("future", "spot"):  # a name that no rule fits has no underlying
+        if parts.kind in ("future", "spot"):  # a name that does not follow the rules has no underlying
             key = (parts.base, parts.quote or "USD", bucket_start("1h", trade["timestamp"]))
             hours[key][trade["instrument_name"]].append(volume_and_notional(trade))
     return {key: across(instruments.values()) for key, instruments in hours.items()}

@@ -1,4 +1,4 @@
-"""Timings of single examples say nothing on a busy machine."""
+"""Hypothesis without a deadline per example, because timings are meaningless on a busy machine."""
 
 from hypothesis import settings
 

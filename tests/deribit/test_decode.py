@@ -1,4 +1,4 @@
-"""Decoding: no record is lost for being odd, and the fast and the slow path give the same table."""
+"""Decoding loses no unusual record, and the fast and the slow path give the same table."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_unknown_field_of_each_record_has_another_name() -> None:
 
 @pytest.mark.parametrize("name", ['"', "\\", "\n", "\x00", "extra", "x0", "", "Ä", '\\"{'])
 def test_unknown_field_may_have_any_name(name: str) -> None:
-    """Quotes, backslashes, control characters and the name of our own column."""
+    """Quotes, backslashes, control characters and the name of the column itself."""
     changes = {name: {"a": [1, "b"]}}
     page = one(**changes)
     assert not page.rejected

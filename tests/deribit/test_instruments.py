@@ -1,4 +1,4 @@
-"""Each new or changed instrument is a row once; names show expiry and currency."""
+"""Each new or changed instrument gives one row; expiry and currency are derived from names."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Listing:
         return sorted(row["instrument_name"] for row in rows)
 
 
-def test_new_changed_and_expired_instruments_are_each_a_row_once() -> None:
-    """All the first time, then only changes; expired ones are listed again only when a live one is gone."""
+def test_new_changed_and_expired_instruments_each_give_one_row() -> None:
+    """The first run returns all, later ones only changes; expired ones are listed again when a live one disappears."""
     listing = Listing()
     listing.list("A")
     listing.list("B")
@@ -56,7 +56,7 @@ def test_new_changed_and_expired_instruments_are_each_a_row_once() -> None:
     assert listing.changed(FUTURES) == []
 
 
-def test_instrument_that_lived_between_two_runs_is_a_row() -> None:
+def test_instrument_that_existed_only_between_two_runs_gives_a_row() -> None:
     listing = Listing()
     listing.list("A")
     listing.changed(FUTURES, now_ms=1_000)
@@ -65,7 +65,7 @@ def test_instrument_that_lived_between_two_runs_is_a_row() -> None:
     assert listing.changed(FUTURES, now_ms=2_000) == ["A", "SHORT"]
 
 
-def test_kind_requested_later_is_new_then() -> None:
+def test_instruments_of_a_kind_requested_later_are_new() -> None:
     """Instruments of kinds that were not requested do not count as known."""
     listing = Listing()
     listing.list("F")

@@ -145,10 +145,10 @@ def test_second_run_fetches_only_new_trades(run: Run) -> None:
     run.exchange.requests.clear()
     run.shell.ok("dlt", "pipeline", "deribit_trades", "run")
     assert run.ask("select count() from deribit_raw.trades") == before
-    asked = [r for r in run.exchange.requests if "start_timestamp" in r.params]
-    assert asked
+    requests = [r for r in run.exchange.requests if "start_timestamp" in r.params]
+    assert requests
     newest_ms = run.exchange.now_ms - 61_000
-    assert all(int(r.params["start_timestamp"]) >= newest_ms for r in asked)
+    assert all(int(r.params["start_timestamp"]) >= newest_ms for r in requests)
 
 
 def test_dlt_pipeline_info_shows_the_pipeline(run: Run) -> None:

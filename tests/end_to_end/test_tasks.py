@@ -37,7 +37,7 @@ def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(home),
         "@jdxcode/mise",
     ]
-    for _ in range(2):  # a connection that stalls is tried once more
+    for _ in range(2):  # a stalled connection is retried once
         with suppress(subprocess.TimeoutExpired):
             if subprocess.run(command, capture_output=True, timeout=90).returncode == 0:
                 return home / "node_modules/.bin/mise"
@@ -45,7 +45,7 @@ def mise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mise_ok(mise: Path, shell: UserShell, tmp_path: Path, *words: str, **env: str) -> str:
-    """Output of `mise WORDS`; fails the test unless it succeeds."""
+    """Output of `mise WORDS`; raises AssertionError unless it succeeds."""
     done = run_mise(mise, shell, tmp_path, *words, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

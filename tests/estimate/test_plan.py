@@ -31,7 +31,7 @@ MOST_A_STREAM = 12
 def user(
     clickhouse_env: object, clean_clickhouse: object, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.MonkeyPatch:
-    """The environment of a user with nothing anywhere."""
+    """The environment of a new user, with empty directories and database."""
     monkeypatch.setenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", "1000")
     return monkeypatch
 

@@ -1,4 +1,4 @@
-"""`tape health`: each check follows what it measures, and what cannot be read is never ok."""
+"""`tape health`: each check reflects the state that it measures, and a value that cannot be read is never ok."""
 
 from __future__ import annotations
 

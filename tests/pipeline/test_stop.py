@@ -48,7 +48,7 @@ def stopped_after(slices: int) -> RunSummary:
 def test_stopped_runs_add_up_to_one_long_run(
     listed: Listed, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each loads its partial window, and none loads a trade twice."""
+    """Each run loads its partial window, and no trade is loaded twice."""
     monkeypatch.setenv("SOURCES__DERIBIT__WINDOW_TRADES", "1000000")
     tape = Tape.generate(seed=8, trades=2_500, days=3)
     listed(tape)
@@ -64,7 +64,7 @@ def test_stopped_runs_add_up_to_one_long_run(
 
 
 def test_stop_is_requested_by_the_clock_or_explicitly() -> None:
-    """The clock is injected, and the reason tells the two apart."""
+    """The clock is injected, and the reason distinguishes the two."""
     now_s = 100.0
     stop = StopSignal(90, clock=lambda: now_s)
     assert not stop.is_requested

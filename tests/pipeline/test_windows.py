@@ -38,13 +38,13 @@ def run_btc(**options: str) -> RunSummary:
 
 def requested_times(exchange: SandboxExchange) -> list[tuple[int, int]]:
     """(start, end) in ms of every request by time since the last call."""
-    asked = [
+    times = [
         (int(r.params["start_timestamp"]), int(r.params["end_timestamp"]))
         for r in exchange.requests
         if "start_timestamp" in r.params
     ]
     exchange.requests.clear()
-    return asked
+    return times
 
 
 def iso(at_ms: int) -> str:
@@ -91,12 +91,12 @@ def test_earlier_since_fetches_only_what_is_not_covered(
     requested_times(exchange)
     run_btc(since=iso(now_ms - 2 * DAY_MS))
     settled_ms = now_ms - DAY_MS // 24
-    asked = requested_times(exchange)
-    assert any(start < now_ms - DAY_MS for start, _ in asked)
-    assert all(end < now_ms - DAY_MS or start >= settled_ms for start, end in asked)
+    times = requested_times(exchange)
+    assert any(start < now_ms - DAY_MS for start, _ in times)
+    assert all(end < now_ms - DAY_MS or start >= settled_ms for start, end in times)
     run_btc(since="2016-01-01")
-    asked = requested_times(exchange)
-    assert all(end < now_ms - 2 * DAY_MS or start >= settled_ms for start, end in asked)
+    times = requested_times(exchange)
+    assert all(end < now_ms - 2 * DAY_MS or start >= settled_ms for start, end in times)
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 

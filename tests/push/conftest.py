@@ -60,7 +60,7 @@ def both(
     edge: Edge,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Both]:
-    """Two servers without our databases; the environment names both."""
+    """Two servers without the project's databases; the environment names both."""
     for name, value in edge.env("loader").items():
         monkeypatch.setenv(name, value)
     with open_client(edge.clickhouse) as cloud:

@@ -15,7 +15,7 @@ from tests.push.conftest import Both
 from tests.support.bulk_trades import multiply
 from tests.support.small_windows import Runner
 
-# Listed as finished, and yet not whole; a cursor that vouches for a package that is not there.
+# Rows by load package, to detect packages on cloud that are listed as finished but incomplete.
 ROWS = "select _dlt_load_id, count() from deribit_raw.{} group by 1 order by 1"
 
 

@@ -206,7 +206,7 @@ def test_months_dropped_by_retention_are_excluded(loaded: Both) -> None:
 
 
 def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:
-    """Packages after it are listed on cloud, but no state that covers it, so that a run into cloud would fetch it."""
+    """Later packages are listed on cloud, but no state covers the missing one, so that a run into cloud fetches it."""
     loaded.tape("push")
     loads = "select load_id from deribit_raw._dlt_loads order by load_id"
     first, gap, *later = [load for (load,) in loaded.local.query(loads).result_rows]

@@ -1,4 +1,4 @@
-"""After a push and a build cloud is the same database, and each drift on it is reported; through the edge."""
+"""After a push and a build through the edge, cloud equals local, and each drift on cloud is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODELS = ("trades", "ohlcv_1m", "ohlcv_1d", "instruments", "trade_gaps")
 @pytest.fixture
 def build(both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """`dbt build --target TARGET` in this process."""
-    monkeypatch.setenv("SSL_CERT_FILE", "")  # dbt's plugin sets it; it is put back after the test
+    monkeypatch.setenv("SSL_CERT_FILE", "")  # set by the project's dbt plugin; restored after the test
     runner = dbtRunner()
 
     def build(target: str) -> None:

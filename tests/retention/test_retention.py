@@ -1,4 +1,4 @@
-"""`tape retention` on a real server: old months are dropped only if the coarser level agrees, and late trades do no harm."""
+"""`tape retention` on a real server: it drops only months that agree with the coarser level, and closes them."""
 
 from __future__ import annotations
 

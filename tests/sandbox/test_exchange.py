@@ -43,7 +43,7 @@ def keys(trades: list[dict]) -> set:
     return {key(trade) for trade in trades}
 
 
-# Envelope and records against what was recorded
+# Shape of envelope and records, compared with recorded responses
 
 
 @needs_recordings
@@ -137,7 +137,7 @@ def test_chart_aggregates_trades(plain, small_tape):
     assert sum(chart["cost"]) == sum(trade["amount"] for trade in trades)
 
 
-# Which trades
+# Selection of trades
 
 
 def test_default_count_is_ten(plain):
@@ -245,7 +245,7 @@ def test_pages_by_time_are_filled_by_id(plain, small_tape):
 
 
 def test_start_id_and_end_id_are_inclusive(plain, small_tape):
-    """start_id and end_id are inclusive; a prefix that the currency has not is an error."""
+    """start_id and end_id are inclusive; a prefix that the currency does not have is an error."""
     eth = [t["trade_id"] for t in small_tape.trades if t["trade_id"].startswith("ETH-")]
     eth.sort(key=id_parts)
     ask = {"currency": "ETH", "count": 1000, "sorting": "asc"}
@@ -333,7 +333,7 @@ def test_expired_instruments_are_listed_separately(plain):
     assert len(get(plain, "get_instruments", currency="BTC", expired="true")) < before
 
 
-# What a test can do to it
+# Control by tests
 
 
 def test_trades_can_be_added_restated_and_deleted(plain, small_tape):

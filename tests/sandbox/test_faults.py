@@ -1,4 +1,4 @@
-"""Faults come when and as they are asked for, each time the same."""
+"""Faults are injected as specified, and reproducibly."""
 
 from __future__ import annotations
 

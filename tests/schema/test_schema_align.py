@@ -174,7 +174,7 @@ def test_target_that_is_down_or_not_built_cannot_be_compared(
         ("SharedMergeTree", "('/clickhouse/tables/{uuid}/{shard}', '{replica}')", ""),
     ],
 )
-def test_cloud_engines_count_as_the_engines_that_they_stand_for(
+def test_cloud_engines_are_compared_as_the_engines_that_they_replace(
     dbt: Project, engine: str, full: str, version: str
 ) -> None:
     """As `system.tables` of ClickHouse Cloud shows them."""

@@ -15,7 +15,7 @@ class Certificate:
 
 
 class Authority:
-    """A new CA with its files in `directory`."""
+    """A new certificate authority with its files in `directory`."""
 
     def __init__(self, directory: Path, subject: str = "/CN=test CA") -> None:
         directory.mkdir()

@@ -30,7 +30,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = 65536  # one packet for each response: no waiting for acknowledgements
+            wbufsize = 65536  # one packet per response, so that no acknowledgement is awaited
 
             def _any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))

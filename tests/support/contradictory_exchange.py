@@ -1,4 +1,4 @@
-"""An exchange that answers with a function of the request, as an httpx transport: for contradictory answers."""
+"""Fake exchange as an httpx transport, whose answers, for example contradictory ones, are computed by a function."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`dbt run` in a process that a test can kill with SIGKILL, without importing and parsing each time.
 
-`python -m tests.support.killable_dbt`: prints `ready`, then for each line on standard input forks a child that runs
-the project once, prints its pid, and its exit code when it has ended (-9: killed).
+`python -m tests.support.killable_dbt`: prints `ready`. For each line on standard input it forks a child that runs the
+project once, and prints the child's pid, then its exit code when it has ended (-9: killed).
 """
 
 from __future__ import annotations

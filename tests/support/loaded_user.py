@@ -46,13 +46,13 @@ class User:
         return [tuple(row) for row in self.client.query(sql).result_rows]
 
     def inner_keys(self) -> list[Key]:
-        """All keys but the last of each instrument, whose loss cannot be detected."""
+        """All keys except the last of each instrument, whose loss cannot be detected."""
         keys = self.keys()
         last = dict(keys)
         return [(name, seq) for name, seq in keys if seq < last[name]]
 
     def lose(self, keys: Iterable[Key]) -> None:
-        """Delete rows without the pipeline noticing."""
+        """Delete rows without changing the pipeline's state."""
         self.client.command(
             "delete from deribit_raw.trades where (instrument_name, trade_seq) in {keys:Array(Tuple(String, Int64))}",
             parameters={"keys": list(keys)},

@@ -42,7 +42,7 @@ class Runner:
         return self._ask("never" if kill_after_s is None else f"after {kill_after_s}")
 
     def run_to_news(self, killed_before: Path) -> int:
-        """The exit code of a run that is killed before its first kind of change that the file does not list."""
+        """The exit code of a run that is killed before the first kind of change that the file does not list yet."""
         return self._ask(f"before {killed_before}")
 
     def _ask(self, when: str) -> int:

@@ -91,17 +91,17 @@ def test_growth_restatements_and_late_trades_while_fetching(
         crawl.run()
         truth = once(exchange.records())
         late_for_good = once(pending)
-        assert crawl.rows <= versions, "a row twice, or one that never was"
+        assert crawl.rows <= versions, "a duplicate row, or one that the exchange never sent"
         assert truth - late_for_good <= crawl.rows
         assert crawl.run() == 0
 
 
 @several
 @given(histories(), ways, st.lists(st.tuples(since, since, st.integers(1, 6)), min_size=1, max_size=5))
-def test_any_order_of_windows_asked_for(
+def test_runs_over_any_time_ranges_load_each_trade_once(
     records: list[Record], way: dict[str, int], runs: list[tuple[int | None, int | None, int]]
 ) -> None:
-    """Runs with any `since` and `until`, interrupted after some windows, load each trade once in the end."""
+    """Runs with any `since` and `until`, in any order, each interrupted after some windows."""
     with SandboxExchange(Tape.of(records), clock=last_ms(records) + LATER_MS) as exchange:
         crawl = Crawl(exchange, STREAMS, **way)
         for since_ms, until_ms, windows in runs:

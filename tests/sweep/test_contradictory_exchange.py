@@ -221,7 +221,7 @@ def test_window_ends_at_its_maximum_of_trades() -> None:
 
 
 def test_trade_missing_between_two_covered_spans_is_fetched() -> None:
-    """No page by time has it; it is between the last trade of one window and the first of the other."""
+    """It is on no page by time; its number is between the last trade of one window and the first of the other."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
         whole = [each | {"new_field": 1} if each["trade_seq"] == 10 else each for each in FULL]
@@ -250,7 +250,7 @@ def test_trade_with_two_ids_is_repaired_once() -> None:
 
 
 def test_failing_slice_cancels_the_requests_under_way() -> None:
-    """A request of another stream is not retried to the end of its bounds for a window that has failed."""
+    """Once a window has failed, requests of its other streams are no longer retried."""
     is_retrying = threading.Event()
     attempts = 500
 

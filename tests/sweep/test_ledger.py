@@ -30,7 +30,7 @@ edges = st.dictionaries(st.sampled_from(["A", "B", "C"]), st.integers(1, 40))
 def test_missing_ranges_equal_those_of_a_set(
     seen: dict[str, set[int]], before: dict[str, int], after: dict[str, int], whole: bool
 ) -> None:
-    """From the last trade before, else from 1 or the first trade; to the last trade, or to the first one after."""
+    """Of an instrument: after the trade before, else from 1 or its first trade; to its last trade, or to the next one."""
     ledger = SeqLedger()
     for name, seqs in seen.items():
         for part in (sorted(seqs)[::2], sorted(seqs)[1::2]):

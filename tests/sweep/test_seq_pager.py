@@ -15,7 +15,7 @@ PAGE = 10
 
 
 def answer(existing: set[int], request: SeqRange) -> np.ndarray:
-    """The first PAGE existing trades of a range; a full page has one trade from below instead of one of its own."""
+    """The first PAGE existing trades of a range; in a full page, one from below the range replaces one of it."""
     inside = sorted(seq for seq in existing if request.first <= seq <= request.last)[:PAGE]
     if len(request) == PAGE and len(inside) == PAGE and request.first - 1 in existing:
         inside[PAGE // 2] = request.first - 1
@@ -24,7 +24,7 @@ def answer(existing: set[int], request: SeqRange) -> np.ndarray:
 
 @given(st.sets(st.integers(1, 120)), st.sets(st.integers(1, 120), min_size=1))
 def test_each_missing_trade_is_fetched_or_absent(existing: set[int], missing: set[int]) -> None:
-    """Fetched are exactly the missing trades that exist, absent exactly the others."""
+    """The missing trades that exist are fetched, and exactly the others are absent."""
     pager = SeqPager("X", [(seq, seq) for seq in sorted(missing)], PAGE)
     fetched: set[int] = set()
     requests = 0

@@ -29,7 +29,7 @@ def test_slices_cover_the_time_once(span_ms: int, page: int, rows: list[int], da
     assert max(end for _, end in done) == span_ms
 
 
-def test_nothing_is_handed_out_while_the_probe_is_out() -> None:
+def test_no_slice_is_planned_while_the_probe_is_under_way() -> None:
     planner = SlicePlanner(0, 1_000, 10)
     assert planner.next_slice() == Slice(0, 1_000, is_probe=True)
     assert planner.next_slice() is None
@@ -52,7 +52,7 @@ def test_slices_grow_at_low_density_and_shrink_at_high_density() -> None:
     assert crowded.end_ms - crowded.start_ms < 8
 
 
-def test_rests_come_first_and_alone_when_asked_for() -> None:
+def test_drain_only_plans_remainders_and_no_newer_slice() -> None:
     """A full window ends without a gap in time."""
     planner = SlicePlanner(0, 1_000, 10)
     planner.observe(planner.next_slice(), 0, 9, 10)
@@ -80,8 +80,8 @@ def test_no_probe_with_a_sizer_of_an_earlier_window() -> None:
     assert planner.next_slice() == Slice(100, 199)
 
 
-def test_even_trading_is_asked_for_page_by_page_and_uneven_by_several() -> None:
-    """After uneven trading slices are several pages long, until trading is even again."""
+def test_slices_are_one_page_in_even_trading_and_several_in_uneven_trading() -> None:
+    """The length of a slice follows the change of density between successive slices."""
     sizer = SliceSizer.of(1_000, 100, 100)
     lengths = [sizer.length_ms]
     for rows in (280, 280, 280, 280, 280, 95, 190, 95):

@@ -1,4 +1,4 @@
-"""What is remembered: spans of time as sets, and the seqs at their edges."""
+"""Checkpoint of a stream: covered spans as sets of times, and the sequence numbers at their edges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def times(parts: list[Span]) -> set[int]:
 
 
 @given(st.lists(spans))
-def test_merged_spans_are_the_same_time_in_the_fewest_pieces(parts: list[Span]) -> None:
+def test_merged_spans_cover_the_same_time_in_the_fewest_spans(parts: list[Span]) -> None:
     merged = merge(parts)
     assert times(merged) == times(parts)
     assert all(a.end_ms + 1 < b.start_ms for a, b in pairwise(merged))
@@ -88,7 +88,7 @@ def test_instrument_that_began_in_covered_time_has_no_first_seq() -> None:
     assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}
 
 
-def test_last_seq_of_an_earlier_span_is_kept_when_it_meets_a_later_one() -> None:
+def test_last_seq_of_an_earlier_span_is_retained_when_it_meets_a_later_one() -> None:
     """An instrument that did not trade in the later span continues from its last trade in the earlier one."""
     state = StreamState()
     state.add_span(Span(1_000, 2_000), {}, {"BTC-29DEC23": 7})
@@ -140,7 +140,7 @@ def loader(parts: list[Span]) -> StreamState:
 
 
 @given(st.lists(spans, max_size=5), st.lists(spans, max_size=5))
-def test_merged_state_of_two_loaders_equals_that_of_one_loader_of_both(
+def test_merged_state_of_two_loaders_equals_that_of_a_single_loader(
     mine: list[Span], theirs: list[Span]
 ) -> None:
     """Covered time and the sequence numbers at its edges, computed from the trades themselves."""

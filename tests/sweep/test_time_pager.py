@@ -72,11 +72,11 @@ def test_each_prefix_of_ids_is_followed() -> None:
     """Spot trades have an id prefix for each pair, and each prefix has its own last id."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 30, ids=("A-9", "B-500")))
-    asked = set()
+    requests = set()
     while isinstance(pager.request, ById):
-        asked.add(pager.request.start_id)
+        requests.add(pager.request.start_id)
         pager.feed(page(1, 30, ids=(pager.request.start_id,)))
-    assert asked == {"A-9", "B-500"}
+    assert requests == {"A-9", "B-500"}
     assert pager.request == ByTime(31, 1_000)
 
 
@@ -88,18 +88,18 @@ def test_repeated_page_by_id_is_an_error() -> None:
         pager.feed(page(10, 30, ids=("7",)))
 
 
-def test_rows_from_outside_are_asked_for_in_smaller_pieces_and_end_in_an_error() -> None:
-    """Trades outside the range take the place of others: the range is halved, down to a millisecond, then an error."""
-    pager, asked = SlicePager(0, 1_000), []
+def test_range_with_trades_from_outside_is_halved_until_an_error() -> None:
+    """Trades from outside the range displace trades within it, so the range is halved, down to a millisecond."""
+    pager, requests = SlicePager(0, 1_000), []
 
-    def go_on() -> None:
+    def feed_all() -> None:
         while pager.request is not None:
-            asked.append(pager.request)
+            requests.append(pager.request)
             pager.feed(PageFacts(10, True, 10, last_ms=5_000, outside=True))
 
     with pytest.raises(OutsideRangeError, match="trades of another time"):
-        go_on()
-    assert len(asked) <= 12
+        feed_all()
+    assert len(requests) <= 12
 
 
 def test_both_halves_of_a_leaky_range_are_covered() -> None:
@@ -118,7 +118,7 @@ def test_full_page_without_any_time_is_an_error() -> None:
         SlicePager(0, 1_000).feed(page(10, None))
 
 
-def test_ids_that_are_no_numbers_stop_only_a_crowded_moment() -> None:
+def test_id_without_a_number_is_an_error_only_in_a_moment_larger_than_a_page() -> None:
     """Elsewhere they are not used."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 500, ids=("odd",)))

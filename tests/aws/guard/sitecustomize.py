@@ -1,4 +1,4 @@
-"""Loaded by Python at its start where PYTHONPATH has this directory: a connection that leaves loopback ends the process."""
+"""Guard that Python loads at its start if it is in PYTHONPATH: a connection beyond loopback ends the process."""
 
 import os
 import socket

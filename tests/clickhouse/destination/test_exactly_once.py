@@ -227,7 +227,7 @@ def test_truncated_table_accepts_the_same_file_again(
 def test_existing_table_gets_a_token_window(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client
 ) -> None:
-    """A table that something else created stores no tokens until the destination changes its setting."""
+    """A table that another program created stores no tokens until the destination changes its setting."""
     pipeline.run(numbers(1), table_name="numbers")
     clickhouse_client.command(
         f"ALTER TABLE {database}.numbers RESET SETTING non_replicated_deduplication_window"

@@ -1,4 +1,4 @@
-"""Attacks on the embedded server, judged by their effect: what a web page or a role can read, write or stop."""
+"""Attacks on the embedded server by a web page or a role; the tests check what each can read, write or stop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVIL = {"Origin": "https://evil.example"}
 
 @pytest.fixture(autouse=True)
 def unharmed(target: Target) -> object:
-    """After every attack the same engine process runs, and the canary is what it was."""
+    """After every attack the same engine process runs, and the canary is unchanged."""
     engine = target.engine_pid
     yield
     assert target.engine_pid == engine

@@ -1,4 +1,4 @@
-"""Worker processes give the same pages, errors and counts as no workers, also after they are killed."""
+"""Pages, errors and counts are the same with and without worker processes, also after these are killed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def client_of(url: str, transport: httpx.BaseTransport) -> DeribitClient:
 
 
 def outcome(client: DeribitClient, name: str) -> Any:
-    """Everything of an answer that a caller can see."""
+    """All properties of an answer that are visible to a caller."""
     try:
         page = client.trades(client.history, METHOD, {"name": name})
     except OutsideError as error:
