@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def configured_certificates(
     if client and key and (problem := _key_problem(Path(client), Path(key))):
         yield CertificateStatus(f"{PREFIX}CLIENT_KEY", key, problem=problem)
     if server:
-        yield server_certificate(*server)
+        yield server_certificate(*server, authorities=trusted_files(env=env))
 
 
 def stored_certificates(environment: str | None = None) -> Iterator[CertificateStatus]:
@@ -92,8 +92,20 @@ def file_certificates(name: str, path: Path) -> Iterator[CertificateStatus]:
         yield _status(name, str(path), certificate)
 
 
-def server_certificate(host: str, port: int) -> CertificateStatus:
-    """Check the certificate that a server presents. It is read without verification, so that an expired one is too."""
+def trusted_files(environment: str | None = None, env: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return the files with the authorities of a server: CLICKHOUSE_CLOUD_CA_CERT, else those of `tape certs`."""
+    if configured := env.get(f"{PREFIX}CA_CERT"):
+        return [Path(configured)]
+    names = [environment] if environment else environments()
+    return [path for path in (CertificateStore(name).path("trusted.pem") for name in names) if path.exists()]
+
+
+def server_certificate(host: str, port: int, authorities: Sequence[Path] = ()) -> CertificateStatus:
+    """Check the certificate that a server presents: expiry, chain up to one of `authorities`, and host name.
+
+    Without `authorities`, the chain has to end at one of the system's. The certificate is first read without
+    verification, so that the expiry of an invalid one is reported too. Nothing is sent.
+    """
     name, source = "server, over the wire", f"{host}:{port}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -104,11 +116,30 @@ def server_certificate(host: str, port: int) -> CertificateStatus:
             context.wrap_socket(plain, server_hostname=host) as secured,
         ):
             der = secured.getpeercert(binary_form=True)
-        return _status(name, source, x509.load_der_x509_certificate(der or b""))
+        status = _status(name, source, x509.load_der_x509_certificate(der or b""))
+        return status if status.problem else replace(status, problem=_chain_problem(host, port, authorities))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         problem = f"The certificate of {source} cannot be read: {reason}."
         return CertificateStatus(name, source, problem=problem)
+
+
+def _chain_problem(host: str, port: int, authorities: Sequence[Path]) -> str | None:
+    """Connect as a client does; return why the certificate is rejected, None if it is accepted."""
+    context = ssl.create_default_context()
+    if authorities:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for path in authorities:
+            context.load_verify_locations(path)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=WIRE_TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        trusted = ", ".join(map(str, authorities)) or "the system's authorities"
+        return f"Clients that trust {trusted} reject it: {error.verify_message.rstrip('.')}."
 
 
 def _status(name: str, source: str, certificate: x509.Certificate) -> CertificateStatus:

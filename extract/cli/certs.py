@@ -147,13 +147,18 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
 
     Example: tape certs check --days 14 --server edge.example.com:8443
     """
-    from extract.certs.expiry import configured_certificates, server_certificate, stored_certificates
+    from extract.certs.expiry import (
+        configured_certificates,
+        server_certificate,
+        stored_certificates,
+        trusted_files,
+    )
     from extract.clickhouse.settings import cloud_address_if_set
     from extract.errors import CannotTellError
 
     certificates = [*stored_certificates(environment), *configured_certificates(cloud_address_if_set())]
     if server:
-        certificates.append(server_certificate(*_address(server)))
+        certificates.append(server_certificate(*_address(server), authorities=trusted_files(environment)))
     if not certificates:
         raise CannotTellError(
             "There is no certificate to check; set CLICKHOUSE_CLOUD_HOST, or create some: tape certs init --host NAME"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from extract.certs.authority import new_authority, new_client
+from extract.certs.authority import new_authority, new_client, new_server
 from extract.certs.expiry import configured_certificates
 from extract.certs.store import CertificateStore
 from extract.cli.main import tape
@@ -219,6 +219,46 @@ def test_certificate_of_the_server_is_read_over_the_wire(home: Path, monkeypatch
             [life] = configured_certificates(("127.0.0.1", port))
             assert (life.days_left, life.source) == (left, f"127.0.0.1:{port}")
             assert run("check").exit_code == code
+
+
+def _impostor(home: Path, host: str, name: str = "impostor") -> None:
+    """Write a server certificate for `host`, signed by an authority of the same name that is not ours."""
+    signed = new_server(new_authority("production"), [host])
+    (home / f"{name}.pem").write_bytes(signed.certificate_pem)
+    (home / f"{name}.key").write_bytes(signed.key_pem)
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_impostor_and_certificate_for_another_host_are_alarms(
+    home: Path, monkeypatch: pytest.MonkeyPatch, is_configured: bool
+) -> None:
+    """A valid date is not enough: the chain has to end at the trusted authority, and the name has to be the host's."""
+    init()
+    _impostor(home, "127.0.0.1")
+    other = new_server(CertificateStore("production").authority(), ["other.example"])
+    (home / "other.pem").write_bytes(other.certificate_pem)
+    (home / "other.key").write_bytes(other.key_pem)
+    for name, reason in (
+        ("impostor", "certificate verify failed|self-signed|unable to get|signature"),
+        ("other", "mismatch"),
+    ):
+        with serving(home, name) as port:
+            if is_configured:
+                monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
+                monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(port))
+                monkeypatch.setenv("CLICKHOUSE_CLOUD_CA_CERT", str(home / "trusted.pem"))
+                done = run("check")
+            else:
+                done = run("check", "--server", f"127.0.0.1:{port}")
+        assert done.exit_code == 1
+        assert re.search(f"Alarm: server, over the wire .* reject it: .*({reason})", done.stderr)
+
+
+def test_server_with_a_good_certificate_is_no_alarm(home: Path) -> None:
+    """Against the authority of `tape certs`, without a client certificate."""
+    init()
+    with serving(home) as port:
+        assert run("check", "--server", f"127.0.0.1:{port}").exit_code == 0
 
 
 def test_server_that_does_not_answer_is_an_alarm(home: Path) -> None:
