@@ -6,10 +6,8 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 SINGLE_THREADED_BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 """Environment for numpy without its thread pool, whose threads would spin while they wait."""
@@ -21,12 +19,9 @@ class _BlockPandas:
     pyarrow imports pandas wherever it is installed, which takes a third of a second.
     """
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> None:
         if name == "pandas":
             raise ModuleNotFoundError(f"{name} is hidden from this process", name=name)
-        return None
 
 
 def configure_process() -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from extract.cli.output import printable
 from extract.deribit.streams import EPOCH_MS, Stream
+from extract.listener import Listener
 from extract.times import duration, iso
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class _Display:
             self._print(line)
 
 
-class WorkProgress(_Display):
-    """Progress of work whose size is known at its start; an `extract.listener.Listener`."""
+class WorkProgress(_Display, Listener):
+    """Progress of work whose size is known at its start."""
 
     _total = _done = 0
     _unit = ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from extract.coverage.gaps import EVERYTHING, Gap, Scope, find_gaps
 from extract.coverage.session import open_coverage_session
 from extract.deribit.streams import Stream
-from extract.listener import Listener, SilentListener
+from extract.listener import Listener
 from extract.source.repairs import repaired_trades
 from extract.sweep.repair import RepairQueue, RepairResult, repairs
 from extract.sweep.window import WindowReport
@@ -45,7 +45,7 @@ def repair_gaps(
     packages that were loaded before remain.
     """
     started_s = time.monotonic()
-    listener = listener or SilentListener()
+    listener = listener or Listener()
     report = RepairReport()
     with open_coverage_session() as session:
         gaps = find_gaps(session.database, scope)

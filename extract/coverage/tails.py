@@ -15,7 +15,7 @@ from extract.coverage.session import CoverageSession, open_coverage_session
 from extract.deribit.client import DeribitClient
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
-from extract.listener import Listener, SilentListener
+from extract.listener import Listener
 from extract.source.source import Row
 from extract.source.tails import instrument_tails
 from extract.sweep.scheduler import Task, run_all
@@ -48,7 +48,7 @@ def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = Non
     Raises CannotTellError where no time is covered, OutsideError when the exchange or the database failed: load
     packages that were loaded before remain.
     """
-    listener = listener or SilentListener()
+    listener = listener or Listener()
     report = TailsReport()
     with open_coverage_session() as session:
         instruments = instruments_without_last_trade(session.database, scope)

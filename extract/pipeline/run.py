@@ -41,16 +41,6 @@ class RunListener(Protocol):
         """A slice of `stream` up to `end_ms` has arrived with `rows` new trades; `stats` count the run's requests."""
 
 
-class SilentRunListener:
-    """A listener that shows nothing."""
-
-    def start(self, streams: Sequence[Stream], since_ms: int | None, until_ms: int) -> None:
-        pass
-
-    def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
-        pass
-
-
 @dataclass
 class RunSummary:
     """Result of a run. `trades` counts loaded rows by stream.
@@ -116,7 +106,7 @@ def run(
         streams = resolve_streams(client, config, options)
         since_ms, until_ms = resolve_times(options, now_ms)
         with open_session(settings, holder) as session:
-            run = _Run(session, client, config, streams, now_ms, listener or SilentRunListener())
+            run = _Run(session, client, config, streams, now_ms, listener)
             return run.load(since_ms, until_ms, stop or StopSignal())
 
 
@@ -127,13 +117,14 @@ class _Run:
     config: DeribitConfig
     streams: list[Stream]
     now_ms: int
-    listener: RunListener
+    listener: RunListener | None
 
     def load(self, since_ms: int | None, until_ms: int | None, stop: StopSignal) -> RunSummary:
         """Sweep and load window by window: one window is written while the previous one is loaded."""
         started_s = time.monotonic()
         summary = RunSummary()
-        self.listener.start(self.streams, since_ms, until_ms or self.now_ms)
+        if self.listener:
+            self.listener.start(self.streams, since_ms, until_ms or self.now_ms)
         pipeline = self.session.pipeline
 
         with BackgroundLoader(pipeline) as loader:
@@ -141,7 +132,8 @@ class _Run:
             def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
                 loader.check()
                 summary.trades[stream] = summary.trades.get(stream, 0) + rows
-                self.listener.update(stream, rows, end_ms, self.client.stats)
+                if self.listener:
+                    self.listener.update(stream, rows, end_ms, self.client.stats)
 
             request = SweepRequest(
                 since_ms,

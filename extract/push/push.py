@@ -13,7 +13,7 @@ from typing import Any
 from extract.clickhouse.lease import Lease
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.errors import CannotTellError, ProofError, UsageError
-from extract.listener import Listener, SilentListener
+from extract.listener import Listener
 from extract.pipeline.session import default_holder_id, run_lock
 from extract.push import dlt_state
 from extract.push.database import RETRIES, TRADES, PushDatabase, RawTable
@@ -106,7 +106,7 @@ def push(
             # A run into cloud, or a push from another machine, would move the cursor meanwhile.
             holder = default_holder_id()
             lease = cloud.retry(lambda: stack.enter_context(open_lease(cloud.connection, holder)))
-        report = _Push(local, cloud, listener or SilentListener(), lease, chunk_rows).run()
+        report = _Push(local, cloud, listener or Listener(), lease, chunk_rows).run()
     report.seconds = time.monotonic() - started_s
     return report
 

@@ -16,7 +16,7 @@ from extract.deribit.schema import PAGE_SCHEMA
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
 from extract.estimate.store import save_measurement
-from extract.listener import Listener, SilentListener
+from extract.listener import Listener
 from extract.pipeline.options import RunOptions, resolve_streams
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.ledger import SeqLedger
@@ -65,7 +65,7 @@ def measure_volume(
     `listener` receives hours of trading. Raises UsageError for a day that is not over, OutsideError if the exchange or
     the database fails.
     """
-    listener = listener or SilentListener()
+    listener = listener or Listener()
     config = deribit_config()
     with storage_probe(clickhouse_settings()) as probe, DeribitClient(config) as client:
         complete_day = _complete_day(day, client.now_ms())
