@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 import uuid
 
 import click
 
 from extract.aws.workspace import run_in_workspace
+from extract.cli.main import run_and_exit
+from extract.cli.options import scope_options
 from extract.clickhouse.lease import AnotherRunError
-from extract.errors import TapeError, UsageError
 from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal, stop_on_sigterm
 
@@ -26,11 +26,10 @@ INTERRUPTED = 128 + signal.SIGTERM
 @click.command()
 @click.option("--since", metavar="T", help="Start of the range, UTC; default: the stored state.")
 @click.option("--until", metavar="T", help="End of the range; default: now.")
-@click.option("--currency", "currencies", multiple=True, help="BTC, ETH, ...; default: all.")
-@click.option("--kind", "kinds", multiple=True, help="option, future, spot, ...; default: all.")
+@scope_options
 def backfill(
     since: str | None, until: str | None, currencies: tuple[str, ...], kinds: tuple[str, ...]
-) -> None:
+) -> int:
     """Load trades into ClickHouse until the range is covered.
 
     On SIGTERM the current window is finished and loaded, and the job exits with 143 if there is more to do: Batch then
@@ -41,8 +40,7 @@ def backfill(
     stop = StopSignal()
     with stop_on_sigterm(stop):
         is_complete = _run_when_free(RunOptions(since, until, currencies, kinds), stop)
-    if not is_complete:
-        sys.exit(INTERRUPTED)
+    return 0 if is_complete else INTERRUPTED
 
 
 def _run_when_free(options: RunOptions, stop: StopSignal) -> bool:
@@ -63,17 +61,5 @@ def _run_when_free(options: RunOptions, stop: StopSignal) -> bool:
             time.sleep(RETRY_EVERY_S)
 
 
-def main() -> None:
-    """Run the job, with the project's exit codes (see `extract.errors`)."""
-    try:
-        backfill.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(UsageError.exit_code)
-    except TapeError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    run_and_exit(backfill, "backfill")

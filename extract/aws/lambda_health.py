@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -15,7 +14,6 @@ import click
 from extract.aws.lambda_increment import InvocationFailedError
 from extract.aws.workspace import temporary_workspace
 from extract.cli.health import health as health_command
-from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.gaps import Scope
 from extract.errors import TapeError
 from extract.health.checks import Check, run_checks
@@ -36,8 +34,8 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     CloudWatch alarm on the metric reports it. Raises InvocationFailedError for a wrong option, or without a database.
     """
     try:
-        with temporary_workspace() as settings, _in_environment(settings):
-            lines = [check.to_json() for check in run_checks_with((event or {}).get("options", ()))]
+        with temporary_workspace() as env:
+            lines = [check.to_json() for check in run_checks_with((event or {}).get("options", ()), env)]
     except click.ClickException as error:
         raise InvocationFailedError(error.format_message()) from None
     except TapeError as error:
@@ -48,36 +46,12 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
     return count_states(lines)
 
 
-def run_checks_with(options: Sequence[str] = ()) -> list[Check]:
+def run_checks_with(options: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Check]:
     """Run the checks with the limits and the scope that `options` of `tape health` name."""
     values = health_command.make_context("health", list(options)).params
     scope = Scope.of(values.pop("currencies"), values.pop("kinds"))
     values.pop("as_json")
-    return run_checks(Thresholds(**values), scope)
-
-
-@contextmanager
-def _in_environment(settings: ClickHouseSettings) -> Iterator[None]:
-    """Connection and certificates as environment variables, which the checks read; restored at the end."""
-    names = {
-        "CLICKHOUSE_MODE": settings.mode,
-        "CLICKHOUSE_CLOUD_HOST": settings.host,
-        "CLICKHOUSE_CLOUD_PORT": str(settings.port),
-        "CLICKHOUSE_CLOUD_USER": settings.user,
-        "CLICKHOUSE_CLOUD_PASSWORD": settings.password,
-        "CLICKHOUSE_CLOUD_CA_CERT": settings.ca_cert or "",
-        "CLICKHOUSE_CLOUD_CLIENT_CERT": settings.client_cert or "",
-        "CLICKHOUSE_CLOUD_CLIENT_KEY": settings.client_key or "",
-    }
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    return run_checks(Thresholds(**values), scope, env)
 
 
 def count_states(lines: Iterable[Line]) -> dict[str, int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.errors import OutsideError, UsageError
 
 SECRET_ID = "TAPE_SECRET_ID"
@@ -19,8 +18,8 @@ FILES = ("CLICKHOUSE_CLOUD_CA_CERT", "CLICKHOUSE_CLOUD_CLIENT_CERT", "CLICKHOUSE
 NAMES = tuple(f"CLICKHOUSE_CLOUD_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "WAKE_S")) + FILES
 
 
-def settings_from_secret(directory: Path, env: Mapping[str, str] = os.environ) -> ClickHouseSettings:
-    """Settings of mode cloud from the secret that TAPE_SECRET_ID names, JSON with the variables of that mode.
+def cloud_environment(directory: Path, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables of mode cloud from the secret that TAPE_SECRET_ID names, JSON with these variables.
 
     Variables that it lacks come from `env`. PEM text is written below `directory`, readable by the owner only. The
     environment is not changed. Raises UsageError or OutsideError, never with content of the secret.
@@ -31,7 +30,7 @@ def settings_from_secret(directory: Path, env: Mapping[str, str] = os.environ) -
     defaults = {key: env[key] for key in NAMES if key not in FILES and key in env}
     secret = _parse(name, _read(name))
     paths = {key: _write(directory, key, secret[key]) for key in FILES if secret.get(key)}
-    return clickhouse_settings("cloud", {**defaults, **secret, **paths})
+    return {"CLICKHOUSE_MODE": "cloud", **defaults, **secret, **paths}
 
 
 def _read(name: str) -> str:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from extract.aws.secret import settings_from_secret
+from extract.aws.secret import cloud_environment
 from extract.cli.progress import RunProgress
 from extract.cli.run_summary import notes, print_summary
-from extract.clickhouse.settings import ClickHouseSettings
+from extract.clickhouse.settings import clickhouse_settings
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import RunSummary, run
 from extract.pipeline.stop import StopSignal
@@ -22,7 +22,7 @@ WORKSPACE = Path(tempfile.gettempdir()) / "deribit-tape"
 
 
 @contextmanager
-def temporary_workspace() -> Iterator[ClickHouseSettings]:
+def temporary_workspace() -> Iterator[dict[str, str]]:
     """Create an empty TAPE_DIR in /tmp and read the settings from the secret; the directory is deleted afterwards.
 
     Files that a killed invocation left in a warm /tmp are deleted, because another run may have continued from
@@ -32,15 +32,15 @@ def temporary_workspace() -> Iterator[ClickHouseSettings]:
     WORKSPACE.mkdir(mode=0o700)
     os.environ["TAPE_DIR"] = str(WORKSPACE)
     try:
-        yield settings_from_secret(WORKSPACE)
+        yield cloud_environment(WORKSPACE)
     finally:
         shutil.rmtree(WORKSPACE, ignore_errors=True)
 
 
 def run_in_workspace(options: RunOptions, stop: StopSignal, holder: str) -> RunSummary:
     """Run once, from the state in ClickHouse, and print the summary."""
-    with temporary_workspace() as settings, RunProgress() as progress:
-        summary = run(options, progress, stop, settings=settings, holder=holder)
+    with temporary_workspace() as env, RunProgress() as progress:
+        summary = run(options, progress, stop, settings=clickhouse_settings(env=env), holder=holder)
     print_summary(summary)
     return summary
 

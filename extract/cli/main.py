@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -60,10 +61,15 @@ def tape() -> None:
 
 
 def main() -> None:
-    """Run `tape` and exit. Errors are one sentence on standard error, with the exit code of their class."""
+    """Run `tape` and exit."""
+    run_and_exit(tape, "tape")
+
+
+def run_and_exit(command: click.Command, name: str) -> NoReturn:
+    """Run a command line and exit. Errors are one sentence on standard error, with the exit code of their class."""
     code: int
     try:
-        code = tape.main(prog_name="tape", standalone_mode=False) or 0
+        code = command.main(prog_name=name, standalone_mode=False) or 0
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:

@@ -59,7 +59,7 @@ def run_checks(
 
     `scope`: the streams of raw and gaps. Raises UsageError where the environment does not name a database.
     """
-    settings = clickhouse_settings()
+    settings = clickhouse_settings(env=env)
     database = _once(lambda: shared_database(settings))
     streams = _once(lambda: _covered_streams(database(), scope))
     measures: dict[str, Callable[[], Measurement | None]] = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from extract.aws.secret import settings_from_secret
+from extract.aws.secret import cloud_environment
+from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import TapeError, UsageError
 
 CANARY = "canary-of-a-secret"
@@ -25,7 +26,7 @@ def test_passwords_stay_in_memory_and_pem_text_becomes_files(put_secret: Put, tm
         "CLICKHOUSE_CLOUD_CA_CERT": PEM,
     }
     env = {"TAPE_SECRET_ID": put_secret(json.dumps(secret)), "CLICKHOUSE_CLOUD_PORT": "9443"}
-    settings = settings_from_secret(tmp_path, env)
+    settings = clickhouse_settings(env=cloud_environment(tmp_path, env))
     assert (settings.mode, settings.host, settings.port) == ("cloud", "db.example", 9443)
     assert settings.password == CANARY
     assert settings.ca_cert == str(tmp_path / "clickhouse_cloud_ca_cert.pem")
@@ -51,7 +52,7 @@ def test_invalid_secret_is_one_sentence_without_its_content(
     put_secret: Put, tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as raised:
-        settings_from_secret(tmp_path, {"TAPE_SECRET_ID": put_secret(text)})
+        clickhouse_settings(env=cloud_environment(tmp_path, {"TAPE_SECRET_ID": put_secret(text)}))
     assert CANARY not in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -59,6 +60,6 @@ def test_invalid_secret_is_one_sentence_without_its_content(
 def test_missing_secret_is_one_sentence(put_secret: Put, tmp_path: Path) -> None:
     """It names the variable, or the error code of Secrets Manager."""
     with pytest.raises(TapeError, match="TAPE_SECRET_ID is not set"):
-        settings_from_secret(tmp_path, {})
+        cloud_environment(tmp_path, {})
     with pytest.raises(TapeError, match="none cannot be read: ResourceNotFoundException"):
-        settings_from_secret(tmp_path, {"TAPE_SECRET_ID": "none"})
+        cloud_environment(tmp_path, {"TAPE_SECRET_ID": "none"})
