@@ -50,7 +50,7 @@ def test_day_and_month() -> None:
 )
 def test_malformed_text_is_a_usage_error(parse: Callable[[str, str], object], text: str) -> None:
     """The sentence names the option and what was typed."""
-    with pytest.raises(UsageError, match=f"^--x {text!r} is no "):
+    with pytest.raises(UsageError, match=f"^--x {text!r} is not a "):
         parse(text, "--x")
 
 

@@ -170,8 +170,8 @@ def test_invalid_certificate_files(
                 {"client_cert": tmp_path / "none.pem"},
                 f"CLICKHOUSE_CLOUD_CLIENT_CERT names {tmp_path}/none.pem",
             ),
-            ({"client_cert": other.cert, "client_key": server.key}, "are no certificate and its key"),
-            ({"client_cert": other.cert}, "are no certificate and its key"),
+            ({"client_cert": other.cert, "client_key": server.key}, "are not a certificate and its key"),
+            ({"client_cert": other.cert}, "are not a certificate and its key"),
         ):
             assert sentence in sentence_of(
                 through(proxy, clickhouse, **{"ca_cert": authority.ca.cert, **change})

@@ -29,9 +29,9 @@ def user(
 MISTAKES = [
     pytest.param(RunOptions(currencies=["DOGE"]), {}, UsageError, "--currency 'DOGE'", id="unknown currency"),
     pytest.param(RunOptions(kinds=["swap"]), {}, UsageError, "--kind 'swap'", id="unknown kind"),
-    pytest.param(RunOptions(since="soon"), {}, UsageError, "--since 'soon' is no time", id="no date"),
+    pytest.param(RunOptions(since="soon"), {}, UsageError, "--since 'soon' is not a time", id="no date"),
     pytest.param(
-        RunOptions(until="2026-13-01"), {}, UsageError, "--until '2026-13-01' is no time", id="month 13"
+        RunOptions(until="2026-13-01"), {}, UsageError, "--until '2026-13-01' is not a time", id="month 13"
     ),
     pytest.param(
         RunOptions(since="2026-01-15", until="2026-01-14"),

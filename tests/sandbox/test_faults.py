@@ -109,15 +109,15 @@ def test_every_kind_of_fault_can_be_injected(start_exchange, small_tape, kind):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("3:foo", "'foo' is no kind of fault"),
+        ("3:foo", "'foo' is not a kind of fault"),
         ("429", "'429' has no request number"),
         ("0:429", "'0:429' has no request number"),
         ("5-3:429", "ends before it begins"),
         ("rate=2", "share from 0 to 1, not '2'"),
         ("rate=nan", "share from 0 to 1"),
         ("rate=much", "'rate=much' needs a number"),
-        ("rate=0.1,kinds=429+foo", "'foo' is no kind"),
-        ("speed=3", "'speed' is no setting"),
+        ("rate=0.1,kinds=429+foo", "'foo' is not a kind"),
+        ("speed=3", "'speed' is not a setting"),
         ("slow=-1", "'slow=-1' needs a number"),
     ],
 )
