@@ -222,7 +222,7 @@ def test_certificate_of_the_server_is_read_over_the_wire(home: Path, monkeypatch
 
 
 def _impostor(home: Path, host: str, name: str = "impostor") -> None:
-    """Write a server certificate for `host`, signed by an authority of the same name that is not ours."""
+    """Write a server certificate for `host`, signed by an authority of the same name that no client trusts."""
     signed = new_server(new_authority("production"), [host])
     (home / f"{name}.pem").write_bytes(signed.certificate_pem)
     (home / f"{name}.key").write_bytes(signed.key_pem)
