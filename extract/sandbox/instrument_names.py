@@ -18,7 +18,7 @@ _FUTURE = re.compile(rf"{_PAIR}-{_DATE}")
 _OPTION = re.compile(rf"{_PAIR}-{_DATE}-(?P<strike>\d+(?:d\d+)?)-(?P<side>[CP])")
 _SPOT = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)")
 _COMBO = re.compile(rf"{_PAIR}-(?P<code>[A-Z][A-Z0-9]*)-{_DATE}[-_].+")
-_ANY_DATE = re.compile(r"(?P<day>\d{1,2})(?P<month>[A-Z]{3})(?P<year>\d{2})")
+_ANY_DATE = re.compile(_DATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,6 @@ def strike_code(strike: float) -> str:
 
 def _expiry_ms(match: re.Match[str]) -> int | None:
     """08:00 UTC of the day in a name; None for an invalid date."""
-    if match["month"] not in MONTHS:
-        return None
     try:
         month = MONTHS.index(match["month"]) + 1
         day = datetime(2000 + int(match["year"]), month, int(match["day"]), 8, tzinfo=UTC)

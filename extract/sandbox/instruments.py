@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from extract.sandbox.instrument_names import DAY_MS, HOUR_MS, NEVER_MS, Parts, date_code, parse, strike_code
-from extract.sandbox.listing import listing, ticks_of
+from extract.sandbox.listing import listing
 
 START_PRICE = {
     "BTC": 95_000.0,
@@ -59,11 +59,8 @@ def universe(start_ms: int, end_ms: int) -> list[Instrument]:
 
 def _instrument(name: str, kind: str, created_ms: int, weight: float, number: int) -> Instrument:
     parts = parse(name)
-    ticks = ticks_of(parts)
     entry = listing(name, kind=kind, created_ms=created_ms, number=100_000 + number)
-    is_option = kind == "option"
-    tick = ticks.option_tick if is_option else ticks.future_tick
-    lot = ticks.option_lot if is_option else ticks.future_lot
+    tick, lot = entry["tick_size"], entry["min_trade_amount"]
     currency = name if kind == "spot" else parts.currency
     return Instrument(
         name,
@@ -172,7 +169,6 @@ def _combo(name: str, kind: str, legs: tuple[Instrument, Instrument], number: in
     low = legs[0]
     combo.legs, combo.tick, combo.decimals = legs, low.tick, low.decimals
     combo.lot, combo.lot_decimals, combo.contract_size = low.lot, low.lot_decimals, low.contract_size
-    combo.expiry_ms = min(leg.expiry_ms for leg in legs)
     return combo
 
 

@@ -28,8 +28,6 @@ LINEAR = {
     "SOL": Ticks(future_tick=0.01, option_tick=0.05, future_lot=0.1, option_lot=10.0),
     "XRP": Ticks(future_tick=0.0001, option_tick=0.0005, future_lot=1.0, option_lot=1000.0),
     "BTCDVOL": Ticks(future_tick=0.05, option_tick=0.05, future_lot=1.0, option_lot=1.0),
-    "USDC": Ticks(future_tick=0.0001, option_tick=0.0001, future_lot=1.0, option_lot=1.0),
-    "EURR": Ticks(future_tick=0.0001, option_tick=0.0001, future_lot=1.0, option_lot=1.0),
 }
 _OTHER = Ticks(future_tick=0.0001, option_tick=0.0001, future_lot=1.0, option_lot=1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,17 +16,13 @@ RESOLUTIONS = {str(minutes): minutes for minutes in (1, 3, 5, 10, 15, 30, 60, 12
 class ApiError(Exception):
     """An error of the API, returned as HTTP 400 with a JSON body."""
 
-    def __init__(
-        self, code: int, message: str, *, reason: str | None = None, param: str | None = None
-    ) -> None:
+    def __init__(self, code: int, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.error: dict[str, Any] = {"code": code, "message": message}
-        if reason:
-            self.error["data"] = {"reason": reason, "param": param}
+        self.error: dict[str, Any] = {"code": code, "message": message, **details}
 
 
 def invalid(param: str, reason: str) -> ApiError:
-    return ApiError(-32602, "Invalid params", reason=reason, param=param)
+    return ApiError(-32602, "Invalid params", data={"reason": reason, "param": param})
 
 
 class Params:
@@ -54,8 +51,7 @@ class Params:
         value = self.query.get(name)
         if value is None:
             return None
-        digits = value.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+        if not re.fullmatch("-?[0-9]{1,18}", value):
             raise invalid(name, "wrong format")
         return int(value)
 

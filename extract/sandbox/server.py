@@ -7,6 +7,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import count
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -158,20 +159,16 @@ class SandboxExchange:
             case "html":
                 return Reply(200, _HTML, "text/html")
             case "slow":
-                reply = handle()
-                reply.delay_s = self.faults.slow_s
-                return reply
+                return replace(handle(), delay_s=self.faults.slow_s)
             case "cut":
-                reply = handle()
-                reply.cut = True
-                return reply
+                return replace(handle(), cut=True)
             case "429":
                 headers = {"Retry-After": f"{self.faults.retry_after_s:g}"}
-                return Reply(429, self._envelope({"error": _api_error(10028)}), headers=headers)
+                return replace(self._error(_api_error(10028), 429), headers=headers)
             case "error200":
-                return Reply(200, self._envelope({"error": _api_error(13888)}))
-        if int(fault) in API_ERRORS:
-            return Reply(400, self._envelope({"error": _api_error(int(fault))}))
+                return self._error(_api_error(13888), 200)
+            case _ if int(fault) in API_ERRORS:
+                return self._error(_api_error(int(fault)))
         return Reply(int(fault), _HTML, "text/html")
 
     def _result(self, host: Host, area: str, method: str, query: dict[str, str]) -> Reply:
@@ -183,15 +180,15 @@ class SandboxExchange:
             with self._lock:
                 result = Endpoints(self._data, host, now_ms, self.quirks).result(method, query)
         except ApiError as error:
-            return Reply(400, self._envelope({"error": error.error}))
+            return self._error(error.error)
         took_us = (perf_counter_ns() - started_ns) // 1000
         times = b'"usIn":%d,"usOut":%d,"usDiff":%d' % (now_ms * 1000, now_ms * 1000 + took_us, took_us)
         return Reply(200, b'{"jsonrpc":"2.0","result":%b,%b,"testnet":false}' % (result, times))
 
-    def _envelope(self, content: dict[str, Any]) -> bytes:
+    def _error(self, error: dict[str, Any], status: int = 400) -> Reply:
         now_us = self.now_ms * 1000
         times = {"testnet": False, "usIn": now_us, "usOut": now_us + 50, "usDiff": 50}
-        return json.dumps({"jsonrpc": "2.0"} | content | times).encode()
+        return Reply(status, json.dumps({"jsonrpc": "2.0", "error": error, **times}).encode())
 
 
 def _api_error(code: int) -> dict[str, Any]:

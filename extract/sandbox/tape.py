@@ -46,7 +46,7 @@ class Tape:
             )
         maker = Generator(seed, trades, end_ms - int(days * DAY_MS), end_ms, burst)
         maker.run()
-        return cls(maker.trades, [each.listed for each in maker.universe])
+        return cls(sorted(maker.trades, key=trade_order), [each.listed for each in maker.universe])
 
     @classmethod
     def load(cls, path: str | Path) -> Tape:
