@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from extract.aws.workspace import run_in_workspace, summary_to_json
@@ -38,9 +39,4 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, Any]
 
 def _options(event: dict[str, Any]) -> RunOptions:
     """Options of an event; a scheduled event has none of them and selects everything."""
-    return RunOptions(
-        since=event.get("since"),
-        until=event.get("until"),
-        currencies=tuple(event.get("currencies", ())),
-        kinds=tuple(event.get("kinds", ())),
-    )
+    return RunOptions(**{each.name: event[each.name] for each in fields(RunOptions) if each.name in event})

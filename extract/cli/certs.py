@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extract.certs import ROLES, SERVER
-from extract.cli.options import days_option, json_option
+from extract.cli.options import Command, days_option, json_option
 from extract.cli.output import echo, print_json_lines, print_table
 
 if TYPE_CHECKING:
@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 HEADER = ("name", "subject", "not after", "days", "source")
 NAMES = (*ROLES, SERVER)
 
-_environment = click.option(
-    "--environment",
-    "-e",
-    default="production",
-    show_default=True,
-    help="Environment of the certificates; each has its authority.",
-)
 _one_environment = click.option("--environment", "-e", help="One environment; default: all.")
-_days = days_option(365, 825, "Days of validity.")
+
+
+def _open_store(ctx: click.Context, param: click.Parameter, environment: str) -> CertificateStore:
+    from extract.certs.store import CertificateStore
+
+    return CertificateStore(environment)
+
+
+def authority_options(command: Command) -> Command:
+    """--environment, as the store of its certificates, and --days."""
+    text = "Environment of the certificates; each has its authority."
+    store = click.option(
+        "--environment", "-e", "store", default="production", callback=_open_store, help=text
+    )
+    return store(days_option(365, 825, "Days of validity.")(command))
 
 
 @click.group()
@@ -45,30 +52,26 @@ def certs() -> None:
 @click.option(
     "--host", "hosts", multiple=True, required=True, help="Name or address of the edge; repeatable."
 )
-@_environment
-@_days
-def init(hosts: tuple[str, ...], environment: str, days: int) -> None:
+@authority_options
+def init(hosts: tuple[str, ...], store: CertificateStore, days: int) -> None:
     """Create an authority, the certificate of the edge, and one for each role.
 
     Example: tape certs init --host edge.example.com -e production
     """
-    store = _store(environment)
     store.init(hosts, days)
-    echo(f"{environment} has an authority, and certificates for {', '.join(NAMES)}.")
+    echo(f"{store.environment} has an authority, and certificates for {', '.join(NAMES)}.")
     _print_location(store)
 
 
 @certs.command()
 @click.argument("name", type=click.Choice(NAMES))
 @click.option("--host", "hosts", multiple=True, help="For server: its new names; default: the current ones.")
-@_environment
-@_days
-def issue(name: str, hosts: tuple[str, ...], environment: str, days: int) -> None:
+@authority_options
+def issue(name: str, hosts: tuple[str, ...], store: CertificateStore, days: int) -> None:
     """Renew one certificate. The previous one stays valid until it expires, so there is no interruption.
 
     Example: tape certs issue loader
     """
-    store = _store(environment)
     store.issue(name, days, hosts)
     echo(f"New: {store.path(f'{name}.pem')} and its key; the previous one is valid until it expires.")
     echo("Copy ca.pem, ca-before.pem, server.pem, server.key to the edge and reload it." if name == "server"
@@ -76,21 +79,19 @@ def issue(name: str, hosts: tuple[str, ...], environment: str, days: int) -> Non
 
 
 @certs.command()
-@_environment
-@_days
-def rotate(environment: str, days: int) -> None:
+@authority_options
+def rotate(store: CertificateStore, days: int) -> None:
     """Start to replace the authority: create a new one, and new certificates for every role.
 
     Both authorities are trusted until `tape certs revoke`, so old and new certificates are valid together.
 
     Example: tape certs rotate
     """
-    store = _store(environment)
     store.rotate(days)
-    echo(f"{environment} trusts two authorities now. Next, in this order:")
+    echo(f"{store.environment} trusts two authorities now. Next, in this order:")
     echo("  1. copy ca.pem and ca-before.pem to the edge and reload it")
     echo("  2. copy trusted.pem, ROLE.pem and ROLE.key to every client")
-    echo(f"  3. tape certs revoke -e {environment}")
+    echo(f"  3. tape certs revoke -e {store.environment}")
     _print_location(store)
 
 
@@ -98,18 +99,16 @@ def rotate(environment: str, days: int) -> None:
 @click.option(
     "--now", is_flag=True, help="A key was stolen: replace the authority at once, and sign everything anew."
 )
-@_environment
-@_days
-def revoke(now: bool, environment: str, days: int) -> None:
+@authority_options
+def revoke(now: bool, store: CertificateStore, days: int) -> None:
     """Stop trusting the previous authority: everything it signed is refused from the next reload of the edge on.
 
     Completes `tape certs rotate`. With --now every client is refused until it has its new files.
 
     Example: tape certs revoke --now
     """
-    store = _store(environment)
     store.revoke(now=now, days=days)
-    echo(f"{environment} trusts one authority, and the server has a new certificate under it.")
+    echo(f"{store.environment} trusts one authority, and the server has a new certificate under it.")
     echo(
         "Copy ca.pem, ca-before.pem, server.pem, server.key to the edge and reload it: it takes effect then."
     )
@@ -132,9 +131,7 @@ def list_(environment: str | None, as_json: bool) -> None:
 
 
 @certs.command()
-@click.option(
-    "--days", default=30, show_default=True, type=click.IntRange(0), help="Alarm if fewer days are left."
-)
+@click.option("--days", default=30, type=click.IntRange(0), help="Alarm if fewer days are left.")
 @_one_environment
 @click.option("--server", help="HOST:PORT to connect to, in addition to CLICKHOUSE_CLOUD_HOST and _PORT.")
 @json_option
@@ -169,12 +166,6 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
         reason = each.problem or f"It has {each.days_left} days left, fewer than {days}."
         echo(f"Alarm: {each.name} ({each.source}): {reason}", err=True)
     return int(bool(alarms))
-
-
-def _store(environment: str) -> CertificateStore:
-    from extract.certs.store import CertificateStore
-
-    return CertificateStore(environment)
 
 
 def _print_location(store: CertificateStore) -> None:

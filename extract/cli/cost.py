@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
@@ -25,13 +26,11 @@ SETTINGS = ("local", "own host", "cloud, on demand", "cloud, always on")
 
 
 def _parse_gb(text: str, option: str) -> Decimal:
-    try:
+    with suppress(InvalidOperation):
         gb = Decimal(text)
-    except InvalidOperation:
-        gb = Decimal(-1)
-    if not gb.is_finite() or gb < 0:
-        raise UsageError(f"{option} {text!r} is not a number of GB; write it like 50 or 0.5.")
-    return gb
+        if gb.is_finite() and gb >= 0:
+            return gb
+    raise UsageError(f"{option} {text!r} is not a number of GB; write it like 50 or 0.5.")
 
 
 @click.group()
@@ -190,16 +189,7 @@ def plan(
     options = None if scope or trades else RunOptions(since, until, currencies, kinds)
     result = cost_plan(options, scope=scope, trades=trades, given=given, assume=assume)
     if as_json:
-        estimate = result.estimate
-        print_json(
-            {
-                "backfill": estimate.backfill,
-                "holding": estimate.holding,
-                "increments": estimate.increments,
-                "inputs": result.inputs.used(),
-                "notes": result.notes,
-            }
-        )
+        print_json(vars(result.estimate) | {"inputs": result.inputs.used(), "notes": result.notes})
     else:
         _print_plan(result)
 

@@ -50,7 +50,6 @@ def threshold_options(command: Command) -> Command:
             callback=parsed(_limits_parser(field)),
             metavar="W:A",
             default=_format(field, field.default),
-            show_default=True,
             help=f"{field.metadata['of']}: limits to warn and to alarm.",
         )(command)
     return command

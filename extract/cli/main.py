@@ -48,7 +48,9 @@ class FolderGroup(click.Group):
         return command
 
 
-@click.command(cls=FolderGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=FolderGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(package_name="deribit-tape", message="%(version)s")
 def tape() -> None:
     """Every Deribit trade, in your ClickHouse, provably gapless.

@@ -35,7 +35,7 @@ def target_option(default: str | None) -> Callable[[Command], Command]:
 
 def days_option(default: int, most: int, help: str) -> Callable[[Command], Command]:
     """--days, from 1 to `most`."""
-    return click.option("--days", default=default, show_default=True, type=click.IntRange(1, most), help=help)
+    return click.option("--days", default=default, type=click.IntRange(1, most), help=help)
 
 
 def scope_options(command: Command) -> Command:

@@ -22,7 +22,7 @@ building the models one of dbt, `dbt build`; each has its own `--help`.
 
 def reference() -> str:
     """The page as Markdown: a section for each command, with its help as it is shown on a terminal."""
-    root = click.Context(tape, info_name="tape", terminal_width=WIDTH, help_option_names=["-h", "--help"])
+    root = tape.make_context("tape", [], resilient_parsing=True, terminal_width=WIDTH)
     sections = [
         f"## {context.command_path}\n\n```text\n{context.get_help()}\n```\n" for context in _walk(root)
     ]

@@ -65,18 +65,13 @@ def notes(summary: RunSummary) -> list[str]:
     sentences = []
     if not summary.is_complete:
         sentences.append(f"Stopped {summary.stopped} with more to do; the same command resumes there.")
-    if summary.repaired:
-        sentences.append(
-            f"{summary.repaired:,} of them were missing from the pages and fetched by trade_seq."
-        )
-    if summary.restated:
-        sentences.append(f"{summary.restated:,} known trades were restated by the exchange: new versions.")
-    if summary.absent:
-        sentences.append(
-            f"The exchange does not have {summary.absent:,} trade_seq: deribit_raw.absent_trades."
-        )
-    if summary.rejected:
-        sentences.append(f"{summary.rejected:,} records could not be read: deribit_raw.rejected_trades.")
+    counts = {
+        "{:,} of them were missing from the pages and fetched by trade_seq.": summary.repaired,
+        "{:,} known trades were restated by the exchange: new versions.": summary.restated,
+        "The exchange does not have {:,} trade_seq: deribit_raw.absent_trades.": summary.absent,
+        "{:,} records could not be read: deribit_raw.rejected_trades.": summary.rejected,
+    }
+    sentences += [sentence.format(count) for sentence, count in counts.items() if count]
     if summary.unknown_fields:
         named = summary.unknown_fields.most_common(MOST_NAMED)
         fields = [f"{name} ({plural(count, 'record')})" for name, count in named]

@@ -9,20 +9,13 @@ from extract.cli.output import echo
 
 @click.command("sandbox")
 @click.option(
-    "--port",
-    default=8126,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port on 127.0.0.1; 0: any free one.",
+    "--port", default=8126, type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0: any free one."
 )
-@click.option("--seed", default=1, show_default=True, help="Seed of the generated trades.")
-@click.option(
-    "--trades", default=20_000, show_default=True, type=click.IntRange(1), help="Number of generated trades."
-)
+@click.option("--seed", default=1, help="Seed of the generated trades.")
+@click.option("--trades", default=20_000, type=click.IntRange(1), help="Number of generated trades.")
 @click.option(
     "--days",
     default=14.0,
-    show_default=True,
     type=click.FloatRange(0, min_open=True),
     help="Days that the generated trades cover.",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from dlt.common.configuration.container import Container
@@ -102,17 +102,12 @@ def unwrap_dlt_errors() -> Iterator[None]:
         yield
     except TapeError:
         raise
-    except PipelineStepFailed as error:
-        _raise_root_cause(error, error.step)
     except Exception as error:
-        _raise_root_cause(error, "load")
-
-
-def _raise_root_cause(error: Exception, step: str) -> NoReturn:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, TapeError):
-            raise cause from error
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error.__cause__ or error).split())
-    raise OutsideError(f"The {step} step failed: {text}") from error
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, TapeError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        step = error.step if isinstance(error, PipelineStepFailed) else "load"
+        text = " ".join(str(error.__cause__ or error).split())
+        raise OutsideError(f"The {step} step failed: {text}") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
 from dlt.common.runtime.run_context import RunContext
 
+from extract.errors import TapeError, UsageError
 from extract.paths import ROOT, dlt_dir
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ class RunCommand(SupportsCliCommand):
         workers = _start_workers(args)
         from extract.cli.progress import RunProgress
         from extract.cli.run_summary import print_plan, print_summary
-        from extract.errors import TapeError, UsageError
         from extract.estimate.plan import make_plan, run_and_compare
         from extract.pipeline.load import PIPELINE_NAME
         from extract.pipeline.options import RunOptions
@@ -137,8 +137,6 @@ def expects_many_pages(*, plan: bool, since: str | None, has_run: bool) -> bool:
 
 
 def _limit_s(minutes: float | None) -> float | None:
-    from extract.errors import UsageError
-
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(
             f"--max-minutes {minutes:g} is not a valid limit; give minutes above 0, for example 50."
