@@ -21,7 +21,7 @@ def test_time_before_now_has_a_unit() -> None:
 
 
 def test_time_without_offset_is_utc() -> None:
-    """With one, the offset counts."""
+    """A time with an offset is converted."""
     for text in ("2023-11-14T22:13:20", "2023-11-14T22:13:20Z", "2023-11-15T00:13:20+02:00"):
         assert parse_time_ms(text, "--since", 0) == NOW_MS
 
@@ -55,7 +55,7 @@ def test_malformed_text_is_a_usage_error(parse: Callable[[str, str], object], te
 
 
 def test_duration_is_shown_rounded_down_in_the_largest_unit_that_fits_twice() -> None:
-    """So 119 minutes are not shown as an hour."""
+    """For example, 119 minutes are not shown as an hour."""
     shown = [duration(seconds) for seconds in (0, 119.9, 120, 7_199, 7_200, 172_800)]
     assert shown == ["0 s", "119 s", "2 min", "119 min", "2 h", "2 d"]
 

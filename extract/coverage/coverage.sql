@@ -1,4 +1,4 @@
--- Coverage and gaps of the raw tables; this file alone defines what counts as a gap.
+-- Coverage and gaps of the raw tables; only this file defines what counts as a gap.
 --
 -- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64).
 -- `<name>` is another statement of this file or a raw table; a table that does not exist yet is read as an empty one.

@@ -97,7 +97,7 @@ def open_extract_storage(directory: Path) -> NormalizeStorage:
 
 @contextmanager
 def unwrap_dlt_errors() -> Iterator[None]:
-    """Re-raise our own errors that dlt wrapped, and raise dlt's errors as OutsideError of one sentence."""
+    """Re-raise the project's errors that dlt wrapped, and raise dlt's errors as OutsideError of one sentence."""
     try:
         yield
     except TapeError:

@@ -87,7 +87,7 @@ class BackgroundLoader:
                 load.result()
 
     def wait(self) -> None:
-        """Wait until everything started is loaded. Raises OutsideError, or what our own code raised."""
+        """Wait until everything started is loaded. Raises OutsideError, or the project's own error."""
         load, self._load = self._load, None
         if load is not None:
             with unwrap_dlt_errors():

@@ -111,7 +111,7 @@ class RunCommand(SupportsCliCommand):
                     )
                 print_summary(summary, comparison)
         except TapeError as error:
-            # dlt would add a link to its own documentation, which does not cover our errors.
+            # dlt would add a link to its own documentation, which does not cover the project's errors.
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
 

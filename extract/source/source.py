@@ -98,7 +98,7 @@ def report_resource(
             state["exists"] = True
             yield dlt.mark.materialize_table_schema()
         while (report := report_of()) is None:
-            yield None  # gives the turn to another resource
+            yield None  # lets dlt continue with another resource
         yield rows_of(report)
 
     return resource()

@@ -46,7 +46,7 @@ def wait_for_pages(process: subprocess.Popen[str], exchange: SandboxExchange, pa
 def test_job_interrupted_by_sigterm_resumes(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, tmp_path: Path
 ) -> None:
-    """As on a spot interruption; meanwhile an increment reports busy."""
+    """A Spot interruption loses no trade; an increment reports busy while the job runs."""
     job = machine.job(*WORDS, TMPDIR=str(tmp_path))  # of another machine than the function's
     wait_for_pages(job, exchange)
     with machine.function() as function:

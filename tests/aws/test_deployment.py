@@ -161,7 +161,7 @@ def test_environments_hold_no_secrets() -> None:
 
 
 def test_alarms_watch_published_metrics() -> None:
-    """By namespace and name; missing health checks raise an alarm, too."""
+    """Each alarm names a published metric with its namespace; missing health checks raise an alarm, too."""
     from extract.aws.lambda_health import METRICS, NAMESPACE
 
     alarms = {each["AlarmName"]: each for each in of_type("AWS::CloudWatch::Alarm")}

@@ -140,7 +140,7 @@ def test_invocation_killed_between_data_and_state_duplicates_nothing(
 def test_usage_error_fails_the_invocation_with_one_sentence(
     machine: Machine, start_exchange: Start, tape: Tape
 ) -> None:
-    """So that the alarm on failed invocations fires; no traceback in the log."""
+    """The alarm on failed invocations fires, and the log has no traceback."""
     machine.at(start_exchange(tape))
     with machine.function() as function:
         failed = function.invoke(currencies=["DOGE"])

@@ -83,7 +83,7 @@ def test_certificates_are_signed_for_one_purpose(home: Path) -> None:
 
 
 def test_certificate_is_valid_for_a_year(home: Path) -> None:
-    """Not less than 364 days, not more than 366; the authority for longer."""
+    """Its lifetime is 364 to 366 days; that of the authority is longer."""
     init()
     day = 86400
     for name in NAMES:

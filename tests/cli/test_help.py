@@ -25,7 +25,7 @@ def test_command_has_help_with_an_example(command: str) -> None:
 
 
 def test_every_subcommand_has_help_with_an_example() -> None:
-    """Also the commands of `tape certs` and `tape cost`."""
+    """The commands of `tape certs` and `tape cost` are included."""
     sections = [section for section in reference.reference().split("\n## ") if section.startswith("tape ")]
     paths = [section.splitlines()[0] for section in sections[1:]]
     assert {"tape certs check", "tape cost plan"} <= set(paths)

@@ -56,14 +56,14 @@ def test_text_of_an_error_cannot_control_the_terminal(fail: Fail) -> None:
 
 
 def test_failing_disk_is_an_external_failure(fail: Fail) -> None:
-    """With the path, and without a traceback."""
+    """The sentence names the path, and there is no traceback."""
     done = fail(PermissionError(errno.EACCES, "Permission denied", "/readonly/tape"))
     assert done == Done(4, "", "Permission denied: /readonly/tape\n")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()], ids=["Ctrl-C", "declined"])
 def test_interrupted_command_exits_with_130(fail: Fail, error: BaseException) -> None:
-    """As shells expect it of SIGINT; also where a confirmation is declined."""
+    """Shells expect this code after SIGINT; a declined confirmation has it, too."""
     done = fail(error)
     assert (done.code, done.output.strip()) == (130, "")
 
@@ -104,7 +104,7 @@ def test_malformed_command_line_is_one_sentence(words: list[str], sentence: str)
 
 @pytest.mark.parametrize("words", [[], ["cost"]], ids=["tape", "tape cost"])
 def test_group_without_a_command_shows_its_help(words: list[str]) -> None:
-    """On standard error, because no answer was given."""
+    """The help goes to standard error, because it is not a result."""
     done = tape_here(*words)
     assert (done.code, done.out) == (3, "")
     assert "Commands:" in done.err

@@ -80,7 +80,7 @@ def test_percent_is_rounded_down() -> None:
 
 
 def test_first_cell_is_coloured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """By its text, on a terminal; data cannot choose a colour."""
+    """On a terminal its text determines the colour; other data has no effect."""
     monkeypatch.setattr(output.click, "echo", lambda text, err: print(text))
     print_table(["state", "detail"], [["alarm", "alarm"], ["odd", ""]], {"alarm": "red"})
     assert capsys.readouterr().out.splitlines() == ["state  detail", "\x1b[31malarm\x1b[0m  alarm", "odd"]
@@ -104,7 +104,7 @@ def run_into_closed_pipe(program: str) -> tuple[int, str]:
 
 
 def test_closed_pipe_ends_output_but_not_the_command() -> None:
-    """As `tape gaps | head -1`: no traceback, and the exit code is still the answer."""
+    """`tape gaps | head -1` prints no traceback, and has the exit code of the complete command."""
     program = (
         "import click, sys; from extract.cli import main; from extract.cli.output import print_table\n"
         "@click.command()\n"

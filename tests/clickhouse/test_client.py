@@ -44,7 +44,7 @@ def connected_ports() -> list[int]:
 def test_pipeline_connects_to_one_port(
     new_pipeline: NewPipeline, proxy: Proxy, connected_ports: list[int]
 ) -> None:
-    """Schema, state, files, restore, reading and drop. The server has no native port."""
+    """Schema, state, files, restore, reading and drop use the HTTP port; the server has no native port."""
     for directory in ("here", "there"):
         pipeline = new_pipeline(directory, port=proxy.port)
         pipeline.run(pa.table({"id": [1]}), table_name="trades", loader_file_format="parquet")
@@ -96,7 +96,7 @@ def test_file_is_streamed(pipeline: dlt.Pipeline, tmp_path: Path) -> None:
 
 
 def test_compression_is_off_on_loopback_and_on_elsewhere(clickhouse: ClickHouseSettings) -> None:
-    """By default, because loopback has enough bandwidth; it can be set."""
+    """This is the default, because loopback has enough bandwidth; an argument overrides it."""
     from extract.clickhouse.client import open_client
 
     assert open_client(clickhouse).compression is None

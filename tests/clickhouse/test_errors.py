@@ -69,7 +69,7 @@ def test_server_error_decides_on_dlt_s_exception(
 
 
 def test_missing_database_is_undefined(pipeline: dlt.Pipeline) -> None:
-    """So that a first run has no state instead of a failure."""
+    """A first run therefore starts without state instead of failing."""
     with pipeline.sql_client() as client, pytest.raises(DatabaseUndefinedRelation):
         client.execute_sql("SELECT 1")
 
@@ -179,7 +179,7 @@ def test_unreachable_server(
 def test_another_http_server_on_the_port(
     clickhouse: ClickHouseSettings, status: int, error: type, sentence: str
 ) -> None:
-    """A proxy, a load balancer or another program."""
+    """The other server may be a proxy, a load balancer or any other program."""
     with web_server(status) as port:
         kind, raised = failure(replace(clickhouse, port=port))
     assert kind is error
@@ -190,7 +190,7 @@ def test_another_http_server_on_the_port(
 def test_broken_connection_is_transient_and_the_next_one_works(
     new_pipeline: Callable[..., dlt.Pipeline], proxy: Proxy
 ) -> None:
-    """In the middle of a statement."""
+    """The connection breaks in the middle of a statement."""
     pipeline = new_pipeline(port=proxy.port)
     pipeline.run([{"id": 1}], table_name="trades")
     proxy.marker, proxy.cut_after_bytes = b"INSERT INTO trades", 10
@@ -213,7 +213,7 @@ def test_closed_idle_connections_are_replaced(
 
 
 def test_password_is_in_no_representation(clickhouse: ClickHouseSettings) -> None:
-    """Of the destination, its configuration and its credentials."""
+    """The destination, its configuration and its credentials omit it from `repr` and `str`."""
     destination = tape_clickhouse(replace(clickhouse, password=SECRET))
     configuration = destination.configuration(None, accept_partial=True)
     credentials = configuration.credentials
@@ -222,6 +222,6 @@ def test_password_is_in_no_representation(clickhouse: ClickHouseSettings) -> Non
 
 
 def test_clients_are_shared_in_a_process(clickhouse: ClickHouseSettings) -> None:
-    """So load jobs reuse its connections; `open_client` returns a separate one."""
+    """Load jobs reuse the connections of the shared client; `open_client` returns a separate one."""
     assert shared_client(clickhouse) is shared_client(replace(clickhouse))
     assert open_client(clickhouse) is not shared_client(clickhouse)

@@ -148,7 +148,7 @@ DENIED = {
 
 @pytest.mark.parametrize("role", [role.name for role in ROLES])
 def test_statements_beyond_a_role_are_denied(client: Callable[[str], Client], role: str) -> None:
-    """By a missing privilege, not by another error."""
+    """The error is a missing privilege and no other one."""
     connected = client(role)
     for sql in (*DENIED_TO_ALL, *DENIED[role]):
         with pytest.raises(DatabaseError, match=r"ACCESS_DENIED|Not enough privileges"):

@@ -62,7 +62,7 @@ def through(proxy: Proxy, settings: ClickHouseSettings, **change: object) -> Cli
 def test_pipeline_runs_over_tls(
     clickhouse: ClickHouseSettings, authority: Authority, server: Certificate, database: str, tmp_path: Path
 ) -> None:
-    """With a private CA, including the restore of state."""
+    """A pipeline with a private CA loads, and restores its state."""
     with edge(clickhouse, server) as proxy:
         settings = through(proxy, clickhouse, ca_cert=authority.ca.cert)
         for directory in ("here", "there"):
@@ -114,7 +114,7 @@ def sentence_of(settings: ClickHouseSettings) -> str:
 def test_server_certificate_of_an_unknown_authority(
     clickhouse: ClickHouseSettings, server: Certificate, other_authority: Authority
 ) -> None:
-    """Not signed by an authority of the system, nor by the configured one."""
+    """Neither an authority of the system nor the configured one has signed it."""
     with edge(clickhouse, server) as proxy:
         for change in ({}, {"ca_cert": other_authority.ca.cert}):
             sentence = sentence_of(through(proxy, clickhouse, **change))

@@ -97,7 +97,7 @@ def test_pages_of_moto_are_followed(moto: Callable[[list[dict[str, Any]]], None]
 
 
 def test_network_out_is_the_sum_over_instances_and_days(moto: object) -> None:
-    """From the region's CloudWatch, without other metrics and days."""
+    """Other metrics, days and regions are not included."""
     client = boto3.client("cloudwatch", region_name="us-west-2")
     today = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
     for name, instance, ago, value in [

@@ -121,7 +121,7 @@ def test_failed_request_raises_the_error_of_its_status(
 
 
 def test_retry_waits_for_retry_after(cloud_api: CloudApi) -> None:
-    """At least as long as the API requests; then the request succeeds."""
+    """The wait is at least as long as the API demands; then the request succeeds."""
     clock = Clock()
     cloud_api.faults.extend([(429, {"Retry-After": "7"}, BODY), (500, {}, b"")])
     cloud_api.records = [record(MARCH, computeCHC="1.5")]
@@ -131,7 +131,7 @@ def test_retry_waits_for_retry_after(cloud_api: CloudApi) -> None:
 
 
 def test_records_that_do_not_add_up_to_their_total_are_an_error(cloud_api: CloudApi) -> None:
-    """From a difference of half a cent."""
+    """A difference of half a cent is an error."""
     cloud_api.records = [record(MARCH, computeCHC="1.5")]
     cloud_api.grand_total_off = Decimal("0.005")
     with client_of() as client, pytest.raises(CannotTellError, match=r"add up to 1\.5 CHC"):
@@ -141,7 +141,7 @@ def test_records_that_do_not_add_up_to_their_total_are_an_error(cloud_api: Cloud
 def test_error_of_a_wrong_key_has_no_secret(
     cloud_api: CloudApi, cloud_env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even if the API repeats it; neither has the repr of the settings."""
+    """The error omits the key even if the API repeats it; so does the repr of the settings."""
     cloud_env.setenv("CLICKHOUSE_CLOUD_API_KEY_ID", "somebodyElse")
     assert KEY_SECRET not in repr(cloud_api_settings())
     with client_of() as client, pytest.raises(UsageError, match="HTTP 401") as raised:

@@ -112,7 +112,7 @@ def test_invalid_assignment_is_a_usage_error(assignment: str) -> None:
 
 
 def test_reference_data_has_sources_and_dates() -> None:
-    """And a plan shows only the inputs that it used."""
+    """A plan shows only the inputs that it used."""
     for figure in (*prices().values(), *assumptions().values()):
         assert figure.unit
         source, _, day = figure.source.rpartition(", ")

@@ -20,7 +20,7 @@ def test_total_is_exact(amounts: list[Decimal]) -> None:
 
 @given(AMOUNTS)
 def test_split_cents_add_up_to_the_rounded_sum(amounts: list[Decimal]) -> None:
-    """And each is less than a cent away from its amount."""
+    """Each differs from its amount by less than a cent."""
     split = split_cents(amounts)
     assert sum(split, Decimal(0)) == in_cents(total(amounts))
     assert all(cents == cents.quantize(CENT) for cents in split)
@@ -28,7 +28,7 @@ def test_split_cents_add_up_to_the_rounded_sum(amounts: list[Decimal]) -> None:
 
 
 def test_three_thirds_of_a_cent_are_split_as_one_cent() -> None:
-    """Rounded one by one they would be 0."""
+    """Rounded one by one, each would be 0."""
     assert split_cents([Decimal("0.0034")] * 3) == [CENT, Decimal(0), Decimal(0)]
 
 

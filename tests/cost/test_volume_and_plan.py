@@ -256,7 +256,7 @@ def test_plan_uses_settings_of_the_cloud_service(cloud_api: CloudApi, tape: Tape
 def test_plan_measures_bytes_of_sampled_trades(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client
 ) -> None:
-    """Before anything is loaded, and within a fifth of the bytes at rest after the run."""
+    """It measures before anything is loaded, and is within a fifth of the bytes at rest after the run."""
     plan = json.loads(tape("cost", "plan", "--json").out)
     sources = {each["name"]: each["source"] for each in plan["inputs"]}
     assert "sampled trades, inserted into a temporary table" in sources["bytes.deribit_raw.trades"]
@@ -298,7 +298,7 @@ def test_help_of_each_command_has_an_example(tape: TapeCommand, command: str) ->
 
 
 def test_cpu_seconds_include_ended_processes() -> None:
-    """As the page workers are after a run."""
+    """Page workers, for example, have ended after a run."""
     before = cpu_seconds()
     busy = "import time\nwhile time.process_time() < 0.3: pass"
     subprocess.run([sys.executable, "-c", busy], check=True)

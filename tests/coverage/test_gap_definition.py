@@ -176,7 +176,7 @@ def test_rejected_trade_is_a_gap_marked_as_rejected(raw: Raw) -> None:
 
 
 def test_missing_tail_is_a_gap_if_the_last_seq_is_known(raw: Raw) -> None:
-    """Also of an instrument without loaded trades; an instrument that never traded has no gap."""
+    """An instrument without loaded trades has a missing tail, too; one that never traded has no gap."""
     raw.make("instrument_tails")
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2})

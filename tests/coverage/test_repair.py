@@ -81,7 +81,7 @@ def test_large_repair_is_loaded_in_several_packages(user: User, monkeypatch: pyt
 
 
 def test_repaired_rows_equal_those_of_a_run(user: User) -> None:
-    """In every column; the table's definition does not change."""
+    """Every column is equal, and the table's definition does not change."""
 
     def rows() -> list[tuple]:
         sql = "select * except (_dlt_load_id) from deribit_raw.trades order by instrument_name, trade_seq"

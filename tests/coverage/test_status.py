@@ -83,7 +83,7 @@ def test_absent_trades_are_proven_and_earlier_trades_are_not_expected(raw: Raw) 
 
 
 def test_missing_tails_are_counted(raw: Raw) -> None:
-    """Also where no seq before the last loaded one is missing; a known absent tail is not missing."""
+    """They count even if no seq before the last loaded one is missing; a known absent tail is not missing."""
     for table in ("_dlt_loads", "instrument_tails", "absent_trades"):
         raw.make(table)
     raw.covered(EPOCH, 10)

@@ -242,7 +242,7 @@ def test_every_analysis_has_a_check() -> None:
 def test_analysis_equals_python_computation(
     dbt: Project, market: TapeTrades, compiled: dict[str, str], name: str
 ) -> None:
-    """For the newest day of the tape, with at least one row."""
+    """Both compute the newest day of the tape, with at least one row."""
     rows = dbt.rows(compiled[name])
     assert rows
     for row in rows:
@@ -266,7 +266,7 @@ def test_vars_select_underlying_time_and_expiry(
 
 
 def test_analysis_can_be_shown(dbt: Project, compiled: dict[str, str]) -> None:
-    """With `dbt show`, as in the README."""
+    """`dbt show` prints it, as in the README."""
     shown = dbt.must("show", "--select", "option_chain", "--limit", "3").result.results[0]
     assert len(shown.agate_table.rows) == 3
 

@@ -172,7 +172,7 @@ def test_unchanged_database_gets_no_row(loaded: Project) -> None:
 
 
 def test_last_push_is_reported(loaded: Project) -> None:
-    """As the newest proof, for every stream, without another load; a run without another push adds no row."""
+    """A push changes last_push_at of every stream even without another load; a run without a new push adds no row."""
     before = by_stream(loaded)
     assert {row["last_push_at"] for row in before.values()} == {None}
     raw_tables.create_raw_table(loaded.client, "pushes")

@@ -34,14 +34,14 @@ def dbt_parse(tmp_path: Path, target: str, **env: str) -> subprocess.CompletedPr
 
 
 def test_local_target_needs_no_variables(tmp_path: Path) -> None:
-    """From dbt_project/ in a plain shell, cloud variables unset."""
+    """dbt runs in dbt_project/ from a plain shell, without the variables of cloud."""
     result = dbt_parse(tmp_path, "local")
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("missing", CLOUD)
 def test_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
-    """Without a traceback."""
+    """The output names the variable and has no traceback."""
     result = dbt_parse(tmp_path, "cloud", **{name: value for name, value in CLOUD.items() if name != missing})
     assert result.returncode != 0
     assert missing in result.stdout

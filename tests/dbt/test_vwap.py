@@ -61,7 +61,7 @@ def across(instruments) -> dict:
 
 
 def test_vwap_equals_python_computation(dbt: Project, tape: Tape) -> None:
-    """For every hour and underlying, without thin instruments, outliers and combos."""
+    """Every hour and underlying is equal; thin instruments, outliers and combos are excluded."""
     dbt.fresh()
     raw_tables.load(dbt.client, "1764000001.5", raw_trades(tape))
     dbt.run("--select", "+underlying_vwap_1h")
@@ -78,5 +78,5 @@ def test_vwap_equals_python_computation(dbt: Project, tape: Tape) -> None:
 
 
 def test_contract_schema_grain_and_unit_test_pass(dbt: Project) -> None:
-    """With `dbt build` of the model."""
+    """`dbt build` of the model runs them all."""
     dbt.must("test", "--select", "underlying_vwap_1h")

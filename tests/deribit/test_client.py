@@ -52,7 +52,7 @@ def test_rejection_of_another_parameter_leaves_the_page_size() -> None:
 
 
 def test_requests_always_have_a_count() -> None:
-    """Without it an answer has ten trades only."""
+    """Without a count an answer has only ten trades."""
     with client_of(lambda method, params: page([]) if params["count"] == "1000" else {}) as client:
         assert client.trades(client.live, METHOD, {}).rows == 0
 

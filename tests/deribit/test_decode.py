@@ -94,7 +94,7 @@ def test_values_are_decoded_as_they_were_sent(small_tape: Tape) -> None:
 
 
 def test_unknown_field_is_stored_in_extra_and_counted() -> None:
-    """With the value as it was sent; records without such a field have no `extra`."""
+    """The value is stored as it was sent; records without such a field have no `extra`."""
     records = [ODD | {"odd field": [1, {"a": None}]}, ODD | {"trade_seq": 8, "trade_id": "8"}]
     page = decode_page(body([*records, records[0] | {"trade_seq": 9, "trade_id": "9"}]))
     assert unknown_in(page) == {"odd field": 2}
@@ -193,7 +193,7 @@ def test_record_that_does_not_fit_is_rejected_with_reason_and_raw_text(
     "piece", [b"[1]", b'"text"', b"null", b'{"a": 1e999}', b'{"trade_id": "\xff"}', ODD_LEGS]
 )
 def test_malformed_record_is_rejected_alone(piece: bytes) -> None:
-    """Not an object, a number out of range, invalid UTF-8: rejected, and the others are decoded."""
+    """A record that is not an object, has a number out of range or invalid UTF-8 does not affect the others."""
     good = json.dumps(ODD).encode()
     page = decode_page(b'{"result": {"trades": [%b, %b, %b]}}' % (good, piece, good))
     assert page.rows - len(page.rejected) == 2

@@ -70,7 +70,7 @@ def test_every_final_code(code: int) -> None:
     [("3", 3.0), ("0.25", 0.25), ("-4", None), ("soon", None), ("nan", None), ("inf", None), (None, None)],
 )
 def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
-    """In seconds; a value that is not a duration is ignored."""
+    """The header is in seconds; a value that is not a number of seconds is ignored."""
     headers = {"retry-after": header} if header is not None else {}
     assert error_from_response("m", 429, headers, b"").retry_after_s == seconds
 

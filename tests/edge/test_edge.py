@@ -54,7 +54,7 @@ def test_certificate_is_the_credential(edge: Edge, role: str) -> None:
 
 
 def test_certificate_without_a_role_is_rejected(edge: Edge) -> None:
-    """Although the authority has signed it; the name has to be exactly that of a role."""
+    """A certificate signed by the authority is rejected unless its name is exactly that of a role."""
     for name in ("loaders", "CN=loader", "stranger"):
         status, text = request(edge, select("select 1"), role=name)
         assert (status, "names no user" in text) == (403, True)
@@ -98,7 +98,7 @@ def test_headers_with_another_user_are_ignored(edge: Edge, headers: dict[str, st
     ],
 )
 def test_parameters_with_a_user_are_rejected(edge: Edge, parameter: str) -> None:
-    """In each encoding and case, before and after the query, and with `;` anywhere."""
+    """They are detected in each encoding and case, before and after the query, and with `;` anywhere."""
     query = select("select 1")
     for path in (f"{query}&{parameter}", f"/?{parameter}&{query[2:]}"):
         status, text = request(edge, path)
@@ -132,7 +132,7 @@ def test_only_queries_and_the_health_check_are_served(edge: Edge) -> None:
 
 
 def test_handshake_rejects_a_missing_foreign_or_expired_certificate(edge: Edge, tmp_path: Path) -> None:
-    """Before any request."""
+    """The connection fails before any request."""
     foreign = Authority(tmp_path / "other").signed("loader")
     expired = edge.authority.signed("expired-loader", subject="loader", days=-1)
     for certificate in (None, foreign, expired):

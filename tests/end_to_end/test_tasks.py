@@ -111,7 +111,7 @@ def test_tasks_of_both_targets_init_validate_and_align(
 
 
 def test_mise_environment_locates_the_dbt_project(mise: Path, shell: UserShell, tmp_path: Path) -> None:
-    """With `.mise.toml` active, `dbt` run at the root knows project and profile."""
+    """In mise's environment, `dbt` finds project and profile from the root of the checkout."""
     output = mise_ok(mise, shell, tmp_path, "run", "dbt", "ls", "--target", "local", "--select", "trades")
     assert "deribit_tape.marts.trades" in output
 

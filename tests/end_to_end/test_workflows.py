@@ -54,7 +54,7 @@ def test_each_job_has_a_timeout(workflow: dict[str, Any]) -> None:
 def test_secrets_are_given_to_single_steps_and_never_to_pull_requests(
     workflow: dict[str, Any],
 ) -> None:
-    """Not in a command, which a process list shows, and not in a job that a fork can start."""
+    """No command contains one, because process lists show commands, nor does a job that a fork can start."""
     for job in workflow["jobs"].values():
         if "secrets." not in str(job):
             continue

@@ -120,7 +120,7 @@ def test_model_lag_is_the_age_of_the_oldest_pending_package(raw: Raw, health: He
 
 
 def test_stalest_model_is_reported(raw: Raw, health: Health) -> None:
-    """Of two models that lag, the one whose oldest pending package is older."""
+    """The stalest of two lagging models is the one whose oldest pending package is older."""
     raw.client.command("create table deribit.ohlcv_1m_versions (x Int8) engine = MergeTree order by x")
     finish(raw, "2", hours_ago=40)
     finish(raw, "3", hours_ago=30)
@@ -138,7 +138,7 @@ def test_stalest_model_is_reported(raw: Raw, health: Health) -> None:
 def test_push_lag_is_the_age_of_the_oldest_unverified_trades(
     raw: Raw, health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the oldest package that was loaded into a month after its verification, or without one."""
+    """The lag counts from the oldest package loaded into a month after its verification, or into a month without one."""
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     code, checks = health()

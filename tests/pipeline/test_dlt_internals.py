@@ -13,7 +13,7 @@ from extract.pipeline.dlt_internals import install_trade_file_writer
 
 
 def test_trade_files_are_smaller_than_those_of_dlt(tmp_path: Path) -> None:
-    """At least a sixth, with the same rows: ids do not repeat, and times ascend by small steps."""
+    """They are smaller by at least a sixth, with the same rows: ids do not repeat, and times ascend by small steps."""
     rows = 50_000
     table = pa.table(
         {

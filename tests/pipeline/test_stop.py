@@ -78,7 +78,7 @@ def test_stop_is_requested_by_the_clock_or_explicitly() -> None:
 def test_max_minutes_stops_the_run_with_exit_code_0(
     shell: UserShell, start_exchange: Callable[..., SandboxExchange]
 ) -> None:
-    """On a slow exchange two seconds are too few, which the output reports."""
+    """Two seconds are not enough on a slow exchange, and the output reports that there is more to do."""
     slow = shell.at(start_exchange(Tape.generate(seed=8, trades=3_000, days=3), faults=SLOW))
     done = slow.ok("dlt", "pipeline", "run", "--currency", "BTC", "--max-minutes", "0.03", **SMALL)
     assert "Stopped after 0.03 minutes with more to do; the same command resumes there." in done.out
@@ -123,7 +123,7 @@ class Started:
 def test_sigterm_finishes_the_window_with_exit_code_0(
     started_run: Callable[[Tape], Started], clickhouse_client: Client
 ) -> None:
-    """As on a spot interruption: what was fetched is loaded, and the next run resumes."""
+    """The fetched trades are loaded, and the next run resumes, as after a Spot interruption."""
     tape = Tape.generate(seed=8, trades=20_000, days=3)
     started = started_run(tape)
     started.process.send_signal(signal.SIGTERM)
@@ -141,7 +141,7 @@ def test_sigterm_finishes_the_window_with_exit_code_0(
 def test_second_signal_ends_the_run_at_once(
     started_run: Callable[[Tape], Started], clickhouse_client: Client, second: signal.Signals
 ) -> None:
-    """Without waiting for the window, and without losing or duplicating a trade."""
+    """The run does not wait for its window, and no trade is lost or duplicated."""
     tape = Tape.generate(seed=8, trades=3_000, days=3)
     started = started_run(tape)
     started.process.send_signal(signal.SIGTERM)

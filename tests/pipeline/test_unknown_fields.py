@@ -16,7 +16,7 @@ from extract.sandbox.tape import Tape
 def test_unknown_fields_count_each_record_once(
     listed: Callable[[Tape], SandboxExchange], clickhouse_client: Client
 ) -> None:
-    """Also where overlapping pages repeat it; a run that loads nothing reports none."""
+    """A record on two overlapping pages counts once; a run that loads nothing reports no field."""
     made = Tape.generate(seed=5, trades=400, days=3)
     extra = {0: {"new_field": 1}, 9: {"new_field": 2, "odd": [3]}}
     trades = [trade | extra.get(n if n == 9 else n % 3, {}) for n, trade in enumerate(made.trades)]

@@ -115,7 +115,7 @@ def test_second_run_is_refused_with_the_process_id(listed: Listed, tape: Tape) -
 def test_failed_load_ends_the_run_with_one_sentence(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
-    """Also while the next window is extracted; once the cause is fixed, the next run resumes."""
+    """The load fails while the next window is extracted; once the cause is fixed, the next run resumes."""
     listed(tape)
     now_ms = int(tape.trades[-1]["timestamp"])
     run_btc(since=iso(now_ms - DAY_MS // 2))

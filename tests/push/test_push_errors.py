@@ -77,7 +77,7 @@ def test_push_resumes_after_a_full_disk(loaded: Both) -> None:
 
 
 def test_trades_of_another_exchange_are_rejected(loaded: Both) -> None:
-    """Of the live exchange, and of a push that was killed before its first package was complete."""
+    """Cloud has trades of the live exchange, or of a push that was killed before its first package was complete."""
     loaded.cloud.command("create database deribit_raw")
     for table in ("trades", "_dlt_loads"):
         columns = loaded.local.command(f"show create table deribit_raw.{table} format TSVRaw")

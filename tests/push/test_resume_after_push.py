@@ -56,7 +56,7 @@ def test_run_into_cloud_resumes_where_local_ended(both: Both, exchange: SandboxE
 
 
 def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> None:
-    """Although both are run from one directory: a run into local does not move the state of cloud."""
+    """A run into local does not change the state of cloud, although both use one directory."""
     both.run("local", until=day(10), currencies=("BTC",))
     both.tape("push")
     both.run("local", currencies=("BTC",))
@@ -99,7 +99,7 @@ def test_push_merges_states_of_two_extracting_databases(
 
 
 def test_merged_state_is_newer_than_that_of_runs_into_cloud(both: Both, exchange: SandboxExchange) -> None:
-    """However many runs into cloud there were before the push."""
+    """Its version is newer than that of any number of runs into cloud before the push."""
     for until in (10, 9, 8, 7):
         both.run("cloud", since=day(11), until=day(until), currencies=("BTC",))
     both.run("local", until=day(4), currencies=("BTC",))

@@ -142,7 +142,7 @@ LOST = [("BTC-PERPETUAL", 950), ("ETH_USDC-PERPETUAL", 1050)]  # in December and
 
 @pytest.fixture
 def with_gaps(dbt: Project) -> Project:
-    """As `built`, all time covered, without the trades LOST."""
+    """The project of `built` with all time covered and without the trades LOST."""
     dbt.fresh()
     cover_everything(dbt.client, "future")
     trades = LOADS["1764000001.5"]
@@ -205,7 +205,7 @@ def progress_of(dbt: Project) -> list[dict[str, Any]]:
 def test_command_follows_the_declared_retention(
     built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
-    """By default nothing is dropped; dbt_project.yml decides; mistakes in it are named."""
+    """By default nothing is dropped; dbt_project.yml sets the months; a mistake in it is named."""
     assert tape.main(["retention", "--plan"], standalone_mode=False) == 0
     assert "Nothing is older" in capsys.readouterr().out
     declared = levels.PROJECT.read_text()

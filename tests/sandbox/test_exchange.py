@@ -361,7 +361,7 @@ def test_trades_can_be_added_restated_and_deleted(plain, small_tape):
 
 
 def test_requests_are_recorded(exchange):
-    """As (path, params, status), in order."""
+    """Each request is recorded as (path, params, status), in order."""
     get(exchange, "get_time", live=True)
     CLIENT.get(f"{exchange.history_url}/public/{BY_CURRENCY}?currency=NOPE")
     assert list(exchange.requests) == [
@@ -393,7 +393,7 @@ def test_requests_are_recorded(exchange):
     ],
 )
 def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param):
-    """With Deribit's code, reason and parameter."""
+    """Each error has Deribit's code, reason and parameter."""
     answer = CLIENT.get(f"{exchange.url}/public/{ask}")
     assert answer.status_code == 400
     assert answer.json().keys() == {"jsonrpc", "error", "usIn", "usOut", "usDiff", "testnet"}
@@ -423,7 +423,7 @@ def test_one_connection_serves_many_requests(exchange):
 
 
 def test_other_verbs_and_paths_are_rejected(exchange):
-    """With 405 and 404."""
+    """Other verbs get 405 and other paths 404."""
     assert CLIENT.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
     assert CLIENT.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
 

@@ -24,7 +24,7 @@ def test_script_fails_the_numbered_requests(start_exchange, small_tape):
 
 
 def test_429_has_retry_after(start_exchange, small_tape):
-    """In seconds, with the exchange's code in the body."""
+    """The header is in seconds, and the body has the exchange's code."""
     answer = ask(start_exchange(small_tape, faults="1:429,retry_after=0.02"))
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "0.02"
@@ -35,7 +35,7 @@ def test_429_has_retry_after(start_exchange, small_tape):
     ("kind", "status", "code"), [("10028", 400, 10028), ("11051", 400, 11051), ("error200", 200, 13888)]
 )
 def test_api_errors_are_json(start_exchange, small_tape, kind, status, code):
-    """In HTTP 400, or in HTTP 200, which happens, too."""
+    """They are returned with HTTP 400 or with 200, as by the real exchange."""
     answer = ask(start_exchange(small_tape, faults=f"1:{kind}"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
@@ -91,7 +91,7 @@ def test_rate_is_reproducible():
 
 
 def test_empty_specification_injects_no_fault():
-    """None, an empty text and an empty list."""
+    """None, an empty text and an empty list are empty specifications."""
     assert {Faults.parse(spec).of(number) for spec in (None, "", []) for number in range(1, 100)} == {None}
 
 
@@ -122,6 +122,6 @@ def test_every_kind_of_fault_can_be_injected(start_exchange, small_tape, kind):
     ],
 )
 def test_invalid_specification_is_reported(spec, message):
-    """As a UsageError that names the wrong part."""
+    """The UsageError names the wrong part."""
     with pytest.raises(UsageError, match=message):
         Faults.parse(spec)

@@ -125,7 +125,7 @@ def test_burst_larger_than_a_page_is_available_by_seq(start_exchange):
 
 @needs_recordings
 def test_recorded_tape_is_crawled_completely(start_exchange):
-    """By time in pages of 10,000: all 73,548 trades, equal to the recorded ones."""
+    """A crawl by time in pages of 10,000 returns all 73,548 trades, equal to the recorded ones."""
     tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
     exchange = start_exchange(tape)
     got = sweep(exchange, "BTC", 10_000) | sweep(exchange, "ETH", 10_000)

@@ -144,7 +144,7 @@ def test_combo_legs_are_trades_on_the_tape(small_tape):
 
 
 def test_tape_has_block_trades_liquidations_and_missing_fields(small_tape):
-    """And iv 0, early trades without contracts or mark price, and milliseconds with many trades."""
+    """It also has iv 0, early trades without contracts or mark price, and milliseconds with many trades."""
     trades = small_tape.trades
     assert {trade["liquidation"] for trade in trades if "liquidation" in trade} == {"M", "T", "MT"}
     blocks = Counter(trade["block_trade_id"] for trade in trades if "block_trade_id" in trade)
@@ -222,7 +222,7 @@ def test_tape_is_loaded_from_file(tmp_path: Path, small_tape, zipped):
     ids=["missing", "no-json", "no-trade", "no-object", "cut"],
 )
 def test_invalid_tape_file_is_reported(tmp_path: Path, content, message):
-    """With the reason and the line."""
+    """The error names the line and the reason."""
     path = tmp_path / "bad.ndjson"
     if content is not None:
         path.write_bytes(content)

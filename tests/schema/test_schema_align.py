@@ -177,7 +177,7 @@ def test_target_that_is_down_or_not_built_cannot_be_compared(
 def test_cloud_engines_are_compared_as_the_engines_that_they_replace(
     dbt: Project, engine: str, full: str, version: str
 ) -> None:
-    """As `system.tables` of ClickHouse Cloud shows them."""
+    """Engines are written as `system.tables` of ClickHouse Cloud shows them."""
     rows = (
         f"(SELECT 'deribit' AS database, 't' AS name, '{engine}' AS engine, 'k' AS sorting_key, '' AS partition_key, "
         f"$${engine}{full} ORDER BY k SETTINGS index_granularity = 8192$$ AS engine_full)"

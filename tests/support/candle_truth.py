@@ -53,14 +53,14 @@ def volume_and_notional(trade: Trade) -> tuple[Decimal, Decimal]:
 
 
 def rounded(number: Decimal) -> Decimal:
-    """To 12 places, halves away from zero."""
+    """Round to 12 places, halves away from zero."""
     with localcontext() as context:
         context.prec = 60
         return number.quantize(PLACES, rounding=ROUND_HALF_UP)
 
 
 def candles(trades: Iterable[Trade], level: str) -> dict[tuple[str, datetime], dict[str, Any]]:
-    """By (instrument_name, bucket_at), straight from trades for any level."""
+    """Candles of any level by (instrument_name, bucket_at), computed directly from trades."""
     buckets: dict[tuple[str, datetime], list[Trade]] = defaultdict(list)
     for trade in trades:
         buckets[trade["instrument_name"], bucket_start(level, trade["timestamp"])].append(trade)

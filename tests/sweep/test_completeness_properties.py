@@ -46,7 +46,7 @@ def once(records: list[Record]) -> Counter[Any]:
 def test_every_trade_is_loaded_once_at_any_rate_of_faults(
     records: list[Record], way: dict[str, int], percent: int, seed: int
 ) -> None:
-    """With faults in up to half of the requests, and pages of any size; a second run loads nothing."""
+    """Up to half of the requests fail, and pages have any size; a second run loads nothing."""
     faults = f"rate={percent / 100},seed={seed},retry_after=0.001,slow=0.001"
     with SandboxExchange(Tape.of(records), faults=faults, clock=last_ms(records) + LATER_MS) as exchange:
         crawl = Crawl(exchange, STREAMS, **way)

@@ -33,7 +33,7 @@ def page_of(prices: dict[tuple[str, int], float]) -> pa.Table:
 def test_merged_pages_have_each_trade_once_in_its_latest_version(
     multiplier: np.uint64, pages: list[dict[tuple[str, int], float]]
 ) -> None:
-    """Also if different keys have the same hash."""
+    """This holds even if different keys have the same hash."""
     table = deduplicate([page_of(page) for page in pages], multiplier)
     assert table.schema == PAGE_SCHEMA
     keys = zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True)

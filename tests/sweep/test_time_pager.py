@@ -40,7 +40,7 @@ def test_page_after_a_full_page_starts_within_the_lag_of_ids() -> None:
 
 
 def test_short_page_with_has_more_is_requested_again_once() -> None:
-    """From its end; done if that page has no later trade."""
+    """The second request starts at its end; the slice is done if that page has no later trade."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(4, 500, more=True))
     assert pager.request == ByTime(450, 1_000)
@@ -57,7 +57,7 @@ def test_empty_page_with_has_more_is_requested_again_once() -> None:
 
 
 def test_moment_with_more_trades_than_a_page_is_paged_by_id() -> None:
-    """By id until a later time appears, then by time again."""
+    """Paging is by id until a later time appears, then by time again."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(10, 30, ids=("ETH-9", "ETH-10")))
     assert pager.request == ById("ETH-10")

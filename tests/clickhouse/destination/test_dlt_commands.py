@@ -53,7 +53,7 @@ def test_drop_drops_the_tables_of_a_resource(loaded: Path, database: str) -> Non
 
 
 def test_attached_pipeline_reads_the_dataset(loaded: Path, database: str) -> None:
-    """From the local working directory, and from the destination alone."""
+    """It is attached from the local working directory, and with the state from the destination only."""
     assert dlt.attach("trades", pipelines_dir=str(loaded)).dataset().trades.arrow().num_rows == 1
     elsewhere = dlt.attach(
         "trades", destination=NAME, dataset_name=database, pipelines_dir=str(loaded / "elsewhere")
@@ -62,14 +62,14 @@ def test_attached_pipeline_reads_the_dataset(loaded: Path, database: str) -> Non
 
 
 def test_no_secret_is_written(loaded: Path, clickhouse: ClickHouseSettings) -> None:
-    """Neither to dlt's state nor to its traces."""
+    """dlt's state and traces contain no password."""
     files = [path for path in loaded.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if clickhouse.password.encode() in path.read_bytes()] == []
 
 
 def test_missing_variable_is_named(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of dlt's message about secrets.toml."""
+    """The message names the variable instead of dlt's secrets.toml."""
     monkeypatch.setenv("CLICKHOUSE_MODE", "cloud")
     monkeypatch.delenv("CLICKHOUSE_CLOUD_HOST", raising=False)
     pipeline = dlt.attach("trades", pipelines_dir=str(loaded))

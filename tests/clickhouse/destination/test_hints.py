@@ -31,7 +31,7 @@ def definition(client: Client, database: str, table: str = "trades") -> str:
 def test_sort_partition_codecs_and_settings(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
-    """As dlt documents them; the sort key is also the index."""
+    """The hints have the effect that dlt documents; the sort key is also the index."""
     resource = clickhouse_adapter(
         dlt.resource(trades, name="trades"),
         sort=["instrument_name", "trade_seq"],
@@ -67,7 +67,7 @@ def test_table_engine(
 def test_column_types_are_those_of_the_hints(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client, trades: pa.Table
 ) -> None:
-    """With a codec, and for a column that is added later, too."""
+    """This includes a type with a codec and a column that is added later."""
     columns = column_types(
         instrument_name="LowCardinality(String)",
         tick_direction="UInt8",

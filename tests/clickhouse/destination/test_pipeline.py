@@ -50,7 +50,7 @@ def test_dataset_is_a_database_with_plain_table_names(
 
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_values_of_every_type_round_trip(pipeline: dlt.Pipeline, file_format: str) -> None:
-    """In each file format that a run uses."""
+    """Each file format that a run uses returns the values unchanged."""
     row = {
         "id": 2**62,
         "price": 0.1,

@@ -131,7 +131,7 @@ def test_file_function_reads_no_file(target: Target, user: str) -> None:
 
 @pytest.mark.parametrize("user", WRITERS)
 def test_file_function_stores_no_file(target: Target, user: str) -> None:
-    """Not through a value, a default, a view or a mutation either."""
+    """No value, default, view or mutation can copy a file into a table."""
     attacker, table = target.attacker(user), TABLES[user]
     call = f"file('{target.canary}')"
     attacker.query(f"INSERT INTO {table} VALUES ({call})")

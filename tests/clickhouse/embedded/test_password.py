@@ -1,4 +1,4 @@
-"""The generated password: who can read it, and which servers receive it."""
+"""Generated password of the embedded server: access to its file, and servers that receive it."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_other_server_does_not_receive_the_password(
 def test_server_at_another_port_does_not_receive_the_password(
     user: Callable[[], ClickHouseSettings], own_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even while the user's own server runs at its port."""
+    """This holds even while the user's own server runs at its port."""
     server.up(user(), own_dir)
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(free_port()))
     with squatting(user().port) as squatter:
@@ -165,7 +165,7 @@ def test_localhost_is_one_address(
 def test_password_beyond_loopback_needs_permission(
     user: Callable[[], ClickHouseSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over plain HTTP it could be read on the way."""
+    """Plain HTTP would expose the password on the network."""
     monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", "db.example")
     with pytest.raises(UsageError, match="CLICKHOUSE_LOCAL_PASSWORD is not set"):
         user()
@@ -181,7 +181,7 @@ def test_password_beyond_loopback_needs_permission(
 def test_unconfined_server_needs_a_secret_password(
     user: Callable[[], ClickHouseSettings], own_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the kernel has no Landlock: not with a known or short one; with a random one, and a note of what is open."""
+    """Without Landlock it does not start with a documented or short password; with a random one it prints a note."""
     monkeypatch.setattr(server, "abi_version", lambda: 0)
     for password in ("tape-development", "x7"):
         with pytest.raises(
@@ -197,7 +197,7 @@ def test_unconfined_server_needs_a_secret_password(
 def test_damaged_lock_file_is_reported_in_one_sentence(
     user: Callable[[], ClickHouseSettings], own_dir: Path, content: bytes
 ) -> None:
-    """Of a running server; the lock of one that has ended counts for nothing."""
+    """The file is that of a running server; a damaged file that is not locked is ignored."""
     server.up(user(), own_dir)
     path = ServerHome(own_dir).path / "server.lock"
     intact = path.read_bytes()

@@ -134,7 +134,7 @@ def test_port_taken_by_another_web_server(own_dir, settings):
     ],
 )
 def test_failed_start_reports_the_last_error(own_dir, settings, monkeypatch, users, reason):
-    """Of a configuration that the engine rejects. No process is left running."""
+    """The engine rejects the configuration, and no process is left running."""
     monkeypatch.setattr(config, "users_xml", lambda settings, passwords: users)
     with pytest.raises(FinalError, match=f"^ClickHouse stopped while starting: {reason} \\(full log: .*\\)$"):
         server.up(settings, own_dir)
@@ -188,7 +188,7 @@ def test_down_kills_a_server_that_does_not_stop(own_dir, settings):
 
 
 def test_embedded_server_ends_with_its_parent_process(tmp_path):
-    """Even if the parent is killed, as a test run may be."""
+    """The server ends even if the parent is killed, as a test run may be."""
     program = (
         "import sys, time; from pathlib import Path; from extract.clickhouse.embedded.server import embedded_server\n"
         "with embedded_server(Path(sys.argv[1])) as up: print(up.port, flush=True); time.sleep(60)"

@@ -185,7 +185,7 @@ def test_workers_start_after_enough_large_pages(url: str) -> None:
 
 
 def test_workers_started_early_fetch_the_first_page(url: str) -> None:
-    """They end with the transport."""
+    """Closing the transport ends the workers."""
     workers = Workers(CHANNELS)
     transport = page_transport(CHANNELS, workers)
     assert isinstance(transport, PageTransport)
@@ -216,7 +216,7 @@ def test_pages_arrive_after_all_workers_are_killed(url: str) -> None:
 
 
 def test_workers_end_when_the_main_process_is_killed() -> None:
-    """Also by SIGKILL."""
+    """SIGKILL of the main process ends them, too."""
     script = (
         "import sys, time\n"
         "from extract.deribit.transport.pool import PageTransport\n"

@@ -72,7 +72,7 @@ def test_answer_up_to_the_limit_is_read(serve: Callable[..., str], encoding: str
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_answer_above_the_limit_is_an_error(serve: Callable[..., str], encoding: str) -> None:
-    """Also a small body that decompresses to a large one."""
+    """The limit applies to the decompressed body, so a small body that decompresses to a large one is an error, too."""
     body = b"x" * (MAX_BYTES + 1)
     url = serve(gzip.compress(body) if encoding == "gzip" else body, {"Content-Encoding": encoding}, 0.0)
     with pytest.raises(AnswerTooLargeError, match="1,000,000 bytes"):
