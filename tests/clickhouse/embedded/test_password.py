@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,49 +16,7 @@ from extract.clickhouse.embedded.probe import free_port
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.errors import FinalError, UsageError
 from tests.support.attacker import Attacker
-
-
-class _Squatter(HTTPServer):
-    """A program of another user that listens at ClickHouse's port, answers like it and records the headers."""
-
-    address_family = socket.AF_INET
-
-    def __init__(self, host: str, port: int) -> None:
-        self.received: list[str] = []
-        super().__init__((host, port), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Squatter
-
-    def do_GET(self) -> None:
-        self.server.received.append(str(self.headers) + self.path)
-        body = b"Ok.\n" if self.path == "/ping" else b"26.9.2.1\n"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class _SquatterIPv6(_Squatter):
-    address_family = socket.AF_INET6
-
-
-@contextmanager
-def squatting(port: int, kind: type[_Squatter] = _Squatter, host: str = "127.0.0.1") -> Iterator[_Squatter]:
-    with kind(host, port) as web:
-        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield web
-        finally:
-            web.shutdown()
-            thread.join()
+from tests.support.squatter import SquatterIPv6, squatting
 
 
 @pytest.fixture
@@ -150,11 +105,11 @@ def test_localhost_is_one_address(
     monkeypatch.setenv("CLICKHOUSE_LOCAL_HOST", "localhost")
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PASSWORD", "one-of-my-own")
     try:
-        squatter = _SquatterIPv6("::1", user().port)
+        squatter = SquatterIPv6("::1", user().port)
     except OSError:
         pytest.skip("this machine has no ::1")
     squatter.server_close()
-    with squatting(user().port, _SquatterIPv6, "::1") as listening:
+    with squatting(user().port, SquatterIPv6, "::1") as listening:
         monkeypatch.setattr(socket, "getaddrinfo", ipv6_first)
         assert server.up(user(), own_dir).state is server.State.STARTED
         with open_client(user()) as client:
