@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from extract.sandbox.generator import COMBO_KINDS
 from extract.sandbox.instrument_names import parse
@@ -31,15 +32,13 @@ class Row:
 
 
 class TradeIndex:
-    """Rows in the exchange's order, with fast lookup by time although timestamps are not sorted in it."""
+    """Rows in the exchange's order, in which timestamps are not sorted."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self.bodies = [row.body for row in rows]
         self.seqs = [row.seq for row in rows]
-        self.stamps = [row.stamp_ms for row in rows]
-        self.latest = list(accumulate(self.stamps, max))
-        self.earliest = list(accumulate(reversed(self.stamps), min))[::-1]
+        self.stamps = np.array([row.stamp_ms for row in rows], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,30 +48,11 @@ class TradeIndex:
     ) -> tuple[list[int], bool]:
         """Positions in [low, high) with start_ms <= time <= end_ms, ascending, and whether there are more.
 
-        The first `count` of them, or the last ones if `newest`. Only rows near the edges are checked one by one.
+        The first `count` of them, or the last ones if `newest`.
         """
-        low = max(low, bisect_left(self.latest, start_ms))
-        high = min(high, bisect_right(self.earliest, end_ms))
-        inner_low = min(max(bisect_left(self.earliest, start_ms), low), max(high, low))
-        inner_high = max(min(bisect_right(self.latest, end_ms), high), inner_low)
-        spans = [(low, inner_low, False), (inner_low, inner_high, True), (inner_high, high, False)]
-        positions: list[int] = []
-        for begin, end, clean in reversed(spans) if newest else spans:
-            need = count + 1 - len(positions)
-            span = range(end - 1, begin - 1, -1) if newest else range(begin, end)
-            if clean:
-                positions.extend(span[:need])
-                continue
-            for position in span:
-                if start_ms <= self.stamps[position] <= end_ms:
-                    positions.append(position)
-                    if len(positions) > count:
-                        break
-        more = len(positions) > count
-        del positions[count:]
-        if newest:
-            positions.reverse()
-        return positions, more
+        stamps = self.stamps[low:high]
+        inside = (low + np.flatnonzero((start_ms <= stamps) & (stamps <= end_ms))).tolist()
+        return inside[-count:] if newest else inside[:count], len(inside) > count
 
     def at_id(self, trade_id: str, *, after: bool) -> int | None:
         """Position of an id, or the one after it; None if no id has its prefix."""
