@@ -11,6 +11,7 @@ import click
 
 from extract.cli.options import Command, days_option, json_option, parsed, scope_options
 from extract.cli.output import Cell, echo, print_json, print_table
+from extract.cost.billing.money import UNKNOWN, usd
 from extract.errors import CannotTellError, UsageError
 from extract.times import parse_day
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from extract.cost.billing.baseline import Baseline
     from extract.cost.billing.charges import Days
     from extract.cost.billing.egress import Egress
-    from extract.cost.plan.estimate import Estimate
+    from extract.cost.plan.estimate import Estimate, Increments
     from extract.cost.plan.plan import CostPlan
 
 CLOUDS = ("clickhouse", "aws")
@@ -204,8 +205,6 @@ def _days(days: int, until: date | None, today: date) -> Days:
 
 
 def _print_baseline(bill: Baseline, today: date) -> None:
-    from extract.cost.billing.money import UNKNOWN, usd
-
     echo(f"{bill.days}: {len(bill.days)} days, UTC")
     rows: list[tuple[Cell, ...]] = []
     for cloud in (*bill.read, *bill.unread):
@@ -225,8 +224,6 @@ def _print_baseline(bill: Baseline, today: date) -> None:
 
 
 def _print_egress(usage: Egress) -> None:
-    from extract.cost.billing.money import UNKNOWN
-
     def gigabytes(gb: Decimal | None) -> str:
         return UNKNOWN if gb is None else f"{gb:,.3f}"
 
@@ -240,7 +237,8 @@ def _print_egress(usage: Egress) -> None:
 
 
 def _print_plan(result: CostPlan) -> None:
-    _print_estimate(result.estimate)
+    _print_backfill(result.estimate)
+    _print_increments(result.estimate.increments)
     echo()
     echo("Inputs, each of which --set NAME=VALUE changes:")
     rows = [(each.name, number(each.value), each.unit, each.source) for each in result.inputs.used()]
@@ -249,12 +247,10 @@ def _print_plan(result: CostPlan) -> None:
         echo(note)
 
 
-def _print_estimate(estimate: Estimate) -> None:
-    """Quantities of the backfill, its dollars and those of its storage, and increments by cadence."""
-    from extract.cost.billing.money import UNKNOWN, usd
-
+def _print_backfill(estimate: Estimate) -> None:
+    """Print quantities of the backfill, its dollars and those of its storage."""
     backfill, holding = estimate.backfill, estimate.holding
-    quantities: list[tuple[Cell, ...]] = [
+    quantities = [
         ("trades", f"{backfill.trades:,.0f}"),
         ("requests", f"{backfill.requests:,.0f}"),
         ("hours at the rate limit", f"{backfill.hours_at_rate_limit:,.3f}"),
@@ -267,13 +263,14 @@ def _print_estimate(estimate: Estimate) -> None:
     ]
     print_table(("backfill", "figure"), quantities)
     echo()
-    rows: list[tuple[Cell, ...]] = [
-        (name, usd(backfill.usd[name]), usd(holding.usd[name])) for name in SETTINGS
-    ]
+    rows = [(name, usd(backfill.usd[name]), usd(holding.usd[name])) for name in SETTINGS]
     print_table(("USD", "backfill, once", "holding, a month"), rows)
     echo()
     if None in holding.usd.values():
         echo(f"{UNKNOWN}: it does not fit the disk of the own host (host_disk_gb).")
+
+
+def _print_increments(increments: list[Increments]) -> None:
     rows = [
         (
             f"every {each.every}",
@@ -284,7 +281,7 @@ def _print_estimate(estimate: Estimate) -> None:
             *(usd(each.usd[name]) for name in SETTINGS[1:]),
             f"{each.saved:.0%}",
         )
-        for each in estimate.increments
+        for each in increments
     ]
     columns = (
         "runs",
