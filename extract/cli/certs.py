@@ -9,6 +9,7 @@ import click
 from extract.certs import ROLES, SERVER
 from extract.cli.options import Command, days_option, json_option
 from extract.cli.output import echo, print_json_lines, print_table
+from extract.errors import CannotTellError, UsageError
 
 if TYPE_CHECKING:
     from extract.certs.expiry import CertificateStatus
@@ -151,7 +152,6 @@ def check(days: int, environment: str | None, server: str | None, as_json: bool)
         trusted_files,
     )
     from extract.clickhouse.settings import cloud_address_if_set
-    from extract.errors import CannotTellError
 
     certificates = [*stored_certificates(environment), *configured_certificates(cloud_address_if_set())]
     if server:
@@ -175,8 +175,6 @@ def _print_location(store: CertificateStore) -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    from extract.errors import UsageError
-
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(

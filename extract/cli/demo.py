@@ -6,16 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from extract.cli.output import echo, print_step, print_table
 from extract.errors import OutsideError
 from extract.paths import ROOT, tape_dir
-
-if TYPE_CHECKING:
-    from extract.clickhouse.client import Database
 
 SEED = 1
 TRADES = 20_000
@@ -56,7 +52,22 @@ def demo() -> None:
         _run("dlt", "pipeline", "run")
     print_step("dbt build --target local")
     _run("dbt", "--quiet", "build", "--target", "local")
-    _print_result(shared_database(settings))
+    database = shared_database(settings)
+    echo()
+    rows = [
+        (*names, trades, instruments, f"{first_at:%F %T}", f"{last_at:%F %T}")
+        for *names, trades, instruments, first_at, last_at in database.rows(_OVERVIEW)
+    ]
+    print_table(("currency", "kind", "trades", "instruments", "from", "to"), rows)
+    echo()
+    echo(f"The latest candles of {INSTRUMENT}, one minute each, volume in BTC:")
+    echo()
+    candles = database.rows(_CANDLES, {"name": INSTRUMENT, "limit": SHOWN_CANDLES})
+    rows = [
+        (f"{bucket_at:%F %H:%M}", *(f"{price:,.2f}" for price in prices), f"{volume:.4f}", trades)
+        for bucket_at, *prices, volume, trades in candles
+    ]
+    print_table(("bucket_at", "open", "high", "low", "close", "volume", "trades"), rows)
     echo()
     echo(f"Done in {time.monotonic() - began_s:.0f} s. What to try next:")
     for line in _NEXT:
@@ -91,21 +102,3 @@ def _run(*words: str) -> None:
     code = subprocess.run([program, *words[1:]], cwd=ROOT, env=env).returncode
     if code:
         raise OutsideError(f"`{' '.join(words)}` failed with exit code {code}; its message is above.")
-
-
-def _print_result(clickhouse: Database) -> None:
-    echo()
-    rows = [
-        (*names, trades, instruments, f"{first_at:%F %T}", f"{last_at:%F %T}")
-        for *names, trades, instruments, first_at, last_at in clickhouse.rows(_OVERVIEW)
-    ]
-    print_table(("currency", "kind", "trades", "instruments", "from", "to"), rows)
-    echo()
-    echo(f"The latest candles of {INSTRUMENT}, one minute each, volume in BTC:")
-    echo()
-    candles = clickhouse.rows(_CANDLES, {"name": INSTRUMENT, "limit": SHOWN_CANDLES})
-    rows = [
-        (f"{bucket_at:%F %H:%M}", *(f"{price:,.2f}" for price in prices), f"{volume:.4f}", trades)
-        for bucket_at, *prices, volume, trades in candles
-    ]
-    print_table(("bucket_at", "open", "high", "low", "close", "volume", "trades"), rows)

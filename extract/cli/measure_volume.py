@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
 
 import click
 
 from extract.cli.options import json_option, parsed, scope_options
 from extract.cli.output import Cell, echo, print_json, print_table
 from extract.times import parse_day
-
-if TYPE_CHECKING:
-    from extract.cost.measure.volume import Volume
 
 HEADER = (
     *("currency", "kind", "trades", "instruments", "missing", "requests"),
@@ -56,21 +52,15 @@ def measure_volume(
         ]
         print_json({"day": volume.day, "exchange": volume.exchange, "streams": streams})
     else:
-        _print_volume(volume)
+        traded = [each for each in volume.streams if each.trades]
+        rows = [_row(*each.stream, *(getattr(each, name) for name in FIGURES)) for each in traded]
+        if len(rows) != 1:
+            rows.append(_row("all", "", *map(volume.total, FIGURES)))
+        print_table(HEADER, rows)
+        echo(
+            f"{volume.day}, UTC, of {volume.exchange}; nothing was loaded. `tape cost plan` uses these figures."
+        )
     return int(volume.total("missing") > 0)
-
-
-def _print_volume(volume: Volume) -> None:
-    """A row for each currency and kind that traded, and a total."""
-    rows = [
-        _row(*each.stream, *(getattr(each, name) for name in FIGURES))
-        for each in volume.streams
-        if each.trades
-    ]
-    if len(rows) != 1:
-        rows.append(_row("all", "", *map(volume.total, FIGURES)))
-    print_table(HEADER, rows)
-    echo(f"{volume.day}, UTC, of {volume.exchange}; nothing was loaded. `tape cost plan` uses these figures.")
 
 
 def _row(currency: str, kind: str, trades: int, *figures: int) -> tuple[Cell, ...]:

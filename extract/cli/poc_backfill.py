@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
 
 import click
 
 from extract.cli.options import json_option, parsed, scope_options
 from extract.cli.output import echo, print_json, print_table
+from extract.cost.billing.money import usd
 from extract.times import parse_month
-
-if TYPE_CHECKING:
-    from extract.cost.measure.month_backfill import MonthBackfill
 
 HEADER = (
     *("backfill of", "trades", "requests", "hours", "MB on the wire", "MB at rest"),
@@ -40,20 +37,31 @@ def poc_backfill(month: date, currencies: tuple[str, ...], kinds: tuple[str, ...
     Example: tape poc-backfill --month 2026-10 --currency BTC --kind option
     """
     from extract.cli.progress import RunProgress
+    from extract.cli.run_summary import print_summary
     from extract.cost.measure.month_backfill import poc_backfill as run_month
 
     with RunProgress() as progress:
         result = run_month(month, currencies, kinds, progress)
     if as_json:
-        _print_result_json(result)
-    else:
-        _print_result(result)
-
-
-def _print_result(result: MonthBackfill) -> None:
-    from extract.cli.run_summary import print_summary
-    from extract.cost.billing.money import usd
-
+        plan = result.comparison and result.comparison.plan
+        planned = plan and {
+            **{name: getattr(plan, name) for name in ("trades", "requests", "seconds", "wire_bytes")},
+            "rest_bytes": plan.disk_bytes,
+            "planned_at": plan.planned_at,
+        }
+        extrapolated = {
+            name: {
+                "trades": round(each.trades),
+                "requests": round(each.requests),
+                "hours": float(round(each.fetch_hours, 4)),
+                "wire_bytes": round(each.wire_bytes),
+                "rest_bytes": round(each.all_rest_bytes),
+                "usd": each.usd[CLOUD],
+            }
+            for name, each in result.extrapolated.items()
+        }
+        print_json({"plan": planned, "fact": result.used, "extrapolated": extrapolated})
+        return
     print_summary(result.summary, result.comparison)
     if not result.extrapolated:
         echo(f"Nothing of {result.used.month} was left to fetch, so nothing can be extrapolated.")
@@ -76,25 +84,3 @@ def _print_result(result: MonthBackfill) -> None:
     if not result.used.is_large:
         echo("Requests and hours are assumed: with so few trades they are mostly start-up costs of a run.")
     echo("MB at rest with models; `tape cost plan` shows every input, and the cost of storage.")
-
-
-def _print_result_json(result: MonthBackfill) -> None:
-    """Plan and result by the same names, and the extrapolation."""
-    plan = result.comparison and result.comparison.plan
-    planned = plan and {
-        **{name: getattr(plan, name) for name in ("trades", "requests", "seconds", "wire_bytes")},
-        "rest_bytes": plan.disk_bytes,
-        "planned_at": plan.planned_at,
-    }
-    extrapolated = {
-        name: {
-            "trades": round(each.trades),
-            "requests": round(each.requests),
-            "hours": float(round(each.fetch_hours, 4)),
-            "wire_bytes": round(each.wire_bytes),
-            "rest_bytes": round(each.all_rest_bytes),
-            "usd": each.usd[CLOUD],
-        }
-        for name, each in result.extrapolated.items()
-    }
-    print_json({"plan": planned, "fact": result.used, "extrapolated": extrapolated})

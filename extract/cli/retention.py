@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
 
 import click
 
 from extract.cli.options import json_option
 from extract.cli.output import echo, print_json_lines, print_table
-
-if TYPE_CHECKING:
-    from extract.retention.drop import Month
+from extract.errors import UsageError
 
 HEADER = ("level", "month", "rows", "bytes", "detail")
 
@@ -37,11 +35,8 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
 
     Example: tape retention --plan
     """
-    from datetime import UTC, datetime
-
     from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import clickhouse_settings
-    from extract.errors import UsageError
     from extract.retention.drop import drop_months, plan_drops
     from extract.retention.levels import declared_retention, read_levels
 
@@ -53,25 +48,21 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
     run = drop_months if is_apply else plan_drops
     today = datetime.now(UTC).date()
     months = run(shared_database(clickhouse_settings()), declared_retention(), today, levels)
+    verb = "dropped" if is_apply else "would be dropped"
     if as_json:
         print_json_lines(month.to_json() for month in months)
-    else:
-        _print_months(months, "dropped" if is_apply else "would be dropped")
-    return int(any(month.refusal for month in months))
-
-
-def _print_months(months: list[Month], verb: str) -> None:
-    if not months:
+    elif not months:
         echo("Nothing is older than retention_months in dbt_project/dbt_project.yml.")
-        return
-    rows = [
-        (
-            *(month.to_json()[name] for name in HEADER[:4]),
-            f"stays: {month.refusal}" if month.refusal else verb,
-        )
-        for month in months
-    ]
-    print_table(HEADER, rows)
-    dropped = [month for month in months if not month.refusal]
-    size = sum(month.bytes for month in dropped)
-    echo(f"{len(dropped):,} of {len(months):,} months {verb}: {size:,} bytes.")
+    else:
+        rows = [
+            (
+                *(month.to_json()[name] for name in HEADER[:4]),
+                f"stays: {month.refusal}" if month.refusal else verb,
+            )
+            for month in months
+        ]
+        print_table(HEADER, rows)
+        dropped = [month for month in months if not month.refusal]
+        size = sum(month.bytes for month in dropped)
+        echo(f"{len(dropped):,} of {len(months):,} months {verb}: {size:,} bytes.")
+    return int(any(month.refusal for month in months))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import click
 
 from extract.cli.options import json_option
-from extract.cli.output import Cell, echo, percent, print_json, print_table
+from extract.cli.output import echo, percent, print_json, print_table
 from extract.times import duration
-
-if TYPE_CHECKING:
-    from extract.coverage.status import StreamStatus
 
 HEADER = (
     *("currency", "kind", "trades", "instruments", "covered from", "covered to", "missing"),
@@ -38,24 +35,24 @@ def status(as_json: bool) -> None:
     if as_json:
         print_json([each.to_json() for each in streams])
         return
-    print_table(HEADER, map(_row, streams))
+    rows = [
+        (
+            *each.stream,
+            each.trades,
+            each.instruments,
+            _format(each.spans[0][0]),
+            _format(each.spans[-1][1]),
+            each.missing,
+            percent(each.proven_share),
+            duration(each.lag_seconds),
+            _format(each.last_load_at) if each.last_load_at else None,
+        )
+        for each in streams
+    ]
+    print_table(HEADER, rows)
     for each in streams:
-        for (_, end), (start, _) in zip(each.spans, each.spans[1:], strict=False):
+        for (_, end), (start, _) in pairwise(each.spans):
             echo(f"Not covered of {each.stream}: {_format(end)} to {_format(start)}.")
-
-
-def _row(each: StreamStatus) -> tuple[Cell, ...]:
-    return (
-        *each.stream,
-        each.trades,
-        each.instruments,
-        _format(each.spans[0][0]),
-        _format(each.spans[-1][1]),
-        each.missing,
-        percent(each.proven_share),
-        duration(each.lag_seconds),
-        _format(each.last_load_at) if each.last_load_at else None,
-    )
 
 
 def _format(at: datetime) -> str:

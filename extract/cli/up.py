@@ -7,6 +7,7 @@ import os
 import click
 
 from extract.cli.output import echo
+from extract.errors import UsageError
 
 
 @click.command()
@@ -44,8 +45,6 @@ def up() -> None:
 
 def _tcp_port(default: int) -> int | None:
     """Port of the native protocol by CLICKHOUSE_LOCAL_TCP_PORT; None where that is 0."""
-    from extract.errors import UsageError
-
     text = os.environ.get("CLICKHOUSE_LOCAL_TCP_PORT") or str(default)
     if not text.isdecimal() or int(text) > 65535:
         raise UsageError(f"CLICKHOUSE_LOCAL_TCP_PORT is {text!r}; set it to a port number, or to 0 for none.")
