@@ -62,22 +62,19 @@ def print_gaps(gaps: Sequence[Gap]) -> None:
             for gap in gaps
         ]
         print_table(HEADER, rows)
-    echo(_summary(gaps))
+    missing = [gap for gap in gaps if not gap.known_absent]
+    absent = sum(len(gap) for gap in gaps if gap.known_absent)
+    exception = f", apart from {absent:,} that the exchange does not have" if absent else ""
+    if not missing:
+        echo(f"Nothing is missing{exception}.")
+        return
+    names = len({gap.range.instrument_name for gap in missing})
+    is_unreadable = all(gap.rejected for gap in missing)
+    command = "`tape repair --again` retries them" if is_unreadable else "`tape repair` fetches them"
+    echo(f"{sum(map(len, missing)):,} trades of {names:,} instruments are missing{exception}; {command}.")
 
 
 def _reason(gap: Gap) -> str:
     if gap.known_absent:
         return "absent from the exchange"
     return "unreadable: deribit_raw.rejected_trades" if gap.rejected else ""
-
-
-def _summary(gaps: Sequence[Gap]) -> str:
-    missing = [gap for gap in gaps if not gap.known_absent]
-    absent = sum(len(gap) for gap in gaps if gap.known_absent)
-    exception = f", apart from {absent:,} that the exchange does not have" if absent else ""
-    if not missing:
-        return f"Nothing is missing{exception}."
-    names = len({gap.range.instrument_name for gap in missing})
-    is_unreadable = all(gap.rejected for gap in missing)
-    command = "`tape repair --again` retries them" if is_unreadable else "`tape repair` fetches them"
-    return f"{sum(map(len, missing)):,} trades of {names:,} instruments are missing{exception}; {command}."

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.text import Text
 
 from extract.cli.output import printable
@@ -80,35 +79,23 @@ class _Display:
 class WorkProgress(_Display, Listener):
     """Progress of work whose size is known at its start."""
 
-    _total = _done = 0
     _unit = ""
-    _task: TaskID | None = None
 
     def start(self, total: int, unit: str) -> None:
-        self._total, self._done, self._unit = total, 0, unit
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(printable(unit), total=total, note="")
+        self._unit = unit
+        for task_id in self._bars.task_ids:
+            self._bars.remove_task(task_id)
+        self._bars.add_task(printable(unit), total=total, note="")
         self._begin()
 
     def advance(self, count: int) -> None:
         with self._lock:
-            self._done += count
-            rate = self._done / self._seconds
-            left = _time_left(self._done / max(1, self._total), self._seconds)
-            counts = f"{self._done:,} of {self._total:,}"
-            if self._task is not None:
-                note = f"{counts}, {rate:,.0f}/s, {left}"
-                self._bars.update(self._task, completed=self._done, note=note)
-            self._print_sometimes(f"{counts} {self._unit}, {rate:,.0f}/s, {left}")
-
-
-@dataclass
-class _StreamLine:
-    task: TaskID
-    from_ms: int
-    trades: int = 0
-    covered_ms: int = 0
+            [task] = self._bars.tasks
+            done = int(task.completed) + count
+            counts = f"{done:,} of {task.total:,}"
+            rate = f"{done / self._seconds:,.0f}/s, {_time_left(done / (task.total or 1), self._seconds)}"
+            self._bars.update(task.id, completed=done, note=f"{counts}, {rate}")
+            self._print_sometimes(f"{counts} {self._unit}, {rate}")
 
 
 class RunProgress(_Display):
@@ -116,7 +103,7 @@ class RunProgress(_Display):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
-        self._lines: dict[Stream, _StreamLine] = {}
+        self._tasks: dict[Stream, Task] = {}
         self._since_ms: int | None = None
         self._until_ms = 0
 
@@ -131,22 +118,22 @@ class RunProgress(_Display):
     def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         """`rows` new trades of `stream` have arrived; everything up to `end_ms` is fetched."""
         with self._lock:
-            line = self._lines.get(stream) or self._add_line(stream, end_ms)
-            line.trades += rows
-            line.covered_ms = max(line.covered_ms, end_ms)
-            note = f"{line.trades:,} trades  to {iso(line.covered_ms)}"
-            self._bars.update(line.task, completed=max(0, line.covered_ms - line.from_ms), note=note)
+            task = self._tasks.get(stream) or self._add_task(stream, end_ms)
+            trades, from_ms = task.fields["trades"] + rows, task.fields["from_ms"]
+            done_ms = max(task.completed, end_ms - from_ms)
+            note = f"{trades:,} trades  to {iso(from_ms + done_ms)}"
+            self._bars.update(task.id, completed=done_ms, trades=trades, note=note)
             self._bars.totals = self._format_totals(stats)
             self._print_sometimes(self._bars.totals)
 
-    def _add_line(self, stream: Stream, end_ms: int) -> _StreamLine:
+    def _add_task(self, stream: Stream, end_ms: int) -> Task:
         from_ms = self._since_ms if self._since_ms is not None else max(EPOCH_MS, end_ms)
         total = max(1, self._until_ms - from_ms)
-        line = _StreamLine(self._bars.add_task(printable(str(stream)), total=total, note=""), from_ms)
-        return self._lines.setdefault(stream, line)
+        self._bars.add_task(printable(str(stream)), total=total, note="", from_ms=from_ms, trades=0)
+        return self._tasks.setdefault(stream, self._bars.tasks[-1])
 
     def _format_totals(self, stats: RequestStats) -> str:
-        trades = sum(line.trades for line in self._lines.values())
+        trades = sum(task.fields["trades"] for task in self._bars.tasks)
         share = sum(task.percentage for task in self._bars.tasks) / 100 / len(self._bars.tasks)
         return (
             f"{trades:,} trades, {trades / self._seconds:,.0f}/s, {stats.requests:,} requests, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -49,51 +50,45 @@ def push(verify: bool, as_json: bool) -> int:
     ]
     if rows:
         print_table(HEADER, rows)
-    for note in notes(report):
+    for note in _notes(report):
         echo(note)
     return int(not report.is_equal)
 
 
-def notes(report: PushReport) -> list[str]:
+def _notes(report: PushReport) -> Iterator[str]:
     """One sentence for each result, and statements that delete rows changed or added on cloud."""
-    sentences: list[str] = []
     if report.pushed:
         rate = report.pushed / max(report.seconds, 0.001)
-        sentences.append(
-            f"{plural(report.pushed, 'trade')} pushed in {report.seconds:.1f} s ({rate:,.0f}/s)."
-        )
+        yield f"{plural(report.pushed, 'trade')} pushed in {report.seconds:.1f} s ({rate:,.0f}/s)."
     if report.excluded_months:
         months = ", ".join(f"{month // 100}-{month % 100:02}" for month in report.excluded_months)
-        sentences.append(f"Not compared, because `tape retention` dropped them on one side: {months}.")
+        yield f"Not compared, because `tape retention` dropped them on one side: {months}."
     if own := sum(part.cloud_only for part in report.months):
-        sentences.append(f"{own:,} trades are from cloud's own runs; they stay and are not compared.")
+        yield f"{own:,} trades are from cloud's own runs; they stay and are not compared."
     if report.is_equal:
         months = plural(len(report.months), "month")
         packages = f"{report.packages:,} load packages"
-        return [*sentences, f"local and cloud are equal: {report.trades:,} trades in {months}, {packages}."]
-    return [*sentences, *_differences(report)]
-
-
-def _differences(report: PushReport) -> list[str]:
+        yield f"local and cloud are equal: {report.trades:,} trades in {months}, {packages}."
+        return
     differing = [part for part in report.parts if not part.is_equal]
     labels = ", ".join(part.label for part in differing) or "load packages"
-    sentences = [f"local and cloud are not equal: {labels}."]
+    yield f"local and cloud are not equal: {labels}."
     if any(part.lacking for part in differing) or report.unpublished:
-        sentences.append("`tape push` copies what cloud lacks.")
+        yield "`tape push` copies what cloud lacks."
     if any(part.changed or part.added for part in differing):
-        sentences.append(
+        yield (
             "Rows changed or added on cloud stay, because push never deletes. To replace them with the local rows, delete "
             "them on cloud and then run `tape push`:"
         )
-        sentences += [statement for part in differing for statement in part.deletions()]
+        for part in differing:
+            yield from part.deletions()
     if unfinished := sum(part.unfinished for part in differing):
-        sentences.append(
+        yield (
             f"{unfinished:,} of the rows added belong to load packages that no run has finished: is a run into cloud "
             "under way?"
         )
     if any(part.restated for part in differing):
-        sentences.append(
+        yield (
             "Restated trades differ in newer load packages of cloud's own runs. `dlt pipeline run` does not request covered "
             "time again, so they stay different: compare them by trade_seq in deribit.trades."
         )
-    return sentences
