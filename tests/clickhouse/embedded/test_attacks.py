@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import open_server
 from extract.clickhouse import roles
-from extract.clickhouse.embedded import server
+from extract.clickhouse.embedded import launch, server
 from extract.clickhouse.embedded.confine import abi_version
 from tests.support.attacker import SECRET, Attacker, Target, children, target_server
 
@@ -381,3 +382,34 @@ def _wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> Non
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# Where the kernel cannot confine the server
+
+
+def test_unconfined_server_reads_and_writes_no_file_by_functions_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closed functions and settings do not depend on Landlock; FROM INFILE does, as the documentation states."""
+    monkeypatch.setattr(launch, "process", open_server)
+    outside = tmp_path / "outside"
+    outside.write_text(SECRET + "\n")
+    with target_server(tmp_path / "tape") as target:
+        for user in USERS:
+            attacker = target.attacker(user)
+            answers = [attacker.query(sql) for sql in _expressions(outside)]
+            for name in (
+                "output_format_schema",
+                "format_schema",
+                "format_template_row",
+                "format_template_resultset",
+            ):
+                for format_ in ("Protobuf", "CapnProto", "Template"):
+                    answers.append(
+                        attacker.query(f"SELECT 1 AS x SETTINGS {name} = '{outside}' FORMAT {format_}")
+                    )
+            assert [answer for answer in answers if SECRET in answer or "Code: " not in answer] == []
+        assert outside.read_text() == SECRET + "\n"
+        owner = target.attacker("tape")
+        owner.query(f"INSERT INTO deribit_raw.t FROM INFILE '{outside}' FORMAT LineAsString")
+        assert SECRET in owner.query("SELECT x FROM deribit_raw.t"), "the server of this test is confined"
