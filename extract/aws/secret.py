@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import boto3
+import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from extract.errors import OutsideError, UsageError
@@ -45,11 +45,11 @@ def _read(name: str) -> str:
 
 def _parse(name: str, text: str) -> dict[str, str]:
     try:
-        secret = json.loads(text)
-    except ValueError:
-        secret = None
-    if not isinstance(secret, dict) or not all(isinstance(value, str) for value in secret.values()):
-        raise UsageError(f"The secret {name} is not a JSON object of strings; see deploy/aws/README.md.")
+        secret = msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError:
+        raise UsageError(
+            f"The secret {name} is not a JSON object of strings; see deploy/aws/README.md."
+        ) from None
     if unknown := sorted(secret.keys() - set(NAMES)):
         raise UsageError(
             f"The secret {name} has an unknown entry {unknown[0]}; allowed are {', '.join(NAMES)}."

@@ -16,9 +16,7 @@ from extract.errors import CannotTellError, UsageError
 from extract.times import parse_day
 
 if TYPE_CHECKING:
-    from extract.cost.billing.baseline import Baseline
     from extract.cost.billing.charges import Days
-    from extract.cost.billing.egress import Egress
     from extract.cost.plan.estimate import Estimate, Increments
     from extract.cost.plan.plan import CostPlan
 
@@ -32,6 +30,10 @@ def _parse_gb(text: str, option: str) -> Decimal:
         if gb.is_finite() and gb >= 0:
             return gb
     raise UsageError(f"{option} {text!r} is not a number of GB; write it like 50 or 0.5.")
+
+
+def _format_gb(gb: Decimal | None) -> str:
+    return UNKNOWN if gb is None else f"{gb:,.3f}"
 
 
 @click.group()
@@ -93,7 +95,22 @@ def baseline(
             }
         )
     else:
-        _print_baseline(bill, today)
+        echo(f"{bill.days}: {len(bill.days)} days, UTC")
+        rows: list[tuple[Cell, ...]] = []
+        for cloud in (*bill.read, *bill.unread):
+            lines = [] if cloud in bill.unread else bill.lines_in_cents(cloud)
+            rows += [
+                (line.cloud, line.service, line.kind, usd(cents), usd(line.open_usd)) for line, cents in lines
+            ]
+            open_usd = usd(sum((line.open_usd for line, _ in lines), Decimal(0)))
+            total = usd(bill.total_of(cloud))
+            rows.append((cloud, "", "all of it", total, UNKNOWN if cloud in bill.unread else open_usd))
+        if len(bill.read) + len(bill.unread) > 1:
+            open_usd = UNKNOWN if bill.unread else usd(bill.open_usd)
+            rows.append(("both", "", "all of it", usd(bill.total), open_usd))
+        print_table(("cloud", "service", "charge", "USD", "may still change"), rows)
+        for note in bill.notes(today):
+            echo(note)
     return CannotTellError.exit_code if bill.unread else 0
 
 
@@ -132,7 +149,15 @@ def egress(threshold: Decimal, days: int, until: date | None, clouds: tuple[str,
             }
         )
     else:
-        _print_egress(usage)
+        echo(f"{usage.days}: {len(usage.days)} days, UTC")
+        rows = [(source, _format_gb(gb)) for source, gb in usage.gb.items()]
+        print_table(("source", "GB"), [*rows, ("all that is known", _format_gb(usage.known_gb))])
+        for note in (*usage.notes, *usage.unread):
+            echo(note)
+        verdict = (
+            "above" if usage.is_over else "not above, as far as is known," if usage.unread else "not above"
+        )
+        echo(f"{_format_gb(usage.known_gb)} GB: {verdict} the threshold of {usage.threshold_gb} GB.")
     return usage.exit_code
 
 
@@ -202,38 +227,6 @@ def _days(days: int, until: date | None, today: date) -> Days:
     if last > today:
         raise UsageError(f"--until {last} is in the future; today is {today} in UTC.")
     return Days(last - timedelta(days - 1), last)
-
-
-def _print_baseline(bill: Baseline, today: date) -> None:
-    echo(f"{bill.days}: {len(bill.days)} days, UTC")
-    rows: list[tuple[Cell, ...]] = []
-    for cloud in (*bill.read, *bill.unread):
-        lines = [] if cloud in bill.unread else bill.lines_in_cents(cloud)
-        rows += [
-            (line.cloud, line.service, line.kind, usd(cents), usd(line.open_usd)) for line, cents in lines
-        ]
-        open_usd = usd(sum((line.open_usd for line, _ in lines), Decimal(0)))
-        total = usd(bill.total_of(cloud))
-        rows.append((cloud, "", "all of it", total, UNKNOWN if cloud in bill.unread else open_usd))
-    if len(bill.read) + len(bill.unread) > 1:
-        open_usd = UNKNOWN if bill.unread else usd(bill.open_usd)
-        rows.append(("both", "", "all of it", usd(bill.total), open_usd))
-    print_table(("cloud", "service", "charge", "USD", "may still change"), rows)
-    for note in bill.notes(today):
-        echo(note)
-
-
-def _print_egress(usage: Egress) -> None:
-    def gigabytes(gb: Decimal | None) -> str:
-        return UNKNOWN if gb is None else f"{gb:,.3f}"
-
-    echo(f"{usage.days}: {len(usage.days)} days, UTC")
-    rows = [(source, gigabytes(gb)) for source, gb in usage.gb.items()]
-    print_table(("source", "GB"), [*rows, ("all that is known", gigabytes(usage.known_gb))])
-    for note in (*usage.notes, *usage.unread):
-        echo(note)
-    verdict = "above" if usage.is_over else "not above, as far as is known," if usage.unread else "not above"
-    echo(f"{gigabytes(usage.known_gb)} GB: {verdict} the threshold of {usage.threshold_gb} GB.")
 
 
 def _print_plan(result: CostPlan) -> None:

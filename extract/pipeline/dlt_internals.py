@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+from dlt import Pipeline
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.resolve import inject_section
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
@@ -28,9 +29,6 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pyarrow import parquet
 
 from extract.errors import OutsideError, TapeError
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 UNIQUE_COLUMNS = ("trade_id", "timestamp")
 """Columns that a dictionary makes longer."""

@@ -9,9 +9,10 @@ records that it ran.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dlt
+from dlt import Pipeline
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.destination import tape_clickhouse
@@ -19,9 +20,6 @@ from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import dlt_dir
 from extract.pipeline.dlt_internals import LoadStep, install_trade_file_writer, unwrap_dlt_errors
 from extract.pipeline.recovery import delete_working_directory, repair_working_directory
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 PIPELINE_NAME = "deribit_trades"
 ROW_GROUP_ROWS = 100_000

@@ -5,14 +5,11 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dlt import Pipeline
 from dlt.common.storages import NormalizeStorage
 
 from extract.pipeline.dlt_internals import open_extract_storage, open_load_storage, unwrap_dlt_errors
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 LOADED_PACKAGES_RETAINED = 10
 """Loaded packages whose metadata `dlt pipeline info` can show. A run a minute would leave half a million a year."""

@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from dlt import Pipeline
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import Lease, delete_unfinished_loads
@@ -19,9 +21,6 @@ from extract.paths import tape_dir
 from extract.pipeline.dlt_internals import unwrap_dlt_errors
 from extract.pipeline.load import open_pipeline
 from extract.pipeline.recovery import recover
-
-if TYPE_CHECKING:
-    from dlt import Pipeline
 
 
 @dataclass(frozen=True)

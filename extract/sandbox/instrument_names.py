@@ -13,8 +13,7 @@ NEVER_MS = 32_503_708_800_000  # the expiry that Deribit gives a perpetual
 
 _DATE = r"(?P<day>\d{1,2})(?P<month>[A-Z]{3})(?P<year>\d{2})"
 _PAIR = r"(?P<base>[A-Z0-9]+?)(?:_(?P<quote>[A-Z0-9]+))?"
-_PERPETUAL = re.compile(rf"{_PAIR}-PERPETUAL")
-_FUTURE = re.compile(rf"{_PAIR}-{_DATE}")
+_FUTURE = re.compile(rf"{_PAIR}-(?:PERPETUAL|{_DATE})")
 _OPTION = re.compile(rf"{_PAIR}-{_DATE}-(?P<strike>\d+(?:d\d+)?)-(?P<side>[CP])")
 _SPOT = re.compile(r"(?P<base>[A-Z0-9]+)_(?P<quote>[A-Z0-9]+)")
 _COMBO = re.compile(rf"{_PAIR}-(?P<code>[A-Z][A-Z0-9]*)-{_DATE}[-_].+")
@@ -44,14 +43,13 @@ class Parts:
 
 def parse(name: str) -> Parts:
     """Parts of any name; `kind` is None if no pattern matches."""
-    if match := _PERPETUAL.fullmatch(name):
-        return Parts(match["base"], match["quote"], "future", NEVER_MS)
     if match := _OPTION.fullmatch(name):
         strike = float(match["strike"].replace("d", "."))
         option_type = "call" if match["side"] == "C" else "put"
         return Parts(match["base"], match["quote"], "option", _expiry_ms(match), strike, option_type)
     if match := _FUTURE.fullmatch(name):
-        return Parts(match["base"], match["quote"], "future", _expiry_ms(match))
+        expiry_ms = _expiry_ms(match) if match["day"] else NEVER_MS
+        return Parts(match["base"], match["quote"], "future", expiry_ms)
     if match := _SPOT.fullmatch(name):
         return Parts(match["base"], match["quote"], "spot")
     if match := _COMBO.fullmatch(name):
