@@ -53,7 +53,7 @@ touched as (
 ),
 
 {% endif %}
-below as (
+finer_candles as (
     {% if finer -%}
     select
         finer.*,
@@ -70,26 +70,26 @@ below as (
 
 candles as (
     select
-        below.instrument_name as instrument_name,
-        {{ bucket_start(level, 'below.started_at') }} as bucket_at,
-        toLowCardinality(max(below.kind)) as kind,
-        toLowCardinality(max(below.underlying)) as underlying,
-        argMin(below.open, below.place) as open,
-        max(below.high) as high,
-        min(below.low) as low,
-        argMax(below.close, below.place) as close,
-        sum(below.volume) as volume,
-        sum(below.notional) as notional,
-        sum(below.buy_volume) as buy_volume,
-        sum(below.sell_volume) as sell_volume,
-        sum(below.block_volume) as block_volume,
-        sum(below.liquidation_volume) as liquidation_volume,
-        sum(below.trade_count) as trade_count,
-        argMin(below.iv_open, below.place) as iv_open,
-        max(below.iv_high) as iv_high,
-        min(below.iv_low) as iv_low,
-        argMax(below.iv_close, below.place) as iv_close
-    from below
+        finer_candles.instrument_name as instrument_name,
+        {{ bucket_start(level, 'finer_candles.started_at') }} as bucket_at,
+        toLowCardinality(max(finer_candles.kind)) as kind,
+        toLowCardinality(max(finer_candles.underlying)) as underlying,
+        argMin(finer_candles.open, finer_candles.place) as open,
+        max(finer_candles.high) as high,
+        min(finer_candles.low) as low,
+        argMax(finer_candles.close, finer_candles.place) as close,
+        sum(finer_candles.volume) as volume,
+        sum(finer_candles.notional) as notional,
+        sum(finer_candles.buy_volume) as buy_volume,
+        sum(finer_candles.sell_volume) as sell_volume,
+        sum(finer_candles.block_volume) as block_volume,
+        sum(finer_candles.liquidation_volume) as liquidation_volume,
+        sum(finer_candles.trade_count) as trade_count,
+        argMin(finer_candles.iv_open, finer_candles.place) as iv_open,
+        max(finer_candles.iv_high) as iv_high,
+        min(finer_candles.iv_low) as iv_low,
+        argMax(finer_candles.iv_close, finer_candles.place) as iv_close
+    from finer_candles
     group by instrument_name, bucket_at
 ),
 

@@ -16,9 +16,9 @@
 {%- endmacro %}
 
 {# Properties of a model's table as its yml declares them, by name; empty for a view. #}
-{% macro declared_table(node) %}
+{% macro declared_properties(node) %}
     {%- set engine = node.config.get('engine', '') if node.config.materialized != 'view' else 'View' -%}
-    {%- set things = {
+    {%- set properties = {
         'engine': engine.split('(')[0],
         'version column': engine.split('(')[1].rstrip(')') if '(' in engine else '',
         'sort key': as_list(node.config.get('order_by')),
@@ -26,20 +26,20 @@
         'TTL': node.config.get('ttl') or '',
     } -%}
     {%- for index in node.config.get('indexes') or [] -%}
-        {%- do things.update({'index ' ~ index.name: index.definition}) -%}
+        {%- do properties.update({'index ' ~ index.name: index.definition}) -%}
     {%- endfor -%}
-    {{ return(things) }}
+    {{ return(properties) }}
 {% endmacro %}
 
 {% macro schema_drift_query(node) %}
 with
 
 declared as (
-    select thing, declared
+    select property, declared
     from values(
-        'thing String, declared String',
-        {%- for thing, text in declared_table(node).items() %}
-        ({{ sql_text(thing) }}, {{ sql_text(text) }}),
+        'property String, declared String',
+        {%- for property, text in declared_properties(node).items() %}
+        ({{ sql_text(property) }}, {{ sql_text(text) }}),
         {%- endfor %}
         {%- for column in node.columns.values() %}
         ({{ sql_text('column ' ~ column.name) }}, {{ sql_text(loop.index) }}),
@@ -50,7 +50,7 @@ declared as (
 ),
 
 actual as (
-    select property as thing, value as actual
+    select property, value as actual
     from ({{ table_facts("'" ~ node.schema ~ "'") }})
     where table = '{{ node.alias }}'
 ),
@@ -58,13 +58,13 @@ actual as (
 final as (
     select
         '{{ node.alias }}' as model,
-        if(declared.thing = '', actual.thing, declared.thing) as thing,
+        if(declared.property = '', actual.property, declared.property) as property,
         declared.declared as declared,
         actual.actual as actual
     from declared
-    full outer join actual on declared.thing = actual.thing
+    full outer join actual on declared.property = actual.property
     where declared.declared != actual.actual
-    order by thing
+    order by property
 )
 
 select * from final

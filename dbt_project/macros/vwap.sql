@@ -47,13 +47,13 @@ grouped as (
     group by coin, quote, bucket_at
 ),
 
-weighed as (
+filtered as (
     select
         *,
-        arrayFilter(one -> one.5 >= {{ var('vwap_min_trades') }}, listed) as thick,
-        if(empty(thick), listed, thick) as candidates,
+        arrayFilter(one -> one.5 >= {{ var('vwap_min_trades') }}, listed) as not_thin,
+        if(empty(not_thin), listed, not_thin) as candidates,
         arrayCumSum(one -> one.3, candidates) as volumes,
-        candidates[arrayFirstIndex(below -> below * 2 >= volumes[-1], volumes)].1 as median,
+        candidates[arrayFirstIndex(cumulative -> cumulative * 2 >= volumes[-1], volumes)].1 as median,
         arrayFilter(one -> abs(one.1 - median) <= abs(median) * {{ var('vwap_max_deviation') }}, candidates) as counted
     from grouped
 ),
@@ -71,7 +71,7 @@ final as (
         length(counted) as instruments,
         toUInt64(length(candidates) - length(counted)) as outliers,
         toUInt64(length(listed) - length(candidates)) as thin_instruments
-    from weighed
+    from filtered
 )
 
 select * from final

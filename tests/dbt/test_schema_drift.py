@@ -97,10 +97,10 @@ def test_each_kind_of_drift_is_reported(drifted: tuple[dict[str, str], list[str]
     assert f"matches_declared_schema_{table}_" in failed
     about_table = [line for line in log_lines if line.startswith(f"{table}: ")]
     for _, _, differences in DRIFTS[table]:
-        for thing, declared, there in differences:
-            line = next(line for line in about_table if line.startswith(f"{table}: {thing}: "))
-            assert declared in line.split("there is")[0]
-            assert there in line.split("there is")[1]
+        for name, declared, actual in differences:
+            line = next(line for line in about_table if line.startswith(f"{table}: {name}: "))
+            assert declared in line.split(", actual ")[0]
+            assert actual in line.split(", actual ")[1]
 
 
 def test_unchanged_tables_pass(drifted: tuple[dict[str, str], list[str]]) -> None:

@@ -54,7 +54,7 @@ def test_pushed_database_is_aligned_and_each_kind_of_drift_reported(
     both.run("local")
     assert both.tape("push").code == 0
     build("cloud")
-    both.local.command("create database deribit")  # dbt makes it in its first connection alone
+    both.local.command("create database deribit")  # dbt creates it only in its first connection
     build("local")
     assert both.cloud.query(CONSUMED).result_rows == []
     assert both.cloud.query(LEDGER).result_rows == both.local.query(LEDGER).result_rows
@@ -78,14 +78,14 @@ def test_pushed_database_is_aligned_and_each_kind_of_drift_reported(
     }
     for table, kinds in DRIFTS.items():
         for _, _, facts in kinds:
-            for thing, _, there in facts:
+            for name, _, actual in facts:
                 named = [
                     each
-                    for (of, what), each in drifts.items()
-                    if of == f"deribit.{table}" and what.startswith(thing)
+                    for (of, property), each in drifts.items()
+                    if of == f"deribit.{table}" and property.startswith(name)
                 ]
-                assert named, (table, thing)
-                assert there in (named[0]["cloud"] or "none")
+                assert named, (table, name)
+                assert actual in (named[0]["cloud"] or "none")
 
 
 def _rows(client: Client, model: str) -> str:

@@ -148,7 +148,7 @@ range_edges as (
     group by instrument_name, currency, kind, seq
 ),
 
-levels as (
+range_states as (
     select
         currency,
         kind,
@@ -167,7 +167,7 @@ missing_counts as (
         kind,
         sumIf(numbers, not is_absent) as missing,
         sumIf(numbers, is_absent) as absent
-    from levels
+    from range_states
     where is_requested
     group by currency, kind
 ),
@@ -209,14 +209,14 @@ current_figures as (
     left join missing_counts on streams.currency = missing_counts.currency and streams.kind = missing_counts.kind
 ),
 
-known as (
+latest as (
     select * from {{ this ~ ' final' if is_incremental() else 'current_figures where false' }}
 ),
 
 final as (
     select current_figures.* from current_figures
-    left join known on current_figures.currency = known.currency and current_figures.kind = known.kind
-    where toString(tuple(current_figures.*)) != toString(tuple(known.*))
+    left join latest on current_figures.currency = latest.currency and current_figures.kind = latest.kind
+    where toString(tuple(current_figures.*)) != toString(tuple(latest.*))
 )
 
 select * from final

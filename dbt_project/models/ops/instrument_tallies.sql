@@ -82,7 +82,7 @@ ends as (
     group by instrument_name
 ),
 
-known as (
+previous as (
     select
         instrument_name,
         seqs,
@@ -97,8 +97,8 @@ final as (
         toLowCardinality(ends.kind) as kind,
         toLowCardinality(ends.underlying) as underlying,
         ends.expiry as expiry,
-        bitmapOr(claimed.seqs, known.seqs) as seqs,
-        bitmapOr(claimed.followers, known.followers) as followers,
+        bitmapOr(claimed.seqs, previous.seqs) as seqs,
+        bitmapOr(claimed.followers, previous.followers) as followers,
         ends.first_at as first_at,
         ends.last_at as last_at,
         ends.last_trade.1 as trade_seq,
@@ -109,7 +109,7 @@ final as (
         {{ claimed_at('instrument_tallies') }} as built_at
     from claimed
     inner join ends on claimed.instrument_name = ends.instrument_name
-    left join known on claimed.instrument_name = known.instrument_name
+    left join previous on claimed.instrument_name = previous.instrument_name
 )
 
 select * from final

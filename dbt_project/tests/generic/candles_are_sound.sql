@@ -12,7 +12,7 @@ touched as (
 ),
 
 {% endif -%}
-below as (
+finer_totals as (
     select
         instrument_name,
         toStartOfMonth({{ bucket_start(level, 'bucket_at' if finer else 'timestamp') }}) as month,
@@ -29,7 +29,7 @@ below as (
     group by instrument_name, month
 ),
 
-shown as (
+view_totals as (
     select
         instrument_name,
         toStartOfMonth(candles.bucket_at) as month,
@@ -51,9 +51,10 @@ shown as (
 )
 
 select *
-from below
-full outer join shown on below.instrument_name = shown.instrument_name and below.month = shown.month
-where (below.trades, below.highest, below.lowest, below.volumes, below.notionals)
-    != (shown.trades, shown.highest, shown.lowest, shown.volumes, shown.notionals)
+from finer_totals
+full outer join view_totals
+    on finer_totals.instrument_name = view_totals.instrument_name and finer_totals.month = view_totals.month
+where (finer_totals.trades, finer_totals.highest, finer_totals.lowest, finer_totals.volumes, finer_totals.notionals)
+    != (view_totals.trades, view_totals.highest, view_totals.lowest, view_totals.volumes, view_totals.notionals)
     or repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0
 {% endtest %}

@@ -15,14 +15,14 @@ traded as (
     {%- endif %}
 ),
 
-shown as (
+listed as (
     select instrument_name, count() as times
     from {{ model }}
     group by instrument_name
 )
 
-select traded.instrument_name as traded_name, shown.instrument_name as shown_name, shown.times as times
+select traded.instrument_name as traded_name, listed.instrument_name as listed_name, listed.times as times
 from traded
-full outer join shown on traded.instrument_name = shown.instrument_name
-where shown.times > 1 or shown.instrument_name = ''
+full outer join listed on traded.instrument_name = listed.instrument_name
+where listed.times > 1 or listed.instrument_name = ''
 {% endtest %}

@@ -26,7 +26,7 @@ raw as (
     group by instrument_name
 ),
 
-shown as (
+view_totals as (
     select
         instrument_name,
         count() as trades,
@@ -48,7 +48,7 @@ shown as (
 
 select *
 from raw
-full outer join shown on raw.instrument_name = shown.instrument_name
+full outer join view_totals on raw.instrument_name = view_totals.instrument_name
 where raw_trades != trades
     or trades != distinct_trades
     or unknown_directions + unknown_kinds + trades_after_expiry + combos_that_are_legs > 0
