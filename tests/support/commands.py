@@ -19,7 +19,7 @@ from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 
 BIN = Path(sys.executable).parent
-TIMEOUT_S = 180
+TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
