@@ -16,40 +16,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from extract.clickhouse.client import Database, quote_identifier
 from extract.clickhouse.settings import RAW_DATABASE, RUNS_DATABASE
+from extract.clickhouse.statements import load_statements
 from extract.errors import OutsideError, TapeError, UsageError
 
 LEASE_S = 90.0
 """A run whose claim was last renewed this long ago counts as dead."""
 RENEW_EVERY_S = 20.0
 
-_TABLES = (
-    f"create database if not exists {RUNS_DATABASE}",
-    f"""create table if not exists {RUNS_DATABASE}.leases (
-        lease_id String, sign UInt32, holder String, is_held Bool,
-        at DateTime64(6, 'UTC') default now64(6), expires_at DateTime64(6, 'UTC')
-    ) engine = MergeTree order by at ttl toDateTime(at) + interval 30 day""",
-    f"""create table if not exists {RUNS_DATABASE}.begun_loads (
-        load_id String, at DateTime64(6, 'UTC') default now64(6)
-    ) engine = MergeTree order by load_id""",
-)
-# Otherwise a user who may insert claims could keep all others out until an arbitrary date.
-_OTHER_CLAIMS = f"""
-    with
-        toIntervalMillisecond({{most_ms:Int64}}) as most,
-        final as (
-            select
-                argMax(holder, sign) as holder,
-                max(at) as seen_at,
-                max(is_held) as was_held,
-                least(argMax(expires_at, sign), seen_at + most) as valid_until
-            from {RUNS_DATABASE}.leases
-            where lease_id != {{lease_id:String}} and at <= now64(6) + most
-            group by lease_id
-        )
-    select holder, dateDiff('millisecond', now64(6), valid_until), was_held from final order by seen_at desc limit 100"""
+_STATEMENTS = load_statements(Path(__file__).with_name("lease.sql"))
 _LOADS = "_dlt_loads"
 # A replica that lags behind on claims would admit two runs; one that lags behind on loads would delete finished rows.
 _CONSISTENT = {"select_sequential_consistency": 1}
@@ -92,11 +70,11 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        for statement in _TABLES:
-            self._database.command(statement)
+        for name in ("create_database", "create_leases", "create_begun_loads"):
+            self._database.command(_STATEMENTS[name])
         self._claim(self._lease_s)
         parameters = {"lease_id": self._id, "most_ms": int(LEASE_S * 1000)}
-        claims = self._database.rows(_OTHER_CLAIMS, parameters, _CONSISTENT)
+        claims = self._database.rows(_STATEMENTS["other_claims"], parameters, _CONSISTENT)
         for holder, left_ms, _ in claims:
             if left_ms > 0 and holder != self.holder:
                 self._claim(0)
@@ -150,9 +128,7 @@ class Lease:
         valid_until_s = self._clock() + seconds
         self._sign += 1
         self._database.command(
-            f"insert into {RUNS_DATABASE}.leases (lease_id, sign, holder, is_held, expires_at) "
-            "select {lease_id:String}, {sign:UInt32}, {holder:String}, {is_held:Bool}, "
-            "now64(6) + toIntervalMillisecond({ms:Int64})",
+            _STATEMENTS["claim"],
             {
                 "lease_id": self._id,
                 "sign": self._sign,
@@ -170,23 +146,17 @@ def delete_unfinished_loads(database: Database) -> list[str]:
 
     The caller holds the lease and has loaded the packages that are on its own disk.
     """
-    started = database.column(f"select distinct load_id from {RUNS_DATABASE}.begun_loads", None, _CONSISTENT)
+    started = database.column(_STATEMENTS["started_loads"], None, _CONSISTENT)
     if not started:
         return []
-    tables = database.column(
-        f"select distinct table from system.columns where database = '{RAW_DATABASE}' "
-        f"and (name = '_dlt_load_id' or table = '{_LOADS}')",
-        None,
-        _CONSISTENT,
-    )
+    tables = database.column(_STATEMENTS["tables_of_loads"], None, _CONSISTENT)
     finished: list[str] = []
     if _LOADS in tables:  # missing if the run was killed while it created the tables
-        sql = f"select load_id from {RAW_DATABASE}.{_LOADS} where status = 0 and load_id in {{ids:Array(String)}}"
-        finished = database.column(sql, {"ids": started}, _CONSISTENT)
+        finished = database.column(_STATEMENTS["finished_loads"], {"ids": started}, _CONSISTENT)
     unfinished = sorted(set(started) - set(finished))
     for table in tables if unfinished else ():
         if table != _LOADS:
             sql = f"delete from {RAW_DATABASE}.{quote_identifier(table)} where _dlt_load_id in {{ids:Array(String)}}"
             database.command(sql, {"ids": unfinished})
-    database.command(f"truncate table {RUNS_DATABASE}.begun_loads")
+    database.command(_STATEMENTS["forget_started_loads"])
     return unfinished
