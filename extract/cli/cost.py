@@ -215,7 +215,9 @@ def plan(
     options = None if scope or trades else RunOptions(since, until, currencies, kinds)
     result = cost_plan(options, scope=scope, trades=trades, given=given, assume=assume)
     if as_json:
-        print_json(vars(result.estimate) | {"inputs": result.inputs.used(), "notes": result.notes})
+        holding = {"usd": result.estimate.holding}
+        details = {"holding": holding, "inputs": result.inputs.used(), "notes": result.notes}
+        print_json(vars(result.estimate) | details)
     else:
         _print_plan(result)
 
@@ -256,10 +258,10 @@ def _print_backfill(estimate: Estimate) -> None:
     ]
     print_table(("backfill", "figure"), quantities)
     echo()
-    rows = [(name, usd(backfill.usd[name]), usd(holding.usd[name])) for name in SETTINGS]
+    rows = [(name, usd(backfill.usd[name]), usd(holding[name])) for name in SETTINGS]
     print_table(("USD", "backfill, once", "holding, a month"), rows)
     echo()
-    if None in holding.usd.values():
+    if None in holding.values():
         echo(f"{UNKNOWN}: it does not fit the disk of the own host (host_disk_gb).")
 
 

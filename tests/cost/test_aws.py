@@ -37,7 +37,7 @@ def test_bill_adds_all_pages_across_a_month_end(cost_explorer: CostExplorer) -> 
     account = Aws()
     charges = account.bill(JULY)
     assert total(charge.usd for charge in charges) == Decimal("1.9253032966")
-    assert {charge.kind for charge in charges if not charge.is_final} == {"USW2-DataTransfer-Out-Bytes"}
+    assert {charge.kind for charge in charges if charge.open_usd} == {"USW2-DataTransfer-Out-Bytes"}
     assert account.requests == cost_explorer.pages == 3
 
 

@@ -72,15 +72,15 @@ def test_storage_cost_matches_hand_calculation() -> None:
     """20 GB at 25 + 25 USD a TB and a secret; always on adds 730 hours of compute, queries add theirs."""
     table = "bytes.deribit.candles=20000"
     others = ("bytes.deribit_raw.trades=0", "bytes.deribit.trade_versions=0", "bytes.other=0")
-    usd = plan_of(table, *others).holding.usd
+    usd = plan_of(table, *others).holding
     assert usd == {
         "local": 0,
         "own host": prices()["own_host"].value,
         "cloud, on demand": Decimal("1.4"),
         "cloud, always on": Decimal("147.4"),
     }
-    assert plan_of(table, *others, "query_hours=10").holding.usd["cloud, on demand"] == Decimal("3.4")
-    assert plan_of(table, *others, "host_disk_gb=19").holding.usd["own host"] is None
+    assert plan_of(table, *others, "query_hours=10").holding["cloud, on demand"] == Decimal("3.4")
+    assert plan_of(table, *others, "host_disk_gb=19").holding["own host"] is None
 
 
 def test_service_that_is_queried_each_minute_never_idles() -> None:
@@ -91,7 +91,7 @@ def test_service_that_is_queried_each_minute_never_idles() -> None:
     assert minute.saved == 0
     assert 0 < hour.saved < day.saved < 1
     compute = Decimal("0.2") * 73
-    storage = plan_of().holding.usd["cloud, on demand"]
+    storage = plan_of().holding["cloud, on demand"]
     assert hour.usd["cloud, on demand"] == pytest.approx(storage + compute + hour.lambda_usd)
     assert hour.lambda_usd == pytest.approx(730 * 30 * prices()["lambda_duration"].value, rel=Decimal("0.05"))
 

@@ -123,13 +123,12 @@ class Aws:
             raise CannotTellError(
                 f"CloudWatch lists the instances of the last {LISTED_DAYS} days only; request fewer days than {len(days)}."
             )
-        with _aws_errors():
-            return self._sum("AWS/EC2", "NetworkOut", days)
-
-    def _sum(self, namespace: str, name: str, days: Days) -> int:
         client = self._client("cloudwatch", self.region)
-        listed = client.get_paginator("list_metrics").paginate(Namespace=namespace, MetricName=name)
-        metrics = [metric for page in listed for metric in page["Metrics"]]
+        with _aws_errors():
+            listed = client.get_paginator("list_metrics").paginate(
+                Namespace="AWS/EC2", MetricName="NetworkOut"
+            )
+            metrics = [metric for page in listed for metric in page["Metrics"]]
         metrics = [m for m in metrics if [d["Name"] for d in m["Dimensions"]] == ["InstanceId"]]
         total_bytes = 0.0
         for at in range(0, len(metrics), QUERIES_PER_REQUEST):
@@ -137,14 +136,14 @@ class Aws:
                 {"Id": f"m{number}", "MetricStat": {"Metric": metric, "Period": DAY_S, "Stat": "Sum"}}
                 for number, metric in enumerate(metrics[at : at + QUERIES_PER_REQUEST])
             ]
-            pages = client.get_paginator("get_metric_data").paginate(
-                MetricDataQueries=queries,
-                StartTime=datetime.combine(days.first, datetime.min.time(), UTC),
-                EndTime=datetime.combine(days.last + timedelta(1), datetime.min.time(), UTC),
-            )
-            total_bytes += _complete_sum(
-                [each for page in pages for each in page["MetricDataResults"]], queries
-            )
+            with _aws_errors():
+                pages = client.get_paginator("get_metric_data").paginate(
+                    MetricDataQueries=queries,
+                    StartTime=datetime.combine(days.first, datetime.min.time(), UTC),
+                    EndTime=datetime.combine(days.last + timedelta(1), datetime.min.time(), UTC),
+                )
+                results = [each for page in pages for each in page["MetricDataResults"]]
+            total_bytes += _complete_sum(results, queries)
         return round(total_bytes)
 
     def _client(self, service: str, region: str) -> Any:
@@ -178,7 +177,7 @@ def _charge(group: dict[str, Any], *, is_final: bool) -> Charge:
         raise FinalError(f"Cost Explorer returned {amount['Amount']!r} as the cost of {service}.") from error
     if kind.startswith("component$"):
         kind = kind.removeprefix("component$") or "no component"
-    return Charge(CLOUD, service, kind, usd, is_final)
+    return Charge(CLOUD, service, kind, usd, Decimal(0) if is_final else usd)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 from extract.cost.billing import aws, clickhouse_cloud
-from extract.cost.billing.charges import Charge, Days, Line, group_charges, read_clouds
+from extract.cost.billing.charges import Charge, Days, group_charges, read_clouds
 from extract.cost.billing.money import in_cents, split_cents, total
 from extract.cost.plan.inputs import prices
 from extract.errors import TapeError
@@ -23,7 +23,7 @@ class Baseline:
     """
 
     days: Days
-    lines: list[Line]
+    lines: list[Charge]
     read: list[str]
     unread: dict[str, TapeError]
     requests: int
@@ -41,7 +41,7 @@ class Baseline:
             return None
         return total(self.total_of(cloud) or Decimal(0) for cloud in self.read)
 
-    def lines_in_cents(self, cloud: str) -> list[tuple[Line, Decimal]]:
+    def lines_in_cents(self, cloud: str) -> list[tuple[Charge, Decimal]]:
         """The lines of a cloud with amounts in whole cents that add up to its total."""
         lines = [line for line in self.lines if line.cloud == cloud]
         return list(zip(lines, split_cents([line.usd for line in lines]), strict=True))

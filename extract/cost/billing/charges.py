@@ -16,18 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Charge:
-    """One amount of one bill. `is_final`: the cloud will not change it any more."""
-
-    cloud: str
-    service: str
-    kind: str
-    usd: Decimal
-    is_final: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """All charges of one kind: the exact sum, and the part of it that may still change."""
+    """An amount of a bill, or the sum of all of its kind; the cloud may still change `open_usd` of it."""
 
     cloud: str
     service: str
@@ -62,13 +51,13 @@ class Days:
         return [self.first + timedelta(at) for at in range(len(self))]
 
 
-def group_charges(charges: Iterable[Charge]) -> list[Line]:
-    """One line for each cloud, service and kind; the most expensive kinds of a service first."""
+def group_charges(charges: Iterable[Charge]) -> list[Charge]:
+    """One sum for each cloud, service and kind; the most expensive kinds of a service first."""
     groups: dict[tuple[str, str, str], list[Charge]] = {}
     for charge in charges:
         groups.setdefault((charge.cloud, charge.service, charge.kind), []).append(charge)
     lines = [
-        Line(*key, total(c.usd for c in group), total(c.usd for c in group if not c.is_final))
+        Charge(*key, total(c.usd for c in group), total(c.open_usd for c in group))
         for key, group in groups.items()
     ]
     return sorted(lines, key=lambda line: (line.cloud, line.service, -line.usd, line.kind))

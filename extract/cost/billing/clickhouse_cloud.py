@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import httpx
 import msgspec
 
+from extract.clickhouse.errors import TRANSIENT_HTTP_STATUSES
 from extract.clickhouse.settings import LOOPBACK_HOSTS
 from extract.cost.billing.charges import Charge, Days
 from extract.cost.billing.money import CENT, total
@@ -32,7 +33,6 @@ REQUESTS_PER_SECOND = 0.8
 NOISE = Decimal("1e-9")
 """The API's numbers are binary fractions: a smaller difference between a record's parts and its total is no charge."""
 SERVICE_RETRIES = RetryPolicy(attempts=2, total_s=10.0, first_s=0.5)
-RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
 
@@ -84,16 +84,15 @@ class UsageRecord(msgspec.Struct, frozen=True):
             kinds[max(kinds, key=lambda kind: abs(kinds[kind]))] += rest
         elif rest:
             kinds["discount" if rest < 0 else "not itemised"] = rest
-        return [Charge(CLOUD, self.entity_name, kind, usd, self.locked) for kind, usd in kinds.items()]
+        return [
+            Charge(CLOUD, self.entity_name, kind, usd, Decimal(0) if self.locked else usd)
+            for kind, usd in kinds.items()
+        ]
 
 
 class _Usage(msgspec.Struct):
     grand_total: Decimal = msgspec.field(name="grandTotalCHC")
     costs: list[UsageRecord]
-
-
-class _UsageBody(msgspec.Struct):
-    result: _Usage
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -112,8 +111,8 @@ class Service(msgspec.Struct, frozen=True, rename="camel"):
     endpoints: list[Endpoint] = []
 
 
-class _ServicesBody(msgspec.Struct):
-    result: list[Service]
+class _Body(msgspec.Struct, Generic[T]):
+    result: T
 
 
 class _ErrorBody(msgspec.Struct):
@@ -155,22 +154,22 @@ class CloudApiClient:
         Raises UsageError for a rejected key or organization, CannotTellError if the records contradict the total of
         their response, OutsideError if the API fails.
         """
-        return [record for window in days.windows(MAX_DAYS) for record in self._window(window)]
+        records: list[UsageRecord] = []
+        for window in days.windows(MAX_DAYS):
+            params = {"from_date": str(window.first), "to_date": str(window.last)}
+            usage = self._request("usageCost", params, _Usage)
+            _require_consistent(usage, window)
+            records += usage.costs
+        return records
 
     def services(self) -> list[Service]:
         """All services of the organization. Raises what `usage` raises."""
-        return self._request("services", {}, _ServicesBody).result
-
-    def _window(self, days: Days) -> list[UsageRecord]:
-        params = {"from_date": str(days.first), "to_date": str(days.last)}
-        usage = self._request("usageCost", params, _UsageBody).result
-        _require_consistent(usage, days)
-        return usage.costs
+        return self._request("services", {}, list[Service])
 
     def _request(self, resource: str, params: dict[str, str], shape: type[T]) -> T:
         body = self._retrier.run(lambda: self._get(resource, params))
         try:
-            return msgspec.json.decode(body, type=shape)
+            return msgspec.json.decode(body, type=_Body[shape]).result  # type: ignore[valid-type]  # made at run time
         except msgspec.MsgspecError as error:
             raise FinalError(
                 f"The ClickHouse Cloud API returned {resource} in another shape than it documents: {error}."
@@ -202,7 +201,7 @@ class CloudApiClient:
                 f"ClickHouse Cloud has no such organization ({text}); check CLICKHOUSE_CLOUD_ORGANIZATION_ID."
             )
         message = f"The ClickHouse Cloud API answered with {text}"
-        if status in RETRIABLE:
+        if status in TRANSIENT_HTTP_STATUSES:
             wait = response.headers.get("retry-after", "")
             return RetriableError(message, retry_after_s=float(wait) if wait.isdecimal() else None)
         return FinalError(f"{message}.")

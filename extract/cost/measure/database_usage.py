@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.errors import UndefinedRelationError
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
+from extract.clickhouse.statements import load_statements
 
 MIN_TRADES_STORED = 10_000
 """With fewer trades, the fixed bytes of each part outweigh those of the trades."""
 MIN_TRADES_PROCESSED = 100_000
 """With fewer trades, the fixed cost of each statement, request and process outweighs that of the trades."""
 
-_PARTS = f"""
-select
-    database || '.' || if(startsWith(table, '_dlt_'), '_dlt', table) as name,
-    sum(bytes_on_disk) as bytes,
-    sum(rows) as rows
-from system.parts
-where active and database in ('{RAW_DATABASE}', '{MART_DATABASE}')
-group by name
-order by bytes desc"""
-
-# Models are written from raw tables, so a statement that loads trades names the raw database alone.
-_INSERTS = f"""
-select
-    sumIf(written_rows, tables = ['{RAW_DATABASE}.trades']) as trades,
-    sumIf(ProfileEvents['OSCPUVirtualTimeMicroseconds'], databases = ['{RAW_DATABASE}']) / 1e6 as raw_s,
-    sumIf(ProfileEvents['OSCPUVirtualTimeMicroseconds'], has(databases, '{MART_DATABASE}')) / 1e6 as model_s
-from system.query_log
-where type = 'QueryFinish' and query_kind = 'Insert'"""
+_STATEMENTS = load_statements(Path(__file__).with_name("database_usage.sql"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class ProcessorTime:
 
 def measure_stored_bytes(settings: ClickHouseSettings) -> StoredBytes | None:
     """None with fewer than MIN_TRADES_STORED trades. Raises OutsideError or UsageError if the server fails."""
-    rows = shared_database(settings).rows(_PARTS)
+    rows = shared_database(settings).rows(_STATEMENTS["stored_bytes"])
     trades = next((int(count) for name, _, count in rows if name == f"{RAW_DATABASE}.trades"), 0)
     if trades < MIN_TRADES_STORED:
         return None
@@ -68,7 +53,7 @@ def measure_processor_time(
 ) -> ProcessorTime | None:
     """None if the server has no query log, or one with fewer than `min_trades` trades."""
     try:
-        [(trades, raw_s, model_s)] = shared_database(settings).rows(_INSERTS)
+        [(trades, raw_s, model_s)] = shared_database(settings).rows(_STATEMENTS["processor_time"])
     except UndefinedRelationError:
         return None
     if trades < min_trades:

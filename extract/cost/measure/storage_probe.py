@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
 
-from extract.clickhouse.client import Database, shared_database
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.disk import disk_use
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.deribit.arrow import with_stream_columns
 from extract.deribit.streams import Stream
 from extract.source.tables import TRADES
 
 SCRATCH_DATABASE = "deribit_scratch"
-_BYTES = (
-    "select sum(bytes_on_disk) from system.parts where active and database || '.' || table = {table:String}"
-)
 
-
-class StorageProbe:
-    """Temporary table that holds the trades of one stream at a time."""
-
-    def __init__(self, database: Database, table: str) -> None:
-        self._database = database
-        self._table = table
-
-    def bytes_on_disk(self, trades: pa.Table, stream: Stream) -> int:
-        """Bytes on disk of trades in PAGE_SCHEMA, as freshly loaded in one insert."""
-        if not trades.num_rows:
-            return 0
-        arrow = with_stream_columns(trades, stream.currency, stream.kind)
-        load_id = pa.repeat(pa.scalar("1700000000.123456"), arrow.num_rows)
-        self._database.command(f"truncate table {self._table}")
-        with self._database.translated_errors():
-            self._database.client.insert_arrow(self._table, arrow.append_column("_dlt_load_id", load_id))
-        return int(self._database.value(_BYTES, {"table": self._table}))
+StorageProbe = Callable[[pa.Table, Stream], int]
+"""Returns the bytes on disk of trades in PAGE_SCHEMA, as freshly loaded in one insert."""
 
 
 @contextmanager
 def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
-    """Create a probe in this database, and drop it afterwards. Raises OutsideError or UsageError."""
+    """Create a temporary table in this database, and drop it afterwards. Raises OutsideError or UsageError."""
     database = shared_database(settings)
     has_trades = database.value(f"exists table {RAW_DATABASE}.trades")
     table = f"{RAW_DATABASE if has_trades else SCRATCH_DATABASE}.storage_probe_{os.getpid()}"
@@ -51,8 +33,19 @@ def storage_probe(settings: ClickHouseSettings) -> Iterator[StorageProbe]:
         database.command(f"create database if not exists {SCRATCH_DATABASE}")
         create = TRADES.create_sql(table)
     database.command(create)
+
+    def probe(trades: pa.Table, stream: Stream) -> int:
+        if not trades.num_rows:
+            return 0
+        arrow = with_stream_columns(trades, stream.currency, stream.kind)
+        load_id = pa.repeat(pa.scalar("1700000000.123456"), arrow.num_rows)
+        database.command(f"truncate table {table}")
+        with database.translated_errors():
+            database.client.insert_arrow(table, arrow.append_column("_dlt_load_id", load_id))
+        return disk_use(settings, table).bytes
+
     try:
-        yield StorageProbe(database, table)
+        yield probe
     finally:
         database.command(f"drop table {table} sync")
         if not has_trades:

@@ -103,7 +103,7 @@ def _measure_stream(
         sum(int(each.max() - each.min()) + 1 - len(each) for each in seqs),
         client.stats.requests - requests,
         client.stats.bytes - wire_bytes,
-        probe.bytes_on_disk(trades, stream),
+        probe(trades, stream),
     )
 
 

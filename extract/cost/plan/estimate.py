@@ -21,6 +21,9 @@ TB = 10**12
 CADENCES = {"minute": 1, "hour": 60, "day": 1440}
 """Minutes from one increment to the next."""
 
+UsdBySetting = dict[str, Decimal | None]
+"""None: unknown, because the data does not fit."""
+
 
 @dataclass(frozen=True)
 class Backfill:
@@ -34,15 +37,8 @@ class Backfill:
     fetch_hours: Decimal
     compute_unit_hours: Decimal
     awake_hours: Decimal
-    usd: dict[str, Decimal]
+    usd: UsdBySetting
     all_rest_bytes: Decimal
-
-
-@dataclass(frozen=True)
-class Holding:
-    """USD a month for storing the backfill, by setting; None if it does not fit."""
-
-    usd: dict[str, Decimal | None]
 
 
 @dataclass(frozen=True)
@@ -59,14 +55,16 @@ class Increments:
     wire_bytes: Decimal
     awake_hours: Decimal
     lambda_usd: Decimal
-    usd: dict[str, Decimal | None]
+    usd: UsdBySetting
     saved: Decimal
 
 
 @dataclass(frozen=True)
 class Estimate:
+    """`holding`: USD a month for storing the backfill."""
+
     backfill: Backfill
-    holding: Holding
+    holding: UsdBySetting
     increments: list[Increments]
 
 
@@ -102,37 +100,31 @@ def _backfill(inputs: Inputs) -> Backfill:
         fetch_hours=fetch_hours,
         compute_unit_hours=work_hours / inputs["vcpus_per_unit"],
         awake_hours=awake_hours,
-        usd={
-            "local": Decimal(0),
-            "own host": Decimal(0),
-            "cloud, on demand": batch + awake,
-            "cloud, always on": batch,
-        },
+        usd=_by_setting(Decimal(0), batch + awake, batch),
         all_rest_bytes=sum(rest_bytes.values(), Decimal(0)),
     )
+
+
+def _by_setting(own_host: Decimal | None, on_demand: Decimal, always_on: Decimal) -> UsdBySetting:
+    clouds = {"cloud, on demand": on_demand, "cloud, always on": always_on}
+    return {"local": Decimal(0), "own host": own_host, **clouds}
 
 
 def _trades_per_page(inputs: Inputs) -> Decimal:
     return inputs["page_size"] * Decimal(str(PAGE_FILL_RATIO))
 
 
-def _holding(inputs: Inputs, rest_bytes: Decimal) -> Holding:
+def _holding(inputs: Inputs, rest_bytes: Decimal) -> UsdBySetting:
     stored = rest_bytes / TB * (inputs["clickhouse_storage"] + inputs["clickhouse_backup"])
     fixed = inputs["secrets"] * inputs["secret"] + inputs["alarms"] * inputs["alarm"]
     cloud = stored + fixed + inputs["egress_gb"] * inputs["clickhouse_egress"]
     hourly = inputs["compute_units"] * inputs["clickhouse_compute"]
     fits = rest_bytes <= inputs["host_disk_gb"] * GB
-    return Holding(
-        {
-            "local": Decimal(0),
-            "own host": inputs["own_host"] if fits else None,
-            "cloud, on demand": cloud + min(inputs["query_hours"], HOURS_A_MONTH) * hourly,
-            "cloud, always on": cloud + HOURS_A_MONTH * hourly,
-        }
-    )
+    on_demand = cloud + min(inputs["query_hours"], HOURS_A_MONTH) * hourly
+    return _by_setting(inputs["own_host"] if fits else None, on_demand, cloud + HOURS_A_MONTH * hourly)
 
 
-def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
+def _increments(inputs: Inputs, holding: UsdBySetting, every: str) -> Increments:
     minutes = CADENCES[every]
     runs = (HOURS_A_MONTH * 60 / minutes).to_integral_value(ROUND_CEILING)
     trades = inputs["trades_per_day"] * DAYS_A_MONTH
@@ -141,9 +133,9 @@ def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
     awake_hours = runs * min(Decimal(minutes), awake_minutes) / 60
     function = runs * (run_s * inputs["lambda_gb"] * inputs["lambda_duration"] + inputs["lambda_request"])
     compute = awake_hours * inputs["compute_units"] * inputs["clickhouse_compute"]
-    always_on = (holding.usd["cloud, always on"] or Decimal(0)) + function
+    always_on = (holding["cloud, always on"] or Decimal(0)) + function
     # Together, queries and runs keep the service awake for all of the month at most.
-    on_demand = min((holding.usd["cloud, on demand"] or Decimal(0)) + compute + function, always_on)
+    on_demand = min((holding["cloud, on demand"] or Decimal(0)) + compute + function, always_on)
     return Increments(
         every=every,
         runs=runs,
@@ -152,11 +144,6 @@ def _increments(inputs: Inputs, holding: Holding, every: str) -> Increments:
         wire_bytes=runs * inputs["wire_bytes_per_run"] + trades * inputs["wire_bytes_per_trade"],
         awake_hours=awake_hours,
         lambda_usd=function,
-        usd={
-            "local": Decimal(0),
-            "own host": holding.usd["own host"],
-            "cloud, on demand": on_demand,
-            "cloud, always on": always_on,
-        },
+        usd=_by_setting(holding["own host"], on_demand, always_on),
         saved=1 - on_demand / always_on if always_on else Decimal(0),
     )

@@ -96,7 +96,7 @@ def _put_samples(inputs: Inputs, options: RunOptions) -> list[str]:
     count = sum(table.num_rows for table in samples.values())
     if count >= MIN_TRADES_STORED:
         with storage_probe(clickhouse_settings()) as probe:
-            size = sum(probe.bytes_on_disk(table, stream) for stream, table in samples.items())
+            size = sum(probe(table, stream) for stream, table in samples.items())
         source = f"measured: {count:,} sampled trades, inserted into a temporary table"
         inputs.put(RAW_BYTES, round(size / count, 2), "bytes a trade at rest", source)
     return [line for line in plan.inputs if not line.startswith(("On disk", "Rate limit"))]
