@@ -16,7 +16,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.deribit.streams import Stream
 from extract.estimate.estimator import DISK_BYTES_PER_TRADE, Plan
-from extract.estimate.probes import OnPage, StreamProbes, StreamSample
+from extract.estimate.probes import OnPage, StreamProbes
 from extract.estimate.store import delete_plan, load_plan, save_plan
 from extract.pipeline.dlt_internals import unwrap_dlt_errors
 from extract.pipeline.load import open_pipeline, source_state
@@ -41,7 +41,9 @@ def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None)
         pipeline = open_pipeline(settings)
         with unwrap_dlt_errors():
             pipeline.sync_destination()
-        plan = _Planner(client, config, options, settings, source_state(pipeline), on_page).plan()
+        state = source_state(pipeline)
+        require_same_exchange(dict(state), client.exchange)
+        plan = _Planner(client, config, options, settings, state.get("resources", {}), on_page).plan()
     save_plan(plan, plan_key(options))
     return plan
 
@@ -80,47 +82,39 @@ def plan_key(options: RunOptions) -> str:
     return json.dumps([options.since, options.until, currencies, sorted(set(options.kinds))])
 
 
+@dataclass(frozen=True)
 class _Planner:
     """Samples each stream, then adds what a run requests besides trades."""
 
-    def __init__(
-        self,
-        client: DeribitClient,
-        config: DeribitConfig,
-        options: RunOptions,
-        settings: ClickHouseSettings,
-        state: dict[str, Any],
-        on_page: OnPage,
-    ) -> None:
-        require_same_exchange(dict(state), client.exchange)
-        self._client = client
-        self._config = config
-        self._options = options
-        self._settings = settings
-        self._on_page = on_page
-        self._resources = state.get("resources", {})
+    client: DeribitClient
+    config: DeribitConfig
+    options: RunOptions
+    settings: ClickHouseSettings
+    resources: dict[str, Any]
+    on_page: OnPage
 
     def plan(self) -> Plan:
         started_s = time.monotonic()
-        now_ms = self._client.now_ms()
-        streams = resolve_streams(self._client, self._config, self._options)
-        since_ms, until_ms = resolve_times(self._options, now_ms)
-        requests_before = self._client.stats.requests
-        samples = [self._sample(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
+        now_ms = self.client.now_ms()
+        streams = resolve_streams(self.client, self.config, self.options)
+        since_ms, until_ms = resolve_times(self.options, now_ms)
+        requests_before = self.client.stats.requests
+        samples = [self._probes(stream, since_ms, until_ms or now_ms, now_ms) for stream in streams]
+        plans = [each.run() for each in samples]
         list_bytes = self._live_list_bytes(streams)
-        sample_requests = self._client.stats.requests - requests_before
-        disk = disk_use(self._settings)
-        trades = sum(each.plan.trades for each in samples)
-        windows = max(1, math.ceil(trades / self._config.window_trades))
-        requests = sum(each.plan.requests for each in samples)
+        sample_requests = self.client.stats.requests - requests_before
+        disk = disk_use(self.settings)
+        trades = sum(each.trades for each in plans)
+        windows = max(1, math.ceil(trades / self.config.window_trades))
+        requests = sum(each.requests for each in plans)
         requests += self._other_requests(streams, windows, is_open=until_ms is None)
         planned_at = iso(now_ms // 1000 * 1000)
         return Plan(
-            streams=[each.plan for each in samples],
+            streams=plans,
             trades=trades,
             requests=requests,
-            seconds=requests / self._config.requests_per_second,
-            wire_bytes=sum(each.plan.bytes for each in samples) + list_bytes * windows,
+            seconds=requests / self.config.requests_per_second,
+            wire_bytes=sum(each.bytes for each in plans) + list_bytes * windows,
             disk_bytes=round(trades * (disk.bytes / disk.rows if disk.rows else DISK_BYTES_PER_TRADE)),
             planned_at=planned_at,
             inputs=[
@@ -130,41 +124,40 @@ class _Planner:
             ],
         )
 
-    def _sample(self, stream: Stream, since_ms: int | None, until_ms: int, now_ms: int) -> StreamSample:
-        state = StreamState.from_json(self._resources.get("trades", {}).get(str(stream), {}))
+    def _probes(self, stream: Stream, since_ms: int | None, until_ms: int, now_ms: int) -> StreamProbes:
+        state = StreamState.from_json(self.resources.get("trades", {}).get(str(stream), {}))
         spans = state.wanted(since_ms, until_ms)
         known = sum(
             span.start_ms <= trade.at_ms <= span.end_ms for trade in state.recent.values() for span in spans
         )
-        return StreamProbes(self._client, stream, spans, now_ms, known, self._on_page).run()
+        return StreamProbes(self.client, stream, spans, now_ms, known, self.on_page)
 
     def _live_list_bytes(self, streams: Sequence[Stream]) -> int:
         """Bytes of the lists of live instruments, which each window reads."""
-        before = self._client.stats.bytes
+        before = self.client.stats.bytes
         for currency in dict.fromkeys(stream.currency for stream in streams):
-            self._client.result(self._client.live, "get_instruments", {"currency": currency})
-        return self._client.stats.bytes - before
+            self.client.result(self.client.live, "get_instruments", {"currency": currency})
+        return self.client.stats.bytes - before
 
     def _other_requests(self, streams: Sequence[Stream], windows: int, *, is_open: bool) -> int:
         """Requests for the time, currencies, instruments, and for what each further window reads a second time."""
         currencies = {stream.currency for stream in streams}
-        reread = 1 + (
-            len(streams) / 2 if is_open else 0
-        )  # a probe, and the newest minute of finished streams
+        # A probe, and the newest minute of finished streams.
+        reread = 1 + (len(streams) / 2 if is_open else 0)
         per_window = windows * (1 + len(currencies))
         return 2 + len(self._unlisted(streams)) + per_window + round((windows - 1) * reread)
 
     def _unlisted(self, streams: Sequence[Stream]) -> set[str]:
         """Currencies whose expired instruments have not been listed by any run."""
-        known = self._resources.get("instruments", {}).get("known", {})
+        known = self.resources.get("instruments", {}).get("known", {})
         return {stream.currency for stream in streams if str(stream) not in known}
 
     def _inputs(
-        self, samples: Sequence[StreamSample], disk: DiskUse, streams: Sequence[Stream]
+        self, samples: Sequence[StreamProbes], disk: DiskUse, streams: Sequence[Stream]
     ) -> Iterator[str]:
         """One sentence for each figure that the plan is based on."""
         rows, size = sum(each.rows for each in samples), sum(each.bytes for each in samples)
-        yield f"Rate limit: {self._config.requests_per_second:g} requests a second, of [sources.deribit]."
+        yield f"Rate limit: {self.config.requests_per_second:g} requests a second, of [sources.deribit]."
         if rows:
             yield f"Over the wire: {size / rows:,.0f} bytes a trade, measured on {rows:,} sampled trades."
         if disk.rows:

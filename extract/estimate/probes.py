@@ -36,20 +36,11 @@ _BY_TIME = "get_last_trades_by_currency_and_time"
 
 
 @dataclass
-class StreamSample:
-    """The plan of one stream, with the number and bytes of the sampled trades that it is based on."""
-
-    plan: StreamPlan
-    rows: int = 0
-    bytes: int = 0
-
-
-@dataclass
 class StreamProbes:
     """Samples `spans` of one stream: the time that no run has covered yet, ascending and not overlapping.
 
     `known`: number of their trades that are loaded already, because the newest minute is read twice.
-    `on_page` receives the trades of each page, in PAGE_SCHEMA.
+    `on_page` receives the trades of each page, in PAGE_SCHEMA. `rows` and `bytes` of the sampled pages are counted.
     """
 
     client: DeribitClient
@@ -62,7 +53,7 @@ class StreamProbes:
     bytes: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
 
-    def run(self) -> StreamSample:
+    def run(self) -> StreamPlan:
         """Request a page at the start of each span; if it does not hold all trades, also at its end and in between."""
         trades = requests = 0
         max_pages = max(1, MAX_PROBES // max(1, len(self.spans)))
@@ -78,8 +69,7 @@ class StreamProbes:
             requests += self._requests(span, count.trades, pages[-1]) + heads * REQUESTS_PER_ABSENT_HEAD
         how = "counted" if is_counted else f"{self.probes} probes{', rough' * is_rough}"
         bytes_ = round(trades * self.bytes / self.rows) if self.rows else 0
-        plan = StreamPlan(self.stream, max(0, trades - self.known), requests, bytes_, how)
-        return StreamSample(plan, self.rows, self.bytes)
+        return StreamPlan(self.stream, max(0, trades - self.known), requests, bytes_, how)
 
     def _requests(self, span: Span, trades: int, newest: Page) -> int:
         """Requests to the history host up to the newest minutes, and to the live host for those."""

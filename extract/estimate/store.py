@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from extract.deribit.streams import Stream
-from extract.estimate.estimator import Plan, StreamPlan
+import msgspec
+
+from extract.estimate.estimator import Plan
 from extract.paths import tape_dir
 
 _PLANS = "plan"
@@ -21,10 +22,8 @@ def save_plan(plan: Plan, key: str) -> None:
 def load_plan(key: str) -> Plan | None:
     """The plan saved under the key; None where there is none, or one of an incompatible version."""
     try:
-        values = _plans()[key]
-        streams = [StreamPlan(**{**each, "stream": Stream(*each["stream"])}) for each in values["streams"]]
-        return Plan(**{**values, "streams": streams})
-    except (KeyError, TypeError):
+        return msgspec.convert(_plans().get(key), Plan)
+    except msgspec.ValidationError:
         return None
 
 
