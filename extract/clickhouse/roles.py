@@ -1,6 +1,6 @@
 """Roles and their grants: loader, transformer and reader, as SQL for a cloud server and as users.xml for the local one.
 
-A privilege that is not listed here is denied to all three. So none of them may use the table functions `file`, `url`,
+A privilege that is not in roles.toml is denied to all three. So none of them may use the table functions `file`, `url`,
 `remote`, `s3`, `executable` and the like, which need privileges on SOURCES.
 https://clickhouse.com/docs/sql-reference/statements/grant
 """
@@ -10,39 +10,30 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from extract.certs import ROLES as ROLE_NAMES
 from extract.clickhouse.client import Database
 from extract.clickhouse.errors import server_code
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE
 from extract.errors import TapeError, UsageError
 
 ACCESS_DENIED = 497
 NO_WRITABLE_STORAGE = frozenset({495, 514})  # ACCESS_STORAGE_READONLY, ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND
-LOADER, TRANSFORMER, READER = ROLE_NAMES
-RAW, MARTS = f"{RAW_DATABASE}.*", f"{MART_DATABASE}.*"
-
-
-class Grant(NamedTuple):
-    """Privileges on tables, or on table engines."""
-
-    privileges: str
-    on: str
-
-    def __str__(self) -> str:
-        return f"{self.privileges} ON {self.on}"
+MAX_THREADS = 64
+"""The largest number of threads that a user can request for a query; the default is the number of cores."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """A role. Its user has the same `name`, which is also the common name of its client certificate."""
+    """A role of roles.toml. Its user has the same `name`, which is also the common name of its client certificate."""
 
     name: str
-    grants: tuple[Grant, ...]
+    grants: Sequence[str]
     limits: Mapping[str, int]
     """Settings whose value a user can lower, but neither exceed nor switch off by 0."""
     queries_per_hour: int = 0
@@ -57,89 +48,8 @@ class Role:
         return f"CLICKHOUSE_{self.name.upper()}_PASSWORD"
 
 
-GIB = 1024**3
-
-
-def _limits(seconds: int, memory_gib: int, queries: int, **others: int) -> dict[str, int]:
-    """Limits of one query in seconds and bytes of memory, and of the concurrent queries of a user."""
-    return {
-        "max_execution_time": seconds,
-        "max_memory_usage": memory_gib * GIB,
-        "max_memory_usage_for_user": memory_gib * GIB * 3 // 2,
-        "max_concurrent_queries_for_user": queries,
-        **others,
-    }
-
-
-READ_ONLY = {"readonly": 2}
-"""No writing, whatever is granted; settings can be changed."""
-MAX_THREADS = 64
-"""The largest number of threads that a user can request for a query; the default is the number of cores."""
-
-
-def _engines(*names: str) -> tuple[Grant, ...]:
-    return tuple(Grant("TABLE ENGINE", name) for name in names)
-
-
-ROLES = (
-    # dlt pipeline run, tape push: adds to the raw tables, and deletes rows of its own unfinished packages
-    Role(
-        LOADER,
-        (
-            Grant(
-                "SHOW, SELECT, INSERT, CREATE DATABASE, CREATE TABLE, "
-                "ALTER ADD COLUMN, ALTER DELETE, ALTER SETTINGS",
-                RAW,
-            ),
-            # The lease that admits one run at a time.
-            Grant("SHOW, SELECT, INSERT, CREATE DATABASE, CREATE TABLE, TRUNCATE", f"{RUNS_DATABASE}.*"),
-            # Push skips the months that retention has dropped.
-            Grant("SELECT", f"{MART_DATABASE}.retention_drops"),
-            Grant("SELECT", "system.parts"),
-            Grant("SELECT", "system.processes"),
-            Grant("SELECT", "INFORMATION_SCHEMA.COLUMNS"),
-            *_engines("MergeTree"),
-        ),
-        _limits(seconds=3600, memory_gib=8, queries=64),
-    ),
-    # dbt build: reads the raw tables, owns the models
-    Role(
-        TRANSFORMER,
-        (
-            Grant("SHOW, SELECT", RAW),
-            Grant(
-                "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, "
-                "TRUNCATE, OPTIMIZE",
-                MARTS,
-            ),
-            Grant("SELECT", "system.parts"),
-            Grant("SELECT", "system.data_skipping_indices"),
-            *_engines("MergeTree", "ReplacingMergeTree", "Memory", "View"),
-        ),
-        _limits(seconds=4 * 3600, memory_gib=16, queries=64),
-    ),
-    # queries, tape status, gaps, health and schema-align: reads both databases, changes nothing
-    Role(
-        READER,
-        (
-            Grant("SHOW, SELECT", RAW),
-            Grant("SHOW, SELECT", MARTS),
-            Grant("SELECT", "system.parts"),
-            Grant("SELECT", "system.disks"),
-            Grant("SELECT", "system.data_skipping_indices"),
-        ),
-        READ_ONLY
-        | _limits(
-            seconds=300,
-            memory_gib=4,
-            queries=32,
-            max_rows_to_read=20_000_000_000,
-            max_bytes_to_read=2_000 * GIB,
-            cancel_http_readonly_queries_on_client_close=1,
-        ),
-        queries_per_hour=36_000,
-    ),
-)
+_TABLES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("roles.toml").read_text())
+ROLES = tuple(Role(name, **_TABLES[name]) for name in ROLE_NAMES)
 
 
 def role_passwords(env: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -154,7 +64,7 @@ def grants_sql(passwords: Mapping[str, str]) -> Iterator[str]:
     """
     for role in ROLES:
         yield f"CREATE ROLE IF NOT EXISTS {role.sql_name}"
-        yield f"GRANT {', '.join(map(str, role.grants))} TO {role.sql_name} WITH REPLACE OPTION"
+        yield f"GRANT {', '.join(role.grants)} TO {role.sql_name} WITH REPLACE OPTION"
         limits = [f"{name} = {value} MIN {min(value, 1)} MAX {value}" for name, value in role.limits.items()]
         settings = f"SETTINGS {', '.join(limits)}, max_threads MAX {MAX_THREADS} TO {role.sql_name}"
         yield f"CREATE SETTINGS PROFILE OR REPLACE {role.sql_name} {settings}"
@@ -235,7 +145,7 @@ def users_xml_quotas() -> str:
 
 
 def _user_xml(role: Role, sha256: str) -> str:
-    queries = "".join(f"<query>GRANT {escape(str(grant))}</query>" for grant in role.grants)
+    queries = "".join(f"<query>GRANT {escape(grant)}</query>" for grant in role.grants)
     return f"""
         <{role.name}>
             <password_sha256_hex>{sha256}</password_sha256_hex>
