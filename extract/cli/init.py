@@ -21,7 +21,7 @@ def init(target: str | None) -> None:
     from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
     from extract.pipeline.session import open_session, run_lock
-    from extract.source.empty import empty_tables
+    from extract.source.source import empty_tables
 
     settings = clickhouse_settings(target)
     where = f"in {RAW_DATABASE} at {settings.url}"

@@ -10,7 +10,7 @@ from extract.coverage.gaps import EVERYTHING, Gap, Scope, find_gaps
 from extract.coverage.session import open_coverage_session
 from extract.deribit.streams import Stream
 from extract.listener import Listener
-from extract.source.repairs import repaired_trades
+from extract.source.source import repaired_trades
 from extract.sweep.repair import RepairQueue, RepairResult, repairs
 from extract.sweep.window import WindowReport
 

@@ -16,8 +16,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
 from extract.listener import Listener
-from extract.source.source import Row
-from extract.source.tails import instrument_tails
+from extract.source.source import Row, instrument_tails
 from extract.sweep.scheduler import Task, run_all
 
 INSTRUMENTS_PER_PACKAGE = 5_000

@@ -1,8 +1,8 @@
-"""The dlt source `deribit` and its resources."""
+"""The dlt source `deribit` and its resources, and the sources of repairs, of last trades and of empty tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ import dlt
 from dlt.destinations.adapters import clickhouse_adapter
 from dlt.extract import DltResource
 
+from extract.deribit.arrow import with_stream_columns
 from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import changed_instruments
 from extract.deribit.schema import ARROW_SCHEMA
@@ -18,12 +19,15 @@ from extract.errors import UsageError
 from extract.source.tables import (
     ABSENT_TRADES,
     COVERAGE,
+    INSTRUMENT_TAILS,
     INSTRUMENTS,
+    RAW_TABLES,
     REJECTED_TRADES,
     TRADES,
     TableDefinition,
 )
-from extract.sweep.window import WindowReport
+from extract.sweep.repair import RepairResult
+from extract.sweep.window import Absent, WindowReport
 from extract.sweep.windows import WindowReader
 
 Row = dict[str, Any]
@@ -107,10 +111,7 @@ def report_resource(
 def rejected_rows(report: WindowReport) -> list[Row]:
     """Rows of `rejected_trades`, each record once."""
     unique = {(stream, rejected.raw): rejected.reason for stream, rejected in report.rejected}
-    return [
-        {"currency": stream.currency, "kind": stream.kind, "reason": reason, "raw": raw}
-        for (stream, raw), reason in unique.items()
-    ]
+    return [{**stream._asdict(), "reason": reason, "raw": raw} for (stream, raw), reason in unique.items()]
 
 
 def absent_rows(report: WindowReport) -> list[Row]:
@@ -120,8 +121,7 @@ def absent_rows(report: WindowReport) -> list[Row]:
             "instrument_name": absent.range.instrument_name,
             "first_seq": absent.range.first,
             "last_seq": absent.range.last,
-            "currency": absent.stream.currency,
-            "kind": absent.stream.kind,
+            **absent.stream._asdict(),
             "found_at": datetime.now(UTC),
         }
         for absent in report.absent
@@ -131,8 +131,7 @@ def absent_rows(report: WindowReport) -> list[Row]:
 def _coverage_rows(report: WindowReport) -> list[Row]:
     return [
         {
-            "currency": stream.currency,
-            "kind": stream.kind,
+            **stream._asdict(),
             "covered_from": datetime.fromtimestamp(span.start_ms / 1000, UTC),
             "covered_to": datetime.fromtimestamp(span.end_ms / 1000, UTC),
         }
@@ -151,3 +150,61 @@ def instruments(client: DeribitClient, streams: Sequence[Stream], now_ms: int) -
             yield rows
 
     return with_keys(INSTRUMENTS, resource())
+
+
+@dlt.source(name="deribit", max_table_nesting=0)
+def repaired_trades(
+    exchange: str, results: Iterable[tuple[Stream, RepairResult]], report: WindowReport
+) -> tuple[DltResource, ...]:
+    """Missing trades that were fetched by number, absent ranges and rejected records of `results`; fills `report`.
+
+    A run's state does not change. Raises UsageError where the database holds trades of another exchange than `exchange`.
+    """
+    finished: WindowReport | None = None
+
+    @dlt.resource(name=TRADES.name, write_disposition="append")
+    def trades() -> Iterator[Any]:
+        nonlocal finished
+        require_same_exchange(dlt.current.source_state(), exchange)
+        for stream, result in results:
+            report.trades += result.table.num_rows
+            report.absent += [Absent(stream, missing) for missing in result.absent]
+            report.rejected += [(stream, rejected) for rejected in result.rejected]
+            if result.table.num_rows:
+                yield with_stream_columns(result.table, stream.currency, stream.kind)
+        finished = report
+
+    return (
+        trades(),
+        report_resource(REJECTED_TRADES, lambda: finished, rejected_rows),
+        report_resource(ABSENT_TRADES, lambda: finished, absent_rows),
+    )
+
+
+@dlt.source(name="deribit", max_table_nesting=0)
+def instrument_tails(exchange: str, rows: Iterable[Row]) -> DltResource:
+    """`rows` of `instrument_tails`. Raises UsageError where the database holds trades of another exchange."""
+
+    @dlt.resource(name=INSTRUMENT_TAILS.name, write_disposition="append", columns=INSTRUMENT_TAILS.hints)
+    def resource() -> Iterator[Any]:
+        require_same_exchange(dlt.current.source_state(), exchange)
+        yield from rows
+
+    return resource()
+
+
+@dlt.source(name="deribit", max_table_nesting=0)
+def empty_tables() -> tuple[DltResource, ...]:
+    """Every table that a run creates, without rows and state, for a database into which nothing has been loaded."""
+    trades = dlt.resource([ARROW_SCHEMA.empty_table()], name=TRADES.name, write_disposition="append")
+    others = (
+        dlt.resource(
+            [dlt.mark.materialize_table_schema()],
+            name=table.name,
+            write_disposition="append",
+            columns=table.hints,
+        )
+        for table in RAW_TABLES.values()
+        if not table.is_optional and table is not TRADES
+    )
+    return tuple(with_keys(RAW_TABLES[resource.name], resource) for resource in (trades, *others))

@@ -8,7 +8,7 @@ from clickhouse_connect.driver.client import Client
 from extract.clickhouse.client import shared_client
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.pipeline.session import open_session, run_lock
-from extract.source.empty import empty_tables
+from extract.source.source import empty_tables
 from extract.source.tables import RAW_TABLES, TRADES, TableDefinition
 
 CREATED_BY_RUN = {name: table for name, table in RAW_TABLES.items() if not table.is_optional}
