@@ -31,6 +31,9 @@ POOL_CONNECTIONS = 32
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
 
+Values = dict[str, Any] | None
+"""Parameters or settings of a statement by name."""
+
 _clients: dict[tuple[int, ClickHouseSettings], Client] = {}
 _clients_lock = threading.Lock()
 
@@ -58,40 +61,32 @@ class Database:
     client: Client
     settings: ClickHouseSettings
 
-    def rows(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Values = None, settings: Values = None) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows. `{name:Type}` in `sql` is bound to `parameters`."""
         with self.translated_errors():
-            result = self.client.query(sql, _dict(parameters), settings=self._supported(settings))
+            result = self.client.query(sql, parameters, settings=self._supported(settings))
             return [tuple(row) for row in result.result_rows]
 
-    def column(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> list[Any]:
+    def column(self, sql: str, parameters: Values = None, settings: Values = None) -> list[Any]:
         """Run a query and return the first column of its rows."""
         return [row[0] for row in self.rows(sql, parameters, settings)]
 
-    def value(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> Any:
+    def value(self, sql: str, parameters: Values = None, settings: Values = None) -> Any:
         """Run a query and return the first column of its first row, or None where there is no row."""
         rows = self.rows(sql, parameters, settings)
         return rows[0][0] if rows else None
 
-    def command(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> None:
+    def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing."""
         with self.translated_errors():
-            self.client.command(sql, _dict(parameters), settings=self._supported(settings))
+            self.client.command(sql, parameters, settings=self._supported(settings))
 
     def insert(
         self,
         table: str,
         rows: Iterable[Sequence[Any]],
         columns: Sequence[str],
-        settings: Mapping[str, Any] | None = None,
+        settings: Values = None,
     ) -> None:
         """Insert rows into `table`, which is named with its database; does nothing where there is no row."""
         if data := list(rows):
@@ -110,7 +105,7 @@ class Database:
         except DRIVER_ERRORS as error:
             raise to_tape_error(error, self.settings) from error
 
-    def _supported(self, settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    def _supported(self, settings: Values) -> dict[str, Any] | None:
         return supported_settings(self.client, settings) if settings else None
 
 
@@ -128,10 +123,6 @@ def quote_identifier(name: str) -> str:
     """`name` as one identifier in a statement, whatever characters it has."""
     escaped = name.replace("\\", "\\\\").replace("`", "\\`")
     return f"`{escaped}`"
-
-
-def _dict(mapping: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if mapping is None else dict(mapping)
 
 
 def open_client(

@@ -119,19 +119,14 @@ def _cloud(env: Mapping[str, str]) -> ClickHouseSettings:
 
 def cloud_address(env: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Host and port of the target cloud. Raises UsageError that names a missing or wrong variable."""
-    return _required(env, "CLICKHOUSE_CLOUD_HOST"), _port(env, "CLICKHOUSE_CLOUD_PORT", 8443)
+    if not (host := env.get("CLICKHOUSE_CLOUD_HOST")):
+        raise UsageError("CLICKHOUSE_CLOUD_HOST is not set; CLICKHOUSE_MODE=cloud needs it.")
+    return host, _port(env, "CLICKHOUSE_CLOUD_PORT", 8443)
 
 
 def cloud_address_if_set(env: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
     """Host and port of the target cloud, None if CLICKHOUSE_CLOUD_HOST is not set."""
     return cloud_address(env) if env.get("CLICKHOUSE_CLOUD_HOST") else None
-
-
-def _required(env: Mapping[str, str], name: str) -> str:
-    value = env.get(name)
-    if not value:
-        raise UsageError(f"{name} is not set; CLICKHOUSE_MODE=cloud needs it.")
-    return value
 
 
 def _wake_s(env: Mapping[str, str]) -> int:

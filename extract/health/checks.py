@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from extract.certs.expiry import configured_certificates, stored_certificates
 from extract.clickhouse.client import Database, shared_database
@@ -23,9 +23,6 @@ from extract.paths import tape_dir
 from extract.times import duration
 
 _STATEMENTS = load_statements(Path(__file__).with_name("checks.sql"))
-
-T = TypeVar("T")
-
 
 UNITS: Mapping[str, str] = {each.name: each.metadata["unit"] for each in fields(Thresholds)}
 
@@ -60,15 +57,16 @@ def run_checks(
     `scope`: the streams of raw and gaps. Raises UsageError where the environment does not name a database.
     """
     settings = clickhouse_settings(env=env)
-    database = _once(lambda: shared_database(settings))
-    streams = _once(lambda: _covered_streams(database(), scope))
+    with ThreadPoolExecutor() as pool:  # a result, or an error, is shared by the checks that need it
+        database = pool.submit(shared_database, settings)
+        streams = pool.submit(lambda: _covered_streams(database.result(), scope))
     measures: dict[str, Callable[[], Measurement | None]] = {
-        "raw": lambda: _measure_raw(streams()),
-        "gaps": lambda: _measure_gaps(streams()),
-        "marts": lambda: _measure_marts(database()),
-        "push": lambda: _measure_push(database()),
+        "raw": lambda: _measure_raw(streams.result()),
+        "gaps": lambda: _measure_gaps(streams.result()),
+        "marts": lambda: _measure_marts(database.result()),
+        "push": lambda: _measure_push(database.result()),
         "certificates": lambda: _measure_certificates(env),
-        "disk": lambda: _measure_disk(database()),
+        "disk": lambda: _measure_disk(database.result()),
     }
     if settings.mode != "local" or not env.get("CLICKHOUSE_CLOUD_HOST"):
         del measures["push"]
@@ -80,21 +78,6 @@ def exit_code(checks: list[Check]) -> int:
     """1 for an alarm, else 2 if a check is unknown, else 0."""
     worst = max(check.state for check in checks)
     return {State.ALARM: 1, State.UNKNOWN: CannotTellError.exit_code}.get(worst, 0)
-
-
-def _once(call: Callable[[], T]) -> Callable[[], T]:
-    """A function that runs `call` the first time and then repeats its result or its TapeError."""
-    result: Future[T] = Future()
-
-    def get() -> T:
-        if not result.done():
-            try:
-                result.set_result(call())
-            except TapeError as error:
-                result.set_exception(error)
-        return result.result()
-
-    return get
 
 
 def _run(name: str, thresholds: Thresholds, measure: Callable[[], Measurement | None]) -> Check | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,7 +13,7 @@ from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 from extract.errors import CannotTellError, OutsideError
 from extract.schema.catalogue import Catalogue, Properties, read_catalogue
-from extract.schema.dbt_tests import Drift, SchemaTests
+from extract.schema.dbt_tests import Drift, fetch_drifts
 from extract.source.tables import RAW_TABLES
 
 TARGETS = ("local", "cloud")
@@ -54,8 +55,8 @@ def find_differences() -> list[Difference]:
     """
     targets = [clickhouse_settings(target) for target in TARGETS]
     catalogues = [_read_catalogue(settings) for settings in targets]
-    with _run_tests(targets) as tests:
-        drifts = [_fetch_drifts(test) for test in tests]
+    with ThreadPoolExecutor() as pool:
+        drifts = list(pool.map(_fetch_drifts, targets))
     return compare(catalogues, drifts)
 
 
@@ -118,9 +119,9 @@ def _read_catalogue(settings: ClickHouseSettings) -> Catalogue:
     return catalogue
 
 
-def _fetch_drifts(test: SchemaTests) -> list[Drift]:
-    with _target_errors(test.settings):
-        return test.fetch_drifts(shared_database(test.settings))
+def _fetch_drifts(settings: ClickHouseSettings) -> list[Drift]:
+    with _target_errors(settings):
+        return fetch_drifts(shared_database(settings))
 
 
 @contextmanager
@@ -130,16 +131,3 @@ def _target_errors(settings: ClickHouseSettings) -> Iterator[None]:
         yield
     except OutsideError as error:
         raise CannotTellError(f"Cannot tell, because {settings.mode} does not answer: {error}") from error
-
-
-@contextmanager
-def _run_tests(targets: Sequence[ClickHouseSettings]) -> Iterator[list[SchemaTests]]:
-    """Run the tests of all targets concurrently; none outlives the block."""
-    tests: list[SchemaTests] = []
-    try:
-        for settings in targets:
-            tests.append(SchemaTests(settings))
-        yield tests
-    finally:
-        for test in tests:
-            test.stop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.clickhouse.client import Database
-from extract.clickhouse.settings import MART_DATABASE, ClickHouseSettings
+from extract.clickhouse.settings import MART_DATABASE
 from extract.errors import CannotTellError
 from extract.paths import ROOT, tape_dir
 
@@ -28,48 +28,34 @@ class Drift:
     actual: str
 
 
-class SchemaTests:
-    """The tests of one target; they start when the object is made."""
+def fetch_drifts(database: Database) -> list[Drift]:
+    """Run the tests of one target and return what differs. Raises CannotTellError if dbt could not run all of them."""
+    target = database.settings.mode
+    # A directory per target, because dbt parses the project again whenever the target changes.
+    artifacts = tape_dir() / "schema-align" / target
+    results = artifacts / "run_results.json"
+    results.unlink(missing_ok=True)
+    command = [str(Path(sys.executable).parent / "dbt"), "test", "--select", SELECTED, "--no-use-colors"]
+    command += ["--target", target, "--project-dir", str(ROOT / "dbt_project")]
+    command += ["--profiles-dir", str(ROOT / "profiles")]
+    command += ["--target-path", str(artifacts), "--log-path", str(artifacts)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode not in (0, TESTS_FAILED) or not results.exists():
+        raise _cannot_tell(target, done.stdout)
+    drifts: list[Drift] = []
+    for result in json.loads(results.read_text())["results"]:
+        if result["status"] in ("error", "skipped"):
+            raise _cannot_tell(target, result["message"] or done.stdout)
+        if result["status"] != "pass":
+            # dbt only counts the rows of a failed test.
+            rows = database.rows(result["compiled_code"])
+            drifts += [Drift(f"{MART_DATABASE}.{table}", *texts) for table, *texts in rows]
+    return drifts
 
-    def __init__(self, settings: ClickHouseSettings) -> None:
-        self.settings = settings
-        # A directory per target, because dbt parses the project again whenever the target changes.
-        self._artifacts = tape_dir() / "schema-align" / settings.mode
-        self._results = self._artifacts / "run_results.json"
-        self._results.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            self._command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
 
-    def fetch_drifts(self, database: Database) -> list[Drift]:
-        """Wait for the tests and return what differs. Raises CannotTellError if dbt could not run all of them."""
-        output, _ = self._process.communicate()
-        if self._process.returncode not in (0, TESTS_FAILED) or not self._results.exists():
-            raise self._cannot_tell(output)
-        drifts: list[Drift] = []
-        for result in json.loads(self._results.read_text())["results"]:
-            if result["status"] in ("error", "skipped"):
-                raise self._cannot_tell(result["message"] or output)
-            if result["status"] != "pass":
-                # dbt only counts the rows of a failed test.
-                rows = database.rows(result["compiled_code"])
-                drifts += [Drift(f"{MART_DATABASE}.{table}", *texts) for table, *texts in rows]
-        return drifts
-
-    def stop(self) -> None:
-        """End dbt if it is still running."""
-        self._process.kill()
-        self._process.wait()
-
-    def _command(self) -> list[str]:
-        command = [str(Path(sys.executable).parent / "dbt"), "test", "--select", SELECTED, "--no-use-colors"]
-        command += ["--target", self.settings.mode, "--project-dir", str(ROOT / "dbt_project")]
-        command += ["--profiles-dir", str(ROOT / "profiles")]
-        return [*command, "--target-path", str(self._artifacts), "--log-path", str(self._artifacts)]
-
-    def _cannot_tell(self, output: str) -> CannotTellError:
-        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
-        return CannotTellError(
-            f"dbt could not run the schema tests of {self.settings.mode} ({last}); "
-            f"try: dbt test --target {self.settings.mode} --select {SELECTED}"
-        )
+def _cannot_tell(target: str, output: str) -> CannotTellError:
+    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
+    return CannotTellError(
+        f"dbt could not run the schema tests of {target} ({last}); "
+        f"try: dbt test --target {target} --select {SELECTED}"
+    )

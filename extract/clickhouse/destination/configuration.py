@@ -32,12 +32,6 @@ class TapeClickHouseCredentials(ClickHouseCredentials):
     wake_s: int = 0
     """Seconds to wait for an idle service to start."""
 
-    @classmethod
-    def from_settings(cls, settings: ClickHouseSettings) -> TapeClickHouseCredentials:
-        credentials = cls()
-        credentials.use(settings)
-        return credentials
-
     def use(self, settings: ClickHouseSettings) -> None:
         self.mode = settings.mode
         self.host = settings.host

@@ -47,7 +47,8 @@ class tape_clickhouse(clickhouse):
         **kwargs: Any,
     ) -> None:
         if isinstance(credentials, ClickHouseSettings):
-            credentials = TapeClickHouseCredentials.from_settings(credentials)
+            settings, credentials = credentials, TapeClickHouseCredentials()
+            credentials.use(settings)
         # dlt ignores an argument that equals the default of this signature.
         super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)  # type: ignore[arg-type]  # dlt's defaults are None, too
 
