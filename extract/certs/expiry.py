@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,15 +43,8 @@ class CertificateStatus:
         return self.problem is not None or self.days_left is None or self.days_left < min_days_left
 
     def to_json(self, min_days_left: int = MIN_DAYS_LEFT) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "source": self.source,
-            "subject": self.subject,
-            "not_after": self.not_after.strftime("%Y-%m-%dT%H:%M:%SZ") if self.not_after else None,
-            "days_left": self.days_left,
-            "problem": self.problem,
-            "alarm": self.is_alarm(min_days_left),
-        }
+        not_after = self.not_after.strftime("%Y-%m-%dT%H:%M:%SZ") if self.not_after else None
+        return asdict(self) | {"not_after": not_after, "alarm": self.is_alarm(min_days_left)}
 
 
 def configured_certificates(

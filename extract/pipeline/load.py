@@ -33,7 +33,8 @@ def open_pipeline(settings: ClickHouseSettings, *, discard_local_state: bool = F
     with `discard_local_state`, or where the database is gone.
     """
     pipelines = dlt_dir(settings.mode) / "pipelines"
-    if discard_local_state or not _has_database(settings):
+    sql = "select count() from system.databases where name = {name:String}"
+    if discard_local_state or not shared_database(settings).value(sql, {"name": RAW_DATABASE}):
         delete_working_directory(pipelines / PIPELINE_NAME)
     repair_working_directory(pipelines / PIPELINE_NAME)
     install_trade_file_writer()
@@ -46,11 +47,6 @@ def open_pipeline(settings: ClickHouseSettings, *, discard_local_state: bool = F
         dataset_name=RAW_DATABASE,
         pipelines_dir=str(pipelines),
     )
-
-
-def _has_database(settings: ClickHouseSettings) -> bool:
-    sql = "select count() from system.databases where name = {name:String}"
-    return bool(shared_database(settings).value(sql, {"name": RAW_DATABASE}))
 
 
 def source_state(pipeline: Pipeline) -> dict[str, Any]:

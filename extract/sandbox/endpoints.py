@@ -166,26 +166,37 @@ class Endpoints:
 
     def chart(self, params: Params) -> bytes:
         entry = self._instrument_entry(params)
-        start_ms, end_ms = (
-            params.required_integer("start_timestamp"),
-            params.required_integer("end_timestamp"),
-        )
+        start_ms = params.required_integer("start_timestamp")
+        end_ms = min(params.required_integer("end_timestamp"), self.now_ms)
         resolution = params.text("resolution")
         if resolution not in RESOLUTIONS:
             raise invalid("resolution", "wrong format")
         index = self.data.instrument(entry["instrument_name"])
-        trades = [row.record for row in index.rows if row.stamp_ms <= min(end_ms, self.now_ms)]
+        trades = [row.record for row in index.rows if row.stamp_ms <= end_ms]
         inverse = entry["kind"] == "future" and entry["instrument_type"] == "reversed"
         step_ms = RESOLUTIONS[resolution] * 60_000
-        return msgspec.json.encode(
-            candles(trades, start_ms, min(end_ms, self.now_ms), step_ms, inverse=inverse)
-        )
+        return msgspec.json.encode(candles(trades, start_ms, end_ms, step_ms, inverse=inverse))
 
     # Exchange
 
     def currencies(self, _: Params) -> bytes:
         names = [*CURRENCIES, *(name for name in self.data.currencies if name not in CURRENCIES)]
-        return msgspec.json.encode([_currency_entry(name) for name in names])
+        entries: list[Record] = [
+            {
+                "currency": name,
+                "currency_long": CURRENCIES.get(name, name),
+                "coin_type": name,
+                "decimals": 6 if name in ("ETH", "USDC", "USDT") else 8,
+                "min_confirmations": 1,
+                "min_withdrawal_fee": 0.0001,
+                "withdrawal_fee": 0.0001,
+                "network_fee": 0.0006,
+                "network_currency": name,
+                "withdrawal_priorities": [],
+            }
+            for name in names
+        ]
+        return msgspec.json.encode(entries)
 
     def time(self, _: Params) -> bytes:
         return b"%d" % self.now_ms
@@ -212,18 +223,3 @@ METHODS: dict[str, Callable[[Endpoints, Params], bytes]] = {
     "status": Endpoints.status,
     "test": Endpoints.test,
 }
-
-
-def _currency_entry(name: str) -> Record:
-    return {
-        "currency": name,
-        "currency_long": CURRENCIES.get(name, name),
-        "coin_type": name,
-        "decimals": 6 if name in ("ETH", "USDC", "USDT") else 8,
-        "min_confirmations": 1,
-        "min_withdrawal_fee": 0.0001,
-        "withdrawal_fee": 0.0001,
-        "network_fee": 0.0006,
-        "network_currency": name,
-        "withdrawal_priorities": [],
-    }

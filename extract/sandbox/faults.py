@@ -9,7 +9,7 @@ rate=0.1,kinds=429+cut,seed=7          about every tenth request fails, in one o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -51,14 +51,13 @@ class Faults:
     on: str = ""
 
     @classmethod
-    def parse(cls, spec: Faults | str | Iterable[str] | None) -> Faults:
-        """Parse a text as above or a list of its parts. Raises UsageError that names the wrong part."""
+    def parse(cls, spec: Faults | str | None) -> Faults:
+        """Parse a text as above. Raises UsageError that names the wrong part."""
         if isinstance(spec, Faults):
             return spec
-        text = spec if isinstance(spec, str) else ",".join(spec or ())
         faults = cls()
         script: dict[int, str] = {}
-        for part in filter(None, (each.strip() for each in text.split(","))):
+        for part in filter(None, (each.strip() for each in (spec or "").split(","))):
             if "=" in part:
                 faults = _set(faults, part)
             else:

@@ -74,12 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        if has_body or reply.cut:
-            self.close_connection = True
         self.send_response_only(reply.status)
         self.send_header("Content-Type", reply.content_type)
         self.send_header("Content-Length", str(len(reply.body)))
-        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
+        if has_body or reply.cut:
+            self.send_header("Connection", "close")  # the server closes it then
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()

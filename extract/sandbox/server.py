@@ -38,7 +38,7 @@ class SandboxExchange:
     """Serves `tape` on 127.0.0.1 from `start()` to `stop()`, or as a context manager.
 
     `quirks`   imitate Deribit: unordered pages, incomplete trade_seq ranges, unreliable has_more
-    `faults`   errors to inject, as `extract.sandbox.faults` describes: a text, a list of its parts, or Faults
+    `faults`   errors to inject, as `extract.sandbox.faults` describes: a text, or Faults
     `clock`    the exchange's time in ms, a number or a callable; by default one second after the last trade.
                Trades later than this are hidden. Can be set later through `now_ms`.
     `history_lag_ms`  delay of the history host behind the live host
@@ -50,7 +50,7 @@ class SandboxExchange:
         *,
         port: int = 0,
         quirks: bool = True,
-        faults: Faults | str | Iterable[str] | None = None,
+        faults: Faults | str | None = None,
         clock: Callable[[], int] | int | None = None,
         history_lag_ms: int = 0,
     ) -> None:

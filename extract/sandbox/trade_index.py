@@ -155,8 +155,7 @@ class ExchangeData:
             rows.sort(key=lambda row: row.number)
             for arrived_ms, row in zip(accumulate((row.stamp_ms for row in rows), max), rows, strict=True):
                 arrivals.append((arrived_ms, prefix, row.number, row.seq, row))
-        arrivals.sort(key=lambda each: each[:4])
-        return [each[4] for each in arrivals]
+        return [row for *_, row in sorted(arrivals, key=lambda each: each[:4])]
 
     def _list(self, entry: Record) -> None:
         name = entry["instrument_name"]
