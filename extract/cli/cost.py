@@ -295,5 +295,4 @@ def _print_increments(increments: list[Increments]) -> None:
 
 def number(value: Decimal) -> str:
     """Format without an exponent, with thousands separators, without trailing zeros."""
-    text = f"{value:,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value.normalize():,f}"

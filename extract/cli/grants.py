@@ -13,7 +13,7 @@ from extract.cli.output import echo
 @click.option("--apply", "is_apply", is_flag=True, help="Run the statements, logged in as an admin.")
 @target_option("cloud")
 @click.option("--users-xml", is_flag=True, help="With --print: print entries of users.xml instead.")
-def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
+def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> None:
     """Create the roles loader, transformer and reader.
 
     Each has the least privileges that it needs: the loader inserts into deribit_raw, the transformer reads that and
@@ -59,4 +59,3 @@ def grants(is_print: bool, is_apply: bool, target: str, users_xml: bool) -> int:
     if without := [role for role in ROLES if role.name not in passwords]:
         variables = ", ".join(role.password_variable for role in without)
         echo(f"No user for {', '.join(role.name for role in without)}: set {variables}.", err=True)
-    return 0

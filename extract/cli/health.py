@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import Field, fields
+from functools import partial
 from typing import Any
 
 import click
@@ -18,22 +18,18 @@ HEADER = ("state", "check", "detail")
 COLOURS = {"ok": "green", "warn": "yellow", "unknown": "magenta", "alarm": "red"}
 
 
-def _limits_parser(field: Field[Any]) -> Callable[[str, str], Limits]:
-    """Parser of `26h:50h` for limits in seconds, of `30:7` for others."""
-
-    def parse(text: str, option: str) -> Limits:
-        try:
-            if field.metadata["unit"] != "seconds" and any(map(str.isalpha, text)):
-                raise ValueError("units are for limits in seconds")
-            warn, alarm = (parse_duration(part, option) for part in text.split(":"))
-            return Limits(warn, alarm)
-        except (UsageError, ValueError):
-            example = _format(field, field.default)
-            raise UsageError(
-                f"{option} {text!r} does not name a limit to warn and one to alarm; write it like {example}."
-            ) from None
-
-    return parse
+def _parse_limits(field: Field[Any], text: str, option: str) -> Limits:
+    """Parse `26h:50h` for limits in seconds, `30:7` for others."""
+    try:
+        if field.metadata["unit"] != "seconds" and any(map(str.isalpha, text)):
+            raise ValueError("units are for limits in seconds")
+        warn, alarm = (parse_duration(part, option) for part in text.split(":"))
+        return Limits(warn, alarm)
+    except (UsageError, ValueError):
+        example = _format(field, field.default)
+        raise UsageError(
+            f"{option} {text!r} does not name a limit to warn and one to alarm; write it like {example}."
+        ) from None
 
 
 def _format(field: Field[Any], limits: Any) -> str:
@@ -47,7 +43,7 @@ def threshold_options(command: Command) -> Command:
     for field in reversed(fields(Thresholds)):
         command = click.option(
             f"--{field.name}",
-            callback=parsed(_limits_parser(field)),
+            callback=parsed(partial(_parse_limits, field)),
             metavar="W:A",
             default=_format(field, field.default),
             help=f"{field.metadata['of']}: limits to warn and to alarm.",

@@ -40,18 +40,11 @@ def days_option(default: int, most: int, help: str) -> Callable[[Command], Comma
 
 def scope_options(command: Command) -> Command:
     """--currency and --kind, each repeatable."""
-    kind = click.option(
-        "--kind",
-        "kinds",
-        metavar="K",
-        multiple=True,
-        help="option, future, spot, ...; repeatable; default: all.",
-    )
-    currency = click.option(
-        "--currency",
-        "currencies",
-        metavar="C",
-        multiple=True,
-        help="BTC, ETH, ...; repeatable; default: all.",
-    )
+    kind = _names_option("--kind", "kinds", "K", "option, future, spot")
+    currency = _names_option("--currency", "currencies", "C", "BTC, ETH")
     return currency(kind(command))
+
+
+def _names_option(option: str, name: str, metavar: str, examples: str) -> Callable[[Command], Command]:
+    help = f"{examples}, ...; repeatable; default: all."
+    return click.option(option, name, metavar=metavar, multiple=True, help=help)
