@@ -23,9 +23,6 @@ NAMESPACE = "DeribitTape"
 METRICS = {"ok": "Fine", "warn": "Warnings", "alarm": "Alarms", "unknown": "Unknown"}
 """Metric that counts the checks of each state."""
 
-Line = Mapping[str, Any]
-"""One check, as `tape health --json` prints it."""
-
 
 def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]:
     """Publish the number of checks in each state, and the value of each check. Returns the numbers.
@@ -54,13 +51,13 @@ def run_checks_with(options: Sequence[str], env: Mapping[str, str] = os.environ)
     return run_checks(Thresholds(**values), scope, env)
 
 
-def count_states(lines: Iterable[Line]) -> dict[str, int]:
+def count_states(lines: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Number of checks in each state, by metric; 0 included."""
     states = Counter(line["state"] for line in lines)
     return {name: states[state] for state, name in METRICS.items()}
 
 
-def metrics(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Metric data: the counts, and the value of each check that has one."""
     counts = [
         {"MetricName": name, "Value": count, "Unit": "Count"} for name, count in count_states(lines).items()

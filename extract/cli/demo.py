@@ -13,9 +13,6 @@ from extract.cli.output import echo, print_step, print_table
 from extract.errors import OutsideError
 from extract.paths import ROOT, tape_dir
 
-SEED = 1
-TRADES = 20_000
-DAYS = 14.0
 INSTRUMENT = "BTC-PERPETUAL"
 SHOWN_CANDLES = 5
 
@@ -40,7 +37,7 @@ def demo() -> None:
     outcome = server.up(settings, tape_dir())
     settings = clickhouse_settings("local")  # with the password that the first start generates
     print_step(f"ClickHouse {outcome.version} answers at {settings.url}")
-    tape = Tape.generate(SEED, TRADES, DAYS)
+    tape = Tape.generate()
     with SandboxExchange(tape) as exchange:
         print_step(f"A sandbox exchange with {len(tape.trades):,} trades answers at {exchange.url}")
         os.environ |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import click
@@ -57,10 +58,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
 def print_gaps(gaps: Sequence[Gap]) -> None:
     """Print gaps as a table, and a sentence with the command to run next."""
     if gaps:
-        rows = [
-            (gap.range.instrument_name, gap.range.first, gap.range.last, len(gap), gap.where, _reason(gap))
-            for gap in gaps
-        ]
+        rows = [(*astuple(gap.range), len(gap), gap.where, _reason(gap)) for gap in gaps]
         print_table(HEADER, rows)
     missing = [gap for gap in gaps if not gap.known_absent]
     absent = sum(len(gap) for gap in gaps if gap.known_absent)

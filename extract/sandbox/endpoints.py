@@ -152,7 +152,7 @@ class Endpoints:
 
     def instruments(self, params: Params) -> bytes:
         kind = params.choice("kind", KINDS, "")
-        wanted = params.flag("expired")
+        wanted = params.choice("expired", ("true", "false"), "false") == "true"
         entries = (self.data.instruments[name] for name in self.data.names(self._currency(params, "any")))
         return msgspec.json.encode(
             [

@@ -44,9 +44,6 @@ class Params:
             raise invalid(name, "wrong format")
         return value
 
-    def flag(self, name: str) -> bool:
-        return self.choice(name, ("true", "false"), "false") == "true"
-
     def integer(self, name: str) -> int | None:
         value = self.query.get(name)
         if value is None:

@@ -60,7 +60,8 @@ class SandboxExchange:
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
         self.port = port
         self._data = ExchangeData(tape)
-        self._clock = self._data.last_stamp_ms() + 1000 if clock is None else clock
+        last_ms = max((trade["timestamp"] for trade in tape.trades), default=0)
+        self._clock = last_ms + 1000 if clock is None else clock
         self._request_numbers = count(1)
         self._lock = threading.Lock()
         self._server: Server | None = None

@@ -121,9 +121,6 @@ class ExchangeData:
     def records(self) -> list[Record]:
         return [row.record for rows in self._rows.values() for row in rows.values()]
 
-    def last_stamp_ms(self) -> int:
-        return max((row.stamp_ms for rows in self._rows.values() for row in rows.values()), default=0)
-
     def instrument(self, name: str) -> TradeIndex:
         """Trades of one instrument, by trade_seq."""
         key = ("instrument", name)
