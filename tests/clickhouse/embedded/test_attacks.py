@@ -252,6 +252,27 @@ def test_no_table_function_reads_a_file_or_ends_the_server(target: Target) -> No
     assert _in_parallel(attack) == []
 
 
+@pytest.mark.parametrize("user", WRITERS)
+def test_no_table_or_database_engine_reads_a_file(target: Target, user: str) -> None:
+    """Every engine of tables and of databases, with arguments that name a file."""
+    attacker, database = target.attacker(user), TABLES[user].partition(".")[0]
+    owner, path = target.attacker("tape"), str(target.canary)
+    arguments = (f"('{path}')", f"('LineAsString', '{path}')")
+    for engine in owner.query("SELECT name FROM system.table_engines").split():
+        for given in arguments:
+            attacker.query(f"CREATE TABLE {database}.e (x String) ENGINE = {engine}{given}")
+            assert SECRET not in attacker.query(f"SELECT * FROM {database}.e LIMIT 9"), engine
+            owner.query(f"DROP TABLE IF EXISTS {database}.e SYNC")
+    for engine in owner.query("SELECT name FROM system.database_engines").split():
+        for given in arguments:
+            attacker.query(f"CREATE DATABASE e ENGINE = {engine}{given}")
+            answers = [
+                attacker.query(sql) for sql in ("SELECT * FROM e.`canary.txt`", f"SELECT * FROM e.`{path}`")
+            ]
+            assert SECRET not in "".join(answers), engine
+            owner.query("DROP DATABASE IF EXISTS e SYNC")
+
+
 @pytest.mark.parametrize(
     "user", ["reader", *(pytest.param(user, marks=pytest.mark.slow) for user in WRITERS)]
 )
