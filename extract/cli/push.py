@@ -81,7 +81,7 @@ def _notes(report: PushReport) -> Iterator[str]:
             "them on cloud and then run `tape push`:"
         )
         for part in differing:
-            yield from part.deletions()
+            yield from part.deletions
     if unfinished := sum(part.unfinished for part in differing):
         yield (
             f"{unfinished:,} of the rows added belong to load packages that no run has finished: is a run into cloud "

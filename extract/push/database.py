@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from extract.clickhouse.client import open_database, quote_identifier, supported_settings
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
+from extract.clickhouse.statements import load_statements
 from extract.errors import OutsideError, RetriableError
 from extract.retry import Retrier, RetryPolicy
 
@@ -21,6 +23,7 @@ RETRIES = RetryPolicy(attempts=3, total_s=900.0, first_s=1.0, longest_s=5.0)
 EARLIER_INSERT_TIMEOUT_S = 120.0
 
 TRADES = "trades"
+STATEMENTS = load_statements(Path(__file__).with_name("push.sql"))
 
 T = TypeVar("T")
 
@@ -71,15 +74,10 @@ class PushDatabase:
         """Tables of deribit_raw as of the last `refresh`."""
         self.refresh()
 
-    @property
-    def name(self) -> str:
-        return self.settings.mode
-
     def refresh(self) -> None:
         """Read the tables and their columns again."""
         columns: dict[str, list[tuple[str, str]]] = {}
-        sql = f"select table, name, type from system.columns where database = '{RAW_DATABASE}' order by table, position"
-        for table, name, type_ in self.rows(sql):
+        for table, name, type_ in self.rows(STATEMENTS["columns"]):
             columns.setdefault(table, []).append((name, type_))
         self.tables = {table: RawTable(table, tuple(each)) for table, each in columns.items()}
 
@@ -137,8 +135,7 @@ class PushDatabase:
     def wait_for_earlier_inserts(self) -> None:
         """Wait until no insert of an earlier, killed push is still running, so that its rows are counted."""
         deadline_s = self._retrier.clock() + EARLIER_INSERT_TIMEOUT_S
-        sql = f"select count() from system.processes where startsWith(query_id, '{QUERY_ID_PREFIX}')"
-        while self.rows(sql)[0][0]:
+        while self.rows(STATEMENTS["running_inserts"], prefix=QUERY_ID_PREFIX)[0][0]:
             if self._retrier.clock() > deadline_s:
                 raise RetriableError(
                     f"An insert of an earlier push is still running at {self.settings.url}; try again later."

@@ -25,7 +25,7 @@ from extract.deribit.instruments import merge_known
 from extract.errors import CannotTellError
 from extract.pipeline.dlt_internals import unwrap_dlt_errors
 from extract.pipeline.load import PIPELINE_NAME
-from extract.push.database import PushDatabase
+from extract.push.database import STATEMENTS, PushDatabase
 from extract.push.partitions import LOADS, STATE
 from extract.sweep.state import StreamState
 
@@ -65,20 +65,12 @@ def newest_state(
     database: PushDatabase, among: Collection[str] | None = None, excluding: Collection[str] = ()
 ) -> State | None:
     """The state that a run would resume from, of the finished packages in `among` (None: all) without `excluding`."""
-    table = f"{RAW_DATABASE}.{STATE} where pipeline_name = {{pipeline:String}}"
-    sql = f"""
-        select toString(_dlt_load_id) as load_id from {table}
-            and load_id in (select load_id from {RAW_DATABASE}.{LOADS} where status = 0)
-        order by load_id desc"""
-    loads = [load_id for (load_id,) in database.rows(sql, pipeline=PIPELINE_NAME)]
-    newest = next(
-        (load for load in loads if (among is None or load in among) and load not in excluding), None
-    )
-    if newest is None:
-        return None
-    sql = f"select state from {table} and _dlt_load_id = {{load_id:String}}"
-    text = database.rows(sql, pipeline=PIPELINE_NAME, load_id=newest)[0][0]
-    return dict(decompress_state(text))
+    rows = database.rows(STATEMENTS["stored_states"], pipeline=PIPELINE_NAME)
+    for (load_id,) in rows:
+        if (among is None or load_id in among) and load_id not in excluding:
+            [[text]] = database.rows(STATEMENTS["state"], pipeline=PIPELINE_NAME, load_id=load_id)
+            return dict(decompress_state(text))
+    return None
 
 
 def exchange_name(state: State | None) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
+from extract.clickhouse.settings import RAW_DATABASE
 from extract.errors import ProofError
-from extract.push.database import TRADES, PushDatabase, RawTable
+from extract.push.database import STATEMENTS, PushDatabase, RawTable
 from extract.source.tables import RAW_TABLES
 
 LOADS = "_dlt_loads"
@@ -37,6 +37,7 @@ class Digest(NamedTuple):
 
 
 Digests = dict[Group, Digest]
+NO_ROWS = Digest(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Partition:
         where = "1" if self.month is None else f"toYYYYMM(timestamp) = {self.month}"
         return f"{self.table.identifier} where {where}"
 
-    def digests(self, database: PushDatabase) -> Digests:
-        """The digest of each group of rows; empty if the table does not exist."""
+    def digests(self, database: PushDatabase, loads: Collection[str] | None = None) -> Digests:
+        """The digest of each group of rows of `loads` (None: of all); empty if the table does not exist."""
         if self.table.name not in database.tables:
             return {}
         sql = f"""
@@ -76,7 +77,8 @@ class Partition:
             group by load_id, buckets, bucket"""
         buckets = {"": 1, **self.buckets}
         rows = database.rows(sql, loads=list(buckets), buckets=list(buckets.values()))
-        return {Group(load_id, bucket): Digest(*digest) for load_id, _, bucket, *digest in rows}
+        digests = {Group(load_id, bucket): Digest(*digest) for load_id, _, bucket, *digest in rows}
+        return {group: each for group, each in digests.items() if loads is None or group.load_id in loads}
 
     def chunks(self, digests: Digests, groups: Iterable[Group]) -> Iterator[list[Group]]:
         """Divide `groups` into chunks, ordered by load package; a bucket is a chunk by itself."""
@@ -124,27 +126,19 @@ def require_same_columns(local: Mapping[str, RawTable], cloud: Mapping[str, RawT
 
 def finished_loads(database: PushDatabase) -> set[str]:
     """Load packages that are complete."""
-    rows = database.rows(f"select load_id from {RAW_DATABASE}.{LOADS} where status = 0")
-    return {load_id for (load_id,) in rows}
+    return {load_id for (load_id,) in database.rows(STATEMENTS["finished_loads"])}
 
 
 def rows_by_month(database: PushDatabase) -> dict[int, dict[str, int]]:
     """Number of trades by month and load package."""
-    sql = f"""
-        select toYYYYMM(timestamp) as month, toString(_dlt_load_id) as load_id, count()
-        from {RAW_DATABASE}.{TRADES} group by month, load_id order by month, load_id"""
     months: dict[int, dict[str, int]] = {}
-    for month, load_id, rows in database.rows(sql):
+    for month, load_id, rows in database.rows(STATEMENTS["rows_by_month"]):
         months.setdefault(month, {})[load_id] = rows
     return months
 
 
 def dropped_months(database: PushDatabase) -> set[int]:
     """Months that `tape retention` dropped from this database's table of trades."""
-    table = f"{MART_DATABASE}.retention_drops"
-    if not database.rows(f"select 1 from system.tables where concat(database, '.', name) = '{table}'"):
+    if not database.rows(STATEMENTS["has_retention_drops"])[0][0]:
         return set()
-    sql = f"""
-        select distinct month from {table}
-        where table_id in (select uuid from system.tables where database = '{RAW_DATABASE}' and name = '{TRADES}')"""
-    return {month for (month,) in database.rows(sql)}
+    return {month for (month,) in database.rows(STATEMENTS["dropped_months"])}

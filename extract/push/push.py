@@ -212,7 +212,7 @@ class _Push:
                 months.discard(month)
         self._publish()
         if self.copies and result.is_equal and result.local:
-            record_proof(self.local, self.cloud.name, result)
+            record_proof(self.local, self.cloud.settings.mode, result)
 
     def _publish(self) -> None:
         """List the packages on cloud as finished whose trades are complete there, after their rows in other tables."""

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from extract.clickhouse.settings import RAW_DATABASE
-from extract.push.database import TRADES, PushDatabase, RawTable
-from extract.push.partitions import Digest, Digests, Group, Partition
+from extract.push.database import PushDatabase
+from extract.push.partitions import NO_ROWS, Digests, Group, Partition
 
 CHUNKS_IN_FLIGHT = 3
 """Chunks that are read and inserted at the same time; each is in memory meanwhile, compressed."""
@@ -33,7 +33,8 @@ class PartitionResult:
     Of the load packages that local has finished, rows are `lacking` on cloud, `changed` there, or `added` there.
     `unfinished` of the added rows belong to a package that was never finished. `cloud_only` rows belong to packages
     that only cloud has finished; `restated` trades have another content in the newest of these than in local.
-    `reported`: SQL tuples of (load package, key) of changed and added rows.
+    `deletions`: statements that delete changed and added rows on cloud; if there are more rows than are reported, the
+    next push reports those.
     """
 
     label: str
@@ -46,7 +47,7 @@ class PartitionResult:
     added: int = 0
     restated: int = 0
     unfinished: int = 0
-    reported: list[str] = field(default_factory=list)
+    deletions: list[str] = field(default_factory=list)
     differing_loads: set[str] = field(default_factory=set)
 
     @property
@@ -56,14 +57,6 @@ class PartitionResult:
     @property
     def is_equal(self) -> bool:
         return not (self.lacking or self.changed or self.added or self.restated)
-
-    def deletions(self) -> list[str]:
-        """Statements that delete the reported rows on cloud; if there are more rows, the next push reports those."""
-        table = RawTable(TRADES if self.is_month else self.label, ())
-        columns = ", ".join(table.reported_columns)
-        return [
-            f"  delete from {RAW_DATABASE}.{table.name} where ({columns}) = {row}" for row in self.reported
-        ]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -104,16 +97,16 @@ class Reconciler:
     def reconcile(self, part: Partition, only: Collection[str] | None = None) -> PartitionResult:
         """Copy what cloud lacks of `part`, of the load packages in `only` or of all, and compare the result."""
         loads = self.loads if only is None else only
-        in_local = _digests(self.local, part, loads)
-        in_cloud = _digests(self.cloud, part, only)
+        in_local = part.digests(self.local, loads)
+        in_cloud = part.digests(self.cloud, only)
         pushed = 0
         if self.copies:
             pushed = self._copy(part, in_local, in_cloud, salt="")
             if pushed:
-                in_cloud = _digests(self.cloud, part, only)
+                in_cloud = part.digests(self.cloud, only)
                 # Rows that were pushed before and then deleted by hand need a new token: the server ignores a known one.
                 if self._copy(part, in_local, in_cloud, salt=f"/{time.time_ns()}"):
-                    in_cloud = _digests(self.cloud, part, only)
+                    in_cloud = part.digests(self.cloud, only)
         return self._compare(part, in_local, in_cloud, pushed)
 
     def _copy(self, part: Partition, in_local: Digests, in_cloud: Digests, salt: str) -> int:
@@ -164,39 +157,34 @@ class Reconciler:
     def _compare(self, part: Partition, in_local: Digests, in_cloud: Digests, pushed: int) -> PartitionResult:
         result = PartitionResult(part.label, pushed=pushed)
         for group in sorted({*in_local, *in_cloud}):
-            local_digest, cloud_digest = in_local.get(group), in_cloud.get(group)
+            local_digest, cloud_digest = in_local.get(group, NO_ROWS), in_cloud.get(group, NO_ROWS)
             if group.load_id in self.cloud_only:
-                result.cloud_only += cloud_digest.rows if cloud_digest else 0
+                result.cloud_only += cloud_digest.rows
                 continue
-            result.local += local_digest.rows if local_digest else 0
-            result.cloud += cloud_digest.rows if cloud_digest else 0
+            result.local += local_digest.rows
+            result.cloud += cloud_digest.rows
             if local_digest != cloud_digest:
                 result.differing_loads.add(group.load_id)
-                self._count_differences(result, part, group, local_digest, cloud_digest)
+                self._count_differences(result, part, group, local_digest.rows, cloud_digest.rows)
         if result.cloud_only and part.month is not None:
             slices = -(-(result.local + result.cloud_only) // ROWS_PER_COMPARISON)
             result.restated = sum(self._count_restated(part, slices, number) for number in range(slices))
         return result
 
     def _count_differences(
-        self,
-        result: PartitionResult,
-        part: Partition,
-        group: Group,
-        local_digest: Digest | None,
-        cloud_digest: Digest | None,
+        self, result: PartitionResult, part: Partition, group: Group, local_rows: int, cloud_rows: int
     ) -> None:
-        if cloud_digest is None:
-            result.lacking += local_digest.rows if local_digest else 0
+        if not cloud_rows:
+            result.lacking += local_rows
             return
-        differences = self._differences(part, group, is_local=local_digest is not None)
+        differences = self._differences(part, group, is_local=local_rows > 0)
         result.lacking += differences.lacking.total()
         result.changed += differences.changed.total()
         result.added += differences.added.total()
-        result.unfinished += cloud_digest.rows if group.load_id not in self.loads else 0
+        result.unfinished += cloud_rows if group.load_id not in self.loads else 0
         contents = [content for _, content in differences.changed + differences.added]
-        result.reported += self._format_rows(
-            part, group, contents[: max(0, MAX_REPORTED_ROWS - len(result.reported))]
+        result.deletions += self._format_deletions(
+            part, group, contents[: max(0, MAX_REPORTED_ROWS - len(result.deletions))]
         )
 
     def _differences(self, part: Partition, group: Group, *, is_local: bool = True) -> _Differences:
@@ -215,16 +203,16 @@ class Reconciler:
             added=select(excess, missing_keys, is_in=False),
         )
 
-    def _format_rows(self, part: Partition, group: Group, contents: Sequence[int]) -> list[str]:
-        """Rows of cloud as SQL tuples: load package and, of a trade, its key."""
+    def _format_deletions(self, part: Partition, group: Group, contents: Sequence[int]) -> list[str]:
+        """Statements that delete rows of cloud by their load package and, of a trade, its key."""
         if not contents:
             return []
+        columns = ", ".join(part.table.reported_columns)
         sql = f"""
-            select distinct toString(tuple({", ".join(part.table.reported_columns)}))
-            from {part.source} and {part.condition([group])}
+            select distinct toString(tuple({columns})) from {part.source} and {part.condition([group])}
                 and {part.table.content_hash} in {{contents:Array(UInt64)}}"""
-        rows = self.cloud.rows(sql, loads=[group.load_id], contents=list(contents))
-        return sorted(row for (row,) in rows)
+        rows = sorted(row for (row,) in self.cloud.rows(sql, loads=[group.load_id], contents=list(contents)))
+        return [f"  delete from {RAW_DATABASE}.{part.table.name} where ({columns}) = {row}" for row in rows]
 
     def _count_restated(self, part: Partition, slices: int, number: int) -> int:
         """Trades of one slice of keys whose newest version, in a cloud-only package, differs from local's."""
@@ -235,11 +223,6 @@ class Reconciler:
         }
         newest = _newest_versions(self.local, part, slices, number) if cloud_contents else {}
         return sum(newest[key][0] != content for key, content in cloud_contents.items() if key in newest)
-
-
-def _digests(database: PushDatabase, part: Partition, loads: Collection[str] | None) -> Digests:
-    digests = part.digests(database)
-    return {group: each for group, each in digests.items() if loads is None or group.load_id in loads}
 
 
 def _rows(database: PushDatabase, part: Partition, group: Group) -> Counter[Row]:
