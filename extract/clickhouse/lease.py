@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from extract.clickhouse.client import Database, quote_identifier
 from extract.clickhouse.settings import RAW_DATABASE, RUNS_DATABASE
@@ -27,7 +26,7 @@ LEASE_S = 90.0
 """A run whose claim was last renewed this long ago counts as dead."""
 RENEW_EVERY_S = 20.0
 
-_STATEMENTS = load_statements(Path(__file__).with_name("lease.sql"))
+_STATEMENTS = load_statements(__file__, "lease.sql")
 _LOADS = "_dlt_loads"
 # A replica that lags behind on claims would admit two runs; one that lags behind on loads would delete finished rows.
 _CONSISTENT = {"select_sequential_consistency": 1}

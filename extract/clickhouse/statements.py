@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def load_statements(path: Path) -> dict[str, str]:
-    """Statement by name. In the file, a line `-- name: NAME` precedes each statement."""
-    _, *parts = re.split(r"^-- name: (\w+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+def load_statements(module: str, file_name: str) -> dict[str, str]:
+    """Statement by name, from a file next to the file of a module. A line `-- name: NAME` precedes each statement."""
+    text = Path(module).with_name(file_name).read_text(encoding="utf-8")
+    _, *parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 

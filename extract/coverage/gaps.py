@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from extract.clickhouse.client import Database
@@ -16,7 +15,7 @@ from extract.errors import CannotTellError, UsageError
 from extract.source.tables import RAW_TABLES
 from extract.sweep.ledger import SeqRange
 
-_STATEMENTS = load_statements(Path(__file__).with_name("coverage.sql"))
+_STATEMENTS = load_statements(__file__, "coverage.sql")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from extract.certs.expiry import configured_certificates, stored_certificates
@@ -22,7 +21,7 @@ from extract.health.thresholds import Limits, State, Thresholds
 from extract.paths import tape_dir
 from extract.times import duration
 
-_STATEMENTS = load_statements(Path(__file__).with_name("checks.sql"))
+_STATEMENTS = load_statements(__file__, "checks.sql")
 
 UNITS: Mapping[str, str] = {each.name: each.metadata["unit"] for each in fields(Thresholds)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from extract.clickhouse.client import open_database, quote_identifier, supported_settings
@@ -23,7 +22,7 @@ RETRIES = RetryPolicy(attempts=3, total_s=900.0, first_s=1.0, longest_s=5.0)
 EARLIER_INSERT_TIMEOUT_S = 120.0
 
 TRADES = "trades"
-STATEMENTS = load_statements(Path(__file__).with_name("push.sql"))
+STATEMENTS = load_statements(__file__, "push.sql")
 
 T = TypeVar("T")
 

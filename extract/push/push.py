@@ -54,7 +54,7 @@ class PushReport:
 
     @property
     def months(self) -> list[PartitionResult]:
-        return [part for part in self.parts if part.is_month]
+        return [part for part in self.parts if part.label[0].isdigit()]
 
     @property
     def trades(self) -> int:
@@ -212,7 +212,14 @@ class _Push:
                 months.discard(month)
         self._publish()
         if self.copies and result.is_equal and result.local:
-            record_proof(self.local, self.cloud.settings.mode, result)
+            self.local.command(PUSHES.create_sql())
+            proof = {
+                "target": self.cloud.settings.mode,
+                "partition_month": result.label,
+                "trades": result.local,
+                "proven_at": datetime.now(UTC),
+            }
+            self.local.insert(PUSHES.name, proof, token=f"{PUSHES.name}/{time.time_ns()}")
 
     def _publish(self) -> None:
         """List the packages on cloud as finished whose trades are complete there, after their rows in other tables."""
@@ -258,18 +265,6 @@ class _Push:
         if not is_known or effective["_state_version"] < cloud_only["_state_version"]:
             self.lease.require_held()  # another run that has taken over would have a newer state
             dlt_state.write_state(self.cloud, merged, self.schema)
-
-
-def record_proof(local: PushDatabase, target: str, month: PartitionResult) -> None:
-    """Record in local that a month was proven to be equal in `target`."""
-    local.command(PUSHES.create_sql())
-    row = {
-        "target": target,
-        "partition_month": month.label,
-        "trades": month.local,
-        "proven_at": datetime.now(UTC),
-    }
-    local.insert(PUSHES.name, row, token=f"{PUSHES.name}/{time.time_ns()}")
 
 
 def _count_lacking(in_local: Mapping[str, int], in_cloud: Mapping[str, int]) -> int:

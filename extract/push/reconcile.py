@@ -51,10 +51,6 @@ class PartitionResult:
     differing_loads: set[str] = field(default_factory=set)
 
     @property
-    def is_month(self) -> bool:
-        return self.label[0].isdigit()
-
-    @property
     def is_equal(self) -> bool:
         return not (self.lacking or self.changed or self.added or self.restated)
 
@@ -121,8 +117,7 @@ class Reconciler:
     def _copy_chunk(self, part: Partition, in_local: Digests, chunk: Sequence[Group], salt: str) -> int:
         facts = [(*group, *in_local[group]) for group in chunk]
         rows = sum(in_local[group].rows for group in chunk)
-        self._insert(part, chunk, "", {}, token=f"{digest(facts)}{salt}")
-        self._report_rows(part, rows)
+        self._insert(part, chunk, rows, token=f"{digest(facts)}{salt}")
         return rows
 
     def _copy_missing_rows(self, part: Partition, group: Group, salt: str) -> int:
@@ -136,23 +131,27 @@ class Reconciler:
             content_hash = part.table.content_hash
             only = f" and {content_hash} in {{contents:Array(UInt64)}} limit 1 by {content_hash}"
             token = f"{digest([group, batch, turn])}{salt}"
-            self._insert(part, [group], only, {"contents": contents}, token)
+            self._insert(part, [group], len(batch), token, only, contents=contents)
             missing -= Counter(batch)
             turn += 1
-            self._report_rows(part, len(batch))
         return rows
 
-    def _report_rows(self, part: Partition, rows: int) -> None:
-        if part.month is not None:
-            self.on_rows(rows)
-
     def _insert(
-        self, part: Partition, groups: Sequence[Group], only: str, parameters: dict[str, Any], token: str
+        self,
+        part: Partition,
+        groups: Sequence[Group],
+        rows: int,
+        token: str,
+        only: str = "",
+        **parameters: Any,
     ) -> None:
+        """Insert the rows of `groups`, or those that the condition `only` selects."""
         columns = ", ".join(part.table.column_names)
         sql = f"select {columns} from {part.source} and {part.condition(groups)}{only}"
         block = self.local.read(sql, loads=[group.load_id for group in groups], **parameters)
         self.cloud.write(part.table, block, f"push/{part.table.name}/{token}")
+        if part.month is not None:
+            self.on_rows(rows)
 
     def _compare(self, part: Partition, in_local: Digests, in_cloud: Digests, pushed: int) -> PartitionResult:
         result = PartitionResult(part.label, pushed=pushed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from extract.clickhouse.client import Database
@@ -24,7 +23,7 @@ Retention = Mapping[str, int | None]
 
 DROPS = f"{MART_DATABASE}.retention_drops"
 
-_STATEMENTS = load_statements(Path(__file__).with_name("agreement.sql"))
+_STATEMENTS = load_statements(__file__, "agreement.sql")
 
 
 @dataclass(frozen=True)

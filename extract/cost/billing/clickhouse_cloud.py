@@ -121,13 +121,12 @@ class _ErrorBody(msgspec.Struct):
 
 
 class CloudApiClient:
-    """HTTP client of the API; tests pass another `transport`, `retrier` or `limiter`."""
+    """HTTP client of the API; tests pass another `retrier` or `limiter`."""
 
     def __init__(
         self,
         settings: CloudApiSettings,
         *,
-        transport: httpx.BaseTransport | None = None,
         retrier: Retrier | None = None,
         limiter: RateLimiter | None = None,
     ) -> None:
@@ -137,7 +136,6 @@ class CloudApiClient:
         self._http = httpx.Client(
             base_url=settings.url,
             auth=(settings.key_id, settings.key_secret),
-            transport=transport,
             timeout=30.0,
             headers={"User-Agent": "deribit-tape"},
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.errors import UndefinedRelationError
@@ -15,7 +14,7 @@ MIN_TRADES_STORED = 10_000
 MIN_TRADES_PROCESSED = 100_000
 """With fewer trades, the fixed cost of each statement, request and process outweighs that of the trades."""
 
-_STATEMENTS = load_statements(Path(__file__).with_name("database_usage.sql"))
+_STATEMENTS = load_statements(__file__, "database_usage.sql")
 
 
 @dataclass(frozen=True)
