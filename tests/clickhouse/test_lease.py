@@ -93,6 +93,22 @@ def test_released_lease_is_free_at_once(database: Database) -> None:
         assert again.resumes_own_run
 
 
+def test_run_killed_before_its_first_renewal_is_a_former_holder(database: Database) -> None:
+    """Its packages may be loaded already, so the next holder does not resume its own run."""
+    with Lease(database, "killed", lease_s=0.5):
+        time.sleep(0.7)
+        with Lease(database, "two") as two:
+            assert not two.resumes_own_run
+
+
+def test_refused_run_is_not_a_former_holder(database: Database) -> None:
+    """It has loaded nothing."""
+    with Lease(database, "one"), pytest.raises(AnotherRunError), Lease(database, "refused"):
+        pass
+    with Lease(database, "one") as again:
+        assert again.resumes_own_run
+
+
 def test_refusal_names_the_holder_and_the_time_left(database: Database) -> None:
     with (
         Lease(database, "lambda increment"),
@@ -135,6 +151,22 @@ def test_expired_lease_registers_no_more_loads(database: Database) -> None:
         with pytest.raises(OutsideError, match="could not be renewed in time"):
             lease.register_loads(["1.2"])
     assert database.column("select load_id from deribit_runs.begun_loads") == ["1.1"]
+
+
+def test_slow_claim_is_valid_from_the_time_of_its_request(doubled: Database, double: ClientDouble) -> None:
+    """The server's clock may have started the term when the request was sent."""
+    now = [1000.0]
+
+    def respond_after_a_minute() -> None:
+        now[0] += 60
+
+    double.before_claim = respond_after_a_minute
+    with Lease(doubled, "one", clock=lambda: now[0]) as lease:  # claims at 1000 and 1060
+        now[0] = 1060 + LEASE_S - 1
+        lease.require_held()
+        now[0] = 1060 + LEASE_S + 1
+        with pytest.raises(OutsideError, match="could not be renewed in time"):
+            lease.require_held()
 
 
 def test_failed_renewal_is_retried_and_its_reason_is_reported(
@@ -208,6 +240,17 @@ def test_rows_of_unfinished_loads_are_deleted(
         assert delete_unfinished_loads(database) == ["1.2"]
         assert raw_trades() == ["1.1"]
         assert delete_unfinished_loads(database) == [], "the registered loads are cleared"
+
+
+def test_load_that_is_listed_as_incomplete_is_unfinished(
+    database: Database, raw_trades: Callable[[], list[str]]
+) -> None:
+    """Only status 0 in `_dlt_loads` means that all rows of a package are loaded."""
+    database.insert("deribit_raw._dlt_loads", [["1.2", 1]], ["load_id", "status"])
+    with Lease(database, "one") as lease:
+        lease.register_loads(["1.1", "1.2"])
+        assert delete_unfinished_loads(database) == ["1.2"]
+    assert raw_trades() == ["1.1"]
 
 
 def test_rows_are_deleted_where_no_load_was_ever_finished(

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from extract.coverage.repair import repair_gaps
-from extract.coverage.status import fetch_status
-from extract.deribit.streams import EPOCH_MS
+from extract.coverage.status import StreamStatus, fetch_status
+from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError
 from tests.support.loaded_user import User
 from tests.support.raw_tables import EPOCH, NAME, Raw, at
@@ -93,6 +93,13 @@ def test_missing_tails_are_counted(raw: Raw) -> None:
     [stream] = fetch_status(raw.database)
     assert (stream.trades, stream.missing, stream.absent) == (2, 3, 1)
     assert stream.proven_share == pytest.approx(1 / 2)
+
+
+def test_lag_counts_from_the_end_of_the_newest_span() -> None:
+    """In seconds; a clock that is behind the exchange makes it 0, not negative."""
+    spans = [(at(0), at(5)), (at(7), at(10))]
+    assert StreamStatus(Stream("BTC", "future"), spans, now=at(12)).lag_seconds == 120
+    assert StreamStatus(Stream("BTC", "future"), spans, now=at(9)).lag_seconds == 0
 
 
 def test_stream_without_trades_is_fully_proven(raw: Raw) -> None:

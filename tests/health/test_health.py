@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import ssl
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from extract.health.checks import Check, exit_code
 from extract.health.thresholds import Limits, State
 from tests.support.certificates import Authority
 from tests.support.commands import Done
+from tests.support.proxy import proxy_to
 from tests.support.raw_tables import Raw
 
 LEDGER = "model String, table_id UUID, load_id String, is_consumed Bool) engine = MergeTree order by model"
@@ -91,6 +95,27 @@ def test_raw_lag_is_classified(raw: Raw, health: Health, limits: str, state: str
     assert (got, checks["raw"]["state"]) == (code, state)
 
 
+def test_stalest_stream_in_scope_is_reported(raw: Raw, health: Health) -> None:
+    """Of a fresh future and an option that is behind and lacks a trade, `--kind future` ignores the option."""
+    raw.client.command(
+        "insert into deribit_raw.trades (instrument_name, trade_seq, timestamp, currency, kind, _dlt_load_id) "
+        "select 'BTC-27JUN25-90000-C', number * 2 + 1, now64(3) - interval 50 hour, 'BTC', 'option', '1' from numbers(2)"
+    )
+    raw.client.command(
+        "insert into deribit_raw.coverage (currency, kind, covered_from, covered_to, _dlt_load_id) "
+        "select 'BTC', 'option', '2016-01-01', now64(3) - interval 40 hour, '1'"
+    )
+    _, checks = health()
+    assert 40 * 3600 <= checks["raw"]["value"] < 40 * 3600 + 60
+    assert checks["raw"]["text"] == "covered time of BTC option ends 40 h ago"
+    assert checks["gaps"]["value"] == 1
+    _, checks = health("--kind", "future")
+    assert 3590 < checks["raw"]["value"] < 3700
+    assert checks["gaps"]["value"] == 0
+    code, checks = health("--kind", "spot")
+    assert (code, checks["raw"]["state"], checks["gaps"]["state"]) == (2, "unknown", "unknown")
+
+
 def test_missing_trades_are_counted(raw: Raw, health: Health) -> None:
     """Trades that the exchange is known not to have do not count."""
     raw.client.command("delete from deribit_raw.trades where trade_seq = 2")
@@ -135,6 +160,15 @@ def test_stalest_model_is_reported(raw: Raw, health: Health) -> None:
     assert marts["text"].startswith("1 load packages wait for ohlcv_1m_versions, since 30 h")
 
 
+def test_unfinished_package_is_not_pending(raw: Raw, health: Health) -> None:
+    """The models do not consume it."""
+    raw.client.command(
+        "insert into deribit_raw._dlt_loads (load_id, status, inserted_at) select '2', 1, now64(6) - interval 60 hour"
+    )
+    marts = health()[1]["marts"]
+    assert (marts["state"], marts["value"]) == ("ok", 0)
+
+
 def test_push_lag_is_the_age_of_the_oldest_unverified_trades(
     raw: Raw, health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +190,23 @@ def test_push_lag_is_the_age_of_the_oldest_unverified_trades(
     assert (checks["push"]["state"], checks["push"]["value"]) == ("ok", 0)
 
 
+def test_push_lag_is_that_of_the_stalest_month(
+    raw: Raw, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two months were never verified: the one that was loaded earlier determines the lag."""
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
+    raw.make("pushes")
+    finish(raw, "2", hours_ago=40)
+    raw.client.command(
+        "insert into deribit_raw.trades (instrument_name, trade_seq, timestamp, currency, kind, _dlt_load_id) "
+        "select 'BTC-27JUN25', 1, now64(3) - interval 90 day, 'BTC', 'future', '2'"
+    )
+    push = health()[1]["push"]
+    assert 40 * 3600 <= push["value"] < 40 * 3600 + 60
+    assert push["text"].startswith("2 months are not verified on cloud, since 40 h: ")
+
+
 def test_certificate_that_expires_first_is_reported(
     raw: Raw, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +226,34 @@ def test_certificate_that_expires_first_is_reported(
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
     assert health("--certificates", "0.9:0.5")[1]["certificates"]["state"] == "alarm"
+
+
+def test_rejected_certificate_precedes_one_that_expires_earlier(
+    raw: Raw, health: Health, clickhouse: ClickHouseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trusted authority has one day left; the server presents a certificate of another one, valid for 90 days."""
+    trusted, other = Authority(tmp_path / "trusted"), Authority(tmp_path / "other", "/CN=other CA")
+    presented = other.signed("server", days=90)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(presented.cert, presented.key)
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CA_CERT", str(trusted.ca.cert))
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
+    with proxy_to(clickhouse.port, context) as server:
+        monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(server.port))
+        certificates = health("--certificates", "0.9:0.5")[1]["certificates"]
+    assert (certificates["state"], certificates["value"]) == ("alarm", 89)
+    assert certificates["text"].startswith("server, over the wire: Clients that trust ")
+
+
+@pytest.mark.parametrize(("free", "place"), [(1, "on the disk of /"), (1000, "on ClickHouse's disk default")])
+def test_fullest_disk_is_reported(
+    raw: Raw, health: Health, monkeypatch: pytest.MonkeyPatch, free: int, place: str
+) -> None:
+    """The disk of TAPE_DIR is nearly full, or empty, unlike that of the server."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1000, free=free))
+    disk = health()[1]["disk"]
+    assert place in disk["text"]
+    assert (disk["value"] == 0.1) is (free == 1)
 
 
 def test_free_disk_space_is_classified(raw: Raw, health: Health) -> None:
