@@ -9,7 +9,7 @@ from extract.pipeline.run import RunSummary
 from extract.times import duration
 
 MOST_NAMED = 10
-"""Unknown fields named at the end of a run; an exchange that makes up names must not fill the screen."""
+"""Unknown fields, or streams set aside, named at the end of a run; an exchange may make up any number of names."""
 
 
 def print_summary(summary: RunSummary, comparison: PlanComparison | None = None) -> None:
@@ -65,6 +65,13 @@ def notes(summary: RunSummary) -> list[str]:
     sentences = []
     if not summary.is_complete:
         sentences.append(f"Stopped {summary.stopped} with more to do; the same command resumes there.")
+    set_aside = list(summary.set_aside.items())
+    sentences += [
+        f"{name} was set aside, and nothing of it counts as covered: {reason}"
+        for name, reason in set_aside[:MOST_NAMED]
+    ]
+    if len(set_aside) > MOST_NAMED:
+        sentences.append(f"{len(set_aside) - MOST_NAMED:,} more were set aside.")
     counts = {
         "{:,} of them were missing from the pages and fetched by trade_seq.": summary.repaired,
         "{:,} known trades were restated by the exchange: new versions.": summary.restated,

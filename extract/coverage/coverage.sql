@@ -1,6 +1,7 @@
 -- Coverage and gaps of the raw tables; only this file defines what counts as a gap.
 --
--- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64).
+-- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64), `max_seq` (Int64): the greatest
+-- valid trade_seq; a greater one is not a trade, and adding 1 to it could overflow.
 -- `<name>` is another statement of this file or a raw table; a table that does not exist yet is read as an empty one.
 
 -- name: in_scope
@@ -56,11 +57,11 @@ known_seqs as (
     -- The last seq of an expired instrument, where it was fetched, is a row without a trade.
     select instrument_name, currency, kind, trade_seq, toInt64(0) as known_last
     from <trades>
-    where <in_scope>
+    where <in_scope> and trade_seq <= {max_seq:Int64}
     union all
     select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last
     from <instrument_tails>
-    where <in_scope>
+    where <in_scope> and last_seq <= {max_seq:Int64}
     union all
     -- Trades that `tape retention` dropped had been loaded.
     select instrument_name, currency, kind, arrayJoin(range(first_seq, last_seq + 1)) as trade_seq, toInt64(0) as known_last
@@ -173,7 +174,7 @@ rejected as (
         JSONExtractString(raw, 'instrument_name') as instrument_name,
         JSONExtractInt(raw, 'trade_seq') as trade_seq
     from <rejected_trades>
-    where <in_scope>
+    where <in_scope> and trade_seq between 1 and {max_seq:Int64}
 ),
 
 ranges as (
@@ -192,7 +193,7 @@ boundaries as (
     -- Start (+1) and end (-1) of each range: their running sums are the state at each seq.
     select * except (boundary), boundary.1 as seq, boundary.2 as sign
     from ranges
-    array join [(first_seq, 1), (last_seq + 1, -1)] as boundary
+    array join [(first_seq, 1), (least(last_seq, {max_seq:Int64}) + 1, -1)] as boundary
 ),
 
 states as (

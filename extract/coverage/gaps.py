@@ -10,6 +10,7 @@ from extract.clickhouse.client import Database
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.deribit.config import KINDS
+from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError, UsageError
 from extract.source.tables import RAW_TABLES
@@ -41,7 +42,12 @@ class Scope:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the statements in coverage.sql."""
-        return {"currencies": list(self.currencies), "kinds": list(self.kinds), "epoch_ms": EPOCH_MS}
+        return {
+            "currencies": list(self.currencies),
+            "kinds": list(self.kinds),
+            "epoch_ms": EPOCH_MS,
+            "max_seq": MAX_SEQ,
+        }
 
     @property
     def command(self) -> str:

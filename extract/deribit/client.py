@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -21,9 +22,17 @@ from extract.deribit.jsonrpc import (
     error_from_response,
 )
 from extract.deribit.rate_limit import RateLimiter
+from extract.deribit.records import Record, decode_envelope, split_records
 from extract.deribit.schema import TradePage
-from extract.deribit.transport.pool import PAGE, page_transport
-from extract.deribit.transport.pooled import WIRE_BYTES, AnswerTooLargeError
+from extract.deribit.transport.pool import PAGE, PageTransport
+from extract.deribit.transport.pooled import (
+    MAX_BYTES,
+    WIRE_BYTES,
+    AbortableTransport,
+    AnswerTooLargeError,
+    AnswerTooSlowError,
+    PooledTransport,
+)
 from extract.deribit.transport.workers import Workers
 from extract.errors import FinalError, RetriableError, UsageError
 from extract.retry import Retrier, RetryPolicy
@@ -32,12 +41,20 @@ T = TypeVar("T")
 Params = Mapping[str, "str | int"]
 Decode = Callable[[httpx.Response], T]
 Extensions = Mapping[str, Any]
-_NONE: Extensions = {}
 
 CONNECT_POLICY = RetryPolicy(attempts=4, total_s=20.0)
 
 LIVE_PAGE_SIZE = 1_000
 """The live host rejects a larger count."""
+MAX_PAGE_BYTES = 16 * 2**20
+"""A page of 10,000 trades has 3 MB; 16 MiB are 1,600 bytes a trade, more than a combo trade with its legs has."""
+MAX_LIVE = 50_000
+"""Live instruments of a currency; all currencies together have 5,000."""
+MAX_EXPIRED = 250_000
+"""Expired instruments of a currency; BTC has 100,000."""
+_SMALL: Extensions = {MAX_BYTES: MAX_PAGE_BYTES}
+_PAGE: Extensions = {PAGE: True, MAX_BYTES: MAX_PAGE_BYTES}
+_raw_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
 @dataclass(frozen=True)
@@ -101,11 +118,12 @@ class DeribitClient:
         self._connect_policy = connect_policy
         self._has_connected = False
         self._lock = threading.Lock()
+        in_flight = config.requests_in_flight
+        self._transport = transport or PageTransport(PooledTransport(in_flight), in_flight, workers)
         self._http = httpx.Client(
-            transport=transport or page_transport(config.requests_in_flight, workers),
+            transport=self._transport,
             timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape", "Accept-Encoding": "gzip"},
-            limits=httpx.Limits(max_connections=config.requests_in_flight + 2),
         )
 
     def __enter__(self) -> DeribitClient:
@@ -115,8 +133,20 @@ class DeribitClient:
         self._http.close()
 
     def cancel(self) -> None:
-        """End all waits, and make every thread raise FinalError at its next request."""
+        """End all waits and requests under way; every thread raises FinalError. Safe in any thread."""
         self._cancelled.set()
+        if isinstance(self._transport, AbortableTransport):
+            self._transport.abort()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def require_answer(self, host: Host) -> None:
+        """Raise OutsideError if `host` answers no request at all, not even for the time; gives up early."""
+        retrier = replace(self._retrier, policy=self._connect_policy)
+        with contextlib.suppress(ExchangeRefusedError):
+            retrier.run(lambda: self._once(host, "get_time", {}, lambda answer: None), self._note_retry)
 
     def page_size(self, host: Host) -> int:
         """The largest `count` that `host` is known to accept."""
@@ -127,7 +157,7 @@ class DeribitClient:
         while True:
             count = self._page_sizes[host]
             try:
-                page = self._retried(host, method, {**params, "count": count}, _page_of, {PAGE: True})
+                page = self._retried(host, method, {**params, "count": count}, _page_of, _PAGE)
             except ExchangeRefusedError as error:
                 may_be_count = error.code == INVALID_PARAMS and error.param in (None, "count")
                 if not may_be_count or count <= LIVE_PAGE_SIZE:
@@ -141,6 +171,20 @@ class DeribitClient:
         """The result of any other public method, as `type`."""
         decoder = msgspec.json.Decoder(Envelope[type])
         return self.call(host, method, params or {}, lambda body: decoder.decode(body).unwrap())
+
+    def instruments(self, currency: str, *, expired: bool) -> Iterator[Record]:
+        """Records of get_instruments: of the live host, or expired ones of the history host.
+
+        Also raises TooManyRecordsError, while they are iterated over.
+        """
+        params = {"currency": currency, "expired": "true" if expired else "false"}
+        host, most = (self.history, MAX_EXPIRED) if expired else (self.live, MAX_LIVE)
+
+        def decode(response: httpx.Response) -> Iterator[Record]:
+            answer, deep_values = decode_envelope(_raw_decoder, response.content)
+            return split_records(answer.unwrap(), deep_values, most)
+
+        return self._retried(host, "get_instruments", params, decode, {})
 
     def now_ms(self) -> int:
         """Time of the exchange in ms since 1970 UTC. Gives up early on the first request, to report an unreachable host."""
@@ -160,18 +204,18 @@ class DeribitClient:
         return self._retried(host, method, params, lambda answer: decode(answer.content))
 
     def _retried(
-        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _NONE
+        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _SMALL
     ) -> T:
         return self._retrier.run(
             lambda: self._once(host, method, params, decode, extensions), self._note_retry
         )
 
     def _once(
-        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _NONE
+        self, host: Host, method: str, params: Params, decode: Decode[T], extensions: Extensions = _SMALL
     ) -> T:
         self._limiter.acquire()
-        if self._cancelled.is_set():
-            raise FinalError(f"{method} was cancelled because the run has ended.")
+        if self.is_cancelled:
+            raise _cancelled(method)
         response = self._get(host, method, params, extensions)
         if response.status_code == 200:
             try:
@@ -199,6 +243,10 @@ class DeribitClient:
             )
         except AnswerTooLargeError as error:
             raise FinalError(f"{method} of {host.url} cannot be read: {error}.") from error
+        except AnswerTooSlowError as error:
+            if self.is_cancelled:
+                raise _cancelled(method) from error
+            raise RetriableError(f"{method} of {host.url} cannot be read: {error}") from error
         except httpx.RequestError as error:
             fault = str(error) or type(error).__name__
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error
@@ -209,6 +257,10 @@ class DeribitClient:
     def _note_retry(self, wait_s: float) -> None:
         with self._lock:
             self.stats.retries += 1
+
+
+def _cancelled(method: str) -> FinalError:
+    return FinalError(f"{method} was cancelled because the run has ended.")
 
 
 def _page_of(answer: httpx.Response) -> TradePage:

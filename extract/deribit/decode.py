@@ -5,17 +5,21 @@ All records are typed at once; a record that does not fit is typed field by fiel
 
 from __future__ import annotations
 
-import re
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from extract.deribit.arrow import sort_by_instrument, to_table
 from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
+from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, split_records
 from extract.deribit.schema import (
     ARROW_TYPES,
     FIELDS,
+    MAX_SEQ,
+    MAX_TIME_MS,
     REQUIRED,
     RejectedTrade,
     Trade,
@@ -23,8 +27,13 @@ from extract.deribit.schema import (
     TradeWithExtras,
 )
 
-MAX_DEPTH = 64
-"""Levels of nesting in a record that is rejected if decoding it exceeds Python's recursion limit."""
+MAX_PAGE_RECORDS = 100_000
+"""The exchange sends up to 10,000 trades in a page."""
+LARGE_PAGE_BYTES = 8 * 2**20
+"""A page of this size is decoded only if it cannot have too many records, to bound memory."""
+
+MAX_IDENTITY_BYTES = 2**10
+_NULL = msgspec.Raw(b"null")
 
 R = TypeVar("R")
 
@@ -34,20 +43,27 @@ class _Page(msgspec.Struct, Generic[R]):
     has_more: bool = False
 
 
+class _RawPage(msgspec.Struct):
+    trades: msgspec.Raw
+    has_more: bool = False
+
+
 class _Identity(msgspec.Struct):
-    instrument_name: Any = None
-    trade_seq: Any = None
-    timestamp: Any = None
+    instrument_name: msgspec.Raw = _NULL
+    trade_seq: msgspec.Raw = _NULL
+    timestamp: msgspec.Raw = _NULL
 
 
 _page_decoder = msgspec.json.Decoder(Envelope[_Page[Trade]])
 _lenient_page_decoder = msgspec.json.Decoder(Envelope[_Page[TradeWithExtras]], strict=False)
-_fields_decoder = msgspec.json.Decoder(Envelope[_Page[dict[str, msgspec.Raw]]])
-_raw_page_decoder = msgspec.json.Decoder(Envelope[_Page[msgspec.Raw]])
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raw_records_decoder = msgspec.json.Decoder(Envelope[_Page[msgspec.Raw]])
+_raw_page_decoder = msgspec.json.Decoder(Envelope[_RawPage])
 _record_decoder = msgspec.json.Decoder(Trade)
 _identity_decoder = msgspec.json.Decoder(_Identity)
 _COLUMNS = frozenset(FIELDS)
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_slow_path = threading.Lock()
+"""Pages with odd records take more memory, so each process decodes one at a time."""
 
 
 def decode_page(body: bytes) -> TradePage:
@@ -67,13 +83,17 @@ Decoded = tuple[Sequence[Trade], list[RejectedTrade], bool, int | None]
 
 def decode_trades(body: bytes) -> Decoded:
     """(trades, rejected records, has_more, time of the answer in ms). Raises the errors of `decode_page`."""
-    if _is_utf8(body):  # otherwise raw JSON would carry invalid text into the table
-        for decode in (_decode_strictly, _decode_leniently):
-            try:
-                return decode(body)
-            except DECODE_ERRORS:
-                continue
-    return decode_record_by_record(body)
+    if len(body) > LARGE_PAGE_BYTES and body.count(b"{") > MAX_PAGE_RECORDS:
+        raise TooManyRecordsError("The exchange sent more trades in a page than any request can have.")
+    is_utf8 = _is_utf8(body)  # otherwise raw JSON would carry invalid text into the table
+    if is_utf8:
+        with suppress(*DECODE_ERRORS):
+            return _decode_strictly(body)
+    with _slow_path:
+        if is_utf8:
+            with suppress(*DECODE_ERRORS):
+                return _decode_leniently(body)
+        return decode_record_by_record(body)
 
 
 def _decode_strictly(body: bytes) -> Decoded:
@@ -86,8 +106,10 @@ def _decode_leniently(body: bytes) -> Decoded:
     """Decode a page with unknown fields, or with numbers in quotes."""
     answer = _lenient_page_decoder.decode(body)
     page = answer.unwrap()
-    for trade, record in zip(page.trades, _fields_decoder.decode(body).unwrap().trades, strict=True):
-        trade.extra = _extra_json({name: value for name, value in record.items() if name not in _COLUMNS})
+    texts = _raw_records_decoder.decode(body).unwrap().trades
+    for trade, text in zip(page.trades, texts, strict=True):
+        fields = _fields_decoder.decode(text)
+        trade.extra = _extra_json({name: value for name, value in fields.items() if name not in _COLUMNS})
     return page.trades, [], page.has_more, answer.at_ms
 
 
@@ -97,49 +119,23 @@ def _extra_json(fields: dict[str, Any]) -> str | None:
 
 def decode_record_by_record(body: bytes) -> Decoded:
     """Decode each record alone: slower, but a record that does not fit affects no other."""
-    deep_values: dict[bytes, bytes] = {}
     try:
-        answer = _raw_page_decoder.decode(body)
-    except RecursionError:
-        body, deep_values = _replace_deep_values(body)
-        answer = _raw_page_decoder.decode(body)
+        answer, deep_values = decode_envelope(_raw_page_decoder, body)
     except msgspec.ValidationError as error:
         raise NoResultError(f"the answer is not a page of trades: {error}") from error
     page = answer.unwrap()
     trades: list[Trade] = []
     rejected: list[RejectedTrade] = []
-    for raw in page.trades:
-        text = bytes(raw)
-        if deep := [key for key in deep_values if key in text]:
-            for key in deep:
-                text = text.replace(key, deep_values[key])
-            rejected.append(_rejected(raw, text, f"nested deeper than {MAX_DEPTH} levels"))
-            continue
-        try:
-            trades.append(_decode_record(raw))
-        except (*DECODE_ERRORS, TypeError) as error:
-            rejected.append(_rejected(raw, text, str(error)))
+    for record in split_records(page.trades, deep_values, MAX_PAGE_RECORDS):
+        fault = record.fault
+        if not fault:
+            try:
+                trades.append(_decode_record(record.text))
+            except (*DECODE_ERRORS, TypeError) as error:
+                fault = str(error)
+        if fault:
+            rejected.append(_rejected(record, fault))
     return trades, rejected, page.has_more, answer.at_ms
-
-
-def _replace_deep_values(body: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """(`body` with a placeholder for each value nested deeper than MAX_DEPTH, those values by placeholder)."""
-    parts: list[bytes] = []
-    values: dict[bytes, bytes] = {}
-    depth = copied_to = start = 0
-    for token in _TOKENS.finditer(body):
-        if token[0] in b"[{":
-            depth += 1
-            if depth == MAX_DEPTH + 1:
-                start = token.start()
-        elif token[0] in b"]}":
-            if depth == MAX_DEPTH + 1:
-                placeholder = b'"\\u0000deep value %d"' % len(values)
-                values[placeholder] = body[start : token.end()]
-                parts += [body[copied_to:start], placeholder]
-                copied_to = token.end()
-            depth -= 1
-    return b"".join([*parts, body[copied_to:]]), values
 
 
 def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
@@ -148,8 +144,8 @@ def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
     return list({(trade.instrument_name, trade.trade_seq): trade for trade in trades}.values())
 
 
-def _decode_record(raw: msgspec.Raw) -> Trade:
-    bytes(raw).decode()
+def _decode_record(raw: bytes) -> Trade:
+    raw.decode()
     try:
         return _record_decoder.decode(raw)
     except msgspec.DecodeError:
@@ -163,7 +159,7 @@ def _is_utf8(body: bytes) -> bool:
         return False
 
 
-def decode_fields(raw: msgspec.Raw) -> TradeWithExtras:
+def decode_fields(raw: bytes) -> TradeWithExtras:
     """Decode a record field by field: an optional field of another type goes to `extra`.
 
     Raises TypeError or one of DECODE_ERRORS if the record is not an object, or a required field does not fit.
@@ -207,19 +203,27 @@ def _as_typed(name: str, value: object) -> object:
     return msgspec.convert(value, _FIELD_TYPES[name], strict=False)
 
 
-def _rejected(raw: msgspec.Raw, text: bytes, reason: str) -> RejectedTrade:
-    try:
-        known = _identity_decoder.decode(raw)
-    except DECODE_ERRORS:
-        known = _Identity()
-    named = type(known.instrument_name) is str and _is_int64(known.trade_seq)
+def _rejected(record: Record, reason: str) -> RejectedTrade:
+    known = _Identity()
+    with suppress(*DECODE_ERRORS):
+        known = _identity_decoder.decode(record.text)
+    name, seq, time_ms = map(_short_value, (known.instrument_name, known.trade_seq, known.timestamp))
     return RejectedTrade(
         reason,
-        text.decode("utf-8", "replace"),
-        key=(known.instrument_name, known.trade_seq) if named else None,
-        timestamp=known.timestamp if _is_int64(known.timestamp) else None,
+        record.sent.decode("utf-8", "replace"),
+        key=(name, seq) if isinstance(name, str) and _is_within(seq, 1, MAX_SEQ) else None,
+        timestamp=time_ms if _is_within(time_ms, 0, MAX_TIME_MS) else None,
     )
 
 
-def _is_int64(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+def _short_value(text: msgspec.Raw) -> Any:
+    """The value of a name or a number; None for a longer text."""
+    value = bytes(text)
+    if len(value) <= MAX_IDENTITY_BYTES:
+        with suppress(*DECODE_ERRORS):
+            return msgspec.json.decode(value)
+    return None
+
+
+def _is_within(value: Any, first: int, last: int) -> bool:
+    return type(value) is int and first <= value <= last

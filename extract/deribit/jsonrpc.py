@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,7 +22,8 @@ RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 INVALID_PARAMS = -32602
 MAX_MESSAGE_CHARS = 300
 """Longest quotation of the exchange's error message."""
-
+MAX_ERROR_BYTES = 64 * 2**10
+"""A larger body holds no error, and is not searched for one."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Raised by decoding for a body that is not JSON, is nested too deep, or has another shape."""
@@ -74,10 +76,10 @@ _error_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 def error_from_response(method: str, status: int, headers: Mapping[str, str], body: bytes) -> OutsideError:
     """The error for an answer without a usable result: RetriableError or ExchangeRefusedError."""
     retry_after_s = _retry_after_s(headers)
-    try:
-        rpc = _error_decoder.decode(body).error
-    except DECODE_ERRORS:
-        rpc = None
+    rpc = None
+    if len(body) <= MAX_ERROR_BYTES:
+        with suppress(*DECODE_ERRORS):
+            rpc = _error_decoder.decode(body).error
     if rpc is None:
         content = f"HTTP {status}" if status != 200 else f"{len(body)} bytes without a result"
         message = f"The exchange answered {method} with {content}"

@@ -13,12 +13,15 @@ import msgspec
 import pyarrow as pa
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+MAX_SEQ = 10**12
+"""Limit of trade_seq: the busiest instrument is at 10^9 after years, and SQL adds 1 to it without an overflow."""
+Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 MAX_ABS_VALUE = 1e12
 """Limit of prices and amounts: the models' decimals hold their product and sums of it. No market comes near it."""
 Price = Annotated[float, msgspec.Meta(ge=-MAX_ABS_VALUE, le=MAX_ABS_VALUE)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=MAX_ABS_VALUE)]
-TimeMs = Annotated[int, msgspec.Meta(ge=0, le=9_999_999_999_999)]
+MAX_TIME_MS = 9_999_999_999_999
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 
 
 class Trade(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):

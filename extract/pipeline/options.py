@@ -56,8 +56,6 @@ def resolve_streams(client: DeribitClient, config: DeribitConfig, options: RunOp
 def _has_instruments(client: DeribitClient, currency: str) -> bool:
     """Whether the history host has instruments of a currency that is no longer offered."""
     try:
-        return bool(
-            client.result(client.history, "get_instruments", {"currency": currency, "expired": "true"})
-        )
+        return any(True for _ in client.instruments(currency, expired=True))
     except ExchangeRefusedError:
         return False

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+GRACE_S = 20.0
+"""Seconds that requests under way have after a stop: a service manager may kill the process 30 s after SIGTERM."""
+POLL_S = 0.2
 
 _SIGTERM_NOTICE = (
     b"SIGTERM: finishing and loading the current window; a second SIGTERM ends the run at once.\n"
@@ -37,6 +42,27 @@ class StopSignal:
         if self._requested or self._after_s is None or self._clock() < self._started_s + self._after_s:
             return self._requested
         return f"after {round(self._after_s / 60, 2):g} minutes"
+
+
+@contextmanager
+def call_after_stop(stop: StopSignal, call: Callable[[], None], grace_s: float = GRACE_S) -> Iterator[None]:
+    """Call `call` in a thread `grace_s` seconds after a stop was requested, unless the block has ended by then."""
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_requested:
+            if has_ended.wait(POLL_S):
+                return
+        if not has_ended.wait(grace_s):
+            call()
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class RunCommand(SupportsCliCommand):
         from extract.estimate.plan import make_plan, run_and_compare
         from extract.pipeline.load import PIPELINE_NAME
         from extract.pipeline.options import RunOptions
-        from extract.pipeline.run import run
+        from extract.pipeline.run import StreamsSetAsideError, run
         from extract.pipeline.stop import StopSignal, stop_on_sigterm
 
         try:
@@ -111,6 +111,8 @@ class RunCommand(SupportsCliCommand):
                     )
                 print_summary(summary, comparison)
         except TapeError as error:
+            if isinstance(error, StreamsSetAsideError):
+                print_summary(error.summary)
             # dlt would add a link to its own documentation, which does not cover the project's errors.
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error

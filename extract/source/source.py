@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import dlt
@@ -12,7 +14,7 @@ from dlt.extract import DltResource
 
 from extract.deribit.arrow import with_stream_columns
 from extract.deribit.client import DeribitClient
-from extract.deribit.instruments import changed_instruments
+from extract.deribit.instruments import InstrumentsReport, changed_instruments
 from extract.deribit.schema import ARROW_SCHEMA
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
@@ -30,14 +32,23 @@ from extract.sweep.repair import RepairResult
 from extract.sweep.window import Absent, WindowReport
 from extract.sweep.windows import WindowReader
 
+INSTRUMENTS_PER_BATCH = 5_000
+"""Rows in memory at once; a currency may have 100,000 expired instruments."""
+
 Row = dict[str, Any]
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
 def deribit(
-    client: DeribitClient, window: WindowReader, streams: Sequence[Stream], now_ms: int
+    client: DeribitClient,
+    window: WindowReader,
+    streams: Sequence[Stream],
+    now_ms: int,
+    listed: InstrumentsReport,
 ) -> tuple[DltResource, ...]:
     """The public trades of a window, its rejected and absent trades, its covered spans, and changed instruments.
+
+    Rejected records of instruments are among the rejected trades; `listed` is filled.
 
     State, by stream: covered spans, and the sequence numbers from which the next window continues. It is committed with
     the load package that holds the trades.
@@ -46,12 +57,17 @@ def deribit(
     def report() -> WindowReport | None:
         return window.report
 
+    def complete_report() -> WindowReport | None:
+        report = window.report if listed.is_done else None
+        return replace(report, rejected=report.rejected + listed.rejected) if report else None
+
+    listed.is_done = False
     return (
         trades(client, window),
-        report_resource(REJECTED_TRADES, report, rejected_rows),
+        report_resource(REJECTED_TRADES, complete_report, rejected_rows),
         report_resource(ABSENT_TRADES, report, absent_rows),
         report_resource(COVERAGE, report, _coverage_rows),
-        instruments(client, streams, now_ms),
+        instruments(client, streams, now_ms, listed),
     )
 
 
@@ -139,15 +155,17 @@ def _coverage_rows(report: WindowReport) -> list[Row]:
     ]
 
 
-def instruments(client: DeribitClient, streams: Sequence[Stream], now_ms: int) -> DltResource:
+def instruments(
+    client: DeribitClient, streams: Sequence[Stream], now_ms: int, listed: InstrumentsReport
+) -> DltResource:
     """One row for each instrument that is new or has changed since the last run."""
 
     @dlt.resource(name=INSTRUMENTS.name, write_disposition="append", columns=INSTRUMENTS.hints)
     def resource() -> Iterator[Any]:
         known = dlt.current.resource_state().setdefault("known", {})
-        rows = list(changed_instruments(client, streams, known, now_ms))
-        if rows:
-            yield rows
+        rows = changed_instruments(client, streams, known, now_ms, listed)
+        while batch := list(islice(rows, INSTRUMENTS_PER_BATCH)):
+            yield batch
 
     return with_keys(INSTRUMENTS, resource())
 

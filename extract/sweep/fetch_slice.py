@@ -20,6 +20,8 @@ from extract.sweep.time_pager import ById, ByTime, OutsideRangeError, PageFacts,
 
 MAX_PAGES = 5
 """Pages after which a slice that is denser than expected ends early and leaves a remainder."""
+MAX_TRADES_OF_A_MOMENT = 500_000
+"""Trades of a slice that cannot end early because they have nearly the same time: memory holds all of them."""
 HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier without a pattern, so that keys of different instruments rarely give the same number."""
 LIVE_HISTORY_MS = 24 * 3_600_000
@@ -55,6 +57,10 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         if pager.request and pages >= max_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
             break
+        if pages > max_pages and sum(each.num_rows for each in tables) > MAX_TRADES_OF_A_MOMENT:
+            raise OutsideRangeError(
+                f"The exchange sent more than {MAX_TRADES_OF_A_MOMENT:,} {stream} trades of one moment."
+            )
     table = deduplicate(tables)
     _require_currency(stream, table)
     return SliceResult(

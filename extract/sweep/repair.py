@@ -16,7 +16,7 @@ import pyarrow as pa
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade, TradePage
-from extract.errors import ProofError
+from extract.errors import ProofError, TapeError
 from extract.sweep.ledger import SeqRange
 from extract.sweep.scheduler import Task, run_all
 from extract.sweep.seq_pager import Hole, SeqPager
@@ -115,10 +115,22 @@ class InstrumentRepair:
 
 
 class RepairQueue(Generic[Owner]):
-    """Repairs that wait for a thread, each with its owner, such as the stream of its instrument."""
+    """Repairs that wait for a thread, each with its owner, such as the stream of its instrument.
 
-    def __init__(self, owned: Iterable[tuple[Owner, InstrumentRepair]]) -> None:
+    `handle` receives the owner and the TapeError of a repair that failed; by default it is raised.
+    """
+
+    def __init__(
+        self,
+        owned: Iterable[tuple[Owner, InstrumentRepair]],
+        handle: Callable[[Owner, TapeError], None] | None = None,
+    ) -> None:
         self._waiting = deque(owned)
+        self._handle = handle
+
+    def drop(self, owner: Owner) -> None:
+        """Forget the repairs of `owner` that have not started."""
+        self._waiting = deque(each for each in self._waiting if each[0] != owner)
 
     @property
     def is_empty(self) -> bool:
@@ -144,7 +156,8 @@ class RepairQueue(Generic[Owner]):
             if trades >= max_trades or not self._waiting:
                 return None
             owner, each = self._waiting.popleft()
-            return Task(each.step, partial(accept, owner, each))
+            handle = partial(self._handle, owner) if self._handle else None
+            return Task(each.step, partial(accept, owner, each), handle)
 
         return run_all(next_task, in_flight=in_flight, cancel=cancel)
 

@@ -1,4 +1,4 @@
-"""Run tasks in threads, a bounded number at once, and cancel all of them on the first error."""
+"""Run tasks in threads, a bounded number at once, and cancel all of them on the first error that no task handles."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from extract.errors import TapeError
+
 R = TypeVar("R")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Task(Generic[R, T]):
-    """Work for a thread: `run` there, then `accept` its result in the thread that iterates over `run_all`."""
+    """Work for a thread: `run` there, then `accept` its result in the thread that iterates over `run_all`.
+
+    `handle` receives a TapeError of `run` in that thread; without it, the error ends everything.
+    """
 
     run: Callable[[], R]
     accept: Callable[[R], T]
+    handle: Callable[[TapeError], None] | None = None
 
 
 def run_all(
@@ -25,8 +31,8 @@ def run_all(
     """What `accept` returns for each task, in the order in which they finish.
 
     `next_task` returns None while there is nothing to start; it is called again after each accepted result, and the
-    freed threads are busy again before a value is yielded. The first error, or closing the generator, calls `cancel`,
-    which has to end the running tasks, discards those not started, and raises the error.
+    freed threads are busy again before a value is yielded. The first error that is not handled, or closing the
+    generator, calls `cancel`, which has to end the running tasks, discards those not started, and raises the error.
     """
     under_way: dict[Future[R], Task[R, T]] = {}
     with ThreadPoolExecutor(in_flight, thread_name_prefix="deribit") as pool:
@@ -39,7 +45,13 @@ def run_all(
                 if not under_way:
                     return
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                values = [under_way.pop(future).accept(future.result()) for future in done]
+                values = []
+                for future in done:
+                    task, error = under_way.pop(future), future.exception()
+                    if task.handle and isinstance(error, TapeError):
+                        task.handle(error)
+                    else:
+                        values.append(task.accept(future.result()))
         except BaseException:
             cancel()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,7 @@ All windows are one generator, so that `prefetch` can fetch a window while the p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.streams import Stream
+from extract.errors import FinalError, TapeError
 from extract.sweep.slices import SliceSizer
 from extract.sweep.state import StreamState
 from extract.sweep.stream_window import StreamSweep
-from extract.sweep.window import OnSlice, ShouldStop, WindowReport, sweep_window
+from extract.sweep.window import OnSlice, ShouldStop, WindowDiscardedError, WindowReport, sweep_window
 
 BATCH_ROWS = 100_000
 """Trades per table, because dlt has a cost per table."""
@@ -50,20 +51,27 @@ class WindowResult:
     is_final: bool
 
 
-WindowItem: TypeAlias = pa.Table | WindowResult
+WindowItem: TypeAlias = pa.Table | WindowResult | WindowDiscardedError
 
 
 def sweep_windows(
     client: DeribitClient, request: SweepRequest, states: dict[Stream, StreamState]
 ) -> Generator[WindowItem]:
-    """Yield each window's tables in ARROW_SCHEMA, then its WindowResult. Updates `states`, which has all streams."""
+    """Yield each window's tables in ARROW_SCHEMA, then its WindowResult. Updates `states`, which has all streams.
+
+    A WindowDiscardedError in between discards the window's tables: its sweep begins again. A stream that was set aside
+    is not requested again. Raises its error if every stream was.
+    """
     sizers: dict[Stream, SliceSizer] = {}
+    set_aside: dict[Stream, TapeError] = {}
     is_final = False
     while not is_final:
-        sweeps = list(_stream_sweeps(client, request, states, sizers))
-        report = WindowReport()
-        yield from in_batches(
-            sweep_window(
+        active = {stream: state for stream, state in states.items() if stream not in set_aside}
+        report = WindowReport(set_aside=set_aside)
+        sweeps: list[StreamSweep] = []
+        try:
+            sweeps += _stream_sweeps(client, request, active, sizers)
+            yield from sweep_window(
                 client,
                 sweeps,
                 in_flight=request.in_flight,
@@ -71,10 +79,27 @@ def sweep_windows(
                 report=report,
                 on_slice=request.on_slice,
                 should_stop=request.should_stop,
+                batch_rows=BATCH_ROWS,
             )
-        )
+        except WindowDiscardedError as error:
+            if set_aside.keys() >= states.keys():
+                raise next(iter(set_aside.values())) from None
+            yield error
+            if not client.is_cancelled:
+                continue
+            sweeps, report = [], WindowReport(set_aside=set_aside)
+        except FinalError:
+            if not (client.is_cancelled and request.should_stop()):
+                raise
+        if set_aside.keys() >= states.keys() > set():
+            raise next(iter(set_aside.values()))
         is_final = report.is_last or request.should_stop()
-        yield WindowResult(report, {str(sweep.stream): sweep.state.to_json() for sweep in sweeps}, is_final)
+        new_states = {
+            str(sweep.stream): sweep.state.to_json()
+            for sweep in sweeps
+            if sweep.stream not in set_aside.keys() | report.interrupted
+        }
+        yield WindowResult(report, new_states, is_final)
         sizers = {sweep.stream: sweep.sizer for sweep in sweeps if sweep.sizer}
 
 
@@ -99,20 +124,6 @@ def _stream_sweeps(
             )
 
 
-def in_batches(tables: Iterable[pa.Table], rows: int = BATCH_ROWS) -> Generator[pa.Table]:
-    """Concatenate tables to at least `rows` rows each, except the last."""
-    batch: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        batch.append(table)
-        count += table.num_rows
-        if count >= rows:
-            yield pa.concat_tables(batch)
-            batch, count = [], 0
-    if batch:
-        yield pa.concat_tables(batch)
-
-
 @dataclass
 class WindowReader:
     """Reads the next window from the items of `sweep_windows`; `end` and `report` are set after its last table."""
@@ -125,9 +136,11 @@ class WindowReader:
         return self.end.report if self.end else None
 
     def tables(self) -> Iterator[pa.Table]:
-        """Tables of the window in ARROW_SCHEMA."""
+        """Tables of the window in ARROW_SCHEMA. Raises WindowDiscardedError if they must not be loaded."""
         for item in self.flow:
             if isinstance(item, WindowResult):
                 self.end = item
                 return
+            if isinstance(item, WindowDiscardedError):
+                raise item
             yield item

@@ -9,6 +9,7 @@ import pytest
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.gaps import Scope, find_gaps
+from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import Stream
 from extract.errors import CannotTellError, UsageError
 from tests.support.raw_tables import EPOCH, NAME, Raw, at
@@ -225,3 +226,19 @@ def test_gaps_of_uncovered_streams_cannot_be_detected(raw: Raw) -> None:
 def test_unknown_kind_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="--kind 'swap'"):
         Scope.of([], ["swap"])
+
+
+@pytest.mark.parametrize("seq", [2**63 - 1, MAX_SEQ + 1])
+def test_seq_out_of_range_is_no_trade(raw: Raw, seq: int) -> None:
+    """A version that accepted it may have loaded it: nothing is missing before it, and adding 1 does not overflow."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 3: 2, seq: 3})
+    raw.make("absent_trades")
+    raw.make("rejected_trades")
+    raw.insert("absent_trades", instrument_name=NAME, first_seq=4, last_seq=seq - 1)
+    raw.insert(
+        "rejected_trades",
+        reason="too large",
+        raw=json.dumps({"instrument_name": NAME, "trade_seq": seq}),
+    )
+    assert raw.gaps() == [(2, 2, "inner")]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from extract.deribit.arrow import content_digests, count_unknown_fields, sort_by_instrument, to_table
 from extract.deribit.decode import (
-    MAX_DEPTH,
     decode_fields,
     decode_page,
     decode_record_by_record,
     decode_trades,
 )
 from extract.deribit.jsonrpc import NoResultError
+from extract.deribit.records import MAX_DEPTH
 from extract.deribit.schema import PAGE_SCHEMA, Trade, TradeWithExtras
 from extract.sandbox.tape import Tape
 from tests.support.histories import trade
@@ -60,7 +60,7 @@ def test_fast_and_slow_decoding_give_the_same_table(small_tape: Tape) -> None:
     assert {type(each) for each in quick} == {Trade}
     slow, *_ = decode_record_by_record(body(records))
     raws = msgspec.json.decode(msgspec.json.encode(records), type=list[msgspec.Raw])
-    loose = [decode_fields(raw) for raw in raws]
+    loose = [decode_fields(bytes(raw)) for raw in raws]
     assert {type(each) for each in loose} == {TradeWithExtras}
     table = decode_page(body(records)).table
     assert table.schema == PAGE_SCHEMA

@@ -10,7 +10,7 @@ import pytest
 
 from extract.deribit.instrument_names import belongs_to_other_currency, has_expired
 from extract.deribit.instrument_schema import COLUMNS
-from extract.deribit.instruments import changed_instruments, to_row
+from extract.deribit.instruments import InstrumentsReport, changed_instruments, to_row
 from extract.deribit.streams import Stream
 from tests.support.contradictory_exchange import client_of
 
@@ -25,6 +25,7 @@ class Listing:
         self.expired: dict[str, dict[str, Any]] = {}
         self.requests: list[str] = []
         self.known: dict[str, Any] = {}
+        self.report = InstrumentsReport()
 
     def list(self, name: str, kind: str = "future", created_ms: int = 0, **more: Any) -> None:
         self.live[name] = {"instrument_name": name, "kind": kind, "creation_timestamp": created_ms} | more
@@ -35,7 +36,7 @@ class Listing:
 
     def changed(self, *streams: Stream, now_ms: int = 1_000) -> list[str]:
         with client_of(self) as client:
-            rows = list(changed_instruments(client, streams, self.known, now_ms))
+            rows = list(changed_instruments(client, streams, self.known, now_ms, self.report))
         self.known = json.loads(json.dumps(self.known))
         return sorted(row["instrument_name"] for row in rows)
 
@@ -107,7 +108,7 @@ def test_field_of_another_type_is_stored_in_extra(changes: dict[str, Any]) -> No
     listing.list("A")
     listing.live["A"] |= changes
     with client_of(listing) as client:
-        [row] = changed_instruments(client, [FUTURES], {}, 1_000)
+        [row] = changed_instruments(client, [FUTURES], {}, 1_000, InstrumentsReport())
     [name] = changes
     assert json.loads(row["extra"]) == changes
     assert name == "extra" or row[name] is None
@@ -120,6 +121,10 @@ def test_record_without_a_name_does_not_affect_the_others(odd: Any, side: str) -
     listing.list("A")
     getattr(listing, side)["odd"] = odd
     assert listing.changed(FUTURES) == ["A"]
+    [(stream, rejected)] = listing.report.rejected
+    assert (stream, json.loads(rejected.raw)) == (FUTURES, odd)
+    assert listing.changed(FUTURES) == []
+    assert not listing.report.rejected, "once"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from extract.deribit.client import DeribitClient
-from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.streams import Stream
-from extract.errors import ProofError
+from extract.errors import ProofError, RetriableError
 from extract.sweep.fetch_slice import MAX_PAGES, sweep_slice
 from extract.sweep.ledger import SeqRange
 from extract.sweep.repair import RepairQueue, RepairResult, repairs
@@ -22,6 +21,7 @@ from extract.sweep.state import Span, StreamState
 from extract.sweep.stream_window import StreamSweep
 from extract.sweep.time_pager import CursorStuckError, OutsideRangeError, UnreadablePageError
 from extract.sweep.window import WindowReport, sweep_window
+from extract.sweep.windows import SweepRequest, sweep_windows
 from tests.support.contradictory_exchange import client_of, page
 from tests.support.histories import BEGIN_MS, trade
 
@@ -162,24 +162,32 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
     assert (report.restated, report.known, report.trades) == (1, 2, 1)
 
 
-def test_time_before_the_history_of_the_live_host_is_an_error() -> None:
+def test_time_before_the_history_of_the_live_host_is_not_covered() -> None:
     """After a day of suspension between request and answer, an empty page does not count as no trades."""
     late_us = (BEGIN_MS + 25 * HOUR_MS) * 1_000
-    with client_of(honest([], usIn=late_us)) as client, pytest.raises(ProofError, match="24 hours"):
-        window(client, BEGIN_MS, BEGIN_MS - 60_000)
+    with client_of(honest([], usIn=late_us)) as client:
+        report, state, rows = window(client, BEGIN_MS, BEGIN_MS - 60_000)
+    [error] = report.set_aside.values()
+    assert isinstance(error, ProofError)
+    assert "24 hours" in str(error)
+    assert (state.covered, report.covered, rows) == ([], [], 0)
 
 
 def test_instrument_unknown_to_all_hosts_is_a_contradiction() -> None:
     """The exchange sent trades of it, so the missing ones are not absent."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_time":
+            return {"result": BEGIN_MS + HOUR_MS}
         if "start_seq" in params:
             data = {"param": "instrument_name", "reason": "not found"}
             return {"error": {"code": -32602, "message": "Invalid params", "data": data}}
         return honest([FULL[0], FULL[2]])(method, params)
 
+    states = {FUTURES: StreamState()}
     with client_of(answer) as client, pytest.raises(ProofError, match=r"BTC-PERPETUAL.*no such instrument"):
-        window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+        list(sweep_windows(client, SweepRequest(BEGIN_MS), states))
+    assert states[FUTURES].covered == []
 
 
 def test_dense_slice_ends_early_and_its_remainder_is_fetched() -> None:
@@ -249,18 +257,18 @@ def test_trade_with_two_ids_is_repaired_once() -> None:
     assert result.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]
 
 
-def test_failing_slice_cancels_the_requests_under_way() -> None:
-    """Once a window has failed, requests of its other streams are no longer retried."""
+def test_unreachable_exchange_cancels_the_requests_under_way() -> None:
+    """A request of another stream is not retried to the end of its bounds for a window that has failed."""
     is_retrying = threading.Event()
     attempts = 500
 
     def answer(method: str, params: dict[str, str]) -> Any:
-        if params["kind"] == "option":
+        if params.get("kind") == "option":
             is_retrying.set()
             time.sleep(0.005)
             return httpx.Response(503)
         assert is_retrying.wait(20)
-        return httpx.Response(400)
+        raise httpx.ConnectError("refused")
 
     now_ms, report = BEGIN_MS + HOUR_MS, WindowReport()
     with client_of(answer, most=2 * attempts, attempts=attempts) as client:
@@ -268,6 +276,7 @@ def test_failing_slice_cancels_the_requests_under_way() -> None:
             StreamSweep(client, stream, StreamState(), Span(BEGIN_MS, now_ms), now_ms, has_more_spans=False)
             for stream in (FUTURES, Stream("BTC", "option"))
         ]
-        with pytest.raises(ExchangeRefusedError):
+        with pytest.raises(RetriableError, match="cannot be reached"):
             list(sweep_window(client, sweeps, in_flight=2, max_trades=10_000, report=report))
-        assert client.stats.requests < attempts
+        assert client.stats.requests < 2 * attempts
+    assert not report.set_aside

@@ -7,14 +7,19 @@ import queue
 import socket
 import subprocess
 import threading
-import urllib.request
 from collections.abc import Sequence
 
 import httpx
 import msgspec
 import pyarrow as pa
 
-from extract.deribit.transport.pooled import WIRE_BYTES, AnswerTooLargeError, PooledTransport
+from extract.deribit.transport.pooled import (
+    FAULTS,
+    MAX_BYTES,
+    WIRE_BYTES,
+    AbortableTransport,
+    PooledTransport,
+)
 from extract.deribit.transport.worker import PageHeader, PageRequest, page_from_message, receive, send
 from extract.deribit.transport.workers import Workers
 
@@ -27,19 +32,7 @@ PAGE = "page"
 """Extension of a request: its answer is a page of trades. Extension of a response: the decoded page."""
 
 
-def page_transport(connections: int, workers: Workers | None = None) -> httpx.BaseTransport | None:
-    """A transport with up to `connections` pooled connections; None, for the default of httpx, if a proxy is set.
-
-    The transport, or this function if a proxy is set, closes the `workers`.
-    """
-    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
-        if workers:
-            workers.close()
-        return None
-    return PageTransport(PooledTransport(connections), connections, workers)
-
-
-class PageTransport(httpx.BaseTransport):
+class PageTransport(AbortableTransport):
     """Sends requests with the extension PAGE to a free worker process, all others to `inner`.
 
     Safe to use from several threads. Without a free process (not started, failed to start, killed) the answer of
@@ -84,12 +77,16 @@ class PageTransport(httpx.BaseTransport):
             self._note_large_page()
         return response
 
-    def close(self) -> None:
-        """Kill the worker processes."""
+    def abort(self) -> None:
+        """End all requests under way, and kill the worker processes."""
+        self._inner.abort()
         with self._lock:
             self._large_pages_until_start = 0
         if self._workers:
             self._workers.close()
+
+    def close(self) -> None:
+        self.abort()
         self._inner.close()
 
     def _fetch_by_worker(self, request: httpx.Request) -> tuple[PageHeader, pa.Buffer] | None:
@@ -99,7 +96,10 @@ class PageTransport(httpx.BaseTransport):
         except queue.Empty:
             return None
         page_request = PageRequest(
-            str(request.url), dict(request.headers), request.extensions.get("timeout", {})
+            str(request.url),
+            dict(request.headers),
+            request.extensions.get("timeout", {}),
+            request.extensions.get(MAX_BYTES),
         )
         try:
             send(channel, msgspec.msgpack.encode(page_request))
@@ -134,7 +134,7 @@ def _response(head: PageHeader, body: pa.Buffer, request: httpx.Request) -> http
     """Raises the httpx.RequestError that occurred in the worker."""
     if head.fault:
         name, message = head.fault
-        raise getattr(httpx, name, AnswerTooLargeError)(message, request=request)
+        raise (FAULTS.get(name) or getattr(httpx, name))(message, request=request)
     extensions: dict[str, object] = {WIRE_BYTES: head.bytes}
     if not head.is_page:
         stream = httpx.ByteStream(body.to_pybytes())

@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from extract.deribit.decode import decode_page
 from extract.deribit.jsonrpc import DECODE_ERRORS, NoResultError
+from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade, TradePage
-from extract.deribit.transport.pooled import PooledTransport
+from extract.deribit.transport.pooled import MAX_BYTES, PooledTransport
 from extract.process import configure_process
 
 _LENGTH = struct.Struct("<Q")
@@ -31,11 +32,12 @@ SWITCH_INTERVAL_S = 0.05
 
 
 class PageRequest(msgspec.Struct):
-    """A page to fetch; timeouts in seconds."""
+    """A page to fetch; timeouts in seconds, `max_bytes` of the answer."""
 
     url: str
     headers: dict[str, str]
     timeout: dict[str, float | None]
+    max_bytes: int | None = None
 
 
 class PageHeader(msgspec.Struct):
@@ -63,16 +65,17 @@ def page_from_message(head: PageHeader, body: pa.Buffer) -> TradePage:
 
 def handle(transport: PooledTransport, page_request: PageRequest) -> tuple[PageHeader, bytes | pa.Buffer]:
     """(header, page as an Arrow stream or, if the answer is not a page, its body)."""
-    request = httpx.Request(
-        "GET", page_request.url, headers=page_request.headers, extensions={"timeout": page_request.timeout}
-    )
+    extensions: dict[str, object] = {"timeout": page_request.timeout}
+    if page_request.max_bytes is not None:
+        extensions[MAX_BYTES] = page_request.max_bytes
+    request = httpx.Request("GET", page_request.url, headers=page_request.headers, extensions=extensions)
     try:
         status, headers, body, wire_bytes = transport.fetch(request)
     except httpx.RequestError as error:
         return PageHeader(fault=(type(error).__name__, str(error))), b""
     head = PageHeader(status, headers, wire_bytes)
     if status == 200:
-        with contextlib.suppress(NoResultError, *DECODE_ERRORS):
+        with contextlib.suppress(NoResultError, TooManyRecordsError, *DECODE_ERRORS):
             return _to_message(head, decode_page(body))
     return head, body
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.deribit.transport.pool import PageTransport, page_transport
+from extract.deribit.transport.pool import PageTransport
 from extract.deribit.transport.pooled import PooledTransport
 from extract.deribit.transport.workers import Workers
 from extract.errors import OutsideError
@@ -187,20 +187,12 @@ def test_workers_start_after_enough_large_pages(url: str) -> None:
 def test_workers_started_early_fetch_the_first_page(url: str) -> None:
     """Closing the transport ends the workers."""
     workers = Workers(CHANNELS)
-    transport = page_transport(CHANNELS, workers)
-    assert isinstance(transport, PageTransport)
+    transport = PageTransport(PooledTransport(CHANNELS), CHANNELS, workers)
     with client_of(url, transport) as client:
         eventually(lambda: transport.idle_channels == CHANNELS)
         with_worker = outcome(client, "page")
     with client_of(url, PooledTransport(1)) as client:
         assert with_worker == outcome(client, "page")
-    assert all(process.poll() is not None for process in workers.processes)
-
-
-def test_proxy_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    workers = Workers(1)
-    assert page_transport(1, workers) is None
     assert all(process.poll() is not None for process in workers.processes)
 
 
