@@ -1,4 +1,4 @@
--- One row per strike of one expiry: volume of calls and puts of a day, in base coin, and the volume of block trades in it.
+-- One row per strike of one expiry: volume of calls and puts of a day, in base coin, and the volume of block trades.
 with
 
 final as (
