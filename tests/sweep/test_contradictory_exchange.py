@@ -132,19 +132,28 @@ def test_range_is_not_absent_if_a_rejected_record_has_no_seq() -> None:
     assert report.rejected
 
 
+def test_range_is_not_absent_after_one_answer_with_a_rejected_record_without_seq() -> None:
+    """Later answers without that record do not prove that it was another trade."""
+    pages = iter([page([FULL[1] | {"trade_seq": {}}])])
+    with client_of(lambda method, params: next(pages, page([]))) as client:
+        results = repair_all(client, [SeqRange("BTC-PERPETUAL", 2, 2)])
+    assert [len(result.rejected) for result in results if result.rejected] == [1]
+    assert [each for result in results for each in result.absent] == []
+
+
 def test_missing_trade_before_an_unsettled_trade_is_not_absent_yet() -> None:
-    """It may only be late; the next run checks again."""
-    trades = [FULL[0], FULL[2]]
+    """It may only be late; the next run checks again, all the missing ones of an instrument."""
+    trades = [FULL[0], FULL[2], FULL[4]]
     with client_of(honest(trades)) as client:
-        report, state, rows = window(client, FULL[2]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
-        assert (rows, report.absent) == (2, [])
-        now_ms = FULL[2]["timestamp"] + HOUR_MS
+        report, state, rows = window(client, FULL[4]["timestamp"] + 5_000, BEGIN_MS - HOUR_MS)
+        assert (rows, report.absent) == (3, [])
+        now_ms = FULL[4]["timestamp"] + HOUR_MS
         sweep = StreamSweep(
             client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, has_more_spans=False
         )
         report = WindowReport()
         assert not list(sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report))
-        assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", 2, 2)]
+        assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", n, n) for n in (2, 4)]
 
 
 def test_restated_trades_are_new_versions_and_counted() -> None:

@@ -61,6 +61,18 @@ def test_fetched_trade_resets_the_count_of_empty_answers() -> None:
     assert not pager.absent
 
 
+def test_trades_beyond_a_full_page_are_not_counted_as_requested() -> None:
+    """A full page of trades between two holes ended before the second one, whose count of empty answers starts at zero."""
+    pager = SeqPager("X", [(1, 1), (PAGE, PAGE)], PAGE)
+    pager.feed(np.array([*range(2, PAGE), 2, 3], dtype=np.int64), is_full=True)
+    requests = 0
+    while pager.request is not None:
+        requests += pager.request.last == PAGE
+        pager.feed(np.array([], dtype=np.int64), is_full=False)
+    assert requests == EMPTY_ANSWERS_BEFORE_ABSENT
+    assert sorted(pager.absent) == [SeqRange("X", 1, 1), SeqRange("X", PAGE, PAGE)]
+
+
 def test_holes_near_each_other_are_one_request() -> None:
     assert group_holes([(1, 1), (5, 6), (10, 10), (11, 11)], PAGE) == [[(1, 1), (5, 6), (10, 10)], [(11, 11)]]
 

@@ -77,6 +77,20 @@ def test_recent_trades_are_dropped_once_their_time_is_covered() -> None:
     assert set(state.recent) == {("A", 2), ("A", 3)}
 
 
+def test_recent_trades_are_of_uncovered_time_and_of_the_end_of_the_newest_span() -> None:
+    """A trade between two covered spans stays until its time is covered; the end of an older span is not read again."""
+    state = StreamState(covered=[Span(0, 100), Span(1_000, 2_000)])
+    trades = {("A", at_ms): LoadedTrade(at_ms, 1) for at_ms in (50, 99, 150, 1_500, 1_995, 2_500)}
+    state.keep_recent(trades, 10)
+    assert {at_ms for _, at_ms in state.recent} == {150, 1_995, 2_500}
+
+
+def test_merged_state_has_the_recent_trades_of_both_loaders() -> None:
+    """Otherwise the next run would load those of one of them again."""
+    mine, theirs = ({(name, 1): LoadedTrade(50, 1)} for name in "AB")
+    assert StreamState(recent=mine).merge_with(StreamState(recent=theirs)).recent == mine | theirs
+
+
 def test_instrument_that_began_in_covered_time_has_no_first_seq() -> None:
     """Only instruments older than the span have trades before it."""
     begin = EPOCH_MS + 1_000
