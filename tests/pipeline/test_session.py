@@ -12,7 +12,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_database
-from extract.clickhouse.lease import Lease
+from extract.clickhouse.lease import AnotherRunError, Lease
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.errors import OutsideError, UsageError
 from extract.paths import tape_dir
@@ -49,6 +49,28 @@ def test_run_is_refused_while_another_machine_holds_the_lease(
     ):
         run_btc()
     assert run_btc().total == len(keys_of(tape))
+
+
+def test_run_holds_the_lease_as_the_requested_holder(small_windows: None) -> None:
+    """The message of another run names it instead of this machine's TAPE_DIR."""
+    settings = clickhouse_settings()
+    with (
+        run_lock(),
+        open_session(settings, "lambda increment"),
+        pytest.raises(AnotherRunError, match=r"\(lambda increment\)"),
+        Lease(shared_database(settings), "another machine"),
+    ):
+        pass
+
+
+def test_refusal_names_only_the_process_that_holds_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has the id of an earlier run."""
+    monkeypatch.setenv("TAPE_DIR", str(tmp_path))
+    (tmp_path / "run.lock").write_text("4711")
+    with run_lock(), pytest.raises(UsageError, match=rf"\(process {os.getpid()}\)"), run_lock():
+        pass
 
 
 def kill_after_the_trades(

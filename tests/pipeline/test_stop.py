@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -15,7 +15,7 @@ from extract.deribit.client import RequestStats
 from extract.deribit.streams import Stream
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import RunSummary, run
-from extract.pipeline.stop import StopSignal
+from extract.pipeline.stop import StopSignal, stop_on_sigterm
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import BIN, ROOT, UserShell
@@ -61,6 +61,48 @@ def test_stopped_runs_add_up_to_one_long_run(
     assert len(summaries) > 3
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert sum(each.total + each.repaired for each in summaries) == len(keys_of(tape))
+
+
+class StopAtTheEnd(RunProgress):
+    """Requests a stop when the last slice of the only stream has arrived."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = StopSignal()
+        self._until_ms = 0
+
+    def start(self, streams: Sequence[Stream], since_ms: int | None, until_ms: int) -> None:
+        self._until_ms = until_ms
+        super().start(streams, since_ms, until_ms)
+
+    def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
+        if end_ms >= self._until_ms:
+            self.stop.request("by the test")
+        super().update(stream, rows, end_ms, stats)
+
+
+def test_run_that_completes_in_the_window_of_its_stop_is_complete(listed: Listed) -> None:
+    """There is nothing more to do, so the summary does not ask for another run."""
+    listed(Tape.generate(seed=8, trades=200, days=1))
+    progress = StopAtTheEnd()
+    summary = run(RunOptions(currencies=("BTC",), kinds=("future",)), progress, progress.stop)
+    assert progress.stop.is_requested
+    assert summary.is_complete
+
+
+def test_handler_of_sigterm_is_restored_after_the_run() -> None:
+    """A program that calls `run` keeps its own handler."""
+    stop = StopSignal()
+    handler = lambda number, frame: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with stop_on_sigterm(stop):
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "a second one ends the process"
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.reason == "on SIGTERM"
 
 
 def test_stop_is_requested_by_the_clock_or_explicitly() -> None:
