@@ -292,6 +292,40 @@ def test_speed_of_a_rate_limited_month_is_not_used(
     assert (rate["value"] == "7000") == (requests == 790)
 
 
+def test_speed_of_a_short_backfill_is_not_used(cloud_env: pytest.MonkeyPatch, tape: TapeCommand) -> None:
+    """The start of a run takes too large a part of its time; a hundred thousand trades are enough."""
+    cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
+    cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
+    month = {"month": "2026-10", "requests": 10, "requests_per_second": 10, "seconds": 100}
+    for trades, source in ((99_999, "assumed: "), (100_000, "measured: tape poc-backfill, 2026-10")):
+        save_measurement("backfill", month | {"trades": trades})
+        plan = json.loads(tape("cost", "plan", "--trades", "1000000", "--json").out)
+        [rate] = [each for each in plan["inputs"] if each["name"] == "fetch_trades_per_second"]
+        assert rate["source"].startswith(source)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_measured"),
+    [
+        (("--trades", "1000000"), True),
+        (("--scope", "everything"), False),
+        (("--trades", "1000000", "--assume"), False),
+    ],
+)
+def test_measured_day_is_used_unless_a_scope_or_only_assumptions_are_requested(
+    cloud_env: pytest.MonkeyPatch, tape: TapeCommand, words: tuple[str, ...], is_measured: bool
+) -> None:
+    """5,000 trades of 1,000,000 bytes were measured; a scope has a volume that is given."""
+    cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
+    cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
+    save_measurement("volume", {"day": "2026-10-31", "trades": 5_000, "wire_bytes": 1_000_000})
+    inputs = {each["name"]: each for each in json.loads(tape("cost", "plan", *words, "--json").out)["inputs"]}
+    for name, value in (("trades_per_day", 5_000), ("wire_bytes_per_trade", 200)):
+        source = inputs[name]["source"]
+        assert (source == "measured: tape measure-volume, 2026-10-31") is is_measured, name
+        assert (Decimal(inputs[name]["value"]) == value) is is_measured, name
+
+
 @pytest.mark.parametrize("command", ["baseline", "egress", "plan"])
 def test_help_of_each_command_has_an_example(tape: TapeCommand, command: str) -> None:
     assert f"Example: tape cost {command}" in tape("cost", command, "--help").out
