@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
-from extract.push.database import QUERY_ID_PREFIX
+from extract.clickhouse.client import open_database
+from extract.clickhouse.settings import clickhouse_settings
+from extract.errors import RetriableError
+from extract.push.database import QUERY_ID_PREFIX, RETRIES
 from extract.push.push import push
+from extract.retry import Retrier
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.push.conftest import Both
@@ -184,25 +190,59 @@ def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     assert loaded.same("trades")
 
 
-def test_months_dropped_by_retention_are_excluded(loaded: Both) -> None:
-    """They are neither copied again nor reported as different."""
+@pytest.mark.parametrize("side", ["local", "cloud"])
+def test_months_dropped_by_retention_are_excluded(loaded: Both, side: str) -> None:
+    """They are neither copied again nor reported as different, whichever side dropped them."""
     loaded.tape("push")
-    loaded.cloud.command("create database deribit")
-    loaded.cloud.command(
+    client = getattr(loaded, side)
+    client.command("create database deribit")
+    client.command(
         "create table deribit.retention_drops (table_name String, table_id UUID, month UInt32, dropped_at DateTime64(3)) "
         "engine = MergeTree order by month"
     )
-    loaded.cloud.command(
+    client.command(
         "insert into deribit.retention_drops select 'deribit_raw.trades', uuid, 202512, now64(3) from system.tables "
         "where database = 'deribit_raw' and name = 'trades'"
     )
-    loaded.cloud.command("alter table deribit_raw.trades drop partition 202512")
+    client.command("alter table deribit_raw.trades drop partition 202512")
     done = loaded.tape("push")
     assert done.code == 0, done.output
     assert "Not compared, because `tape retention` dropped them on one side: 2025-12." in done.out
-    assert (
-        loaded.cloud.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0
-    )
+    assert client.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_push_waits_for_the_insert_of_a_killed_push(loaded: Both, ends: bool) -> None:
+    """Its rows would be missed by the comparison; a push gives up after two minutes."""
+    loaded.tape("push")
+    name = f"{QUERY_ID_PREFIX}of-a-killed-push"
+    sql = "select sleepEachRow(1) from numbers(90) settings max_block_size = 1"
+    settings = clickhouse_settings("cloud")
+    now_s = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds if ends else 1000
+        if ends and now_s[0] > 1:
+            loaded.cloud.command(f"kill query where query_id = '{name}' sync")
+
+    retrier = Retrier(RETRIES, clock=lambda: now_s[0], sleep=sleep)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(open_database(settings, autogenerate_query_id=False)) as other,
+    ):
+        running = pool.submit(other.client.query, sql, settings={"query_id": name})
+        try:
+            while not loaded.cloud.command(f"select count() from system.processes where query_id = '{name}'"):
+                assert not running.done(), running.result()
+            if ends:
+                assert push(retrier=retrier).is_equal
+            else:
+                with pytest.raises(RetriableError, match="An insert of an earlier push is still running"):
+                    push(retrier=retrier)
+        finally:
+            loaded.cloud.command(f"kill query where query_id = '{name}' sync")
+        assert running.exception() is not None
+    assert now_s[0] > 1
 
 
 def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:

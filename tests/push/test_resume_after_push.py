@@ -11,6 +11,7 @@ import pytest
 
 from extract.clickhouse.lease import Lease
 from extract.errors import OutsideError
+from extract.listener import Listener
 from extract.push import dlt_state
 from extract.push.push import push
 from extract.sandbox.instrument_names import parse
@@ -146,3 +147,20 @@ def test_state_is_not_written_after_the_lease_is_lost(
     with pytest.raises(OutsideError, match="lease on the database"):
         push(open_lease=partial(Lease, clock=lambda: clocks[-1]()))
     assert both.cloud.command(states) == sum(before)
+
+
+def test_package_is_not_listed_after_the_lease_is_lost(both: Both, exchange: SandboxExchange) -> None:
+    """Another run may be in progress on cloud, and has deleted the rows of the package that is not listed yet."""
+    both.run("local", until=day(4), currencies=("BTC",))
+    clocks = [time.time]
+
+    class Suspend(Listener):
+        def advance(self, count: int) -> None:
+            clocks.append(lambda: 4e9)
+
+    lease = partial(Lease, clock=lambda: clocks[-1](), renew_every_s=3600)
+    with pytest.raises(OutsideError, match="lease on the database"):
+        push(open_lease=lease, listener=Suspend())
+    listed = "select count() from deribit_raw._dlt_loads where load_id in (select _dlt_load_id from deribit_raw.trades)"
+    assert both.cloud.command("select count() from deribit_raw.trades") > 0
+    assert both.cloud.command(listed) == 0
