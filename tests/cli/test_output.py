@@ -121,3 +121,16 @@ def test_closed_pipe_of_help_prints_no_traceback() -> None:
     program = "import sys; from extract.cli.main import main; sys.argv = ['tape', '--help']; main()"
     _, err = run_into_closed_pipe(program)
     assert err == ""
+
+
+def test_flush_into_a_closed_pipe_does_not_change_the_exit_code() -> None:
+    """A short output is in the buffer until the command ends."""
+    program = (
+        "import click, sys; from extract.cli import main\n"
+        "@click.command()\n"
+        "def few():\n"
+        "    sys.stdout.write('1')\n"
+        "    return 1\n"
+        "main.tape = few; sys.argv = ['tape']; main.main()"
+    )
+    assert run_into_closed_pipe(program) == (1, "")

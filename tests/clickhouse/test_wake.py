@@ -119,6 +119,15 @@ def test_client_does_not_wait_for_a_service_that_responds(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("host", ["255.255.255.255", "nowhere.invalid"], ids=["no route", "no address"])
+def test_client_does_not_wait_for_a_host_without_a_route(
+    settings: ClickHouseSettings, pool: PoolManager, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An idle service has an address and is reachable; no TCP connection to the broadcast address is possible."""
+    wait_until_awake(replace(settings, host=host, wake_s=1), pool)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("idle", [response(503), NO_RESPONSE, None], ids=["503", "no response", "refused"])
 def test_wait_is_limited(settings: ClickHouseSettings, service: Proxy, idle: bytes | None) -> None:
     """After `wake_s` one sentence and a retriable error, whether it responds 503, hangs or refuses connections."""
