@@ -90,9 +90,11 @@ def run_into_closed_pipe(program: str) -> tuple[int, str]:
     """Exit code and standard error of `program` whose standard output nobody reads."""
     read_end, write_end = os.pipe()
     os.close(read_end)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     try:
         done = subprocess.run(
             [str(BIN / "python"), "-c", program],
+            env=buffered,
             stdout=write_end,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,7 +132,7 @@ def test_flush_into_a_closed_pipe_does_not_change_the_exit_code() -> None:
         "@click.command()\n"
         "def few():\n"
         "    sys.stdout.write('1')\n"
-        "    return 1\n"
+        "    return 2\n"
         "main.tape = few; sys.argv = ['tape']; main.main()"
     )
-    assert run_into_closed_pipe(program) == (1, "")
+    assert run_into_closed_pipe(program) == (2, "")

@@ -14,7 +14,14 @@ from dbt.cli.main import dbtRunner
 
 from extract.clickhouse.client import Database, open_client, open_database
 from extract.clickhouse.embedded.server import embedded_server
-from extract.clickhouse.roles import ROLES, apply_grants, grants_sql, role_passwords, users_xml_entries
+from extract.clickhouse.roles import (
+    ROLES,
+    apply_grants,
+    grants_sql,
+    role_passwords,
+    users_xml_entries,
+    users_xml_quotas,
+)
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.coverage.status import fetch_status
 from extract.errors import FinalError, RetriableError, TapeError, UsageError
@@ -175,6 +182,25 @@ def test_sql_and_users_xml_grant_the_same() -> None:
             in_sql[match[2]] = set(privileges)
     assert in_sql == in_xml
     assert in_xml.keys() == PASSWORDS.keys()
+
+
+def test_sql_and_users_xml_have_the_same_quotas() -> None:
+    """Queries an hour, parsed from both outputs; 0 in users.xml is no limit."""
+    in_xml = {}
+    for quota in ElementTree.fromstring(f"<quotas>{users_xml_quotas()}</quotas>"):
+        assert quota.findtext("interval/duration") == "3600", "seconds"
+        in_xml[quota.tag] = quota.findtext("interval/queries")
+    quotas = [
+        re.fullmatch(
+            r"CREATE QUOTA OR REPLACE (\w+) KEYED BY user_name FOR INTERVAL 1 hour MAX queries = (\d+) TO \1",
+            each,
+        )
+        for each in grants_sql(PASSWORDS)
+        if "QUOTA" in each
+    ]
+    assert quotas
+    in_sql = dict(each.groups() for each in quotas if each)
+    assert in_sql == {name: queries for name, queries in in_xml.items() if queries != "0"}
 
 
 def test_statements_are_valid_clickhouse_sql(server: ClickHouseSettings) -> None:
