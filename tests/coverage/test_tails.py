@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
 
 from extract.coverage.gaps import find_gaps
 from extract.coverage.repair import repair_gaps
 from extract.coverage.tails import fetch_last_trades, instruments_without_last_trade
+from extract.deribit.client import DeribitClient, Host
+from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.errors import OutsideError
 from tests.support.loaded_user import User
 from tests.support.raw_tables import EPOCH, Raw, at
 
@@ -18,6 +24,21 @@ def expired_names(user: User) -> set[str]:
         parameters={"now": user.exchange.now_ms / 1000},
     )
     return {name for (name,) in listed.result_rows}
+
+
+def test_only_an_unknown_instrument_has_no_last_trade(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another refusal, such as of a changed parameter, ends the command instead of hiding every tail."""
+    result = DeribitClient.result
+
+    def refuse(client: DeribitClient, host: Host, method: str, *arguments: Any) -> Any:
+        if method == "get_last_trades_by_instrument":
+            raise ExchangeRefusedError("Invalid params (count)", code=-32602, status=400, param="count")
+        return result(client, host, method, *arguments)
+
+    monkeypatch.setattr(DeribitClient, "result", refuse)
+    with pytest.raises(OutsideError, match="Invalid params"):
+        fetch_last_trades()
+    assert len(instruments_without_last_trade(user.database)) == len(expired_names(user)) > 0
 
 
 def test_lost_tails_are_detected_and_repaired(user: User) -> None:
