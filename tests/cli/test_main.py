@@ -82,6 +82,7 @@ def test_bug_keeps_its_traceback(fail: Fail) -> None:
         (["nope"], "No such command 'nope'. Try: tape --help"),
         (["certs", "issue"], "Missing argument '{loader|transformer|reader|server}'. Choose from: "),
         (["cost", "baseline", "--until", "May"], "--until 'May' is not a day; write it like 2026-10-31."),
+        (["cost", "baseline", "--days", "0"], "Invalid value for '--days': 0 is not in the range 1<=x<="),
         (
             ["cost", "egress", "--threshold", "-1"],
             "--threshold '-1' is not a number of GB; write it like 50 or 0.5.",

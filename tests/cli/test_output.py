@@ -136,3 +136,21 @@ def test_flush_into_a_closed_pipe_does_not_change_the_exit_code() -> None:
         "main.tape = few; sys.argv = ['tape']; main.main()"
     )
     assert run_into_closed_pipe(program) == (2, "")
+
+
+def test_closed_standard_error_does_not_discard_the_result() -> None:
+    """`tape gaps --json 2> >(true)`: progress has no reader, the result has one."""
+    program = "from extract.cli.output import echo; echo('progress', err=True); echo('result')"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [str(BIN / "python"), "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=write_end,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stdout) == (0, "result\n")
