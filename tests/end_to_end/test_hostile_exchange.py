@@ -318,6 +318,7 @@ def run_process(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_proxied", [False, True], ids=["direct", "through a proxy"])
 @pytest.mark.parametrize("method", ["trades", "get_instruments"])
 def test_run_ends_soon_after_sigterm_while_answers_drip(
