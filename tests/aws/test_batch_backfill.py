@@ -43,6 +43,7 @@ def wait_for_pages(process: subprocess.Popen[str], exchange: SandboxExchange, pa
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_job_interrupted_by_sigterm_resumes(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_job_interrupted_by_sigterm_resumes(
     assert packages_in(cloud) > 3
 
 
+@pytest.mark.slow
 def test_killed_job_loses_no_trade(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape
 ) -> None:

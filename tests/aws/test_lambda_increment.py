@@ -82,6 +82,7 @@ def finish(
     assert os.listdir(machine.tmp) == []
 
 
+@pytest.mark.slow
 def test_killed_invocations_lose_and_duplicate_nothing(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:

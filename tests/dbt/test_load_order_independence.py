@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,7 @@ def act(dbt: Project, run: str) -> None:
         dbt.run("--full-refresh", "--select", "+ohlcv_15m_versions")
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PACKAGES, st.randoms(use_true_random=False), st.lists(st.sampled_from(RUNS), min_size=4, max_size=4))
 def test_any_order_of_loads_and_runs_gives_the_same_models(

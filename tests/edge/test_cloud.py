@@ -22,7 +22,7 @@ from tests.support.commands import Done, UserShell, environment
 from tests.support.edge import SERVER_PASSWORD, Edge, needs_caddy
 from tests.support.proxy import proxy_to
 
-pytestmark = needs_caddy
+pytestmark = [needs_caddy, pytest.mark.slow]  # builds every model through the edge
 
 PASSWORD = "canary-of-the-cloud-user"
 # Records the address of each socket of Python, in each process of a command.

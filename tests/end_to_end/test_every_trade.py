@@ -48,7 +48,9 @@ class Run:
         return list(self.client.query(sql).result_rows)
 
 
-@pytest.fixture(scope="module", params=["generated", "recorded in 2019"])
+@pytest.fixture(
+    scope="module", params=["generated", pytest.param("recorded in 2019", marks=pytest.mark.slow)]
+)
 def run(
     request: pytest.FixtureRequest,
     small_tape: Tape,

@@ -63,6 +63,7 @@ def shell(both: Both, clickhouse: ClickHouseSettings, edge: Edge, tmp_path: Path
         yield UserShell(environment(clickhouse, tmp_path) | cloud | ROLE_PASSWORDS)
 
 
+@pytest.mark.slow
 def test_no_secret_in_output_files_or_process_list(
     both: Both, shell: UserShell, edge: Edge, listed: Callable[[Tape], SandboxExchange], tmp_path: Path
 ) -> None:

@@ -24,7 +24,10 @@ from tests.dbt.test_schema_drift import DRIFTS, NONE, plant
 from tests.support.certificates import Authority
 from tests.support.proxy import proxy_to
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+pytestmark = [
+    pytest.mark.slow,  # builds every model on two servers
+    pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_select_is_inserted_as_one_block(
     with pipeline.sql_client() as client:
         client.insert_token = "a-token"
         for _ in range(2):
-            client.execute_sql("INSERT INTO numbers SELECT number FROM numbers_mt(3000000)")
+            client.execute_sql("INSERT INTO numbers (n) SELECT number FROM numbers_mt(3000000)")
             assert fingerprint(clickhouse_client, database) == complete(3_000_000)
     blocks = (
         f"SELECT max(max_block_number) FROM system.parts WHERE database = '{database}' AND table = 'numbers'"
