@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -36,7 +37,16 @@ settings.register_profile(
 settings.register_profile(
     "no-shrink", settings.get_profile("bounded"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )
+settings.register_profile("fast", settings.get_profile("no-shrink"), max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "no-shrink"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tape_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the checkout's own .tape."""
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("TAPE_DIR", str(tmp_path_factory.mktemp("tape")))
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,6 +17,8 @@ from extract.aws.batch_backfill import INTERRUPTED
 from extract.cost.plan.inputs import assumptions
 from extract.paths import ROOT
 
+pytestmark = pytest.mark.process
+
 TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
 SECRET_NAMES = ("PASSWORD", "CERT", "KEY", "HOST", "USER")

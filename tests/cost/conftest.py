@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +38,10 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cloud_env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Credentials of both clouds, and addresses that nothing listens at."""
+def cloud_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Credentials of both clouds, addresses that nothing listens at, and no saved measurement."""
     for name, value in {
+        "TAPE_DIR": str(tmp_path / "tape"),
         "CLICKHOUSE_CLOUD_API_URL": "http://127.0.0.1:9",
         "CLICKHOUSE_CLOUD_ORGANIZATION_ID": ORGANIZATION,
         "CLICKHOUSE_CLOUD_API_KEY_ID": KEY_ID,

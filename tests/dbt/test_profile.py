@@ -11,6 +11,8 @@ import pytest
 
 from harness.dbt_project import PROJECT_DIR
 
+pytestmark = pytest.mark.process
+
 CLOUD = {"CLICKHOUSE_CLOUD_HOST": "cloud.example", "CLICKHOUSE_CLOUD_PASSWORD": "a-secret-of-cloud"}
 
 
