@@ -357,7 +357,9 @@ def test_run_ends_soon_after_sigterm_while_answers_drip(
     assert "Stopped on SIGTERM with more to do" in out
     if method == "trades":
         exists = clickhouse_client.command("EXISTS TABLE deribit_raw.coverage")
-        covered = clickhouse_client.query("SELECT currency, kind FROM deribit_raw.coverage") if exists else None
+        covered = (
+            clickhouse_client.query("SELECT currency, kind FROM deribit_raw.coverage") if exists else None
+        )
         assert covered is None or VICTIM not in [tuple(row) for row in covered.result_rows]
 
 
