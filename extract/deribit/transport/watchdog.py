@@ -111,15 +111,8 @@ class _WatchedHTTPConnection(HTTPConnection):
         super().request(*args, **kwargs)
 
 
-class _WatchedHTTPSConnection(HTTPSConnection):
-    def connect(self) -> None:
-        _note(self)
-        super().connect()
-        _note(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _note(self)
-        super().request(*args, **kwargs)
+class _WatchedHTTPSConnection(_WatchedHTTPConnection, HTTPSConnection):
+    """As _WatchedHTTPConnection, with TLS."""
 
 
 class WatchedHTTPPool(HTTPConnectionPool):
