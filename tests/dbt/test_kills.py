@@ -71,8 +71,7 @@ class KillableRun:
 def killable(fresh_dbt: Project, tmp_path: Path) -> Iterator[KillableRun]:
     run = KillableRun(fresh_dbt, tmp_path)
     yield run
-    run.process.stdin.close()
-    run.process.wait(timeout=60)
+    run.process.communicate(timeout=60)
 
 
 @pytest.mark.slow
