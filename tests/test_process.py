@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from extract.paths import ROOT
 
 TUNED = """
@@ -21,6 +23,7 @@ with gc_frozen():
 """
 
 
+@pytest.mark.process
 def test_configured_process_imports_dlt_and_pyarrow_without_pandas() -> None:
     """pandas is installed; garbage collection is off until `gc_frozen`, which excludes the imported modules."""
     import pandas  # noqa: F401

@@ -93,6 +93,7 @@ def secret_files(machine: Machine) -> list[Path]:
     return files
 
 
+@pytest.mark.process
 def test_missing_secret_is_one_sentence_and_exit_code_3(aws_env: dict[str, str], tmp_path: Path) -> None:
     """No traceback; the exit code is the project's."""
     env = {name: value for name, value in os.environ.items() if name != "TAPE_SECRET_ID"}

@@ -37,9 +37,10 @@ def test_invocations_load_new_trades_once(
     assert os.listdir(machine.tmp) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slow_s", "trades", "timeout_s", "patience_s", "at_least"),
-    [(0.5, 4_000, 8, 60, 2), pytest.param(0.5, 40_000, 20, 20, 10, marks=pytest.mark.slow)],
+    [(0.5, 4_000, 8, 60, 2), (0.5, 40_000, 20, 20, 10)],
 )
 def test_invocations_end_in_time_and_add_up_to_one_long_run(
     machine: Machine,

@@ -105,6 +105,7 @@ def run_into_closed_pipe(program: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.process
 def test_closed_pipe_ends_output_but_not_the_command() -> None:
     """`tape gaps | head -1` prints no traceback, and has the exit code of the complete command."""
     program = (
@@ -118,6 +119,7 @@ def test_closed_pipe_ends_output_but_not_the_command() -> None:
     assert run_into_closed_pipe(program) == (1, "")
 
 
+@pytest.mark.process
 def test_closed_pipe_of_help_prints_no_traceback() -> None:
     """Help is printed by click itself."""
     program = "import sys; from extract.cli.main import main; sys.argv = ['tape', '--help']; main()"
@@ -125,6 +127,7 @@ def test_closed_pipe_of_help_prints_no_traceback() -> None:
     assert err == ""
 
 
+@pytest.mark.process
 def test_flush_into_a_closed_pipe_does_not_change_the_exit_code() -> None:
     """A short output is in the buffer until the command ends."""
     program = (

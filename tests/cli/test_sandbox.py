@@ -13,6 +13,8 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import BIN
 
+pytestmark = pytest.mark.process
+
 COMMAND = [str(BIN / "tape"), "sandbox"]
 
 

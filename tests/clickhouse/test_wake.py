@@ -141,6 +141,7 @@ def test_wait_is_limited(settings: ClickHouseSettings, service: Proxy, idle: byt
     assert time.monotonic() - started < 3
 
 
+@pytest.mark.slow
 def test_run_waits_for_an_idle_service(
     shell: UserShell, exchange: SandboxExchange, settings: ClickHouseSettings, service: Proxy
 ) -> None:

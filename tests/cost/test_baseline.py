@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.cloud_api import CloudApi, record
 from tests.support.commands import Done
 from tests.support.cost_explorer import CostExplorer, Item
+from tests.support.examples import examples
 
 Tape = Callable[..., Done]
 UNTIL = date(2026, 3, 4)
@@ -51,7 +52,9 @@ def cents(amounts: list[str]) -> str:
     return str(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(records=RECORDS, items=ITEMS, days=st.integers(1, 62), page=st.integers(15, 40))
 def test_bills_add_up_to_the_cent(
     cloud_api: CloudApi,

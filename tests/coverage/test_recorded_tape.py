@@ -17,6 +17,7 @@ SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
 RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
 def test_recorded_tape_lacks_only_70_heads(new_user: Callable[[Tape], User]) -> None:
     """19,104 seqs, all known to be absent, so that there is nothing to repair."""

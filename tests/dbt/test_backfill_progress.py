@@ -152,6 +152,7 @@ def test_figures_equal_tape_status(loaded: Project) -> None:
         assert row["proven_share"] == pytest.approx(each.proven_share)
 
 
+@pytest.mark.slow
 def test_unchanged_database_gets_no_row(loaded: Project) -> None:
     """A new load package adds one row per stream, and only the newest is visible."""
     count = "SELECT count() AS n FROM deribit.backfill_progress_versions"
@@ -196,6 +197,7 @@ def test_last_push_is_reported(loaded: Project) -> None:
         loaded.client.command("DROP TABLE deribit_raw.pushes SYNC")
 
 
+@pytest.mark.slow
 def test_status_is_error_completed_running_or_paused(fresh_dbt: Project) -> None:
     """error: missing trades; completed: near the target; running: loaded within ten minutes; otherwise paused."""
     dbt, now = fresh_dbt, datetime.now(UTC)

@@ -46,6 +46,7 @@ def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> N
     assert tape_gaps(dbt.database) == holes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
 def test_model_and_tape_gaps_agree_on_the_recorded_tape(dbt: Project) -> None:
     """Seventy heads."""

@@ -117,6 +117,7 @@ def test_late_trade_recomputes_one_bucket_per_level(dbt: Project) -> None:
     assert written == dict.fromkeys(LEVELS, 1)
 
 
+@pytest.mark.slow
 def test_unchanged_database_is_not_written_to(built: Project) -> None:
     """Neither `dbt run` nor `dbt build` inserts a row when no load package is new."""
     built.client.command("SYSTEM FLUSH LOGS")

@@ -50,6 +50,7 @@ def test_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_artifacts_contain_no_secret(tmp_path: Path) -> None:
     """Neither password is in the files that dbt writes."""
     assert dbt_parse(tmp_path, "cloud", **CLOUD).returncode == 0

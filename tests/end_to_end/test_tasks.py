@@ -124,6 +124,7 @@ def test_make_without_target_prints_help(shell: UserShell) -> None:
         assert f"make {target} " in done.stdout
 
 
+@pytest.mark.slow
 def test_commands_write_nothing_outside_of_the_checkout(shell: UserShell, tmp_path: Path) -> None:
     """In a plain shell, dlt and dbt write no telemetry ids, pipelines or profiles to the home directory."""
     home = tmp_path / "home"

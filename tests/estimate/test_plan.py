@@ -59,6 +59,7 @@ def plan_and_run(tape: Tape, user: pytest.MonkeyPatch, within: float, **options:
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RECORDED.exists(), reason="needs the recorded tape")
 def test_plan_of_the_recorded_tape_is_accurate_to_a_fifth(user: pytest.MonkeyPatch) -> None:
     """Unevenly traded options with 70 missing heads: trades, requests and bytes as in the run."""

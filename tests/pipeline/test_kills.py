@@ -30,7 +30,8 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
     return killed
 
 
-@pytest.mark.parametrize(("trades", "kills"), [(6_000, 5), pytest.param(30_000, 30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("trades", "kills"), [(30_000, 30)])
 def test_backfill_killed_at_random_moments_loads_every_trade_once(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, trades: int, kills: int
 ) -> None:

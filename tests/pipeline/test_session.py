@@ -85,6 +85,7 @@ def kill_after_the_trades(
     return made
 
 
+@pytest.mark.slow
 def test_unfinished_rows_are_deleted_when_the_disk_is_gone(
     listed: Listed,
     runner: Callable[[], Runner],

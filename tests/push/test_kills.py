@@ -32,9 +32,8 @@ def pusher(both: Both) -> Iterator[Callable[[], Runner]]:
         each.close()
 
 
-@pytest.mark.parametrize(
-    ("trades", "kills"), [(100_000, 3), pytest.param(600_000, 10, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("trades", "kills"), [(600_000, 10)])
 def test_push_completes_after_kills_at_random_moments(
     both: Both,
     listed: Callable[[Tape], SandboxExchange],

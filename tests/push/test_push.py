@@ -142,6 +142,7 @@ def _mutate(both: Both, sql: str, row: tuple) -> None:
     both.cloud.command(sql, settings=SYNC)
 
 
+@pytest.mark.slow
 def test_rows_deleted_after_a_push_are_copied_again(loaded: Both) -> None:
     """A month, rows of other tables and of the list of packages, although the server knows the tokens of their inserts."""
     loaded.tape("push")
@@ -169,6 +170,7 @@ def test_rows_of_unfinished_packages_are_not_pushed(loaded: Both) -> None:
     assert sum(each["added"] for each in parts(loaded, "--verify").values()) == 5
 
 
+@pytest.mark.slow
 def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     """Each chunk is one block of one partition; a chunk that has arrived is not sent again."""
     multiply(loaded.local, 68_000, package_rows=65_000, months=1)
@@ -190,6 +192,7 @@ def test_large_package_is_copied_in_atomic_chunks(loaded: Both) -> None:
     assert loaded.same("trades")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["local", "cloud"])
 def test_months_dropped_by_retention_are_excluded(loaded: Both, side: str) -> None:
     """They are neither copied again nor reported as different, whichever side dropped them."""
@@ -211,6 +214,7 @@ def test_months_dropped_by_retention_are_excluded(loaded: Both, side: str) -> No
     assert client.command("select count() from deribit_raw.trades where toYYYYMM(timestamp) = 202512") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [True, False])
 def test_push_waits_for_the_insert_of_a_killed_push(loaded: Both, ends: bool) -> None:
     """Its rows would be missed by the comparison; a push gives up after two minutes."""

@@ -70,6 +70,7 @@ def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> 
     assert both.keys(both.cloud) == wanted("BTC")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloud_until", [None, 4.0])
 def test_push_merges_states_of_two_extracting_databases(
     both: Both, exchange: SandboxExchange, cloud_until: float | None

@@ -33,6 +33,7 @@ def wire(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.mark.slow
 def test_rows_arrive_once_with_lost_responses_and_cut_requests(
     both: Both, wire: Proxy, listed: Callable[[Tape], SandboxExchange]
 ) -> None:

@@ -59,6 +59,7 @@ def everything(dbt: Project) -> dict[str, Any]:
     return {level: dbt.candles(level) for level in LEVELS if level not in ("1m", "1d")}
 
 
+@pytest.mark.slow
 def test_old_months_are_dropped_and_late_trades_change_no_candle_in_them(built: Project) -> None:
     """A plan drops nothing; apply drops the planned months; a late trade of a dropped month arrives; all is rebuilt."""
     client = built.client
@@ -88,6 +89,7 @@ def test_old_months_are_dropped_and_late_trades_change_no_candle_in_them(built: 
     assert_true(built, LOADS | {"1764000002.5": [LATE]})
 
 
+@pytest.mark.slow
 def test_month_that_differs_from_its_coarser_candles_is_refused(built: Project) -> None:
     """A volume that differs in the last digit, one more trade, a lost bucket: only that month is refused."""
     client = built.client
@@ -107,6 +109,7 @@ def test_month_that_differs_from_its_coarser_candles_is_refused(built: Project) 
     assert months_of(built, "1m") == {202501, 202502}
 
 
+@pytest.mark.slow
 def test_month_is_refused_if_any_level_made_from_it_lacks_a_bucket(built: Project) -> None:
     """Days are compared with weeks and with months."""
     database = built.database
@@ -124,6 +127,7 @@ def test_month_is_refused_if_any_level_made_from_it_lacks_a_bucket(built: Projec
         assert refusals(plan_drops(database, {coarser.finer: 1}, TODAY))[coarser.finer, OLDER] is None
 
 
+@pytest.mark.slow
 def test_raw_months_are_dropped_only_by_name_and_only_if_trades_are_complete(built: Project) -> None:
     """A month with a load that dbt has not consumed is refused."""
     client, keep = built.client, {"raw_trades": 1}
@@ -153,6 +157,7 @@ def with_gaps(dbt: Project) -> Project:
     return dbt
 
 
+@pytest.mark.slow
 def test_month_dropped_from_trades_is_not_a_gap(with_gaps: Project) -> None:
     """Both statements report the same gaps as before; the raw table still has the times of their neighbours."""
     before, progress = gaps_of(with_gaps), progress_of(with_gaps)
@@ -170,6 +175,7 @@ def test_month_dropped_from_trades_is_not_a_gap(with_gaps: Project) -> None:
     assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
 
 
+@pytest.mark.slow
 def test_month_dropped_from_raw_is_not_a_gap(with_gaps: Project) -> None:
     """A gap whose neighbours were dropped has no time: the model lists it, and `tape repair` does not request it."""
     client, before = with_gaps.client, gaps_of(with_gaps)

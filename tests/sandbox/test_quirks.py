@@ -123,6 +123,7 @@ def test_burst_larger_than_a_page_is_available_by_seq(start_exchange):
     assert got == {key(trade): trade for trade in tape.trades}
 
 
+@pytest.mark.slow
 @needs_recordings
 def test_recorded_tape_is_crawled_completely(start_exchange):
     """A crawl by time in pages of 10,000 returns all 73,548 trades, equal to the recorded ones."""

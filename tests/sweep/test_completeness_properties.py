@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from extract.deribit.streams import EPOCH_MS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from tests.support.examples import examples
 from tests.support.histories import BEGIN_MS, STREAMS, Record, histories, trade
 from tests.support.sweep_helpers import Crawl, row_of
 
@@ -21,7 +22,9 @@ LATER_MS = 120_000
 """Long enough for every trade to be settled."""
 
 several = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 ways = st.fixed_dictionaries(
     {

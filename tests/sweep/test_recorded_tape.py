@@ -18,7 +18,10 @@ SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3]
 TAPE = SHARED / "data" / "deribit" / "tape_2019_options.ndjson.gz"
 LATER_MS = 120_000
 
-pytestmark = pytest.mark.skipif(not TAPE.exists(), reason="the recorded tape is not next to the checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not TAPE.exists(), reason="the recorded tape is not next to the checkout"),
+]
 
 
 def test_recorded_tape_is_loaded_completely() -> None:

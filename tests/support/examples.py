@@ -1,0 +1,8 @@
+"""Numbers of generated examples, which depend on the Hypothesis profile."""
+
+import os
+
+
+def examples(count: int) -> int:
+    """`count` examples; a quarter of them with HYPOTHESIS_PROFILE=fast, as in `make test-fast`."""
+    return max(2, count // 4) if os.environ.get("HYPOTHESIS_PROFILE") == "fast" else count
