@@ -95,6 +95,14 @@ def test_image_installs_by_hash_and_runs_as_a_user() -> None:
     assert dict(instructions())["USER"] == "tape"
 
 
+def test_base_images_are_selected_by_digest() -> None:
+    """A tag can be moved; without the build argument the build fails."""
+    bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    assert len(bases) == 2
+    assert all(base.endswith("@${PYTHON_DIGEST}") for base in bases)
+    assert [rest for name, rest in instructions() if name == "ARG"] == ["PYTHON_DIGEST"]
+
+
 def test_entry_points_import_without_the_packages_left_out_of_the_image() -> None:
     """The Dockerfile excludes packages of the lock by name; a wrong name there would include or exclude another one."""
     pattern = re.search(r"!/\^\((.*?)\)==/", DOCKERFILE.read_text())
@@ -145,6 +153,19 @@ def test_roles_have_least_privileges() -> None:
                 assert not [action for action in actions if "*" in action]
                 assert statement["Resource"] != "*" or set(actions) <= anywhere
                 assert "cloudwatch:PutMetricData" not in actions or "Condition" in statement
+
+
+def test_task_roles_are_assumed_only_for_this_account() -> None:
+    """Otherwise another account could make ECS use them. AWS documents no such condition for functions."""
+    trusts = [
+        statement
+        for role in of_type("AWS::IAM::Role")
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]
+        if statement["Principal"]["Service"] == "ecs-tasks.amazonaws.com"
+    ]
+    assert len(trusts) == 2
+    for trust in trusts:
+        assert set(trust["Condition"]["StringEquals"]) == {"aws:SourceAccount"}
 
 
 def test_environments_hold_no_secrets() -> None:
