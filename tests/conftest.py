@@ -37,7 +37,7 @@ settings.register_profile(
 settings.register_profile(
     "no-shrink", settings.get_profile("bounded"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )
-settings.register_profile("fast", settings.get_profile("no-shrink"), max_examples=15)
+settings.register_profile("fast", settings.get_profile("no-shrink"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "no-shrink"))
 
 

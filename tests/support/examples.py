@@ -4,5 +4,5 @@ import os
 
 
 def examples(count: int) -> int:
-    """`count` examples; a quarter of them with HYPOTHESIS_PROFILE=fast, as in `make test-fast`."""
-    return max(2, count // 4) if os.environ.get("HYPOTHESIS_PROFILE") == "fast" else count
+    """`count` examples; a sixth of them with HYPOTHESIS_PROFILE=fast, as in `make test-fast`."""
+    return max(2, count // 6) if os.environ.get("HYPOTHESIS_PROFILE") == "fast" else count

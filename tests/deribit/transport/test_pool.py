@@ -34,6 +34,8 @@ from tests.support.histories import STREAMS, Record, histories, trade
 from tests.support.sweep_helpers import Crawl
 from tests.sweep.test_completeness_properties import LATER_MS, last_ms, once, several, ways
 
+pytestmark = pytest.mark.process
+
 METHOD = "get_last_trades_by_currency"
 CHANNELS = 3
 WAIT_S = 20.0
