@@ -59,7 +59,7 @@ test-fast: $(STAMP) ## Run the tests that need no server: less than a minute
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that take minutes, for example killing a backfill 30 times
-	$(BIN)/pytest -n 2 --dist loadscope -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: test-wheel
 test-wheel: $(STAMP) ## Build the wheel, install it into an empty environment and try its commands
