@@ -55,7 +55,7 @@ test: lint ## Lint and run every test
 
 .PHONY: test-fast
 test-fast: $(STAMP) ## Run the tests that need no server: less than a minute
-	HYPOTHESIS_PROFILE=fast $(BIN)/pytest -n 2 --dist loadscope -m "not clickhouse and not edge and not moto and not browser and not process and not slow" $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=fast $(BIN)/pytest -n 2 --dist loadscope --ignore tests/dbt --ignore tests/retention --ignore tests/schema -m "not clickhouse and not edge and not moto and not browser and not process and not slow" $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that take minutes, for example killing a backfill 30 times

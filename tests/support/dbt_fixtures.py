@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import clickhouse_connect
 import pytest
 
 from extract.clickhouse.settings import ClickHouseSettings
-from harness.dbt_project import Project
+
+if TYPE_CHECKING:  # importing dbt takes seconds, which tests without it need not wait for
+    from harness.dbt_project import Project
 
 
 @pytest.fixture(scope="session")
 def dbt(clickhouse: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Parsed once. The environment is the one of a user whose local ClickHouse is the tests' server."""
+    from harness.dbt_project import Project
+
     with pytest.MonkeyPatch.context() as env:
         env.setenv("CLICKHOUSE_LOCAL_HOST", clickhouse.host)
         env.setenv("CLICKHOUSE_LOCAL_PORT", str(clickhouse.port))
