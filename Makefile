@@ -54,7 +54,8 @@ test: lint ## Lint and run every test
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: $(STAMP) ## Run the tests that need no server: less than a minute
+# Nearly all tests of the ignored folders need dbt, which takes seconds to import in each process.
+test-fast: $(STAMP) ## Run the tests that need no server: about a minute
 	HYPOTHESIS_PROFILE=fast $(BIN)/pytest -n 2 --dist loadscope --ignore tests/dbt --ignore tests/retention --ignore tests/schema -m "not clickhouse and not edge and not moto and not browser and not process and not slow" $(PYTEST_ARGS)
 
 .PHONY: test-slow

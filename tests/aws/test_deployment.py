@@ -17,8 +17,6 @@ from extract.aws.batch_backfill import INTERRUPTED
 from extract.cost.plan.inputs import assumptions
 from extract.paths import ROOT
 
-pytestmark = pytest.mark.process
-
 TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
 SECRET_NAMES = ("PASSWORD", "CERT", "KEY", "HOST", "USER")
@@ -46,6 +44,7 @@ def of_type(kind: str) -> list[dict[str, Any]]:
     return [each["Properties"] for each in resources().values() if each["Type"] == kind]
 
 
+@pytest.mark.process
 def test_handlers_and_job_commands_exist() -> None:
     """Each Lambda names a callable, and the job a module that accepts its options."""
     handlers = [each["ImageConfig"]["Command"][0] for each in of_type("AWS::Lambda::Function")]
@@ -103,6 +102,7 @@ def test_base_images_are_selected_by_digest() -> None:
     assert [rest for name, rest in instructions() if name == "ARG"] == ["PYTHON_DIGEST"]
 
 
+@pytest.mark.process
 def test_entry_points_import_without_the_packages_left_out_of_the_image() -> None:
     """The Dockerfile excludes packages of the lock by name; a wrong name there would include or exclude another one."""
     pattern = re.search(r"!/\^\((.*?)\)==/", DOCKERFILE.read_text())

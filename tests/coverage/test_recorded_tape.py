@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from extract.paths import ROOT
 from extract.sandbox.tape import Tape
 from tests.support.loaded_user import User
-
-SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
-RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
+@needs_recordings
 def test_recorded_tape_lacks_only_70_heads(new_user: Callable[[Tape], User]) -> None:
     """19,104 seqs, all known to be absent, so that there is nothing to repair."""
-    user = new_user(Tape.load(RECORDED))
+    user = new_user(Tape.load(RECORDED_TAPE))
     user.load()
     done = user.tape("gaps", "--json")
     gaps = json.loads(done.out)

@@ -10,9 +10,9 @@ from extract.sandbox.tape import Tape
 from harness import raw_tables
 from harness.dbt_project import Project
 from harness.raw_tables import raw_trades
-from tests.coverage.test_recorded_tape import RECORDED
 from tests.dbt.test_backfill_progress import runs_of
 from tests.retention.test_retention import gaps_of, tape_gaps
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 
@@ -47,10 +47,10 @@ def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECORDED.exists(), reason=f"the recorded tape is not at {RECORDED}")
+@needs_recordings
 def test_model_and_tape_gaps_agree_on_the_recorded_tape(dbt: Project) -> None:
     """Seventy heads."""
-    built(dbt, raw_trades(Tape.load(RECORDED)))
+    built(dbt, raw_trades(Tape.load(RECORDED_TAPE)))
     gaps = gaps_of(dbt)
     assert gaps == tape_gaps(dbt.database)
     assert len(gaps) == 70

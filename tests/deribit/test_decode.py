@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from extract.deribit.records import MAX_DEPTH
 from extract.deribit.schema import PAGE_SCHEMA, Trade, TradeWithExtras
 from extract.sandbox.tape import Tape
 from tests.support.histories import trade
+from tests.support.recorded import SHARED, needs_recordings
 
-SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3] / "shared")
-RECORDED = sorted(SHARED.glob("data/deribit/recorded/*trades*.json"))
+RECORDED = sorted(SHARED.glob("recorded/*trades*.json"))
 
 ODD_LEGS = json.dumps(trade("X", 1, 1, 1)).encode()[:-1] + b', "legs": ["\xff"]}'
 ODD = trade("BTC-29DEC23", 7, 7, 1_700_000_000_000)
@@ -125,8 +124,7 @@ def test_unknown_field_may_have_any_name(name: str) -> None:
 def test_deeply_nested_value_rejects_only_its_record(field: str, brackets: str) -> None:
     """The raw text is stored as it was sent."""
     opening = "[" if brackets == "[]" else '{"a":'
-    depth = 200_000 if field == "new" else 5_000
-    deep = opening * depth + "0" + brackets[1] * depth
+    deep = opening * 200_000 + "0" + brackets[1] * 200_000
     good = json.dumps(ODD)
     odd = good[:-1] + f', "text": "[[{{", "{field}": {deep}}}'
     page = decode_page(f'{{"result": {{"trades": [{good}, {odd}, {good}]}}}}'.encode())
@@ -235,7 +233,7 @@ def test_digest_depends_on_content_only() -> None:
     assert digest(one()) != digest(one(price=1.5))
 
 
-@pytest.mark.skipif(not RECORDED, reason="needs the recorded answers")
+@needs_recordings
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
 def test_recorded_answers_decode_without_rejects(path: Path) -> None:
     """Answers of the real exchange have no rejected record and no unknown field."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +18,9 @@ from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import Done, UserShell
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 from tests.support.truth import candles
 
-SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared"))
-RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
 OPTIONAL = [
     *("tick_direction", "index_price", "mark_price", "iv", "contracts", "liquidation"),
     *("block_trade_id", "block_trade_leg_count", "block_rfq_id", "combo_id", "combo_trade_id"),
@@ -49,7 +46,8 @@ class Run:
 
 
 @pytest.fixture(
-    scope="module", params=["generated", pytest.param("recorded in 2019", marks=pytest.mark.slow)]
+    scope="module",
+    params=["generated", pytest.param("recorded in 2019", marks=[pytest.mark.slow, needs_recordings])],
 )
 def run(
     request: pytest.FixtureRequest,
@@ -63,9 +61,7 @@ def run(
 
     tape = small_tape
     if request.param != "generated":
-        if not RECORDED.exists():
-            pytest.skip(f"the recorded tape is not at {RECORDED}")
-        tape = Tape.load(RECORDED)
+        tape = Tape.load(RECORDED_TAPE)
     drop_databases()
     with SandboxExchange(tape) as exchange:
         shell = UserShell(environment(clickhouse, tmp_path_factory.mktemp("user"))).at(exchange)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -15,15 +13,13 @@ from extract.errors import TapeError
 from extract.estimate.estimator import Plan
 from extract.estimate.plan import make_plan, plan_key, run_and_compare
 from extract.estimate.store import load_plan
-from extract.paths import ROOT
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import UserShell
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
-SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or ROOT.parent / "shared")
-RECORDED = SHARED / "data/deribit/tape_2019_options.ndjson.gz"
 MOST_A_STREAM = 12
 
 
@@ -60,10 +56,10 @@ def plan_and_run(tape: Tape, user: pytest.MonkeyPatch, within: float, **options:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECORDED.exists(), reason="needs the recorded tape")
+@needs_recordings
 def test_plan_of_the_recorded_tape_is_accurate_to_a_fifth(user: pytest.MonkeyPatch) -> None:
     """Unevenly traded options with 70 missing heads: trades, requests and bytes as in the run."""
-    plan = plan_and_run(Tape.load(RECORDED), user, 0.2)
+    plan = plan_and_run(Tape.load(RECORDED_TAPE), user, 0.2)
     assert {each.how for each in plan.streams} == {"counted", "12 probes", "5 probes"}
 
 

@@ -31,14 +31,13 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("trades", "kills"), [(30_000, 30)])
 def test_backfill_killed_at_random_moments_loads_every_trade_once(
-    listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, trades: int, kills: int
+    listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client
 ) -> None:
     """The same rows as without kills, no duplicates in the raw table, and no leftover files."""
-    tape = Tape.generate(seed=7, trades=trades, days=5)
+    tape, kills = Tape.generate(seed=7, trades=30_000, days=5), 30
     listed(tape)
-    killed = kill_and_finish(runner(), kills, seed=trades)
+    killed = kill_and_finish(runner(), kills, seed=30_000)
     assert killed >= kills * 2 // 3, "the backfill completed before it was killed often enough"
     assert keys_in(clickhouse_client) == keys_of(tape)
     assert packages_in(clickhouse_client) > kills

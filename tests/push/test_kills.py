@@ -17,6 +17,8 @@ from tests.support.small_windows import Runner
 
 # Rows by load package, to detect packages on cloud that are listed as finished but incomplete.
 ROWS = "select _dlt_load_id, count() from deribit_raw.{} group by 1 order by 1"
+TRADES = 600_000
+KILLS = 10
 
 
 @pytest.fixture
@@ -33,32 +35,29 @@ def pusher(both: Both) -> Iterator[Callable[[], Runner]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("trades", "kills"), [(600_000, 10)])
 def test_push_completes_after_kills_at_random_moments(
     both: Both,
     listed: Callable[[Tape], SandboxExchange],
     pusher: Callable[[], Runner],
-    trades: int,
-    kills: int,
 ) -> None:
     """After each kill the packages that cloud lists as finished are complete; in the end each row is there once."""
     listed(Tape.generate(seed=2, trades=3000, days=70))
     both.run("local")
-    multiply(both.local, trades)
+    multiply(both.local, TRADES)
     whole = {
         t: dict(both.local.query(ROWS.format(t)).result_rows) for t in ("trades", "coverage", "instruments")
     }
     runner, rng = pusher(), random.Random(5)
     killed = 0
-    while killed < kills and runner.run(rng.uniform(0.05, 0.5 + killed / 20)) == -signal.SIGKILL:
+    while killed < KILLS and runner.run(rng.uniform(0.05, 0.5 + killed / 20)) == -signal.SIGKILL:
         killed += 1
         _require_listed_packages_complete(both.cloud, whole)
     assert runner.run() == 0
-    assert killed >= kills * 2 // 3, "the push was over before it was killed often enough"
+    assert killed >= KILLS * 2 // 3, "the push was over before it was killed often enough"
     for side in (both.local, both.cloud):
         assert side.query(
             "select count(), uniqExact(instrument_name, trade_seq) from deribit_raw.trades"
-        ).result_rows == [(trades, trades)]
+        ).result_rows == [(TRADES, TRADES)]
     assert both.same("coverage", "instruments", "_dlt_loads", "_dlt_pipeline_state")
     assert both.tape("push", "--verify").code == 0
 

@@ -10,7 +10,7 @@ import pytest
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import Tape
 from tests.support.crawler import CLIENT, by_seq, careful, currencies, get, key, naive, sweep
-from tests.support.recorded import SHARED, needs_recordings
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
 PERP = "BTC-PERPETUAL"
 BY_INSTRUMENT = "get_last_trades_by_instrument"
@@ -127,7 +127,7 @@ def test_burst_larger_than_a_page_is_available_by_seq(start_exchange):
 @needs_recordings
 def test_recorded_tape_is_crawled_completely(start_exchange):
     """A crawl by time in pages of 10,000 returns all 73,548 trades, equal to the recorded ones."""
-    tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
+    tape = Tape.load(RECORDED_TAPE)
     exchange = start_exchange(tape)
     got = sweep(exchange, "BTC", 10_000) | sweep(exchange, "ETH", 10_000)
     assert got == {key(trade): trade for trade in tape.trades}

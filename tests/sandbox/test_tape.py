@@ -17,7 +17,7 @@ import pytest
 from extract.errors import UsageError
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import DEFAULT_END_MS, Tape, id_parts, trade_order
-from tests.support.recorded import SHARED, needs_recordings
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
 DIGEST = "02db5c49ccbca6521b9ddcf7c5c369be2b837929c1c6c406b4f52b42fa3890ed"
 
@@ -233,7 +233,7 @@ def test_invalid_tape_file_is_reported(tmp_path: Path, content, message):
 @needs_recordings
 def test_recorded_tape_is_loaded_completely():
     """73,548 trades of 634 options on BTC and ETH, all of whose names are parsed."""
-    tape = Tape.load(SHARED / "tape_2019_options.ndjson.gz")
+    tape = Tape.load(RECORDED_TAPE)
     assert len(tape.trades) == 73_548
     assert len(tape.instruments) == 634
     assert {entry["kind"] for entry in tape.instruments} == {"option"}

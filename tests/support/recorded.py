@@ -12,6 +12,8 @@ import pytest
 from extract.paths import ROOT
 
 SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or ROOT.parent / "shared") / "data" / "deribit"
+RECORDED_TAPE = SHARED / "tape_2019_options.ndjson.gz"
+"""73,548 option trades of 2019, for `Tape.load`."""
 needs_recordings = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no recorded data in {SHARED}")
 
 

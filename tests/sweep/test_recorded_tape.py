@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -12,21 +10,17 @@ from extract.deribit.streams import Stream
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.sweep.ledger import SeqRange
+from tests.support.recorded import RECORDED_TAPE, needs_recordings
 from tests.support.sweep_helpers import Crawl, row_of
 
-SHARED = Path(os.environ.get("DERIBIT_TAPE_SHARED") or Path(__file__).parents[3] / "shared")
-TAPE = SHARED / "data" / "deribit" / "tape_2019_options.ndjson.gz"
 LATER_MS = 120_000
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not TAPE.exists(), reason="the recorded tape is not next to the checkout"),
-]
+pytestmark = [pytest.mark.slow, needs_recordings]
 
 
 def test_recorded_tape_is_loaded_completely() -> None:
     """73,548 trades of 634 instruments, each once; 70 absent heads with 19,104 trades, in few requests."""
-    tape = Tape.load(TAPE)
+    tape = Tape.load(RECORDED_TAPE)
     first: dict[str, int] = defaultdict(lambda: 2**62)
     for record in tape.trades:
         name = record["instrument_name"]

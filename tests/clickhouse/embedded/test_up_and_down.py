@@ -187,7 +187,7 @@ def test_down_kills_a_server_that_does_not_stop(own_dir, settings):
     assert server.down(own_dir, timeout_s=0.3).state is State.KILLED
 
 
-@pytest.mark.process
+@pytest.mark.clickhouse
 def test_embedded_server_ends_with_its_parent_process(tmp_path):
     """The server ends even if the parent is killed, as a test run may be."""
     program = (
