@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.support.embedded_server",
     "tests.support.loaded_user",
     "tests.support.small_windows",
+    "tests.support.certs_command",
 ]
 
 MARKERS_BY_FIXTURE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from extract.clickhouse.client import open_client
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
-from tests.support.certificates import Authority, Certificate
+from tests.support.certificates import Authority, Certificate, needs_openssl
 from tests.support.proxy import Proxy, proxy_to
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+pytestmark = needs_openssl
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import threading
 import time
@@ -17,12 +16,12 @@ from extract.clickhouse.embedded.probe import free_port
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.wake import wait_until_awake
 from extract.errors import RetriableError
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, needs_openssl
 from tests.support.commands import UserShell
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.sandbox import SandboxExchange
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+pytestmark = needs_openssl
 
 NO_RESPONSE = b""
 

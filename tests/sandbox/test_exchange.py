@@ -1,19 +1,12 @@
-"""The sandbox responds as Deribit does: envelope, limits, filters, errors, time."""
+"""The sandbox selects trades as Deribit does: limits, filters, bounds, time; and tests can change its trades."""
 
 from __future__ import annotations
 
-import http.client
-from itertools import pairwise
-
-import httpx
 import pytest
 
-from extract.errors import FinalError
 from extract.sandbox.instrument_names import DAY_MS, parse
-from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape, id_parts
 from tests.support.crawler import CLIENT, get, key
-from tests.support.recorded import needs_recordings, response
 
 BY_CURRENCY = "get_last_trades_by_currency"
 BY_TIME = "get_last_trades_by_currency_and_time"
@@ -41,100 +34,6 @@ def seqs(trades: list[dict]) -> list[int]:
 
 def keys(trades: list[dict]) -> set:
     return {key(trade) for trade in trades}
-
-
-# Shape of envelope and records, compared with recorded responses
-
-
-@needs_recordings
-def test_envelope_has_recorded_shape(exchange):
-    """The same keys in the body and in the result, with consistent times."""
-    recorded = response("http_get_last_trades_future_combo.json")
-    body = CLIENT.get(f"{exchange.url}/public/{BY_CURRENCY}", params={"currency": "BTC"}).json()
-    assert body.keys() == recorded.keys()
-    assert body["result"].keys() == recorded["result"].keys()
-    assert body["usOut"] - body["usIn"] == body["usDiff"]
-
-
-@needs_recordings
-@pytest.mark.parametrize(
-    ("recording", "kind"),
-    [
-        ("http_get_last_trades.json", "future"),
-        ("http_get_last_trades_future_combo.json", "future_combo"),
-        ("http_get_last_trades_option_combo.json", "option_combo"),
-        ("http_get_last_trades_perpetual_with_combo_tags.json", "future"),
-    ],
-)
-def test_trades_have_recorded_shapes(exchange, recording, kind):
-    """Every recorded combination of fields and types is one that the sandbox sends, too."""
-    sent = get(exchange, BY_CURRENCY, currency="BTC", kind=kind, count=10_000)["trades"]
-    shapes = {shape(trade) for trade in sent}
-    assert {shape(trade) for trade in response(recording)["result"]["trades"]} <= shapes
-
-
-@needs_recordings
-def test_early_trades_have_recorded_shape_of_2020(exchange):
-    """Trades without `contracts`."""
-    sent = get(exchange, BY_CURRENCY, currency="BTC", kind="future", count=10_000)["trades"]
-    recorded = response("BTC_by_currency_and_time_20_2020-05-26.json")
-    assert {shape(trade) for trade in recorded} <= {shape(trade) for trade in sent}
-
-
-def shape(record: dict) -> frozenset:
-    legs = [shape(leg) for leg in record.get("legs", [])]
-    plain = {name: type(value).__name__ for name, value in record.items() if name != "legs"}
-    return frozenset(plain.items()) | frozenset(legs)
-
-
-@needs_recordings
-def test_instruments_have_recorded_shapes(exchange):
-    """Every field that was recorded of a future, an option and a combo, with the same type."""
-    entries = {each["instrument_name"]: each for each in get(exchange, "get_instruments", currency="BTC")}
-    kinds = {each["kind"]: each for each in entries.values() if "strike" in each or each["kind"] != "option"}
-    for recorded in response("http_get_instruments.json")["result"]:
-        simulated = entries.get(recorded["instrument_name"], kinds[recorded["kind"]])
-        for name, value in recorded.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            assert isinstance(simulated[name], int | float if number else type(value)), (simulated, name)
-    assert entries[PERP]["expiration_timestamp"] == 32_503_708_800_000
-
-
-@needs_recordings
-def test_chart_has_recorded_shape(exchange):
-    """The same arrays, all of equal length, with a bar for each minute."""
-    recorded = response("http_get_tradingview_chart_data.json")["result"]
-    now = exchange.now_ms
-    chart = get(
-        exchange,
-        "get_tradingview_chart_data",
-        instrument_name=PERP,
-        resolution="1",
-        start_timestamp=now - 7_200_000,
-        end_timestamp=now,
-    )
-    assert chart.keys() == recorded.keys()
-    assert {len(value) for name, value in chart.items() if name != "status"} == {len(chart["ticks"])}
-    assert {b - a for a, b in pairwise(chart["ticks"])} == {60_000}
-
-
-def test_chart_aggregates_trades(plain, small_tape):
-    """Daily bars of a perpetual: open, high, low, close, and volume in coin from amounts in USD."""
-    trades = of(small_tape, PERP)
-    chart = get(
-        plain,
-        "get_tradingview_chart_data",
-        instrument_name=PERP,
-        resolution="1D",
-        start_timestamp=0,
-        end_timestamp=plain.now_ms,
-    )
-    day = [trade for trade in trades if trade["timestamp"] // DAY_MS * DAY_MS == chart["ticks"][1]]
-    prices = [trade["price"] for trade in day]
-    bar = [chart[name][1] for name in ("open", "high", "low", "close", "cost")]
-    assert bar == [prices[0], max(prices), min(prices), prices[-1], sum(trade["amount"] for trade in day)]
-    assert chart["volume"][1] == pytest.approx(sum(trade["amount"] / trade["price"] for trade in day))
-    assert sum(chart["cost"]) == sum(trade["amount"] for trade in trades)
 
 
 # Selection of trades
@@ -273,6 +172,25 @@ def test_has_more_is_correct_without_quirks(plain):
     assert get(plain, BY_INSTRUMENT, count=20, **ask)["has_more"] is False
 
 
+def test_chart_aggregates_trades(plain, small_tape):
+    """Daily bars of a perpetual: open, high, low, close, and volume in coin from amounts in USD."""
+    trades = of(small_tape, PERP)
+    chart = get(
+        plain,
+        "get_tradingview_chart_data",
+        instrument_name=PERP,
+        resolution="1D",
+        start_timestamp=0,
+        end_timestamp=plain.now_ms,
+    )
+    day = [trade for trade in trades if trade["timestamp"] // DAY_MS * DAY_MS == chart["ticks"][1]]
+    prices = [trade["price"] for trade in day]
+    bar = [chart[name][1] for name in ("open", "high", "low", "close", "cost")]
+    assert bar == [prices[0], max(prices), min(prices), prices[-1], sum(trade["amount"] for trade in day)]
+    assert chart["volume"][1] == pytest.approx(sum(trade["amount"] / trade["price"] for trade in day))
+    assert sum(chart["cost"]) == sum(trade["amount"] for trade in trades)
+
+
 # Time
 
 
@@ -368,75 +286,3 @@ def test_requests_are_recorded(exchange):
         ("/api/v2/public/get_time", {}, 200),
         (f"/history/api/v2/public/{BY_CURRENCY}", {"currency": "NOPE"}, 400),
     ]
-
-
-# Errors
-
-
-@pytest.mark.parametrize(
-    ("ask", "code", "reason", "param"),
-    [
-        ("nope", -32601, None, None),
-        (BY_CURRENCY, -32602, "value is required", "currency"),
-        (f"{BY_CURRENCY}?currency=NOPE", -32602, "invalid currency", "currency"),
-        (f"{BY_CURRENCY}?currency=BTC&kind=nope", -32602, "wrong format", "kind"),
-        (f"{BY_CURRENCY}?currency=BTC&sorting=up", -32602, "wrong format", "sorting"),
-        (f"{BY_CURRENCY}?currency=BTC&count=ten", -32602, "wrong format", "count"),
-        (f"{BY_CURRENCY}?currency=BTC&count=0", -32602, "value is too low", "count"),
-        (f"{BY_TIME}?currency=BTC&start_timestamp=0", -32602, "value is required", "end_timestamp"),
-        (f"{BY_INSTRUMENT}?instrument_name=BTC-1JAN20", -32602, "instrument not found", "instrument_name"),
-        (f"{BY_INSTRUMENT}?instrument_name={PERP}&start_seq=1.5", -32602, "wrong format", "start_seq"),
-        ("get_instrument", -32602, "value is required", "instrument_name"),
-        ("get_instruments?currency=BTC&kind=combo", -32602, "wrong format", "kind"),
-        ("get_instruments?currency=BTC&expired=maybe", -32602, "wrong format", "expired"),
-        ("test?expected_result=exception", 11050, None, None),
-    ],
-)
-def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param):
-    """Each error has Deribit's code, reason and parameter."""
-    answer = CLIENT.get(f"{exchange.url}/public/{ask}")
-    assert answer.status_code == 400
-    assert answer.json().keys() == {"jsonrpc", "error", "usIn", "usOut", "usDiff", "testnet"}
-    error = answer.json()["error"]
-    assert error["code"] == code
-    assert error.get("data") == ({"reason": reason, "param": param} if reason else None)
-
-
-# The wire
-
-
-def test_one_connection_serves_many_requests(exchange):
-    """Keep-alive, on one socket; a name with a plus sign survives quoting."""
-    with httpx.Client(base_url=exchange.url) as client:
-        for _ in range(3):
-            assert client.get("/public/test").json()["result"]["version"]
-        answer = client.get("/public/get_instrument", params={"instrument_name": "SOL_USDC-WEEK+1"})
-    assert answer.json()["result"]["kind"] == "future"
-    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=5)
-    sockets = set()
-    for _ in range(3):
-        connection.request("GET", "/api/v2/public/get_time")
-        assert connection.getresponse().read()
-        sockets.add(connection.sock)
-    connection.close()
-    assert len(sockets) == 1
-
-
-def test_other_verbs_and_paths_are_rejected(exchange):
-    """Other verbs get 405 and other paths 404."""
-    assert CLIENT.post(f"{exchange.url}/public/get_time", json={}).status_code == 405
-    assert CLIENT.get(f"http://127.0.0.1:{exchange.port}/").status_code == 404
-
-
-def test_port_in_use_is_reported_and_stop_frees_the_port(small_tape):
-    """`stop` can be called twice."""
-    with (
-        SandboxExchange(small_tape) as first,
-        pytest.raises(FinalError, match=f"Port {first.port} is in use"),
-    ):
-        SandboxExchange(small_tape, port=first.port).start()
-    first.stop()
-    with SandboxExchange(small_tape, port=first.port) as second:
-        assert get(second, "get_time") == second.now_ms
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{second.url}/public/get_time")

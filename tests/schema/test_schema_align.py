@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import ssl
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -21,12 +20,12 @@ from extract.schema.align import find_differences
 from extract.schema.catalogue import facts_sql
 from harness.dbt_project import Project
 from tests.dbt.test_schema_drift import DRIFTS, NONE, plant
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, needs_openssl
 from tests.support.proxy import proxy_to
 
 pytestmark = [
     pytest.mark.slow,  # builds every model on two servers
-    pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command"),
+    needs_openssl,
 ]
 
 

@@ -125,3 +125,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One server for all attacks that leave it unchanged; a test asserts that it survives."""
     with target_server(tmp_path_factory.mktemp("target")) as running:
         yield running
+
+
+@pytest.fixture
+def unharmed(target: Target) -> Iterator[None]:
+    """After every attack the same engine process runs, and the canary is unchanged."""
+    engine = target.engine_pid
+    yield
+    assert target.engine_pid == engine
+    assert target.canary.read_text() == SECRET + "\n"
+    assert target.canary.stat().st_mtime == 1
+    assert target.attacker("reader").query("SELECT x FROM deribit_raw.t") == "row"

@@ -61,6 +61,10 @@ def _spawn(home: ServerHome, port: int, *, http_only: bool, stop_with_fd: int | 
         command.append("--until-eof")
     environment = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
     environment["PYTHONPATH"] = str(ROOT)
+    # The engine reads the process's auxiliary vector where the original environment ends. A variable set later moves
+    # the environment, and the engine may then crash while it loads, so the process gets all variables here and
+    # Python is kept from setting LC_CTYPE.
+    environment |= {"TMPDIR": str(home.path / "tmp"), "PYTHONCOERCECLOCALE": "0"}
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)

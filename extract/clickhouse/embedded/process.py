@@ -131,7 +131,6 @@ def _serve(home: Path, log_dir: Path, argv: list[str]) -> None:
         writable_unreadable=[log_dir],
         readable=[*READABLE, *(Path("/proc/self", name) for name in PROC_SELF), run],
     )
-    os.environ["TMPDIR"] = str(home / "tmp")
     engine = _engine()
     os.chdir(run)  # config.xml is read from the working directory
     read = "INSERT INTO FUNCTION null('nothing String') FROM INFILE '{}.fifo' FORMAT TabSeparated; "

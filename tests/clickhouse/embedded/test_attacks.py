@@ -1,95 +1,24 @@
-"""Attacks on the embedded server by a web page or a role; the tests check what each can read, write or stop."""
+"""Attacks on the files and the process of the embedded server by functions, settings and engines, as each role."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import open_server
-from extract.clickhouse import roles
-from extract.clickhouse.embedded import launch, server
+from extract.clickhouse.embedded import launch
 from extract.clickhouse.embedded.confine import abi_version
-from tests.support.attacker import SECRET, Attacker, Target, children, target_server
+from tests.support.attacker import SECRET, Target, target_server
 
-pytestmark = pytest.mark.clickhouse
+pytestmark = [pytest.mark.clickhouse, pytest.mark.usefixtures("unharmed")]
 
 USERS = ("tape", "loader", "transformer", "reader")
 WRITERS = ("tape", "loader", "transformer")
 TABLES = {"tape": "deribit_raw.t", "loader": "deribit_raw.t", "transformer": "deribit.t"}
 CONFINED = pytest.mark.skipif(not abi_version(), reason="the kernel has no Landlock")
-EVIL = {"Origin": "https://evil.example"}
-
-
-@pytest.fixture(autouse=True)
-def unharmed(target: Target) -> object:
-    """After every attack the same engine process runs, and the canary is unchanged."""
-    engine = target.engine_pid
-    yield
-    assert target.engine_pid == engine
-    assert target.canary.read_text() == SECRET + "\n"
-    assert target.canary.stat().st_mtime == 1
-    assert target.attacker("reader").query("SELECT x FROM deribit_raw.t") == "row"
-
-
-# A web page
-
-
-@pytest.mark.parametrize("path", ["/", "/ping", "/play", "/nothing", "/?add_http_cors_header=1",
-                                  "/?http_response_headers={'Access-Control-Allow-Origin':'*'}"])  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-@pytest.mark.parametrize("password", ["right", "wrong"])
-def test_no_response_allows_another_origin_to_read_it(
-    target: Target, method: str, path: str, password: str
-) -> None:
-    """Neither an answer nor an error nor a preflight response has a header Access-Control-Allow-*."""
-    attacker = target.attacker("tape")
-    attacker = attacker if password == "right" else Attacker(target.settings, "tape", "wrong")
-    wanted = {
-        **EVIL,
-        "Access-Control-Request-Headers": "authorization",
-        "Access-Control-Request-Method": "POST",
-    }
-    response = attacker.request(method, path, b"SELECT 1" if method == "POST" else b"", wanted)
-    assert [name for name in response.headers if name.startswith("access-control-allow")] == []
-
-
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8123", "localhost.evil.example", "127.0.0.1.evil.example",
-                                  "10.0.0.1", "localhost:1:2", "[::2]"])  # fmt: skip
-@pytest.mark.parametrize("path", ["/", "/ping", "/play"])
-def test_foreign_host_name_is_refused(target: Target, host: str, path: str) -> None:
-    """A page whose own name points at 127.0.0.1 (DNS rebinding) gets 404, and its statement is not executed."""
-    attacker = target.attacker("tape")
-    for method, body in (("GET", b""), ("POST", b"CREATE DATABASE rebound")):
-        assert attacker.request(method, path, body, {"Host": host}).status == 404
-    assert attacker.query("SELECT count() FROM system.databases WHERE name = 'rebound'") == "0"
-
-
-def test_only_the_loopback_pages_that_are_needed_are_served(target: Target) -> None:
-    """/play and /ping answer; every other built-in page of the engine is gone."""
-    attacker = Attacker(target.settings, "", "")
-    for host in ("localhost", "127.0.0.1", f"LOCALHOST:{target.settings.port}", "[::1]:1"):
-        assert attacker.request("GET", "/ping", headers={"Host": host}).body == "Ok.\n"
-        assert "<html" in attacker.request("GET", "/play", headers={"Host": host}).body
-    for page in (
-        "dashboard",
-        "binary",
-        "merges",
-        "webterminal",
-        "replicas_status",
-        "prometheus",
-        "js/uplot.js",
-    ):
-        assert attacker.request("GET", f"/{page}").status == 404
-
-
-# Files
 
 
 def _expressions(path: object) -> list[str]:
@@ -301,108 +230,6 @@ def test_file_function_cannot_be_restored(target: Target) -> None:
         ):
             assert "Code: " in attacker.query(sql)
         assert "disabled" in attacker.query(f"SELECT file('{target.canary}')")
-
-
-# Limits
-
-
-@pytest.mark.parametrize("user", ["loader", "transformer", "reader"])
-def test_limits_cannot_be_lifted(target: Target, user: str) -> None:
-    """Neither removed by 0 nor raised: in a statement, in the URL, or by another profile or role."""
-    attacker = target.attacker(user)
-    role = next(role for role in roles.ROLES if role.name == user)
-    for name, value in role.limits.items():
-        for wanted in (0, value * 1000):
-            if (name, wanted) == ("readonly", 0) and user != "reader":
-                continue
-            assert "Code: " in attacker.query(f"SELECT 1 SETTINGS {name} = {wanted}"), name
-            assert "Code: " in attacker.query("SELECT 1", **{name: str(wanted)}), name
-    assert "Code: " in attacker.query("SELECT 1 SETTINGS max_threads = 512")
-    for profile in ("default", "bootstrap", *(f"tape_{other.name}" for other in roles.ROLES)):
-        session = {"session_id": f"{user}-{profile}"}
-        attacker.query(f"SET profile = '{profile}'", **session)
-        lifted = attacker.query(
-            f"SELECT 1 SETTINGS max_execution_time = {role.limits['max_execution_time'] + 1}", **session
-        )
-        assert "Code: " in lifted, profile
-        assert "Code: " in attacker.query("SELECT 1", profile=profile, max_execution_time="0")
-
-
-def test_reader_query_is_stopped_in_time(target: Target) -> None:
-    began = time.monotonic()
-    answer = target.attacker("reader").query(
-        "SELECT sum(sipHash64(number)) FROM numbers(19000000000) SETTINGS max_execution_time = 1"
-    )
-    assert "TIMEOUT_EXCEEDED" in answer or "TOO_SLOW" in answer
-    assert time.monotonic() - began < 20
-
-
-def test_reader_memory_rows_queries_and_quota_are_limited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a server with small limits: a large aggregation fails, many queries at once and many an hour are refused."""
-    small = {"max_memory_usage": 2**27, "max_rows_to_read": 10**8, "max_concurrent_queries_for_user": 3}
-    monkeypatch.setattr(
-        roles,
-        "ROLES",
-        [replace(role, limits={**role.limits, **small}, queries_per_hour=60) for role in roles.ROLES],
-    )
-    with target_server(tmp_path) as target:
-        reader = target.attacker("reader")
-        assert "MEMORY_LIMIT_EXCEEDED" in reader.query(
-            "SELECT length(groupArray(number)) FROM numbers(90000000)"
-        )
-        assert "TOO_MANY_ROWS" in reader.query("SELECT count(number) FROM numbers(1000000000)")
-        with ThreadPoolExecutor(12) as pool:
-            answers = list(pool.map(lambda _: target.attacker("reader").query("SELECT sleep(1)"), range(12)))
-        assert any("TOO_MANY_SIMULTANEOUS_QUERIES" in answer for answer in answers)
-        answers = [reader.query("SELECT x FROM deribit_raw.t") for _ in range(60)]
-        assert "QUOTA_EXCEEDED" in answers[-1]
-        assert target.attacker("tape").query("SELECT 1") == "1"
-
-
-# A server that crashes
-
-
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_engine_that_crashes_is_restarted_with_its_data(tmp_path: Path, number: signal.Signals) -> None:
-    """The supervisor stays, prints the signal, and the new engine accepts the same users."""
-    with target_server(tmp_path) as target:
-        supervisor, engine = target.supervisor_pid, target.engine_pid
-        os.kill(engine, number)
-        _wait_until(lambda: children(supervisor) not in ([], [engine]))
-        _wait_until(lambda: _query_or_empty(target.attacker("reader")) == "row")
-        assert target.supervisor_pid == supervisor
-        assert f"ClickHouse was killed by {number.name}; restarting it." in target.home.output.read_text()
-        assert "disabled" in target.attacker("reader").query(f"SELECT file('{target.canary}')")
-        _wait_until(lambda: not list((target.home.path / "run").rglob("*.*")))  # the FIFOs of the start
-
-
-def test_engine_that_crashes_repeatedly_stays_down(tmp_path: Path) -> None:
-    """After the fifth crash within a minute the supervisor ends too, and `up` starts a new server."""
-    with target_server(tmp_path) as target:
-        supervisor = target.supervisor_pid
-        for crash in range(1, 6):
-            _wait_until(lambda: _query_or_empty(target.attacker("reader")) == "row")
-            os.kill(children(supervisor)[0], signal.SIGKILL)
-            _wait_until(lambda: target.home.output.read_text().count("was killed by SIGKILL") == crash)  # noqa: B023
-        _wait_until(lambda: target.home.server_pid() is None)
-        assert "not restarting, it has crashed too often" in target.home.output.read_text()
-        assert server.up(target.settings, tmp_path).state is server.State.STARTED
-
-
-def _query_or_empty(attacker: Attacker) -> str:
-    try:
-        return attacker.query("SELECT x FROM deribit_raw.t")
-    except OSError:
-        return ""
-
-
-def _wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # Where the kernel cannot confine the server
