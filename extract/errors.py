@@ -12,10 +12,24 @@ TapeError                 root: a message of one sentence, and the exit code of 
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    r"""`text` with control characters, line breaks and bidirectional controls escaped: ESC becomes `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class TapeError(Exception):
-    """Root of all errors. `str()` of it is one sentence without secrets; details are attributes."""
+    """Root of all errors. `str()` of it is one sentence without secrets; details are attributes.
+
+    Control characters are escaped, because a message may quote the exchange or the database, and dlt, dbt and loggers
+    print it as well.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(TapeError):

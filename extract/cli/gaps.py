@@ -10,9 +10,11 @@ import click
 
 from extract.cli.options import json_option, scope_options
 from extract.cli.output import echo, print_json_lines, print_table
+from extract.errors import OutsideError
 
 if TYPE_CHECKING:
     from extract.coverage.gaps import Gap
+    from extract.coverage.tails import TailsReport
 
 HEADER = ("instrument", "first", "last", "missing", "where", "reason")
 
@@ -28,7 +30,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
     is known. Missing trades after it are known only with --tails, the one option that sends requests to the exchange.
 
     Exit code: 0 nothing is missing except trades that the exchange is known not to have, 1 trades are missing,
-    2 cannot tell.
+    2 cannot tell, 4 the exchange or the database failed, or the last trade of an instrument cannot be used.
 
     Example: tape gaps --currency BTC --kind option --tails
     """
@@ -37,6 +39,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
     from extract.coverage.gaps import Scope, find_gaps
 
     scope = Scope.of(currencies, kinds)
+    report: TailsReport | None = None
     if tails:
         from extract.cli.progress import WorkProgress
         from extract.coverage.tails import fetch_last_trades
@@ -52,6 +55,10 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
         print_json_lines(gap.to_json() for gap in missing)
     else:
         print_gaps(missing)
+    if report and report.set_aside:
+        for name, error in report.set_aside.items():
+            echo(f"{name} was set aside: {error}", err=True)
+        return OutsideError.exit_code
     return int(any(not gap.known_absent for gap in missing))
 
 

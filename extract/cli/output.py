@@ -15,16 +15,11 @@ from typing import Any
 
 import click
 
+from extract.errors import printable
+
 Cell = str | int | None
 
 _NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
-
-
-def printable(text: str) -> str:
-    r"""`text` with control characters, line breaks and bidirectional controls escaped: ESC becomes `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def echo(text: str = "", *, err: bool = False) -> None:

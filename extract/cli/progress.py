@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.text import Text
 
-from extract.cli.output import printable
 from extract.deribit.streams import EPOCH_MS, Stream
+from extract.errors import printable
 from extract.listener import Listener
 from extract.times import duration, iso
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,9 @@ from extract.coverage.gaps import EVERYTHING, Scope, query, require_covered
 from extract.coverage.session import CoverageSession, open_coverage_session
 from extract.deribit.client import DeribitClient
 from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import Stream
+from extract.errors import ProofError, TapeError
 from extract.listener import Listener
 from extract.source.source import Row, instrument_tails
 from extract.sweep.scheduler import Task, run_all
@@ -27,14 +30,20 @@ Instrument = tuple[str, Stream]
 
 @dataclass
 class TailsReport:
-    """`requested` instruments, `unknown` of which the history host does not know."""
+    """`requested` instruments, `unknown` of which the history host does not know.
+
+    `set_aside`: instruments whose answers cannot be used, with the error; they are requested again the next time.
+    """
 
     requested: int = 0
     unknown: int = 0
+    set_aside: dict[str, ProofError] = field(default_factory=dict)
 
 
 class _LastTrade(msgspec.Struct):
-    trade_seq: int
+    """A number of any type, because an answer of a wrong shape would be requested again for minutes."""
+
+    trade_seq: Any = None
 
 
 class _LastTrades(msgspec.Struct):
@@ -80,9 +89,17 @@ def _fetch_rows(
         listener.advance(1)
         return row
 
+    def set_aside(name: str, error: TapeError) -> None:
+        if not isinstance(error, ProofError):
+            raise error
+        report.requested += 1
+        report.set_aside[name] = error
+
     def next_task() -> Task[Row | None, Row | None] | None:
         each = next(pending, None)
-        return Task(partial(_fetch_row, session.client, *each), accept) if each else None
+        if each is None:
+            return None
+        return Task(partial(_fetch_row, session.client, *each), accept, partial(set_aside, each[0]))
 
     in_flight = session.config.requests_in_flight
     return (row for row in run_all(next_task, in_flight=in_flight, cancel=session.client.cancel) if row)
@@ -97,5 +114,10 @@ def _fetch_row(client: DeribitClient, name: str, stream: Stream) -> Row | None:
         if error.param != "instrument_name":
             raise
         return None
+    for trade in last.trades:
+        if type(trade.trade_seq) is not int or not 1 <= trade.trade_seq <= MAX_SEQ:
+            raise ProofError(
+                f"The exchange sent trade_seq {trade.trade_seq} as the last one of {name}, and no trade has it."
+            )
     last_seq = max((trade.trade_seq for trade in last.trades), default=0)
     return {"instrument_name": name, "last_seq": last_seq, **stream._asdict(), "found_at": datetime.now(UTC)}

@@ -12,7 +12,8 @@ from decimal import Decimal
 import pytest
 
 from extract.cli import output
-from extract.cli.output import echo, format_table, percent, print_json, print_table, printable
+from extract.cli.output import echo, format_table, percent, print_json, print_table
+from extract.errors import printable
 from tests.support.commands import BIN
 
 ATTACKS = {

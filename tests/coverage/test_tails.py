@@ -14,6 +14,7 @@ from extract.coverage.tails import fetch_last_trades, instruments_without_last_t
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.errors import OutsideError
+from tests.support.hostile_exchange import HostileExchange
 from tests.support.loaded_user import User
 from tests.support.raw_tables import EPOCH, Raw, at
 
@@ -70,6 +71,41 @@ def test_lost_tails_are_detected_and_repaired(user: User) -> None:
     assert user.requested_seqs(ends_only=True) <= set(lost)
     assert user.keys() == keys
     assert find_gaps(user.database) == []
+
+
+@pytest.mark.parametrize(
+    ("trades", "reason"),
+    [
+        ([{"trade_seq": 10**15}], "trade_seq 1000000000000000 as the last one"),
+        ([{"trade_seq": -3}], "trade_seq -3 as the last one"),
+        ([{"trade_seq": "7"}], "no trade has it"),
+        ([{}], "no trade has it"),
+    ],
+    ids=["above all", "negative", "text", "none"],
+)
+def test_impossible_last_trade_is_set_aside(
+    user: User, monkeypatch: pytest.MonkeyPatch, trades: list[dict[str, Any]], reason: str
+) -> None:
+    """One instrument's answer has an impossible number: nothing of it is stored, all others are."""
+    user.client.command("truncate table if exists deribit_raw.instrument_tails")
+    last = dict(user.keys())
+    name = max(expired_names(user) & last.keys(), key=lambda each: last[each])
+    body = json.dumps({"result": {"trades": [{"instrument_name": name} | each for each in trades]}}).encode()
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], list[bytes]] | None:
+        is_broken = method == "get_last_trades_by_instrument" and params["instrument_name"] == name
+        return ({"Content-Length": str(len(body))}, [body]) if is_broken else None
+
+    hostile = HostileExchange(user.exchange, answer)
+    with monkeypatch.context() as env:
+        env.setenv("SOURCES__DERIBIT__API_URL", hostile.url)
+        env.setenv("SOURCES__DERIBIT__HISTORY_URL", hostile.history_url)
+        done = user.tape("gaps", "--tails", "--json")
+    hostile.close()
+    assert (done.code, json.loads(done.out)) == (4, [])
+    assert done.err.splitlines()[-1].startswith(f"{name} was set aside: The ")
+    assert reason in done.err
+    assert [name for name, _ in instruments_without_last_trade(user.database)] == [name]
 
 
 def requested_names(raw: Raw) -> list[str]:
