@@ -67,15 +67,23 @@ def call_after_stop(stop: StopSignal, call: Callable[[], None], grace_s: float =
 
 @contextmanager
 def stop_on_sigterm(stop: StopSignal) -> Iterator[None]:
-    """Request a stop on the first SIGTERM; a second one ends the process, as SIGINT does. Main thread only."""
+    """Request a stop on the first SIGTERM; a second one, or SIGINT after it, ends the process. Main thread only.
+
+    After SIGTERM, SIGINT is not a KeyboardInterrupt any more, which a callback or a library may swallow.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, signal.SIG_DFL)
         stop.request("on SIGTERM")
         os.write(2, _SIGTERM_NOTICE)
 
-    previous = signal.signal(signal.SIGTERM, handle)
+    previous = {
+        signal.SIGINT: signal.getsignal(signal.SIGINT),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, handle),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -99,7 +99,11 @@ def test_handler_of_sigterm_is_restored_after_the_run() -> None:
         with stop_on_sigterm(stop):
             signal.raise_signal(signal.SIGTERM)
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "a second one ends the process"
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, (
+                "as does this one, which nothing can swallow"
+            )
         assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, before)
     assert stop.reason == "on SIGTERM"
