@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extract.cli.options import json_option, scope_options
-from extract.cli.output import echo, print_json_lines, print_table
+from extract.cli.output import describe_set_aside, echo, print_json_lines, print_table
 from extract.errors import OutsideError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
     else:
         print_gaps(missing)
     if report and report.set_aside:
-        for name, error in report.set_aside.items():
-            echo(f"{name} was set aside: {error}", err=True)
+        for sentence in describe_set_aside(report.set_aside):
+            echo(sentence, err=True)
         return OutsideError.exit_code
     return int(any(not gap.known_absent for gap in missing))
 

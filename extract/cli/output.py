@@ -18,6 +18,8 @@ import click
 from extract.errors import printable
 
 Cell = str | int | None
+MOST_NAMED = 10
+"""Names in one list of sentences or fields; an exchange may make up any number of names."""
 
 _NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
 
@@ -80,6 +82,13 @@ def percent(share: float) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 month`, `2 months`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def describe_set_aside(reasons: Mapping[str, object], consequence: str = "") -> list[str]:
+    """A sentence for each of the first MOST_NAMED that were set aside, by name, and one with the number of the others."""
+    sentences = [f"{name} was set aside{consequence}: {reason}" for name, reason in reasons.items()]
+    more = [f"{len(sentences) - MOST_NAMED:,} more were set aside."] if len(sentences) > MOST_NAMED else []
+    return [*sentences[:MOST_NAMED], *more]
 
 
 def silence(stream: int) -> None:

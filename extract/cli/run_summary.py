@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from extract.cli.output import echo, plural, print_table
+from extract.cli.output import MOST_NAMED, describe_set_aside, echo, plural, print_table
 from extract.estimate.estimator import Plan
 from extract.estimate.plan import PlanComparison
 from extract.pipeline.run import RunSummary
 from extract.times import duration
-
-MOST_NAMED = 10
-"""Unknown fields, or streams set aside, named at the end of a run; an exchange may make up any number of names."""
 
 
 def print_summary(summary: RunSummary, comparison: PlanComparison | None = None) -> None:
@@ -65,13 +62,7 @@ def notes(summary: RunSummary) -> list[str]:
     sentences = []
     if not summary.is_complete:
         sentences.append(f"Stopped {summary.stopped} with more to do; the same command resumes there.")
-    set_aside = list(summary.set_aside.items())
-    sentences += [
-        f"{name} was set aside, and nothing of it counts as covered: {reason}"
-        for name, reason in set_aside[:MOST_NAMED]
-    ]
-    if len(set_aside) > MOST_NAMED:
-        sentences.append(f"{len(set_aside) - MOST_NAMED:,} more were set aside.")
+    sentences += describe_set_aside(summary.set_aside, ", and nothing of it counts as covered")
     counts = {
         "{:,} of them were missing from the pages and fetched by trade_seq.": summary.repaired,
         "{:,} known trades were restated by the exchange: new versions.": summary.restated,

@@ -41,7 +41,7 @@ class TailsReport:
 
 
 class _LastTrade(msgspec.Struct):
-    """A number of any type, because an answer of a wrong shape would be requested again for minutes."""
+    """`trade_seq` may have any type: an answer that cannot be decoded would be requested again for minutes."""
 
     trade_seq: Any = None
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from clickhouse_connect.driver.client import Client
 
-from extract.cli.run_summary import MOST_NAMED, notes
+from extract.cli.output import MOST_NAMED
+from extract.cli.run_summary import notes
 from extract.pipeline.options import RunOptions
 from extract.pipeline.run import RunSummary, run
 from extract.sandbox.server import SandboxExchange
