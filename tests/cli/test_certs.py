@@ -13,7 +13,7 @@ from extract.certs.expiry import configured_certificates
 from extract.certs.store import CertificateStore
 from extract.paths import tape_dir
 from tests.support.certificates import needs_openssl
-from tests.support.certs_command import NAMES, init, openssl, run, short_lived
+from tests.support.certs_command import NAMES, init, openssl, run, write_short_lived
 
 pytestmark = [needs_openssl, pytest.mark.usefixtures("certs_home")]
 
@@ -86,7 +86,7 @@ def test_check_passes_with_a_year_left(certs_home: Path) -> None:
 def test_certificate_with_less_than_thirty_days_is_an_alarm(certs_home: Path, left: int, code: int) -> None:
     """29 days left are an alarm, 30 are not, and an expired one is; the sentence names the certificate."""
     init()
-    short_lived(certs_home, "reader", left)
+    write_short_lived(certs_home, "reader", left)
     done = run("check")
     assert done.exit_code == code
     assert ("Alarm: production reader (" in done.stderr) == bool(code)

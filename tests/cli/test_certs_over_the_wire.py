@@ -16,7 +16,7 @@ from extract.certs.authority import new_authority, new_server
 from extract.certs.expiry import configured_certificates
 from extract.certs.store import CertificateStore
 from tests.support.certificates import needs_openssl
-from tests.support.certs_command import init, run, short_lived
+from tests.support.certs_command import init, run, write_certificate, write_short_lived
 
 pytestmark = [needs_openssl, pytest.mark.usefixtures("certs_home")]
 
@@ -56,7 +56,7 @@ def test_certificate_of_the_server_is_read_over_the_wire(
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     for name, left, code in (("server", 364, 0), ("soon", 12, 1), ("past", -3, 1)):
         if name != "server":
-            short_lived(certs_home, name, left)
+            write_short_lived(certs_home, name, left)
         with serving(certs_home, name) as port:
             monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", str(port))
             [life] = configured_certificates(("127.0.0.1", port))
@@ -64,11 +64,9 @@ def test_certificate_of_the_server_is_read_over_the_wire(
             assert run("check").exit_code == code
 
 
-def _impostor(certs_home: Path, host: str, name: str = "impostor") -> None:
+def _write_impostor(certs_home: Path, host: str) -> None:
     """Write a server certificate for `host`, signed by an authority of the same name that no client trusts."""
-    signed = new_server(new_authority("production"), [host])
-    (certs_home / f"{name}.pem").write_bytes(signed.certificate_pem)
-    (certs_home / f"{name}.key").write_bytes(signed.key_pem)
+    write_certificate(certs_home, "impostor", new_server(new_authority("production"), [host]))
 
 
 @pytest.mark.parametrize("is_configured", [True, False])
@@ -77,10 +75,9 @@ def test_impostor_and_certificate_for_another_host_are_alarms(
 ) -> None:
     """A valid date is not enough: the chain has to end at the trusted authority, and the name has to be the host's."""
     init()
-    _impostor(certs_home, "127.0.0.1")
+    _write_impostor(certs_home, "127.0.0.1")
     other = new_server(CertificateStore("production").authority(), ["other.example"])
-    (certs_home / "other.pem").write_bytes(other.certificate_pem)
-    (certs_home / "other.key").write_bytes(other.key_pem)
+    write_certificate(certs_home, "other", other)
     for name, reason in (
         ("impostor", "certificate verify failed|self-signed|unable to get|signature"),
         ("other", "mismatch"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from extract.certs.authority import new_client
+from extract.certs.authority import Signed, new_client
 from extract.certs.store import CertificateStore
 from extract.cli.main import tape
 from extract.errors import TapeError
@@ -48,9 +48,14 @@ def init() -> None:
     assert run("init", "--host", "edge.example.com", "--host", "127.0.0.1").exit_code == 0
 
 
-def short_lived(home: Path, name: str, days: int) -> None:
+def write_certificate(home: Path, name: str, signed: Signed) -> None:
+    """Replace the certificate and the key of `name`."""
+    (home / f"{name}.pem").write_bytes(signed.certificate_pem)
+    (home / f"{name}.key").write_bytes(signed.key_pem)
+
+
+def write_short_lived(home: Path, name: str, days: int) -> None:
     """Replace the certificate of `name` by one that has `days` left."""
     authority = CertificateStore("production").authority()
-    made = new_client(authority, name, now=datetime.now(UTC) - timedelta(hours=1), days=days + 1)
-    (home / f"{name}.pem").write_bytes(made.certificate_pem)
-    (home / f"{name}.key").write_bytes(made.key_pem)
+    now = datetime.now(UTC) - timedelta(hours=1)
+    write_certificate(home, name, new_client(authority, name, now=now, days=days + 1))

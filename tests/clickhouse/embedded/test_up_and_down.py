@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from extract.clickhouse.embedded.probe import Answer, free_port, probe
 from extract.clickhouse.embedded.server import State
 from extract.errors import FinalError, RetriableError, UsageError
 from tests.support.embedded_server import ask
+from tests.support.waiting import wait_until
 
 
 def test_up_and_down_are_idempotent_and_data_survives(own_dir, settings):
@@ -42,7 +42,7 @@ def test_data_survives_kill_9(own_dir, settings):
     _make_table(settings)
     os.kill(_pid(own_dir), signal.SIGKILL)
     # A killed process closes its listeners before it releases the lock.
-    _until(lambda: ServerHome(own_dir).server_pid() is None)
+    wait_until(lambda: ServerHome(own_dir).server_pid() is None, 10.0)
     assert server.down(own_dir).state is State.NOT_RUNNING
     assert server.up(settings, own_dir).state is State.STARTED
     assert ask(settings, "SELECT groupArray(a) FROM d.t") == "[1,2,3]"
@@ -202,7 +202,7 @@ def test_embedded_server_ends_with_its_parent_process(tmp_path):
         home = server.ServerHome(tmp_path)
         assert home.server_pid() is not None
         holder.kill()
-    _until(lambda: home.server_pid() is None)
+    wait_until(lambda: home.server_pid() is None, 10.0)
 
 
 def test_logs_are_rotated_by_size(own_dir, settings, monkeypatch):
@@ -235,13 +235,6 @@ def _make_table(settings) -> None:
 
 def _pid(own_dir) -> int:
     return int((own_dir / "clickhouse" / "server.lock").read_text().split()[0])
-
-
-def _until(condition, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

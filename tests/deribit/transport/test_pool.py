@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +31,7 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.histories import STREAMS, Record, histories, trade
 from tests.support.sweep_helpers import Crawl
+from tests.support.waiting import wait_until
 from tests.sweep.test_completeness_properties import LATER_MS, last_ms, once, several, ways
 
 pytestmark = pytest.mark.process
@@ -94,19 +94,12 @@ class Lasting(httpx.BaseTransport):
         return self.inner.handle_request(request)
 
 
-def eventually(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @contextmanager
 def started() -> Iterator[PageTransport]:
     """A transport whose workers are ready."""
     transport = PageTransport(PooledTransport(CHANNELS), CHANNELS, Workers(CHANNELS))
     try:
-        eventually(lambda: transport.idle_channels == CHANNELS)
+        wait_until(lambda: transport.idle_channels == CHANNELS, WAIT_S)
         yield transport
     finally:
         transport.close()
@@ -180,7 +173,7 @@ def test_workers_start_after_enough_large_pages(url: str) -> None:
             outcome(client, name)
         assert not transport.processes
         expected = outcome(client, "page")[:3]
-        eventually(lambda: transport.idle_channels == CHANNELS)
+        wait_until(lambda: transport.idle_channels == CHANNELS, WAIT_S)
         assert 1 <= len(transport.processes) <= min(CHANNELS, os.cpu_count() or 1)
         assert outcome(client, "page")[:3] == expected
     assert all(process.poll() is not None for process in transport.processes)
@@ -191,7 +184,7 @@ def test_workers_started_early_fetch_the_first_page(url: str) -> None:
     workers = Workers(CHANNELS)
     transport = PageTransport(PooledTransport(CHANNELS), CHANNELS, workers)
     with client_of(url, transport) as client:
-        eventually(lambda: transport.idle_channels == CHANNELS)
+        wait_until(lambda: transport.idle_channels == CHANNELS, WAIT_S)
         with_worker = outcome(client, "page")
     with client_of(url, PooledTransport(1)) as client:
         assert with_worker == outcome(client, "page")
@@ -228,7 +221,7 @@ def test_workers_end_when_the_main_process_is_killed() -> None:
     run.send_signal(signal.SIGKILL)
     run.wait()
     run.stdout.close()
-    eventually(lambda: not any(map(_is_alive, workers)))
+    wait_until(lambda: not any(map(_is_alive, workers)), WAIT_S)
 
 
 def _is_alive(pid: int) -> bool:
