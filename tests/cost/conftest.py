@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from extract.cli.main import main
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
 from tests.support.cloud_api import KEY_ID, KEY_SECRET, ORGANIZATION, CloudApi
 from tests.support.commands import Done
 from tests.support.cost_explorer import CostExplorer
@@ -108,3 +110,26 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
         return done
 
     return run
+
+
+@pytest.fixture(scope="module")
+def months() -> Tape:
+    """40 days across the end of a month."""
+    return Tape.generate(seed=5, trades=16_000, days=40)
+
+
+@pytest.fixture
+def market(
+    months: Tape,
+    clickhouse_env: object,
+    clean_clickhouse: object,
+    cloud_env: pytest.MonkeyPatch,
+) -> Iterator[SandboxExchange]:
+    """A new user without a cloud account, and an exchange with the trades of `months`."""
+    cloud_env.delenv("CLICKHOUSE_CLOUD_ORGANIZATION_ID")
+    with SandboxExchange(months) as exchange:
+        exchange.now_ms += 120_000
+        cloud_env.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+        cloud_env.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+        cloud_env.setenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", "1000")
+        yield exchange

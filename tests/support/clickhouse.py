@@ -70,3 +70,9 @@ def clickhouse_env(
     monkeypatch.setenv("CLICKHOUSE_LOCAL_PASSWORD", clickhouse.password)
     monkeypatch.setenv("TAPE_DIR", str(tmp_path / "tape"))
     return clickhouse
+
+
+def deribit_tables(client: Client) -> set[str]:
+    """Names of all tables of the project's databases."""
+    sql = "SELECT database || '.' || name FROM system.tables WHERE database LIKE 'deribit%'"
+    return {name for (name,) in client.query(sql).result_rows}

@@ -1,4 +1,7 @@
-"""A proxy in front of the sandbox exchange that answers chosen requests with hostile bodies, in constant memory."""
+"""A proxy in front of the sandbox exchange that answers chosen requests with hostile bodies, in constant memory.
+
+Also what has to be loaded from it: every stream except the one whose answers are hostile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
+from clickhouse_connect.driver.client import Client
+
+from extract.sandbox.instrument_names import parse
 from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
 
 Body = Iterable[bytes]
 Answer = Callable[[str, dict[str, str]], "tuple[dict[str, str], Body] | None"]
@@ -122,3 +129,56 @@ DRIP = {"Content-Length": "100000"}
 
 def packed(body: bytes) -> tuple[dict[str, str], Body]:
     return GZIP, [gzip.compress(body)]
+
+
+MIB = 2**20
+
+VICTIM = ("BTC", "option")
+
+Start = Callable[[Answer], HostileExchange]
+
+
+def for_victim(hostile: Callable[[], tuple[dict[str, str], Body]]) -> Answer:
+    """Hostile pages of one stream."""
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], Body] | None:
+        is_victim = "trades" in method and (params.get("currency"), params.get("kind")) == VICTIM
+        return hostile() if is_victim else None
+
+    return answer
+
+
+def streams_of(tape: Tape) -> dict[tuple[str, str], set[tuple[str, int]]]:
+    """Keys of the trades of the requested currencies, by stream."""
+    kinds = {each["instrument_name"]: each for each in tape.instruments}
+    keys: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for trade in tape.trades:
+        name = trade["instrument_name"]
+        currency = parse(name).currency
+        if currency in ("BTC", "ETH"):
+            keys.setdefault((currency, kinds[name]["kind"]), set()).add((name, trade["trade_seq"]))
+    return keys
+
+
+def loaded(client: Client) -> dict[tuple[str, str], list[tuple[str, int]]]:
+    rows = client.query(
+        "SELECT currency, kind, instrument_name, trade_seq FROM deribit_raw.trades"
+    ).result_rows
+    keys: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for currency, kind, name, seq in rows:
+        keys.setdefault((currency, kind), []).append((name, seq))
+    return keys
+
+
+def require_others_whole(client: Client, tape: Tape, victim: tuple[str, str] = VICTIM) -> None:
+    """Every trade of the other streams once, none of the victim; only the others are covered."""
+    expected = {stream: keys for stream, keys in streams_of(tape).items() if stream != victim}
+    rows = loaded(client)
+    assert {stream: set(keys) for stream, keys in rows.items()} == expected
+    assert all(len(keys) == len(set(keys)) for keys in rows.values())
+    covered = {
+        tuple(row)
+        for row in client.query("SELECT DISTINCT currency, kind FROM deribit_raw.coverage").result_rows
+    }
+    assert victim not in covered
+    assert expected.keys() <= covered

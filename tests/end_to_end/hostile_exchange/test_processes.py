@@ -1,0 +1,153 @@
+"""Whole processes against a hostile exchange: their memory is bounded, and SIGTERM ends them soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from tests.support.hostile_exchange import (
+    DRIP,
+    GZIP,
+    MIB,
+    VICTIM,
+    HostileExchange,
+    Start,
+    bomb,
+    drip,
+    million_instruments,
+    nested,
+    plain,
+)
+
+MAX_RUN_BYTES = 700 * 10**6
+
+
+def run_process(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [Path(sys.executable).parent / "dlt", "pipeline", "run", *arguments],
+        env=os.environ.copy(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_proxied", [False, True], ids=["direct", "through a proxy"])
+@pytest.mark.parametrize("method", ["trades", "get_instruments"])
+def test_run_ends_soon_after_sigterm_while_answers_drip(
+    is_proxied: bool, method: str, start: Start, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also headers may drip. A stream that did not answer is not covered; without instruments, trades are loaded."""
+    is_dripping = threading.Event()
+
+    def answer(name: str, params: dict[str, str]) -> tuple[dict[str, str], Any] | None:
+        if method not in name or params.get("currency") != "BTC" or params.get("kind", "option") != "option":
+            return None
+        is_dripping.set()
+        return DRIP, drip()
+
+    exchange = start(answer)
+    monkeypatch.setenv("SOURCES__DERIBIT__TIMEOUT_S", "60")
+    monkeypatch.setenv("SOURCES__DERIBIT__RETRY_TOTAL_S", "600")
+    if is_proxied:
+        monkeypatch.setenv("http_proxy", exchange.address)
+        monkeypatch.setenv("no_proxy", "localhost")
+        monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url.replace("127.0.0.1", "127.0.0.2"))
+        monkeypatch.setenv(
+            "SOURCES__DERIBIT__HISTORY_URL", exchange.history_url.replace("127.0.0.1", "127.0.0.2")
+        )
+    with run_process() as process:
+        assert is_dripping.wait(60)
+        wait_until_idle(exchange)  # what can be fetched is fetched, however slow the machine is
+        stopped_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert time.monotonic() - stopped_s < 35
+    assert process.returncode == 0, err
+    assert "Stopped on SIGTERM with more to do" in out
+    exists = clickhouse_client.command("EXISTS TABLE deribit_raw.coverage")
+    covered = clickhouse_client.query("SELECT currency, kind FROM deribit_raw.coverage") if exists else None
+    if method == "get_instruments":
+        assert covered is not None
+        assert covered.result_rows
+    else:
+        assert covered is None or VICTIM not in [tuple(row) for row in covered.result_rows]
+
+
+def wait_until_idle(exchange: HostileExchange, quiet_s: float = 3.0) -> None:
+    """Wait until no request has arrived for `quiet_s` seconds."""
+    while True:
+        requests = len(exchange.requests)
+        time.sleep(quiet_s)
+        if len(exchange.requests) == requests:
+            return
+
+
+def tree_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total = int(line.split()[1]) * 1024
+        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:
+        return 0
+    return total + sum(tree_bytes(int(child)) for child in children.split())
+
+
+GIANTS: dict[str, Callable[[], tuple[dict[str, str], Any]]] = {
+    "1 GiB of gzip": lambda: (GZIP, bomb(2**30)),
+    "2 GB of JSON": lambda: ({}, plain(2 * 10**9)),
+    "200,000 levels": lambda: ({}, nested(200_000)),
+    "16 MiB of tiny values": lambda: ({}, [*plain(15 * MIB), b"0]}}"]),
+    "16 MiB of small records": lambda: ({}, [*plain(15 * MIB, filler=b"{},"), b"0]}}"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [*GIANTS, "a million instruments"])
+def test_memory_of_a_run_is_bounded(
+    attack: str, start: Start, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All processes of the run together, with four requests in flight; another currency is loaded."""
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], Any] | None:
+        if params.get("currency") != "BTC":
+            return None
+        if attack in GIANTS:
+            return GIANTS[attack]() if "trades" in method else None
+        return ({}, million_instruments()) if method == "get_instruments" else None
+
+    start(answer)
+    monkeypatch.setenv("SOURCES__DERIBIT__TIMEOUT_S", "30")
+    with run_process("--since", "2016-01-01") as process:
+        most = 0
+        while process.poll() is None:
+            most = max(most, tree_bytes(process.pid))
+            time.sleep(0.02)
+        out, err = process.communicate()
+    print(f"{attack}: {most / 1e6:.0f} MB at most")
+    assert most < MAX_RUN_BYTES
+    if attack != "200,000 levels":
+        assert process.returncode == 4, err
+        assert "set aside" in err
+    assert clickhouse_client.query(
+        "SELECT DISTINCT currency FROM deribit_raw.coverage WHERE currency = 'ETH'"
+    ).result_rows == [("ETH",)]
+    assert "new trades" in out
