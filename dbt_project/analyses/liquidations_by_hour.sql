@@ -5,8 +5,8 @@ final as (
     select
         toStartOfHour(timestamp) as hour,
         count() as liquidations,
-        sumIf(volume, direction = 'buy') as bought_volume,
-        sumIf(volume, direction = 'sell') as sold_volume,
+        coalesce(sumIf(volume, direction = 'buy'), 0) as bought_volume,
+        coalesce(sumIf(volume, direction = 'sell'), 0) as sold_volume,
         max(toFloat64(volume)) as largest
     from {{ ref('trades') }}
     where is_liquidation and underlying = {{ analysis_underlying() }}

@@ -4,9 +4,9 @@ with
 final as (
     select
         strike,
-        sumIf(volume, option_type = 'call') as call_volume,
-        sumIf(volume, option_type = 'put') as put_volume,
-        sumIf(volume, is_block) as block_volume,
+        coalesce(sumIf(volume, option_type = 'call'), 0) as call_volume,
+        coalesce(sumIf(volume, option_type = 'put'), 0) as put_volume,
+        coalesce(sumIf(volume, is_block), 0) as block_volume,
         count() as trade_count
     from {{ ref('trades') }}
     where

@@ -20,9 +20,19 @@
     abs(price) < 1e-12
 {%- endmacro %}
 
-{# Volume in the base coin: the amount, or amount / price for inverse futures. #}
+{#
+  Predicate: a combo of inverse futures (BTC-FS-27JUN25_PERP). Its amount is in USD and its price is the difference of two prices, so
+  it has neither a volume in the base coin nor a notional. Its legs have both.
+#}
+{% macro is_inverse_combo() -%}
+    kind = 'future_combo' and match(instrument_name, '^[A-Z0-9]+-')
+{%- endmacro %}
+
+{# Volume in the base coin: the amount, or amount / price for inverse futures; null for combos of inverse futures. #}
 {% macro trade_volume() -%}
-    if(
+    multiIf(
+        {{ is_inverse_combo() }},
+        null,
         {{ is_inverse_future() }},
         if(
             {{ is_zero_price() }},
@@ -33,11 +43,47 @@
     )
 {%- endmacro %}
 
-{# Notional in the quote currency: price × amount, or the amount for inverse futures. #}
+{# Notional in the quote currency: price × amount, or the amount for inverse futures; null for combos of inverse futures. #}
 {% macro trade_notional() -%}
-    if(
+    multiIf(
+        {{ is_inverse_combo() }},
+        null,
         {{ is_inverse_future() }},
         toDecimal128({{ to_exact_decimal('amount') }}, 12),
         {{ round_amount(to_exact_decimal('price') ~ ' * ' ~ to_exact_decimal('amount')) }}
     )
+{%- endmacro %}
+
+{#
+  US dollars per unit of the quote currency: 1 for the dollar and the stablecoins pegged to it, the index price at the trade for inverse
+  options, which are quoted in the coin. Null where a trade has no such rate.
+#}
+{% macro usd_rate() -%}
+    multiIf(
+        kind in ('future_combo', 'option_combo'), null,
+        quote_currency in ('USD', 'USDC', 'USDT', 'USDE'), 1,
+        kind = 'option' and quote_currency = underlying, index_price,
+        null
+    )
+{%- endmacro %}
+
+{# Why `usd_rate` is null; null where it is not. #}
+{% macro usd_rate_missing() -%}
+    multiIf(
+        usd_rate is not null, null,
+        kind in ('future_combo', 'option_combo'), 'a combo has no value of its own',
+        quote_currency is null, 'the quote currency is unknown',
+        kind = 'option' and quote_currency = underlying, 'the trade has no index price',
+        'the quote currency has no dollar rate'
+    )
+{%- endmacro %}
+
+{# A value in the quote currency in US dollars. #}
+{% macro in_usd(notional, usd_rate) -%}
+    if({{ usd_rate }} = 1, {{ notional }}, {{ round_amount('toDecimal256(' ~ notional ~ ', 12) * ' ~ to_exact_decimal('ifNull(' ~ usd_rate ~ ', 0)')) }})
+{%- endmacro %}
+
+{# A volume or notional to be stored and summed: 0 where it is null. Views of candles show null again, by `is_inverse_combo`. #}
+{% macro or_zero(amount) -%}
+    ifNull({{ amount }}, toDecimal128(0, 12))
 {%- endmacro %}

@@ -1,7 +1,7 @@
 {#
-  Candles of one level are versions in a ReplacingMergeTree, read through a FINAL view. A run recomputes each bucket that the
-  claimed load packages touch and appends the result; a bucket that lost its last trade is appended with no trades, and the view
-  omits it. The version is the time of the claim, which only increases, so the last computation wins.
+  Candles of the stored levels are versions in a ReplacingMergeTree, read through a FINAL view. A refresh recomputes each bucket that
+  the portion touches, from all of its trades, and appends the result. A bucket that lost its last trade is appended with no trades,
+  and the view omits it. The other levels are views over a stored one.
 #}
 
 {% macro candle_table(level) -%} {{ return('ohlcv_' ~ level ~ '_versions') }} {%- endmacro %}
@@ -15,148 +15,208 @@
     toDateTime({{ bucket_of(level, time) }}, 'UTC')
 {%- endmacro %}
 
-{# Buckets with a trade of the load packages that `is_chosen` selects by load_id, and old buckets of restated trades. #}
-{% macro touched_buckets(level, is_chosen) %}
-    select distinct instrument_name, {{ bucket_start(level, 'timestamp') }} as bucket_at
-    from (
-        select instrument_name, timestamp from {{ ref('stg_deribit__trades') }}
-        where {{ is_chosen }}
-        union all
-        select instrument_name, timestamp from {{ ref('trade_moves') }}
-        where {{ is_chosen }}
-    )
-    where {{ is_month_open(level, 'bucket_at') }}
+{# Buckets of `level` that the portion changes, with the range of the numbers of its trades. #}
+{% macro touched_buckets(level) %}
+    select
+        touched_minutes.instrument_name as instrument_name,
+        {{ bucket_start(level, 'touched_minutes.bucket_at') }} as bucket_at,
+        min(touched_minutes.first_seq) as first_seq,
+        max(touched_minutes.last_seq) as last_seq
+    from {{ ref('touched_minutes') }} as touched_minutes
+    where touched_minutes.version = {{ refresh_version() }}
+    group by instrument_name, bucket_at
 {% endmacro %}
 
-{# Predicate: the bucket of a row was touched. The two separate sets allow index use by instrument and by time. #}
-{% macro is_touched(level, rows, time_column) -%}
-    {%- set time = rows ~ '.' ~ time_column -%}
-    {{ rows }}.instrument_name in (select touched.instrument_name from touched)
-    and {{ bucket_of(level, time) }} in (select {{ bucket_of(level, 'touched.bucket_at') }} from touched)
-    and ({{ rows }}.instrument_name, {{ bucket_start(level, time) }}) in (
-        select touched.instrument_name, touched.bucket_at from touched
+{# Predicate: the bucket of a row was touched. The months select partitions, the pairs select rows by the sort key. #}
+{% macro is_touched(level, time) -%}
+    toYYYYMM({{ time }}) in (select toYYYYMM(touched.bucket_at) from touched)
+    and (instrument_name, {{ bucket_of(level, time) }}) in (
+        select touched.instrument_name, {{ bucket_of(level, 'touched.bucket_at') }} from touched
     )
 {%- endmacro %}
 
-{#
-  Candles of a level, computed from the candles of the level `finer`, or from trades, each of which counts as one candle. An
-  incremental run returns the touched buckets only, with no trades where a bucket has lost its last one.
-#}
-{% macro candles(level, finer=none) %}
-{{ require_complete_history(level) -}}
--- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }} {{ ref('load_ledger') }}
+{# One-minute candles that a portion changes. Trades are read by the ranges of numbers of the touched candles. #}
+{% macro refreshed_minutes() %}
 with
 
-{% if is_incremental() %}
 touched as (
-    {{ touched_buckets(level, is_claimed('load_id', candle_table(level))) }}
+    {{ touched_buckets('1m') }}
 ),
 
-{% endif %}
+ranges as (
+    select instrument_name, first_seq, last_seq from touched
+    union all
+    select instrument_name, first_seq, last_seq from {{ this_table() }}
+    where trade_count > 0 and {{ is_touched('1m', 'bucket_at') }}
+),
+
+blocks as (
+    select distinct instrument_name, {{ seq_blocks('first_seq', 'last_seq') }} as block from ranges
+),
+
+trades as (
+    select * from {{ ref('trades') }}
+    where
+        (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
+        and {{ is_touched('1m', 'timestamp') }}
+),
+
+{{ minute_candles('trades') }},
+
+{{ emptied_or_recomputed('1m') }}
+{% endmacro %}
+
+{# Candles of a coarser level that a portion changes, from the candles of `finer`. #}
+{% macro refreshed_candles(level, finer) %}
+with
+
+touched as (
+    {{ touched_buckets(level) }}
+),
+
 finer_candles as (
-    {% if finer -%}
-    select
-        finer.*,
-        finer.bucket_at as started_at,
-        finer.bucket_at as place
-    from {{ ref('ohlcv_' ~ finer) }} as finer
-    {%- else -%}
-    {{ trades_as_candles() }}
-    {%- endif %}
-    {% if is_incremental() %}
-    where {{ is_touched(level, *(('finer', 'bucket_at') if finer else ('trades', 'timestamp'))) }}
-    {% endif %}
+    select * from {{ ref('ohlcv_' ~ finer) }}
+    where {{ is_touched(level, 'bucket_at') }}
 ),
 
-candles as (
-    select
-        finer_candles.instrument_name as instrument_name,
-        {{ bucket_start(level, 'finer_candles.started_at') }} as bucket_at,
-        toLowCardinality(max(finer_candles.kind)) as kind,
-        toLowCardinality(max(finer_candles.underlying)) as underlying,
-        argMin(finer_candles.open, finer_candles.place) as open,
-        max(finer_candles.high) as high,
-        min(finer_candles.low) as low,
-        argMax(finer_candles.close, finer_candles.place) as close,
-        sum(finer_candles.volume) as volume,
-        sum(finer_candles.notional) as notional,
-        sum(finer_candles.buy_volume) as buy_volume,
-        sum(finer_candles.sell_volume) as sell_volume,
-        sum(finer_candles.block_volume) as block_volume,
-        sum(finer_candles.liquidation_volume) as liquidation_volume,
-        sum(finer_candles.trade_count) as trade_count,
-        argMin(finer_candles.iv_open, finer_candles.place) as iv_open,
-        max(finer_candles.iv_high) as iv_high,
-        min(finer_candles.iv_low) as iv_low,
-        argMax(finer_candles.iv_close, finer_candles.place) as iv_close
-    from finer_candles
-    group by instrument_name, bucket_at
+{{ coarser_candles(level, 'finer_candles') }},
+
+{{ emptied_or_recomputed(level) }}
+{% endmacro %}
+
+{# The touched buckets, with no trades where none is left; those of dropped months stay as they are. #}
+{% macro emptied_or_recomputed(level) %}
+{{ compact_candles(level, 'candles') }},
+
+-- Without the ranges of numbers: one-minute candles have columns of the same names.
+places as (
+    select touched.instrument_name as instrument_name, touched.bucket_at as bucket_at from touched
 ),
 
 final as (
     select
-        {% set rows = 'touched' if is_incremental() else 'candles' -%}
-        {{ rows }}.instrument_name as instrument_name,
-        {{ rows }}.bucket_at as bucket_at,
-        candles.kind as kind,
-        candles.underlying as underlying,
-        candles.open as open,
-        candles.high as high,
-        candles.low as low,
-        candles.close as close,
-        candles.volume as volume,
-        candles.notional as notional,
-        candles.buy_volume as buy_volume,
-        candles.sell_volume as sell_volume,
-        candles.block_volume as block_volume,
-        candles.liquidation_volume as liquidation_volume,
-        candles.trade_count as trade_count,
-        candles.iv_open as iv_open,
-        candles.iv_high as iv_high,
-        candles.iv_low as iv_low,
-        candles.iv_close as iv_close,
-        {{ claimed_at(candle_table(level)) }} as built_at
-    from {{ rows }}
-    {% if is_incremental() -%}
-    left join candles on touched.instrument_name = candles.instrument_name and touched.bucket_at = candles.bucket_at
-    {%- endif %}
+        places.instrument_name as instrument_name,
+        places.bucket_at as bucket_at,
+        compact.* except (instrument_name, bucket_at),
+        {{ refresh_version() }} as version
+    from compact
+    right join places on compact.instrument_name = places.instrument_name and compact.bucket_at = places.bucket_at
+    where {{ is_month_open(level, 'places.bucket_at') }}
 )
 
 select * from final
 {% endmacro %}
 
-{% macro trades_as_candles() -%}
+{# CTE `candles`: one-minute candles of the trades in the CTE `rows`. #}
+{% macro minute_candles(rows) %}
+{%- set place = '(trades.timestamp, trades.trade_seq)' -%}
+candles as (
     select
         trades.instrument_name as instrument_name,
-        trades.kind as kind,
-        trades.underlying as underlying,
-        trades.timestamp as started_at,
-        (trades.timestamp, trades.trade_seq) as place,
-        trades.price as open,
-        trades.price as high,
-        trades.price as low,
-        trades.price as close,
-        trades.volume as volume,
-        trades.notional as notional,
-        if(trades.direction = 'buy', trades.volume, 0) as buy_volume,
-        if(trades.direction = 'sell', trades.volume, 0) as sell_volume,
-        if(trades.is_block, trades.volume, 0) as block_volume,
-        if(trades.is_liquidation, trades.volume, 0) as liquidation_volume,
-        toUInt64(1) as trade_count,
-        trades.iv as iv_open,
-        trades.iv as iv_high,
-        trades.iv as iv_low,
-        trades.iv as iv_close
-    from {{ ref('trades') }} as trades
-{%- endmacro %}
+        {{ bucket_start('1m', 'trades.timestamp') }} as bucket_at,
+        toLowCardinality(any(trades.kind)) as kind,
+        toLowCardinality(any(trades.underlying)) as underlying,
+        argMin(trades.price, {{ place }}) as open,
+        max(trades.price) as high,
+        min(trades.price) as low,
+        argMax(trades.price, {{ place }}) as close,
+        sum({{ or_zero('trades.volume') }}) as volume,
+        sum({{ or_zero('trades.notional') }}) as notional,
+        sumIf({{ or_zero('trades.volume') }}, trades.direction = 'buy') as buy_volume,
+        sumIf({{ or_zero('trades.volume') }}, trades.direction = 'sell') as sell_volume,
+        sumIf({{ or_zero('trades.volume') }}, trades.is_block) as block_volume,
+        sumIf({{ or_zero('trades.volume') }}, trades.is_liquidation) as liquidation_volume,
+        count() as trade_count,
+        argMin(trades.iv, {{ place }}) as iv_open,
+        max(trades.iv) as iv_high,
+        min(trades.iv) as iv_low,
+        argMax(trades.iv, {{ place }}) as iv_close,
+        if(countIf(trades.notional_usd is null) > 0, null, sum(trades.notional_usd)) as notional_usd,
+        toLowCardinality(min(trades.notional_usd_missing)) as notional_usd_missing,
+        argMin(trades.usd_rate, {{ place }}) as usd_rate,
+        argMinIf(trades.price, {{ place }}, trades.is_book) as book_open,
+        maxIf(trades.price, trades.is_book) as book_high,
+        minIf(trades.price, trades.is_book) as book_low,
+        argMaxIf(trades.price, {{ place }}, trades.is_book) as book_close,
+        sumIf({{ or_zero('trades.volume') }}, trades.is_book) as book_volume,
+        sumIf({{ or_zero('trades.notional') }}, trades.is_book) as book_notional,
+        countIf(trades.is_book) as book_trade_count,
+        min(trades.trade_seq) as first_seq,
+        max(trades.trade_seq) as last_seq
+    from {{ rows }} as trades
+    group by instrument_name, bucket_at
+)
+{% endmacro %}
 
+{# CTE `candles`: candles of `level` from the finer candles in the CTE `rows`. #}
+{% macro coarser_candles(level, rows) %}
+candles as (
+    select
+        finer.instrument_name as instrument_name,
+        {{ bucket_start(level, 'finer.bucket_at') }} as bucket_at,
+        toLowCardinality(any(finer.kind)) as kind,
+        toLowCardinality(any(finer.underlying)) as underlying,
+        argMin(finer.open, finer.bucket_at) as open,
+        max(finer.high) as high,
+        min(finer.low) as low,
+        argMax(finer.close, finer.bucket_at) as close,
+        sum({{ or_zero('finer.volume') }}) as volume,
+        sum({{ or_zero('finer.notional') }}) as notional,
+        sum({{ or_zero('finer.buy_volume') }}) as buy_volume,
+        sum({{ or_zero('finer.sell_volume') }}) as sell_volume,
+        sum({{ or_zero('finer.block_volume') }}) as block_volume,
+        sum({{ or_zero('finer.liquidation_volume') }}) as liquidation_volume,
+        sum(finer.trade_count) as trade_count,
+        argMin(finer.iv_open, finer.bucket_at) as iv_open,
+        max(finer.iv_high) as iv_high,
+        min(finer.iv_low) as iv_low,
+        argMax(finer.iv_close, finer.bucket_at) as iv_close,
+        if(countIf(finer.notional_usd is null) > 0, null, sum(finer.notional_usd)) as notional_usd,
+        toLowCardinality(min(finer.notional_usd_missing)) as notional_usd_missing,
+        argMin(finer.usd_rate, finer.bucket_at) as usd_rate,
+        assumeNotNull(argMinIf(finer.book_open, finer.bucket_at, finer.book_trade_count > 0)) as book_open,
+        assumeNotNull(maxIf(finer.book_high, finer.book_trade_count > 0)) as book_high,
+        assumeNotNull(minIf(finer.book_low, finer.book_trade_count > 0)) as book_low,
+        assumeNotNull(argMaxIf(finer.book_close, finer.bucket_at, finer.book_trade_count > 0)) as book_close,
+        sum({{ or_zero('finer.book_volume') }}) as book_volume,
+        sum({{ or_zero('finer.book_notional') }}) as book_notional,
+        sum(finer.book_trade_count) as book_trade_count
+    from {{ rows }} as finer
+    group by instrument_name, bucket_at
+)
+{% endmacro %}
+
+{# Newest candles of a stored level. #}
 {% macro latest_candles(versions) %}
 with
 
-latest as (
+stored as (
     select * from {{ latest_versions(versions) }}
+    where trade_count > 0
 ),
 
+{{ restored_candles('stored') }},
+
+{{ shown_candles() }}
+{% endmacro %}
+
+{# Candles of a level that is not stored. #}
+{% macro combined_candles(level, finer) %}
+with
+
+finer_candles as (
+    select * from {{ ref('ohlcv_' ~ finer) }}
+),
+
+{{ coarser_candles(level, 'finer_candles') }},
+
+{{ shown_candles() }}
+{% endmacro %}
+
+{# A price of the order book, in a bucket without its trades null. #}
+{% macro book_price(price) -%} if(book_trade_count = 0, null, {{ price }}) {%- endmacro %}
+
+{% macro shown_candles() %}
 final as (
     select
         instrument_name,
@@ -167,20 +227,35 @@ final as (
         high,
         low,
         close,
-        volume,
-        notional,
+        {% for amount in ('volume', 'notional') -%}
+        if({{ is_inverse_combo() }}, null, candles.{{ amount }}) as {{ amount }},
+        {% endfor -%}
         if(volume = 0, close, toFloat64(notional) / toFloat64(volume)) as vwap,
-        buy_volume,
-        sell_volume,
-        block_volume,
-        liquidation_volume,
+        {% for amount in ('buy_volume', 'sell_volume', 'block_volume', 'liquidation_volume') -%}
+        if({{ is_inverse_combo() }}, null, candles.{{ amount }}) as {{ amount }},
+        {% endfor -%}
         trade_count,
         iv_open,
         iv_high,
         iv_low,
-        iv_close
-    from latest
-    where trade_count > 0
+        iv_close,
+        notional_usd,
+        notional_usd_missing,
+        usd_rate,
+        {{ book_price('candles.book_open') }} as book_open,
+        {{ book_price('candles.book_high') }} as book_high,
+        {{ book_price('candles.book_low') }} as book_low,
+        {{ book_price('candles.book_close') }} as book_close,
+        {% for amount in ('book_volume', 'book_notional') -%}
+        if({{ is_inverse_combo() }}, null, candles.{{ amount }}) as {{ amount }},
+        {% endfor -%}
+        multiIf(
+            book_trade_count = 0, null,
+            book_volume = 0, candles.book_close,
+            toFloat64(book_notional) / toFloat64(book_volume)
+        ) as book_vwap,
+        book_trade_count
+    from candles
 )
 
 select * from final

@@ -5,15 +5,19 @@
   Tables are identified by uuid, so a table that was rebuilt has all its months again.
 #}
 
-{# Months (YYYYMM) that were dropped from any of `tables`. Tables of other databases are given with their database. #}
+{# Months (YYYYMM) that were dropped from any of `tables`: relations, names of models, or deribit_raw.trades. #}
 {% macro dropped_months(tables) %}
-    {%- set drops = adapter.get_relation(none, target.schema, 'retention_drops') if execute -%}
+    {%- set drops = load_relation(declared_relation('retention_drops')) if execute -%}
     {%- if not drops or model.resource_type == 'unit_test' -%}
         {{ return([]) }}
     {%- endif -%}
     {%- set names = [] -%}
     {%- for table in tables -%}
-        {%- do names.append(table if '.' in table else target.schema ~ '.' ~ table) -%}
+        {%- if table is not string -%} {%- set relation = table -%}
+        {%- elif table == 'deribit_raw.trades' -%} {%- set relation = source('deribit_raw', 'trades') -%}
+        {%- else -%} {%- set relation = declared_relation(table) -%}
+        {%- endif -%}
+        {%- do names.append(relation.schema ~ '.' ~ relation.identifier) -%}
     {%- endfor -%}
     {%- set query -%}
         select distinct month from {{ drops }}
@@ -37,17 +41,31 @@
     {{ return(candle_table(finer) if finer else 'trade_versions') }}
 {%- endmacro %}
 
-{# Predicate: no month of the bucket was dropped. Only weeks can be in two months. #}
-{% macro is_month_open(level, bucket_at) -%}
-    {%- set tables = [candle_table(level), finer_table(level)] -%}
-    {{ is_retained(tables, bucket_at) }}
-    {%- if level == '1w' %} and {{ is_retained(tables, bucket_at ~ ' + toIntervalDay(6)') }} {%- endif -%}
+{# Predicate: the month of `time` was dropped neither from the level nor from what it is computed from, as of now. #}
+{% macro is_month_open(level, time) -%}
+    toYYYYMM({{ time }}) not in (
+        select drops.month from {{ ref('retention_drops') }} as drops
+        where drops.table_id in (
+            select tables.uuid from system.tables as tables
+            where (tables.database, tables.name) in (
+                {%- for table in (candle_table(level), finer_table(level)) -%}
+                {%- set relation = declared_relation(table) if execute and model.resource_type != 'unit_test' else this -%}
+                ('{{ relation.schema }}', '{{ relation.identifier }}'){{ ', ' if not loop.last }}
+                {%- endfor -%}
+            )
+        )
+    )
+{%- endmacro %}
+
+{# Whether this run creates the model's table. #}
+{% macro is_rebuild() -%}
+    {{ return(execute and model.resource_type != 'unit_test' and (flags.FULL_REFRESH or not load_relation(this))) }}
 {%- endmacro %}
 
 {# Refuse to rebuild candles from a table that lacks months, because the candles of those months would be lost. #}
 {% macro require_complete_history(level) -%}
     {%- set table = finer_table(level) -%}
-    {%- if not is_incremental() and not flags.EMPTY and dropped_months([table]) -%}
+    {%- if is_rebuild() and not flags.EMPTY and dropped_months([table]) -%}
         {{ exceptions.raise_compiler_error(
             'ohlcv_' ~ level ~ ' would lose the months that `tape retention` dropped from ' ~ table ~ '; rebuild both: '
             ~ 'dbt run --full-refresh --select +' ~ candle_table(level)
@@ -57,10 +75,10 @@
 
 {# The same for a model that is computed from raw trades. #}
 {% macro require_complete_raw_history() -%}
-    {%- if not is_incremental() and not flags.EMPTY and dropped_months(['deribit_raw.trades']) -%}
+    {%- if is_rebuild() and not flags.EMPTY and dropped_months(['deribit_raw.trades']) -%}
         {{ exceptions.raise_compiler_error(
             this.identifier ~ ' would lose the months that `tape retention` dropped from deribit_raw.trades; to build it from '
-            ~ 'the remaining rows anyway: truncate table ' ~ target.schema ~ '.retention_drops'
+            ~ 'the remaining rows anyway: truncate table ' ~ declared_relation('retention_drops')
         ) }}
     {%- endif -%}
 {%- endmacro %}

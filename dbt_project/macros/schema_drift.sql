@@ -1,10 +1,22 @@
-{# The project's model of that name. #}
+{# The project's model of that name or alias. #}
 {% macro declared_node(name) %}
-    {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.alias == name -%}
+    {%- for node in graph.nodes.values() if node.resource_type == 'model' and name in (node.name, node.alias) -%}
         {{ return(node) }}
     {%- endfor -%}
     {{ exceptions.raise_compiler_error('No model is called ' ~ name) }}
 {% endmacro %}
+
+{# The relation of that model, whether or not the current node depends on it. #}
+{% macro declared_relation(name) -%}
+    {%- set node = declared_node(name) -%}
+    {{ return(api.Relation.create(schema=node.schema, identifier=node.alias)) }}
+{%- endmacro %}
+
+{# Its name with the schema. #}
+{% macro declared_name(name) -%}
+    {%- set relation = declared_relation(name) -%}
+    {{ return(relation.schema ~ '.' ~ relation.identifier) }}
+{%- endmacro %}
 
 {% macro sql_text(value) -%}
     '{{ (value or '') | string | replace("\\", "\\\\") | replace("'", "\\'") }}'

@@ -21,11 +21,11 @@ candles as (
         instrument_name,
         bucket_at,
         toFloat64(notional) / toFloat64(volume) as price,
-        volume,
-        notional,
+        assumeNotNull(candles.volume) as volume,
+        assumeNotNull(candles.notional) as notional,
         trade_count
-    from {{ candles }}
-    where kind in ('future', 'spot') and volume > 0
+    from {{ candles }} as candles
+    where kind in ('future', 'spot') and candles.volume > 0
 ),
 
 parsed as (

@@ -3,13 +3,13 @@
 with
 
 listed as (
-    select * from {{ source('deribit_raw', 'instruments') }}
-    order by toDecimal128(coalesce(toString(_dlt_load_id), '0'), 6) desc
+    select * from {{ ref('stg_deribit__instruments') }}
+    order by toDecimal128(coalesce(load_id, '0'), 6) desc
     limit 1 by instrument_name
 ),
 
 tallies as (
-    select * from {{ latest_versions(ref('instrument_tallies')) }}
+    select * from {{ ref('instrument_tallies') }}
 ),
 
 traded as (
@@ -42,16 +42,11 @@ final as (
         toLowCardinality(coalesce(listed.base_currency, parsed.underlying)) as underlying,
         toLowCardinality(coalesce(listed.quote_currency, parsed.quote_currency)) as quote_currency,
         toLowCardinality(coalesce(listed.settlement_currency, parsed.settlement_currency)) as settlement_currency,
-        -- The exchange lists the year 3000 as the expiry of perpetuals; null here.
-        if(
-            listed.expiration_timestamp is null or listed.settlement_period = 'perpetual',
-            toDateTime64(parsed.expiry, 3, 'UTC'),
-            toDateTime64(listed.expiration_timestamp, 3, 'UTC')
-        ) as expires_at,
+        coalesce(listed.expires_at, toDateTime64(parsed.expiry, 3, 'UTC')) as expires_at,
         coalesce(listed.strike, parsed.strike) as strike,
         toLowCardinality(coalesce(listed.option_type, parsed.option_type)) as option_type,
-        toLowCardinality(listed.instrument_type) as instrument_type,
-        toDateTime64(listed.creation_timestamp, 3, 'UTC') as created_at,
+        listed.instrument_type as instrument_type,
+        listed.created_at as created_at,
         listed.contract_size as contract_size,
         listed.tick_size as tick_size,
         listed.is_active as is_active,

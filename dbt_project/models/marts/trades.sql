@@ -1,8 +1,49 @@
 -- One row per (instrument_name, trade_seq): every trade in its newest version, deduplicated at read time.
+{{ built_after('consumed_loads', 'pending_portions', 'refresh_settled_moves') -}}
 with
+
+-- A trade that is being moved to another month has a row in both until the old one is marked.
+moving as (
+    select
+        instrument_name,
+        trade_seq
+    from {{ latest_versions(ref('moved_trades')) }}
+    where is_between_months and not is_settled
+),
+
+newest_of_moving as (
+    select
+        instrument_name,
+        trade_seq,
+        max((version, toYYYYMM(timestamp))) as newest
+    from {{ ref('trade_versions').render() }}
+    where
+        not is_moved
+        and (instrument_name, trade_seq) in (
+            select
+                moving.instrument_name,
+                moving.trade_seq
+            from moving
+        )
+    group by instrument_name, trade_seq
+),
 
 latest as (
     select * from {{ latest_versions(ref('trade_versions')) }}
+    where
+        (instrument_name, trade_seq) not in (
+            select
+                moving.instrument_name,
+                moving.trade_seq
+            from moving
+        )
+        or (instrument_name, trade_seq, (version, toYYYYMM(timestamp))) in (
+            select
+                newest_of_moving.instrument_name,
+                newest_of_moving.trade_seq,
+                newest_of_moving.newest
+            from newest_of_moving
+        )
 ),
 
 final as (
@@ -41,6 +82,10 @@ final as (
         cast(liquidation is not null as Bool) as is_liquidation,
         {{ trade_volume() }} as volume,
         {{ trade_notional() }} as notional,
+        {{ usd_rate() }} as usd_rate,
+        if(usd_rate is null, null, {{ in_usd('notional', 'usd_rate') }}) as notional_usd,
+        toLowCardinality({{ usd_rate_missing() }}) as notional_usd_missing,
+        cast(not is_block and block_rfq_id is null and not is_combo_leg as Bool) as is_book,
         fromUnixTimestamp64Micro(toInt64(intDiv(version, 4096)), 'UTC') as loaded_at
     from latest
 )

@@ -1,8 +1,8 @@
 -- One row per currency and kind: how far its history is loaded, and how much of that is proven.
 with
 
-latest as (
-    select * from {{ latest_versions(ref('backfill_progress_versions')) }}
+figures as (
+    select * from {{ ref('backfill_figures') }}
 ),
 
 final as (
@@ -29,7 +29,7 @@ final as (
         absent,
         if(trades + missing + absent = 0, 1, 1 - missing / (trades + missing + absent)) as proven_share,
         updated_at
-    from latest
+    from figures
 )
 
 select * from final

@@ -2,19 +2,18 @@
 with
 
 loads as (
-    select toString(load_id) as load_id from {{ source('deribit_raw', '_dlt_loads') }}
-    where status = 0
+    select * from {{ ref('stg_deribit__loads') }}
 ),
 
 -- A later row with the same start replaces an earlier one; reported spans may overlap.
 reported_spans as (
     select
-        toString(coverage.currency) as currency,
-        toString(coverage.kind) as kind,
-        toDateTime64(coverage.covered_from, 3, 'UTC') as covered_from,
-        max(toDateTime64(coverage.covered_to, 3, 'UTC')) as covered_to
-    from {{ source('deribit_raw', 'coverage') }} as coverage
-    where toString(coverage._dlt_load_id) in (select loads.load_id from loads)
+        coverage.currency as currency,
+        coverage.kind as kind,
+        coverage.covered_from as covered_from,
+        max(coverage.covered_to) as covered_to
+    from {{ ref('stg_deribit__coverage') }} as coverage
+    where coverage.load_id in (select loads.load_id from loads)
     group by currency, kind, covered_from
 ),
 
@@ -37,8 +36,8 @@ numbered_spans as (
 
 final as (
     select
-        toLowCardinality(numbered_spans.currency) as currency,
-        toLowCardinality(numbered_spans.kind) as kind,
+        numbered_spans.currency as currency,
+        numbered_spans.kind as kind,
         min(numbered_spans.covered_from) as covered_from,
         max(numbered_spans.covered_to) as covered_to
     from numbered_spans

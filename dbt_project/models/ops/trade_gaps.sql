@@ -3,7 +3,7 @@
 with
 
 tallies as (
-    select * from {{ latest_versions(ref('instrument_tallies')) }}
+    select * from {{ ref('instrument_tallies') }}
 ),
 
 -- Bitmaps of instruments without gaps are not expanded. Number 0 counts as present.
@@ -36,20 +36,39 @@ holes as (
 edges as (
     select
         holes.instrument_name as instrument_name,
+        holes.currency as currency,
+        holes.kind as kind,
+        holes.first_seq as first_seq,
+        holes.last_seq as last_seq,
         arrayJoin([holes.first_seq - 1, holes.last_seq + 1]) as trade_seq
     from holes
 ),
 
-edge_trades as (
+edge_times as (
     select
         trades.instrument_name as instrument_name,
         trades.trade_seq as trade_seq,
-        trades.timestamp as traded_at
+        trades.timestamp as traded_at,
+        toUInt64(-1) as load_us
     from {{ ref('trades') }} as trades
     where
-        trades.instrument_name in (select edges.instrument_name from edges)
-        and trades.trade_seq in (select edges.trade_seq from edges)
-        and (trades.instrument_name, trades.trade_seq) in (
+        (trades.instrument_name, trades.trade_seq) in (
+            select
+                edges.instrument_name,
+                edges.trade_seq
+            from edges
+        )
+    union all
+    -- Of trades in months that `tape retention` dropped from `trades`. Where it dropped none, raw is not read.
+    select
+        raw_rows.instrument_name as instrument_name,
+        raw_rows.trade_seq as trade_seq,
+        raw_rows.timestamp as traded_at,
+        raw_rows.load_us as load_us
+    from {{ ref('stg_deribit__trades') }} as raw_rows
+    where
+        (select count() from {{ ref('retention_drops') }}) > 0
+        and (raw_rows.instrument_name, raw_rows.trade_seq) in (
             select
                 edges.instrument_name,
                 edges.trade_seq
@@ -57,57 +76,35 @@ edge_trades as (
         )
 ),
 
--- Trades in months that `tape retention` dropped from `trades`; usually none, and then raw is not read.
-dropped_edges as (
+newest_times as (
     select
-        edges.instrument_name as instrument_name,
-        edges.trade_seq as trade_seq
-    from edges
-    where
-        edges.trade_seq > 0
-        and (edges.instrument_name, edges.trade_seq) not in (
-            select
-                edge_trades.instrument_name,
-                edge_trades.trade_seq
-            from edge_trades
-        )
-),
-
-edge_times as (
-    select * from edge_trades
-    union all
-    select
-        raw_rows.instrument_name as instrument_name,
-        raw_rows.trade_seq as trade_seq,
-        argMax(raw_rows.timestamp, raw_rows.load_us) as traded_at
-    from {{ ref('stg_deribit__trades') }} as raw_rows
-    where
-        (raw_rows.instrument_name, raw_rows.trade_seq) in (
-            select
-                dropped_edges.instrument_name,
-                dropped_edges.trade_seq
-            from dropped_edges
-        )
+        edge_times.instrument_name as instrument_name,
+        edge_times.trade_seq as trade_seq,
+        argMax(edge_times.traded_at, edge_times.load_us) as traded_at
+    from edge_times
     group by instrument_name, trade_seq
 ),
 
+-- Times are null if there is no trade on that side, or it was dropped.
 final as (
     select
-        holes.instrument_name as instrument_name,
-        holes.currency as currency,
-        holes.kind as kind,
-        toLowCardinality(if(holes.first_seq = 1, 'head', 'inner')) as place,
-        holes.first_seq as first_missing_seq,
-        holes.last_seq as last_missing_seq,
-        holes.last_seq - holes.first_seq + 1 as missing,
-        -- null if there is no trade on that side, or it was dropped.
-        if(earlier.instrument_name = '', null, earlier.traded_at) as after_at,
-        if(later.instrument_name = '', null, later.traded_at) as before_at
-    from holes
-    left join edge_times as earlier
-        on holes.instrument_name = earlier.instrument_name and holes.first_seq - 1 = earlier.trade_seq
-    left join edge_times as later
-        on holes.instrument_name = later.instrument_name and holes.last_seq + 1 = later.trade_seq
+        edges.instrument_name as instrument_name,
+        edges.currency as currency,
+        edges.kind as kind,
+        toLowCardinality(if(edges.first_seq = 1, 'head', 'inner')) as place,
+        edges.first_seq as first_missing_seq,
+        edges.last_seq as last_missing_seq,
+        edges.last_seq - edges.first_seq + 1 as missing,
+        maxIf(
+            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq < edges.first_seq
+        ) as after_at,
+        maxIf(
+            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq > edges.last_seq
+        ) as before_at
+    from edges
+    left join newest_times as times
+        on edges.instrument_name = times.instrument_name and edges.trade_seq = times.trade_seq
+    group by edges.instrument_name, edges.currency, edges.kind, edges.first_seq, edges.last_seq
 )
 
 select * from final

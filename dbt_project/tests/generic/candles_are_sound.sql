@@ -1,17 +1,16 @@
 {#
   Candles are consistent, per instrument and month: one candle per bucket, at its start, with low ≤ open, close ≤ high, and
   buy and sell volume that add up; trades, volume, notional, high and low are equal to those of the level `finer`, or of trades.
+
+  `dbt test` also computes each candle of a stored level again and compares all of its columns. `dbt build` has just done so
+  (macros/mend.sql), and has replaced and logged the wrong ones.
 #}
 {% test candles_are_sound(model, level, finer=none) %}
--- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_moves') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref(finer_table(level)) }}
+{%- set versions = ref(candle_table(level)) if var('candle_levels')[level].is_stored %}
+{{ blocks_nothing() }}
 with
 
-{% if not is_full_test() -%}
-touched as (
-    {{ touched_buckets(level, in_test_scope('load_id', candle_table(level))) }}
-),
-
-{% endif -%}
 finer_totals as (
     select
         instrument_name,
@@ -24,8 +23,9 @@ finer_totals as (
         sum(finer.notional) as notionals
         {%- endif %}
     from {{ ref('ohlcv_' ~ finer if finer else 'trades') }} as finer
-    where {{ is_month_open(level, bucket_start(level, 'finer.bucket_at' if finer else 'finer.timestamp')) }}
-    {% if not is_full_test() %}and {{ is_touched(level, 'finer', 'bucket_at' if finer else 'timestamp') }}{% endif %}
+    where
+        {{ in_test_scope('finer.' ~ ('bucket_at' if finer else 'timestamp'), stored_table(level)) }}
+        and {{ is_compared(level, bucket_start(level, 'finer.' ~ ('bucket_at' if finer else 'timestamp'))) }}
     group by instrument_name, month
 ),
 
@@ -45,16 +45,26 @@ view_totals as (
         countIf(buy_volume + sell_volume != candles.volume) as odd_sides,
         countIf(block_volume > candles.volume or liquidation_volume > candles.volume) as odd_parts
     from {{ model }} as candles
-    where {{ is_month_open(level, 'candles.bucket_at') }}
-    {% if not is_full_test() %}and {{ is_touched(level, 'candles', 'bucket_at') }}{% endif %}
+    where {{ is_compared(level, 'candles.bucket_at') }}
     group by instrument_name, month
+),
+
+wrong_totals as (
+    select
+        if(finer_totals.instrument_name = '', view_totals.instrument_name, finer_totals.instrument_name) as instrument_name,
+        toDateTime(if(finer_totals.instrument_name = '', view_totals.month, finer_totals.month), 'UTC') as bucket_at,
+        'totals of the month' as wrong
+    from finer_totals
+    full outer join view_totals
+        on finer_totals.instrument_name = view_totals.instrument_name and finer_totals.month = view_totals.month
+    where (finer_totals.trades, finer_totals.highest, finer_totals.lowest, finer_totals.volumes, finer_totals.notionals)
+        != (view_totals.trades, view_totals.highest, view_totals.lowest, view_totals.volumes, view_totals.notionals)
+        or repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0
 )
 
-select *
-from finer_totals
-full outer join view_totals
-    on finer_totals.instrument_name = view_totals.instrument_name and finer_totals.month = view_totals.month
-where (finer_totals.trades, finer_totals.highest, finer_totals.lowest, finer_totals.volumes, finer_totals.notionals)
-    != (view_totals.trades, view_totals.highest, view_totals.lowest, view_totals.volumes, view_totals.notionals)
-    or repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0
+select instrument_name, bucket_at, wrong from wrong_totals
+{%- for instrument_name, bucket_at in wrong_candles(level, versions) %}
+union all
+select {{ sql_text(instrument_name) }}, toDateTime({{ bucket_at }}, 'UTC'), 'candle'
+{%- endfor %}
 {% endtest %}

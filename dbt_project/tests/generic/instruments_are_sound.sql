@@ -3,16 +3,13 @@
   Instruments of candles are compared with those of trades by candles_are_sound.
 #}
 {% test instruments_are_sound(model) %}
--- depends_on: {{ ref('load_ledger') }} {{ ref('stg_deribit__trades') }} {{ ref('trades') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('trades') }}
+{{ blocks_nothing() }}
 with
 
 traded as (
-    {% if is_full_test() -%}
     select distinct instrument_name from {{ ref('trades') }}
-    {%- else -%}
-    select distinct instrument_name from {{ ref('stg_deribit__trades') }}
-    where {{ in_test_scope('load_id', 'instrument_tallies') }}
-    {%- endif %}
+    where {{ in_test_scope('timestamp', 'trade_versions') }}
 ),
 
 listed as (

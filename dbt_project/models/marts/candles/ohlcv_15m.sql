@@ -1,1 +1,1 @@
-{{ latest_candles(ref('ohlcv_15m_versions')) }}
+{{ combined_candles('15m', finer='1m') }}

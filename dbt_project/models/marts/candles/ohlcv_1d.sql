@@ -1,1 +1,1 @@
-{{ latest_candles(ref('ohlcv_1d_versions')) }}
+{{ combined_candles('1d', finer='1h') }}

@@ -1,1 +1,1 @@
-{{ latest_candles(ref('ohlcv_1mo_versions')) }}
+{{ combined_candles('1mo', finer='1h') }}

@@ -1,1 +1,1 @@
-{{ latest_candles(ref('ohlcv_1w_versions')) }}
+{{ combined_candles('1w', finer='1h') }}

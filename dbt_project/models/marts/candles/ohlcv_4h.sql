@@ -1,1 +1,1 @@
-{{ latest_candles(ref('ohlcv_4h_versions')) }}
+{{ combined_candles('4h', finer='1h') }}

@@ -1,0 +1,118 @@
+{#
+  Columns that identify the options and the future of one expiry, optionally of a table: inverse and linear ones are settled in different
+  currencies.
+#}
+{% macro expiry_key(table=none) -%}
+    {%- for column in ('underlying', 'settlement_currency', 'expiry') -%}
+    {{ table ~ '.' ~ column ~ ' as ' if table }}{{ column }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{# Predicate: the trade's price, index and expiry can be used for a forward. Block trades and legs of combos are not at market prices. #}
+{% macro shows_market_price(trades) -%}
+    {{ trades }}.is_book and {{ trades }}.price > 0 and {{ trades }}.index_price > 0
+    and {{ trades }}.expiry > {{ trades }}.timestamp
+    and {{ trades }}.underlying is not null and {{ trades }}.settlement_currency is not null
+{%- endmacro %}
+
+{# Predicate: a trade of an option. The names select their rows by the sort key of the trades. #}
+{% macro is_option_trade(trades) -%}
+    {{ trades }}.kind = 'option'
+    and {{ trades }}.instrument_name in (
+        select ends.instrument_name from {{ ref('instrument_ends') }} as ends
+        where ends.kind = 'option'
+    )
+{%- endmacro %}
+
+{# Order of the trades of an instrument by time and number, as one integer, which argMax compares much faster than a tuple. #}
+{% macro trade_place(trades) -%}
+    toUInt64(toUnixTimestamp64Milli({{ trades }}.timestamp)) * 4194304 + {{ trades }}.trade_seq % 4194304
+{%- endmacro %}
+
+{# Start of the hour of a time, UTC. #}
+{% macro hour_of(time) -%}
+    toDateTime(toStartOfHour({{ time }}), 'UTC')
+{%- endmacro %}
+
+{#
+  Forward by put-call parity, from the last call and the last put of a strike, each a tuple (time, price, index price). In the currency of
+  the strike. The prices of inverse options are in coin, and their difference is 1 - strike / forward.
+#}
+{% macro parity_forward(call, put, strike, is_inverse) -%}
+    if(
+        {{ is_inverse }},
+        {{ strike }} / (1 - least({{ call }}.2 - {{ put }}.2, 0.999999)),
+        {{ strike }} + {{ call }}.2 - {{ put }}.2
+    )
+{%- endmacro %}
+
+{# The empty observation: (time, forward, index price). #}
+{% macro no_observation() -%}
+    tuple(toDateTime64(0, 3, 'UTC'), 0.0, 0.0)
+{%- endmacro %}
+
+{# Columns of the CTE `priced` that describe the option: moneyness, time to expiry, value and Greeks. #}
+{% macro greek_columns() -%}
+    days_to_expiry, moneyness, log_moneyness, option_value, model_price, delta, gamma, vega, theta, rho
+{%- endmacro %}
+
+{#
+  Columns of the option trades in `trades` (time, strike, iv, option type, index price) and their `forward_ratio`: forward, moneyness, time
+  to expiry and Greeks, as CTE `priced`. `at` is the time of the Greeks.
+#}
+{% macro option_greeks(rows, at) %}
+years_left as (
+    select
+        *,
+        {{ years_between(at, 'toDateTime64(expiry, 3, \'UTC\')') }} as years
+    from {{ rows }}
+),
+
+terms as (
+    select
+        *,
+        {{ black76_terms('forward', 'strike', 'iv', 'years') }}
+    from years_left
+),
+
+priced as (
+    select
+        *,
+        {{ black76_greeks('forward', 'strike', 'iv', 'years', "(option_type = 'call')") }},
+        if(settlement_currency = underlying, option_value / forward, option_value) as model_price,
+        strike / nullIf(forward, 0) as moneyness,
+        log(nullIf(greatest(moneyness, 0), 0)) as log_moneyness,
+        greatest(years, 0) * 365 as days_to_expiry
+    from terms
+)
+{% endmacro %}
+
+{#
+  CTE `with_forward`: rows of `rows` with `columns`, the index price and the forward of their expiry at the time `at`. It is the last price of
+  an hour of the future with that expiry, the newest one that is not later; the index itself where there is none, or only one older than
+  `forward_max_age_hours`. If `index_price` is the index at that time, the price of the future moves with it. Put-call parity would read all
+  options for each question: docs/volatility.md has the measurement. `futures` is a CTE with the hours of futures that are needed, by default all.
+#}
+{% macro with_forwards(rows, at, columns, index_price, moves_with_index=true, futures=none) %}
+{%- set forward = 'futures.price / futures.index_price * index_price' if moves_with_index else 'futures.price' -%}
+with_forward as (
+    select
+        {{ expiry_key('options') }},
+        {% for column in columns -%}
+        options.{{ column }} as {{ column }},
+        {% endfor -%}
+        if(options.{{ index_price }} > 0, options.{{ index_price }}, null) as index_price,
+        dateDiff('millisecond', futures.traded_at, options.{{ at }}) / 1000 as seconds_since_future,
+        futures.price > 0 and seconds_since_future <= {{ var('forward_max_age_hours') }} * 3600 as has_future,
+        toLowCardinality(if(has_future, 'future', 'index')) as forward_source,
+        if(has_future, seconds_since_future, 0) as forward_age_seconds,
+        if(has_future, {{ forward }}, index_price) as forward
+    from {{ rows }} as options
+    asof left join {{ futures or ref('dated_future_hours') }} as futures
+        on
+            options.underlying = futures.underlying
+            and options.settlement_currency = futures.settlement_currency
+            and options.expiry = futures.expiry
+            and options.{{ at }} >= futures.traded_at
+)
+{% endmacro %}

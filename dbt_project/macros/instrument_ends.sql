@@ -1,0 +1,120 @@
+{#
+  First and last trade of the instruments in the CTE `touched`. They are looked up through the first and last hour, then minute, of the
+  candles, so that few trades are read.
+#}
+{% macro instrument_ends() %}
+hours as (
+    select
+        instrument_name,
+        min(bucket_at) as first_hour,
+        max(bucket_at) as last_hour
+    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
+    where trade_count > 0 and instrument_name in (select touched.instrument_name from touched)
+    group by instrument_name
+),
+
+minutes as (
+    select
+        instrument_name,
+        arrayJoin([
+            argMin((bucket_at, first_seq, last_seq), bucket_at),
+            argMax((bucket_at, first_seq, last_seq), bucket_at)
+        ]) as minute
+    from {{ latest_versions(ref('ohlcv_1m_versions')) }}
+    where
+        trade_count > 0
+        and toYYYYMM(bucket_at) in (select toYYYYMM(arrayJoin([hours.first_hour, hours.last_hour])) from hours)
+        and (instrument_name, toStartOfHour(bucket_at)) in (
+            select hours.instrument_name, arrayJoin([hours.first_hour, hours.last_hour]) from hours
+        )
+    group by instrument_name
+),
+
+blocks as (
+    select distinct
+        instrument_name,
+        toYYYYMM(minute.1) as month,
+        {{ seq_blocks('minute.2', 'minute.3') }} as block
+    from minutes
+),
+
+-- Of the trades in these blocks the first and the last are those of the instrument.
+ends as (
+    select
+        trades.instrument_name as instrument_name,
+        any(trades.currency) as currency,
+        any(trades.kind) as kind,
+        any(trades.underlying) as underlying,
+        any(trades.expiry) as expiry,
+        min(trades.timestamp) as first_at,
+        max(trades.timestamp) as last_at,
+        -- A tuple preserves nulls, which argMax itself would skip.
+        argMax(
+            tuple(trades.trade_seq, trades.price, trades.mark_price, trades.index_price, trades.iv),
+            (trades.timestamp, trades.trade_seq)
+        ) as last_trade
+    from {{ ref('trades') }} as trades
+    where
+        toYYYYMM(trades.timestamp) in (select blocks.month from blocks)
+        and (trades.instrument_name, {{ seq_block('trades.trade_seq') }}) in (
+            select blocks.instrument_name, blocks.block from blocks
+        )
+    group by instrument_name
+),
+
+previous as (
+    select instrument_name, first_at from {{ latest_versions(this) }}
+    where instrument_name in (select touched.instrument_name from touched)
+),
+
+final as (
+    select
+        ends.instrument_name as instrument_name,
+        toLowCardinality(ends.currency) as currency,
+        toLowCardinality(ends.kind) as kind,
+        toLowCardinality(ends.underlying) as underlying,
+        ends.expiry as expiry,
+        -- `tape retention` drops trades before candles: then the first trade is known from before, or only its hour.
+        multiIf(
+            toStartOfHour(ends.first_at) = hours.first_hour, ends.first_at,
+            toStartOfHour(previous.first_at) = hours.first_hour, previous.first_at,
+            toDateTime64(hours.first_hour, 3, 'UTC')
+        ) as first_at,
+        ends.last_at as last_at,
+        ends.last_trade.1 as trade_seq,
+        ends.last_trade.2 as price,
+        ends.last_trade.3 as mark_price,
+        ends.last_trade.4 as index_price,
+        ends.last_trade.5 as iv
+    from ends
+    inner join hours on ends.instrument_name = hours.instrument_name
+    left join previous on ends.instrument_name = previous.instrument_name
+)
+{% endmacro %}
+
+{% macro mend_instrument_ends() %}
+    {%- set hourly = ref('ohlcv_1h_versions') -%}
+    {%- for months, states in changed_months(this, hourly) -%}
+        {%- for range in instrument_ranges(hourly, 'bucket_at', months) -%}
+            {%- set version = commit_refresh() -%}
+            {%- call statement('mend') -%}
+                insert into {{ this }} settings insert_deduplicate = 0
+                with
+
+                touched as (
+                    select distinct instrument_name from {{ hourly }}
+                    where toYYYYMM(bucket_at) in {{ months }} and {{ range }}
+                ),
+
+                {{ instrument_ends() }}
+
+                select final.*, {{ version }} as version from final
+                where sipHash128(tuple(final.*)) not in (
+                    select sipHash128(tuple(stored.* except (version))) from {{ this }} as stored final
+                    where stored.instrument_name in (select touched.instrument_name from touched)
+                )
+            {%- endcall -%}
+        {%- endfor -%}
+        {%- do record_verified(this, hourly, states) -%}
+    {%- endfor -%}
+{% endmacro %}

@@ -1,0 +1,241 @@
+{#
+  `dbt build` compares the tables that are kept fresh with what they are computed from, and appends the rows that differ: after a table
+  was truncated, lost a partition or was restored, and for a first build. Only months whose parts have changed since they were last
+  compared are read (`verified_months`), each in ranges of instruments, so that no statement grows with the history, and an
+  interrupted build continues with the next month. With `--vars 'audit: true'` every month is compared.
+#}
+
+{% macro run_statement(sql) %}
+    {%- call statement('mend') -%} {{ sql }} {%- endcall -%}
+{% endmacro %}
+
+{% macro column_of(query) -%}
+    {{ return(run_query(query).rows | map(attribute=0) | list) }}
+{%- endmacro %}
+
+{#
+  Per month (YYYYMM) of a table: a text that changes when rows are inserted or lost, and not when parts are merged. Month 0 has what is
+  not partitioned by month.
+#}
+{% macro month_states(relation) %}
+    select
+        toUInt32OrZero(parts.partition) as month,
+        concat(
+            ifNull((
+                select toString(tables.uuid) from system.tables as tables
+                where tables.database = '{{ relation.schema }}' and tables.name = '{{ relation.identifier }}'
+            ), ''),
+            ' ', toString(min(parts.min_block_number)), '-', toString(max(parts.max_block_number)),
+            ' ', toString(max(toUInt64OrZero(splitByChar('_', parts.name)[5])))
+        ) as state,
+        sum(parts.rows) as rows
+    from system.parts as parts
+    -- Where rows were dropped, ClickHouse keeps an empty part for a while.
+    where parts.active and parts.rows > 0 and parts.database = '{{ relation.schema }}' and parts.table = '{{ relation.identifier }}'
+    group by month
+{% endmacro %}
+
+{#
+  The same for the table that is compared. One that is not partitioned by month has one state for all months of `source`, which does
+  not change when rows are appended.
+#}
+{% macro own_states(own, source) %}
+    {%- if own.identifier in ('loaded_seqs', 'instrument_ends') -%}
+    select
+        months.month as month,
+        ifNull((
+            select any(concat(splitByChar(' ', states.state)[1], ' ', splitByChar('-', splitByChar(' ', states.state)[2])[1]))
+            from ({{ month_states(own) }}) as states
+        ), '') as state,
+        months.rows as rows
+    from ({{ month_states(source) }}) as months
+    {%- else -%}
+    {{ month_states(own) }}
+    {%- endif -%}
+{% endmacro %}
+
+{# Closed by `tape retention`. #}
+{% macro is_closed(own, source, month) -%}
+    {%- set months = dropped_months([own, source]) -%}
+    {{ month }} not in ({{ (months or [0]) | join(', ') }})
+{%- endmacro %}
+
+{#
+  The months in which `source` or `own` has changed since `own` was last compared, or every month, in groups of some 500,000 rows: lists
+  of texts, `months` for SQL and `states`, rows for `verified_months`.
+#}
+{% macro changed_months(own, source, every=var('audit', false)) %}
+    {%- set query -%}
+        with
+
+        source_states as ({{ month_states(source) }}),
+
+        own_states as ({{ own_states(own, source) }}),
+
+        verified as (
+            select month, argMax(source_state, verified_at) as source_state, argMax(own_state, verified_at) as own_state
+            from {{ declared_relation('verified_months') }}
+            where model = '{{ own.identifier }}'
+            group by month
+        ),
+
+        months as (
+            select month from source_states
+            union distinct
+            select month from own_states
+            union distinct
+            select month from verified
+        ),
+
+        changed as (
+            select
+                months.month as month,
+                source_states.state as state,
+                greatest(source_states.rows, own_states.rows) as rows
+            from months
+            left join source_states on months.month = source_states.month
+            left join own_states on months.month = own_states.month
+            left join verified on months.month = verified.month
+            where months.month > 0 and {{ is_closed(own, source, 'months.month') }}
+                and {{ 'true' if every else
+                    '(source_states.state, own_states.state) != (verified.source_state, verified.own_state)' }}
+        ),
+
+        numbered as (
+            select *, intDiv(sum(changed.rows) over (order by changed.month), {{ mended_rows() }}) as part from changed
+        )
+
+        select
+            toString(groupArray(numbered.month)),
+            arrayStringConcat(groupArray(concat('(', toString(numbered.month), ', ', char(39), numbered.state, char(39), ')')), ', ')
+        from numbered
+        group by numbered.part
+        having count() > 0
+        order by numbered.part
+        settings join_use_nulls = 0
+    {%- endset -%}
+    {{ return(run_query(query).rows) }}
+{% endmacro %}
+
+{# Rows that one statement compares. #}
+{% macro mended_rows() -%} 500000 {%- endmacro %}
+
+{# Record the state of months: `states` has the source's from before the comparison. #}
+{% macro record_verified(own, source, states) %}
+    {%- call statement('verified') -%}
+        insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
+        with own_states as ({{ own_states(own, source) }})
+        select '{{ own.identifier }}', compared.month, compared.state, own_states.state, '{{ invocation_id }}', now64(6)
+        from (select month, state from values('month UInt32, state String', {{ states }})) as compared
+        left join own_states on compared.month = own_states.month
+        settings join_use_nulls = 0
+    {%- endcall -%}
+{% endmacro %}
+
+{# Predicates that divide the instruments of some months into ranges of as many rows of `source`. #}
+{% macro instrument_ranges(source, time, months) %}
+    {%- set query -%}
+        select min(instrument_name) as first_name
+        from (
+            select instrument_name, intDiv(sum(rows) over (order by instrument_name), {{ mended_rows() }}) as part
+            from (
+                select instrument_name, count() as rows from {{ source }}
+                where toYYYYMM({{ time }}) in {{ months }}
+                group by instrument_name
+            )
+        )
+        group by part
+        order by first_name
+    {%- endset -%}
+    {%- set names = column_of(query) -%}
+    {%- set ranges = [] -%}
+    {%- for name in names or [''] -%}
+        {%- do ranges.append(
+            ('instrument_name >= ' ~ sql_text(name) if not loop.first else 'true')
+            ~ (' and instrument_name < ' ~ sql_text(names[loop.index]) if not loop.last else '')
+        ) -%}
+    {%- endfor -%}
+    {{ return(ranges) }}
+{% endmacro %}
+
+{# Add a row without load packages to the log; returns the version of what is computed from here on. #}
+{% macro commit_refresh() %}
+    {%- set log = declared_relation('refresh_log') -%}
+    {%- do run_statement('insert into ' ~ log ~ ' select * from ' ~ refresh_view(log) ~ '(loads = [])') -%}
+    {{ return(column_of('select count() from ' ~ log)[0]) }}
+{% endmacro %}
+
+{# The view that candles of `level` are computed from, and the column with the time of its rows. #}
+{% macro candle_source(level) -%}
+    {%- set finer = var('candle_levels')[level].finer -%}
+    {{ return((ref('ohlcv_' ~ finer), 'bucket_at') if finer else (ref('trades'), 'timestamp')) }}
+{%- endmacro %}
+
+{# Columns of the table `own` of candles that are compared: all but the version. #}
+{% macro compared_columns(own) -%}
+    {{ return(declared_node(own.identifier).columns | reject('equalto', 'version') | join(', ')) }}
+{%- endmacro %}
+
+{#
+  CTEs for the candles of some months and a range of instruments: `compact` as computed from their source, `stored` as stored,
+  `differing` those of `compact` that are not stored as they are, and `emptied` those stored although their source has no rows.
+#}
+{% macro candle_differences(level, own, months, range) %}
+{%- set source_view, time = candle_source(level) -%}
+{%- set columns = compared_columns(own) -%}
+source_rows as (
+    select * from {{ source_view }} where toYYYYMM({{ time }}) in {{ months }} and {{ range }}
+),
+
+{{ coarser_candles(level, 'source_rows') if var('candle_levels')[level].finer else minute_candles('source_rows') }},
+
+{{ compact_candles(level, 'candles') }},
+
+stored as (
+    select * from {{ own }} final where toYYYYMM(bucket_at) in {{ months }} and {{ range }}
+),
+
+differing as (
+    select {{ columns }} from compact
+    where sipHash128(tuple({{ columns }})) not in (select sipHash128(tuple({{ columns }})) from stored)
+),
+
+emptied as (
+    select instrument_name, bucket_at from stored
+    where trade_count > 0 and (instrument_name, {{ bucket_of(level, 'bucket_at') }}) not in (
+        select instrument_name, {{ bucket_of(level, time) }} from source_rows
+    )
+)
+{% endmacro %}
+
+{# Append the candles of `this` that differ from those computed from their source, and log how many there were. #}
+{% macro mend_candles(level) %}
+    {%- set source = ref(finer_table(level)) -%}
+    {%- set columns = compared_columns(this) -%}
+    {%- for months, states in changed_months(this, source) -%}
+        {%- for range in instrument_ranges(source, candle_source(level)[1], months) -%}
+            {%- set version = commit_refresh() -%}
+            {%- set differences = candle_differences(level, this, months, range) -%}
+            {%- call statement('differing') -%}
+                insert into {{ this }} ({{ columns }}, version) settings insert_deduplicate = 0
+                with {{ differences }}
+                select {{ columns }}, {{ version }} from differing
+            {%- endcall -%}
+            {%- call statement('emptied') -%}
+                insert into {{ this }} (instrument_name, bucket_at, version) settings insert_deduplicate = 0
+                with {{ differences }}
+                select instrument_name, bucket_at, {{ version }} from emptied
+            {%- endcall -%}
+            {%- set query = 'select count() from ' ~ this ~ ' where version = ' ~ version ~ ' and toYYYYMM(bucket_at) in ' ~ months -%}
+            {%- set mended = column_of(query)[0] -%}
+            {%- if mended -%}
+                {%- do log(this.identifier ~ ': ' ~ mended ~ ' candles of ' ~ months ~ ' were missing or wrong and are replaced', info=true) -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- do record_verified(this, source, states) -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# The macros that the config `mend` of the stored levels names. #}
+{% macro mend_ohlcv_1m() %} {%- do mend_candles('1m') -%} {% endmacro %}
+{% macro mend_ohlcv_1h() %} {%- do mend_candles('1h') -%} {% endmacro %}

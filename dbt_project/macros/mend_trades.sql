@@ -1,0 +1,170 @@
+{# What building `consumed_loads` does: load what is pending, and again what was lost. #}
+{% macro mend_trades() %}
+    {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
+    {%- do refresh_pending() -%}
+    {%- for months, states in changed_months(ref('trade_versions'), source('deribit_raw', 'trades')) -%}
+        {%- for loads in portions_as_text(loads_with_lost_trades(months)) -%}
+            {%- do refresh_portion(loads) -%}
+        {%- endfor -%}
+        {%- do record_verified(ref('trade_versions'), source('deribit_raw', 'trades'), states) -%}
+    {%- endfor -%}
+    {%- do mend_loaded_seqs() -%}
+{% endmacro %}
+
+{% macro refresh_pending() %}
+    {%- set progress = namespace(is_complete=false) -%}
+    {%- for _ in range(100000) if not progress.is_complete -%}
+        {%- set portions = portions_as_text(pending_loads(this)) -%}
+        {%- for loads in portions -%}
+            {%- do refresh_portion(loads) -%}
+        {%- endfor -%}
+        {%- set progress.is_complete = not portions -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{#
+  Do with some load packages what `refresh` in `extract/clickhouse/refresh.py` does: run each step whose view exists. Before the first
+  build of the candles theirs do not.
+#}
+{% macro refresh_portion(loads) %}
+    {%- set values = {'loads': loads} -%}
+    {%- set views = column_of("select concat(database, '.', name) from system.tables where engine = 'View'") -%}
+    {%- for step in var('refresh_steps') -%}
+        {%- set table = declared_relation(step.table) -%}
+        {%- set view = step_view(step) -%}
+        {%- if view in views -%}
+            {%- set arguments = [] -%}
+            {%- for name in step.get('parameters', []) -%} {%- do arguments.append(name ~ ' = ' ~ values[name]) -%} {%- endfor -%}
+            {%- do run_statement(
+                'insert into ' ~ table ~ ' settings insert_deduplicate = 0 select * from ' ~ view ~ ('(' ~ arguments | join(', ') ~ ')' if arguments else '')
+            ) -%}
+        {%- endif -%}
+        {%- if step.table == 'refresh_log' -%}
+            {%- do values.update({'version': column_of('select count() from ' ~ table)[0]}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# The next portions of some load packages, each the text of an array in SQL. #}
+{% macro portions_as_text(loads) -%}
+    {{ return(column_of('select toString(loads) from (' ~ portions_of(loads) ~ ')')) }}
+{%- endmacro %}
+
+{# Finished load packages that are not consumed. #}
+{% macro pending_loads(consumed_loads) %}
+    select loads.load_id as load_id
+    from {{ ref('stg_deribit__loads') }} as loads
+    where loads.load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed)
+{% endmacro %}
+
+{# The first thousand of some load packages, in portions of about a million trades. #}
+{% macro portions_of(loads) %}
+with
+
+chosen as (
+    select load_id from ({{ loads }})
+    group by load_id
+    order by load_id
+    limit 1000
+),
+
+sizes as (
+    select toString(trades._dlt_load_id) as load_id, count() as trades
+    from {{ source('deribit_raw', 'trades') }} as trades
+    where trades._dlt_load_id in (select chosen.load_id from chosen)
+    group by load_id
+),
+
+numbered as (
+    select
+        chosen.load_id as load_id,
+        intDiv(sum(sizes.trades) over (order by chosen.load_id), 1000000) as portion
+    from chosen
+    left join sizes on chosen.load_id = sizes.load_id
+),
+
+final as (
+    select groupArray(numbered.load_id) as loads
+    from numbered
+    group by numbered.portion
+    order by numbered.portion
+)
+
+select * from final
+{% endmacro %}
+
+{# Add the numbers of trades that `loaded_seqs` lacks. #}
+{% macro mend_loaded_seqs() %}
+    {%- set own = ref('loaded_seqs') -%}
+    {%- for months, states in changed_months(own, ref('trade_versions')) -%}
+        {%- call statement('mend') -%}
+            insert into {{ own }}
+            with
+
+            stored as (
+                select
+                    instrument_name,
+                    {{ seq_chunk('trade_seq') }} as chunk,
+                    groupBitmapState(toUInt64(trade_seq)) as seqs,
+                    groupBitmapState(toUInt64(trade_seq + 1)) as followers,
+                    groupUniqArrayState(toYYYYMM(timestamp)) as months,
+                    groupUniqArray(toYYYYMM(timestamp)) as month_list
+                from {{ ref('trade_versions') }}
+                where toYYYYMM(timestamp) in {{ months }} and not is_moved
+                group by instrument_name, chunk
+            ),
+
+            listed as (
+                select
+                    instrument_name,
+                    chunk,
+                    groupBitmapMergeState(seqs) as seqs,
+                    groupUniqArrayMerge(months) as months
+                from {{ own }}
+                where (instrument_name, chunk) in (select instrument_name, chunk from stored)
+                group by instrument_name, chunk
+            )
+
+            select stored.* except (month_list) from stored
+            left join listed on stored.instrument_name = listed.instrument_name and stored.chunk = listed.chunk
+            where not hasAll(listed.months, stored.month_list) or bitmapAndnotCardinality(stored.seqs, listed.seqs) > 0
+        {%- endcall -%}
+        {%- do record_verified(own, ref('trade_versions'), states) -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# Consumed load packages with a trade in some months of raw that `trade_versions` does not have there. #}
+{% macro loads_with_lost_trades(months) %}
+    with
+
+    raw as (
+        select instrument_name, toYYYYMM(timestamp) as month, groupBitmapState(toUInt64(trade_seq)) as seqs
+        from {{ ref('stg_deribit__trade_times') }}
+        where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ this }})
+        group by instrument_name, month
+    ),
+
+    stored as (
+        select instrument_name, toYYYYMM(timestamp) as month, groupBitmapState(toUInt64(trade_seq)) as seqs
+        from {{ ref('trade_versions') }}
+        where toYYYYMM(timestamp) in {{ months }}
+        group by instrument_name, month
+    ),
+
+    lossy as (
+        select raw.instrument_name as instrument_name from raw
+        left join stored on raw.instrument_name = stored.instrument_name and raw.month = stored.month
+        where bitmapAndnotCardinality(raw.seqs, stored.seqs) > 0
+    )
+
+    select distinct load_id
+    from {{ ref('stg_deribit__trade_times') }}
+    where
+        toYYYYMM(timestamp) in {{ months }}
+        and load_id in (select load_id from {{ this }})
+        and instrument_name in (select lossy.instrument_name from lossy)
+        and (instrument_name, trade_seq, toYYYYMM(timestamp)) not in (
+            select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ ref('trade_versions') }}
+            where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
+        )
+{% endmacro %}

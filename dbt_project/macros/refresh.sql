@@ -1,0 +1,136 @@
+{#
+  Tables that whoever loads keeps fresh (`extract/clickhouse/refresh.py`), portion by portion of load packages. The SQL of such a
+  table's model is what a portion adds to it. It is stored as a parameterized view, `refresh_<table>`, so that
+
+      insert into deribit.ohlcv_1m_versions select * from deribit.refresh_ohlcv_1m_versions(loads = ['1764000000.5'], version = 7)
+
+  refreshes the table without dbt. Doing so twice is harmless: rows are computed anew, never added up.
+#}
+
+{#
+  Load packages of the portion. Unit tests override this macro and the next. sqlfluff renders them without dbt, where `execute` is
+  undefined, and cannot parse a parameter.
+#}
+{% macro refreshed_loads() -%} {{ '{loads:Array(String)}' if execute else "['']" }} {%- endmacro %}
+
+{# Number of portions that were committed before this one is computed; the greatest version of a row wins. #}
+{% macro refresh_version() -%} {{ '{version:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
+
+{% macro is_refreshed(load_id='load_id') -%} {{ load_id }} in {{ refreshed_loads() }} {%- endmacro %}
+
+{# Schema and name of the view that refreshes a relation. #}
+{% macro refresh_view(relation) -%} {{ relation.schema }}.refresh_{{ relation.identifier }} {%- endmacro %}
+
+{# Name of the view that a declared step reads, with its schema. #}
+{% macro step_view(step) -%}
+    {{ return(declared_name(step.view) if step.view else refresh_view(declared_relation(step.table))) }}
+{%- endmacro %}
+
+{# The declared steps of a refresh, see `refresh_plan`. The graph is empty while dbt parses. #}
+{% macro refresh_steps() %}
+    select toUInt8(step.1) as position, step.2 as table_name, step.3 as view_name, step.4::Array(String) as parameters
+    from (
+        select arrayJoin([
+            {%- for step in var('refresh_steps') if execute %}
+            ({{ loop.index }}, '{{ declared_name(step.table) }}', '{{ step_view(step) }}', {{ step.get('parameters', []) | list }})
+            {{- ',' if not loop.last }}
+            {%- else %}
+            (0, '', '', [''])
+            {%- endfor %}
+        ]) as step
+    )
+{% endmacro %}
+
+{# The SQL of a refresh view with parameters that select nothing, for the check of the contract. #}
+{% macro bind_nothing(sql) -%}
+    {{ return(sql | replace(refreshed_loads(), "[]::Array(String)") | replace(refresh_version(), "toUInt64(0)")) }}
+{%- endmacro %}
+
+{#
+  A table that is kept fresh, and its refresh view. An existing table is never replaced, except by --full-refresh. The config `mend`
+  names the macro that compares it with what it is computed from (macros/mend.sql).
+#}
+{% materialization refreshed_table, adapter='clickhouse' %}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- set table = this.incorporate(type='table') -%}
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {%- if existing and (existing.is_view or should_full_refresh()) -%} {#- `dbt clone` creates views -#}
+        {%- do adapter.drop_relation(existing) -%}
+        {%- set existing = none -%}
+    {%- endif -%}
+    {%- if not existing -%}
+        {%- call statement('create_table') -%}
+            create table if not exists {{ table }} {{ on_cluster_clause(table) }}
+            {{ get_table_columns_and_constraints() }}
+            {{ engine_clause() }}
+            {{ order_cols(label='order by') }}
+            {{ partition_cols(label='partition by') }}
+            {{ ttl_config(label='ttl') }}
+            {{ adapter.get_model_settings(model, config.get('engine')) }}
+        {%- endcall -%}
+        {%- set indexes = [] -%}
+        {%- for index in config.get('indexes', []) -%}
+            {%- do indexes.append('add index if not exists ' ~ index.name ~ ' ' ~ index.definition) -%}
+        {%- endfor -%}
+        {%- if indexes -%} {%- do run_statement('alter table ' ~ table ~ ' ' ~ indexes | join(', ')) -%} {%- endif -%}
+    {%- endif -%}
+    {%- set view = api.Relation.create(schema=table.schema, identifier='refresh_' ~ table.identifier, type='view') -%}
+    {%- if not flags.EMPTY and not is_same_query(view, sql) -%}
+        {{ get_assert_columns_equivalent(bind_nothing(sql)) }}
+    {%- endif -%}
+    {%- do create_parameterized_view(view, sql) -%}
+    {%- do persist_docs(table, model) -%}
+    {#- With --defer, tables of another environment can be read, but are not written: then nothing is compared. -#}
+    {%- if not flags.EMPTY and load_relation(declared_relation('refresh_log')) and load_relation(declared_relation('verified_months')) -%}
+        {%- set mend = context[config.get('mend')] if config.get('mend') -%}
+        {%- do mend() if mend -%}
+    {%- endif -%}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [table, view]}) }}
+{% endmaterialization %}
+
+{# A view with parameters: a further step of a refresh, for a table that another model creates, or one to query. #}
+{% materialization parameterized_view, adapter='clickhouse' %}
+    {%- set view = this.incorporate(type='view') -%}
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {%- do create_parameterized_view(view, sql) -%}
+    {%- do persist_docs(view, model) -%}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [view]}) }}
+{% endmaterialization %}
+
+{#
+  Create a view with parameters, unless it exists with the same query. With --empty an existing one stays as it is: a refresh would otherwise
+  record load packages as consumed and insert nothing.
+#}
+{% macro create_parameterized_view(view, sql) %}
+    {%- if (flags.EMPTY and adapter.get_relation(none, view.schema, view.identifier)) or is_same_query(view, sql) -%}
+        {{ store_raw_result('main', message='UNCHANGED', code='UNCHANGED', rows_affected='0', agate_table=none) }}
+    {%- else -%}
+        {%- call statement('main') -%}
+            create or replace view {{ view }} {{ on_cluster_clause(view) }} as (
+                {{ sql }}
+                {{ adapter.get_model_query_settings(model) }}
+            )
+        {%- endcall -%}
+    {%- endif -%}
+{% endmacro %}
+
+{% macro is_same_query(view, sql) -%}
+    {%- set query -%}
+        select count() from system.tables
+        where database = {{ sql_text(view.schema) }} and name = {{ sql_text(view.identifier) }}
+            and formatQuerySingleLine(as_select) = formatQuerySingleLine({{ sql_text(sql ~ '\n' ~ adapter.get_model_query_settings(model)) }})
+    {%- endset -%}
+    {{ return(run_query(query).rows[0][0] == 1) }}
+{%- endmacro %}
+
+{# The model's own table, which it reads by key. In a unit test, its input `this`. #}
+{% macro this_table() -%} {{ this }} {%- endmacro %}
+
+{# Let dbt build the named models before this one, although its SQL does not read them. A unit test needs no rows of them. #}
+{% macro built_after() -%}
+    {%- if model.resource_type != 'unit_test' -%}
+        {%- for name in varargs -%} {%- do ref(name) -%} {%- endfor -%}
+    {%- endif -%}
+{%- endmacro %}

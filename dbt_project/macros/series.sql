@@ -1,0 +1,33 @@
+{#
+  CTE `newest`: rows of a staging model of a series in finished load packages. Of several rows with the same `key`, the one of the
+  newest load package counts, because the exchange restates values. A filter on the key reaches the raw table.
+#}
+{% macro newest_rows(rows, key, columns) %}
+finished as (
+    select * from {{ rows }}
+    where load_id in (select loads.load_id from {{ ref('stg_deribit__loads') }} as loads)
+),
+
+-- A tuple preserves nulls, which argMax itself would skip.
+grouped as (
+    select
+        {{ key | join(', ') }},
+        argMax(tuple({{ columns | join(', ') }}), toDecimal128OrZero(load_id, 6)) as newest_values
+    from finished
+    group by {{ key | join(', ') }}
+),
+
+newest as (
+    select
+        {{ key | join(', ') }},
+        {% for column in columns -%}
+        newest_values.{{ loop.index }} as {{ column }}{{ "," if not loop.last }}
+        {% endfor %}
+    from grouped
+)
+{% endmacro %}
+
+{# Sum of floats that does not depend on their order: through decimals of 18 places. #}
+{% macro exact_sum(number) -%}
+    toFloat64(sum(toDecimal128(toString({{ number }}), 18)))
+{%- endmacro %}

@@ -1,0 +1,17 @@
+-- One row per instrument and computation of it, until ClickHouse merges older ones away: its first and its last trade.
+{{ config(materialized='refreshed_table', mend='mend_instrument_ends') }}
+{{ built_after('ohlcv_1h_versions', 'refresh_log', 'verified_months') -}}
+with
+
+touched as (
+    select distinct touched_minutes.instrument_name as instrument_name
+    from {{ ref('touched_minutes') }} as touched_minutes
+    where touched_minutes.version = {{ refresh_version() }}
+),
+
+{{ instrument_ends() }}
+
+select
+    final.*,
+    {{ refresh_version() }} as version
+from final

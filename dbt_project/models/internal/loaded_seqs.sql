@@ -1,0 +1,14 @@
+-- One row per instrument and chunk of 65,536 trade numbers, until merged one per portion: which numbers are loaded, and
+-- in which months. Bitmaps are merged by OR, so a number that is loaded twice counts once.
+{{ config(materialized='refreshed_table') }}
+{{ require_complete_raw_history() -}}
+
+select
+    trades.instrument_name as instrument_name,
+    {{ seq_chunk('trades.trade_seq') }} as chunk,
+    groupBitmapState(toUInt64(trades.trade_seq)) as seqs,
+    groupBitmapState(toUInt64(trades.trade_seq + 1)) as followers,
+    groupUniqArrayState(toYYYYMM(trades.timestamp)) as months
+from {{ ref('stg_deribit__trade_times') }} as trades
+where {{ is_refreshed('trades.load_id') }}
+group by instrument_name, chunk

@@ -1,0 +1,110 @@
+-- One row per load package, restated trade in it, and time that the trade has had, where these times are in several
+-- minutes. Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades`
+-- shows only the newest version of a trade that moves to another month, until its old row is marked.
+{{ config(materialized='refreshed_table', full_refresh=false) }}
+with
+
+portion as (
+    select
+        load_id,
+        instrument_name,
+        trade_seq,
+        timestamp
+    from {{ ref('stg_deribit__trade_times') }}
+    where {{ is_refreshed() }}
+),
+
+chunks as (
+    select
+        instrument_name,
+        {{ seq_chunk('trade_seq') }} as chunk,
+        groupBitmapState(toUInt64(trade_seq)) as seqs,
+        groupArray(trade_seq) as numbers,
+        arraySort(numbers) as sorted,
+        if(
+            length(numbers) = bitmapCardinality(seqs), [],
+            arrayFilter((seq, previous) -> seq = previous, arrayPopFront(sorted), arrayPopBack(sorted))
+        ) as repeated
+    from portion
+    group by instrument_name, chunk
+),
+
+loaded_chunks as (
+    select
+        loaded.instrument_name as instrument_name,
+        loaded.chunk as chunk,
+        groupBitmapMergeState(loaded.seqs) as seqs,
+        groupUniqArrayMerge(loaded.months) as months
+    from {{ ref('loaded_seqs') }} as loaded
+    where (loaded.instrument_name, loaded.chunk) in (
+        select portion.instrument_name, {{ seq_chunk('portion.trade_seq') }} from portion
+    )
+    group by instrument_name, chunk
+),
+
+-- Trades that were loaded before, or that the portion has twice.
+restated as (
+    select
+        chunks.instrument_name as instrument_name,
+        arrayJoin(arrayConcat(
+            chunks.repeated,
+            cast(bitmapToArray(bitmapAnd(chunks.seqs, loaded_chunks.seqs)), 'Array(Int64)')
+        )) as trade_seq,
+        loaded_chunks.months as months
+    from chunks
+    left join loaded_chunks
+        on chunks.instrument_name = loaded_chunks.instrument_name and chunks.chunk = loaded_chunks.chunk
+),
+
+times as (
+    select
+        instrument_name,
+        trade_seq,
+        timestamp
+    from portion
+    where (instrument_name, trade_seq) in (
+        select
+            restated.instrument_name,
+            restated.trade_seq
+        from restated
+    )
+    union all
+    select
+        instrument_name,
+        trade_seq,
+        timestamp
+    from {{ ref('trade_versions').render() }}
+    where
+        toYYYYMM(timestamp) in (select arrayJoin(restated.months) from restated)
+        and (instrument_name, trade_seq) in (
+            select
+                restated.instrument_name,
+                restated.trade_seq
+            from restated
+        )
+),
+
+moved as (
+    select
+        instrument_name,
+        trade_seq,
+        groupUniqArray(timestamp) as timestamps,
+        min(toYYYYMM(timestamp)) != max(toYYYYMM(timestamp)) as is_between_months
+    from times
+    group by instrument_name, trade_seq
+    having min(toStartOfMinute(timestamp)) != max(toStartOfMinute(timestamp))
+),
+
+final as (
+    select distinct
+        portion.load_id as load_id,
+        portion.instrument_name as instrument_name,
+        portion.trade_seq as trade_seq,
+        arrayJoin(moved.timestamps) as timestamp,
+        toUInt8(moved.is_between_months) as is_between_months,
+        toUInt8(0) as is_settled
+    from portion
+    inner join moved on portion.instrument_name = moved.instrument_name and portion.trade_seq = moved.trade_seq
+)
+
+select * from final

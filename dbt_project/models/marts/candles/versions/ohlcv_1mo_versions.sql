@@ -1,3 +1,0 @@
-{{ config(pre_hook="{{ claim_loads('ohlcv_1d_versions') }}") }}
-
-{{ candles('1mo', finer='1d') }}

@@ -1,0 +1,55 @@
+-- One row per (underlying, settlement_currency, bucket_at, tenor_days): implied volatility at a constant maturity,
+-- interpolated in total variance between the expiries that were traded in the hour.
+with
+
+-- Each point is (days to expiry, total variance).
+grouped as (
+    select
+        slices.underlying as underlying,
+        slices.settlement_currency as settlement_currency,
+        slices.bucket_at as bucket_at,
+        {{ variance_points('slices.atm_iv', 'slices.days_to_expiry') }} as atm_points,
+        {{ variance_points('slices.put_25_iv', 'slices.days_to_expiry') }} as put_25_points,
+        {{ variance_points('slices.call_25_iv', 'slices.days_to_expiry') }} as call_25_points
+    from {{ ref('iv_slices_1h') }} as slices
+    where slices.days_to_expiry > 0
+    group by underlying, settlement_currency, bucket_at
+),
+
+tenors as (
+    select
+        *,
+        tenor_days
+    from grouped
+    array join [7, 30, 60, 90, 180] as tenor_days
+),
+
+volatilities as (
+    select
+        *,
+        {{ interpolated('atm_variance', 'atm_points', 'tenor_days') }},
+        {{ interpolated('put_25_variance', 'put_25_points', 'tenor_days') }},
+        {{ interpolated('call_25_variance', 'call_25_points', 'tenor_days') }},
+        {{ volatility_of('atm_variance', 'tenor_days') }} as atm_volatility,
+        {{ volatility_of('put_25_variance', 'tenor_days') }} as put_25_iv,
+        {{ volatility_of('call_25_variance', 'tenor_days') }} as call_25_iv
+    from tenors
+),
+
+final as (
+    select
+        underlying,
+        settlement_currency,
+        bucket_at,
+        toUInt16(tenor_days) as tenor_days,
+        assumeNotNull(atm_volatility) as atm_iv,
+        put_25_iv,
+        call_25_iv,
+        call_25_iv - put_25_iv as risk_reversal_25,
+        (call_25_iv + put_25_iv) / 2 - atm_volatility as butterfly_25,
+        length(atm_points) as expiries
+    from volatilities
+    where atm_volatility is not null
+)
+
+select * from final

@@ -1,0 +1,189 @@
+-- One row per range of trade_seq that is missing in covered time, as `tape gaps` lists them: missing trades before the
+-- covered time, or in time that is not covered, are no gaps.
+with
+
+loads as (
+    select * from {{ ref('stg_deribit__loads') }}
+),
+
+covered as (
+    select
+        toString(spans.currency) as currency,
+        toString(spans.kind) as kind,
+        spans.covered_from as covered_from,
+        spans.covered_to as covered_to
+    from {{ ref('covered_spans') }} as spans
+),
+
+listed as (
+    select
+        instruments.instrument_name as instrument_name,
+        min(instruments.created_at) as created_at
+    from {{ ref('stg_deribit__instruments') }} as instruments
+    where instruments.load_id in (select loads.load_id from loads)
+    group by instrument_name
+),
+
+tails as (
+    select
+        last_trades.instrument_name as instrument_name,
+        any(toString(last_trades.currency)) as currency,
+        any(toString(last_trades.kind)) as kind,
+        max(last_trades.last_seq) as last_seq
+    from {{ ref('stg_deribit__instrument_tails') }} as last_trades
+    where last_trades.load_id in (select loads.load_id from loads)
+    group by instrument_name
+),
+
+tallies as (
+    select * from {{ ref('instrument_tallies') }}
+),
+
+gaps as (
+    select
+        holes.instrument_name as instrument_name,
+        toString(holes.currency) as currency,
+        toString(holes.kind) as kind,
+        toString(holes.place) as place,
+        holes.first_missing_seq as first_seq,
+        holes.last_missing_seq as last_seq,
+        holes.after_at as after_at,
+        holes.before_at as before_at
+    from {{ ref('trade_gaps') }} as holes
+    asof left join covered
+        on
+            holes.currency = covered.currency and holes.kind = covered.kind
+            and holes.before_at >= covered.covered_from
+    left join listed on holes.instrument_name = listed.instrument_name
+    where
+        multiIf(
+            holes.before_at is null or holes.before_at > covered.covered_to, false,
+            holes.place = 'inner', holes.after_at between covered.covered_from and covered.covered_to,
+            covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
+            or coalesce(covered.covered_from <= listed.created_at, false)
+        )
+),
+
+-- From the last loaded trade to the last one of the instrument.
+missing_tails as (
+    select
+        tails.instrument_name as instrument_name,
+        tails.currency as currency,
+        tails.kind as kind,
+        'tail' as place,
+        toInt64(bitmapMax(tallies.seqs)) + 1 as first_seq,
+        tails.last_seq as last_seq,
+        if(tallies.instrument_name = '', null, tallies.last_at) as after_at,
+        cast(null as Nullable(DateTime64(3, 'UTC'))) as before_at
+    from tails
+    left join tallies on tails.instrument_name = tallies.instrument_name
+    where last_seq >= first_seq
+),
+
+-- A hole is (first number, place, times of its neighbours). Ranges that the exchange does not have are none, nor are
+-- those that `tape retention` dropped from raw: models built before have their trades, a restored backup does not.
+ranges as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        first_seq,
+        last_seq,
+        1 as requested,
+        0 as absent,
+        0 as dropped,
+        tuple(first_seq, place, after_at, before_at) as hole
+    from gaps
+    union all
+    select
+        instrument_name,
+        currency,
+        kind,
+        first_seq,
+        last_seq,
+        1 as requested,
+        0 as absent,
+        0 as dropped,
+        tuple(first_seq, place, after_at, before_at) as hole
+    from missing_tails
+    union all
+    select
+        instrument_name,
+        toString(currency) as currency,
+        toString(kind) as kind,
+        first_seq,
+        last_seq,
+        0 as requested,
+        1 as absent,
+        0 as dropped,
+        tuple(
+            toInt64(0), '', cast(null as Nullable(DateTime64(3, 'UTC'))), cast(null as Nullable(DateTime64(3, 'UTC')))
+        ) as hole
+    from {{ ref('stg_deribit__absent_trades') }}
+    where load_id in (select loads.load_id from loads)
+    union all
+    select
+        instrument_name,
+        toString(currency) as currency,
+        toString(kind) as kind,
+        first_seq,
+        last_seq,
+        0 as requested,
+        0 as absent,
+        1 as dropped,
+        tuple(
+            toInt64(0), '', cast(null as Nullable(DateTime64(3, 'UTC'))), cast(null as Nullable(DateTime64(3, 'UTC')))
+        ) as hole
+    from {{ ref('stg_deribit__dropped_trades') }}
+),
+
+-- Starts (+) and ends (-) of ranges; running sums give the state from each number to the next, the maximum the hole.
+range_edges as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        edge.1 as seq,
+        sum(edge.2 * requested) as requested_step,
+        sum(edge.2 * absent) as absent_step,
+        sum(edge.2 * dropped) as dropped_step,
+        maxIf(hole, edge.2 = 1) as hole
+    from ranges
+    array join [(first_seq, 1), (last_seq + 1, -1)] as edge
+    group by instrument_name, currency, kind, seq
+),
+
+range_states as (
+    select
+        instrument_name,
+        currency,
+        kind,
+        seq,
+        sum(requested_step) over by_seq > 0 as is_requested,
+        sum(absent_step) over by_seq > 0 as is_absent,
+        sum(dropped_step) over by_seq > 0 as is_dropped,
+        max(hole) over by_seq as hole,
+        leadInFrame(seq, 1, seq) over (
+            partition by instrument_name order by seq rows between current row and 1 following
+        ) as next_seq
+    from range_edges
+    window by_seq as (partition by instrument_name order by seq)
+),
+
+final as (
+    select
+        instrument_name,
+        toLowCardinality(currency) as currency,
+        toLowCardinality(kind) as kind,
+        toLowCardinality(hole.2) as place,
+        seq as first_missing_seq,
+        next_seq - 1 as last_missing_seq,
+        next_seq - seq as missing,
+        cast(is_absent as Bool) as is_absent,
+        hole.3 as after_at,
+        hole.4 as before_at
+    from range_states
+    where is_requested and not is_dropped and next_seq > seq
+)
+
+select * from final
