@@ -11,6 +11,8 @@ TapeError                 root: a message of one sentence, and the exit code of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 def printable(text: str) -> str:
     r"""`text` with control characters, line breaks and bidirectional controls escaped: ESC becomes `\x1b`."""
@@ -64,3 +66,16 @@ class CannotTellError(TapeError):
     """Neither yes nor no can be proven; the message names the command to run first."""
 
     exit_code = 2
+
+
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and all exceptions that caused it, outermost first, including its arguments and urllib3's `reason`."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]

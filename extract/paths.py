@@ -10,11 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def dlt_dir(mode: str) -> Path:
-    """dlt's working directory of a target, local or cloud; separate, because the targets have separate states."""
+    """dlt's working directory of a target, local or cloud, and raw database; separate, because each has a separate state."""
     directory = tape_dir()
     with suppress(OSError):  # reported when a file is written
         make_private_dir(directory)
-    return directory / ("dlt" if mode == "local" else f"dlt-{mode}")
+    names = ["dlt", *([] if mode == "local" else [mode]), *filter(None, [os.environ.get("TAPE_RAW_SCHEMA")])]
+    return directory / "-".join(names)
 
 
 def tape_dir() -> Path:

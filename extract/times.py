@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, date, datetime
 
 from extract.errors import UsageError
+
+END_MS = 253_402_300_800_000
+"""The end of the year 9999, which no datetime can exceed."""
+MAX_DURATION_S = 3_153_600_000
+"""A hundred years."""
 
 _AGO = re.compile(r"(\d+)\s*([mhdw])")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
@@ -15,18 +21,21 @@ _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 def parse_time_ms(text: str, option: str, now_ms: int) -> int:
     """Milliseconds since 1970 of `2025-01-31`, `2025-01-31T08:00` (also with `Z` or an offset), or `7d` before now.
 
-    Units of a time before now are m, h, d and w. Raises UsageError that names `option`.
+    Units of a time before now are m, h, d and w. Raises UsageError that names `option`, also for a time before 1970.
     """
-    if ago := _AGO.fullmatch(text.strip()):
-        return now_ms - int(ago[1]) * _UNIT_S[ago[2]] * 1000
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if ago := _AGO.fullmatch(text.strip()):
+            at_ms = now_ms - int(ago[1]) * _UNIT_S[ago[2]] * 1000
+        else:
+            at = datetime.fromisoformat(text.strip())
+            at_ms = int((at.replace(tzinfo=UTC) if at.tzinfo is None else at).timestamp() * 1000)
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{option} {text!r} is not a time; write it like 2025-01-31, 2025-01-31T08:00Z or 7d (seven days ago)."
         ) from None
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    return int(at.timestamp() * 1000)
+    if not 0 <= at_ms < END_MS:
+        raise UsageError(f"{option} {text!r} is not a time from 1970 to 9999.")
+    return at_ms
 
 
 def parse_day(text: str, option: str) -> date:
@@ -47,9 +56,14 @@ def parse_month(text: str, option: str) -> date:
 
 def parse_duration(text: str, option: str) -> float:
     """Seconds of `10s`, `90m`, `26h`, `7d` or `2w`; a number without a unit is seconds. Raises UsageError."""
-    if not (match := _DURATION.fullmatch(text.strip())):
-        raise UsageError(f"{option} {text!r} is not a duration; write it like 10s, 90m, 26h or 7d.")
-    return float(match[1]) * _UNIT_S[match[2]]
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNIT_S[match[2]] if match else math.inf
+    if seconds > MAX_DURATION_S:
+        raise UsageError(
+            f"{option} {text!r} is not a duration of at most {MAX_DURATION_S // 86_400:,} days; write it like 10s, 90m, "
+            "26h or 7d."
+        )
+    return seconds
 
 
 def duration(seconds: float) -> str:
@@ -64,3 +78,9 @@ def iso(at_ms: int | float) -> str:
     """`2025-01-31T08:00:00.123Z`; whole seconds without a fraction."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     return at.isoformat(timespec="milliseconds" if at_ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def sql_time(at_ms: int) -> str:
+    """`2026-01-02 08:00:00.000`, the text of a moment as a parameter of a statement."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"

@@ -13,8 +13,8 @@ from extract.aws.workspace import run_in_workspace
 from extract.cli.main import run_and_exit
 from extract.cli.options import scope_options
 from extract.clickhouse.lease import AnotherRunError
-from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal, stop_on_sigterm
+from extract.source.options import RunOptions
 
 WAIT_FOR_OTHER_RUN_S = 20 * 60.0
 """An increment takes at most a quarter of an hour."""

@@ -1,4 +1,7 @@
-"""AWS Lambda: the results of `tape health` as CloudWatch metrics, which the alarms of `deploy/aws` watch."""
+"""AWS Lambda: the results of `tape health` as CloudWatch metrics, which the alarms of `deploy/aws` watch.
+
+A metric is charged by the month, a line of the log hardly: the state of each check is a metric, its value is logged.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ from extract.cli.health import health as health_command
 from extract.coverage.gaps import Scope
 from extract.errors import TapeError
 from extract.health.checks import Check, run_checks
-from extract.health.thresholds import Thresholds
+from extract.health.thresholds import State, Thresholds
 
 NAMESPACE = "DeribitTape"
 METRICS = {"ok": "Fine", "warn": "Warnings", "alarm": "Alarms", "unknown": "Unknown"}
 """Metric that counts the checks of each state."""
+STATE_METRIC, DIMENSION = "State", "check"
+"""Metric of one check, 0 to 3: ok, warn, unknown, alarm."""
 
 
 def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]:
-    """Publish the number of checks in each state, and the value of each check. Returns the numbers.
+    """Publish the number of checks in each state, and the state of each check. Returns the numbers.
 
     `event` may hold options of `tape health`: {"options": ["--raw", "3h:6h"]}. An alarm is not a failed invocation: the
     CloudWatch alarm on the metric reports it. Raises InvocationFailedError for a wrong option, or without a database.
@@ -39,6 +44,7 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, int]
         raise InvocationFailedError(str(error)) from None
     for line in lines:
         print(json.dumps(line))
+    print(json.dumps({"values": {line["check"]: line["value"] for line in lines}}))
     boto3.client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=metrics(lines))
     return count_states(lines)
 
@@ -47,7 +53,7 @@ def run_checks_with(options: Sequence[str], env: Mapping[str, str] = os.environ)
     """Run the checks with the limits and the scope that `options` of `tape health` name."""
     values = health_command.make_context("health", list(options)).params
     scope = Scope.of(values.pop("currencies"), values.pop("kinds"))
-    values.pop("as_json")
+    values = {name: value for name, value in values.items() if name in Thresholds.__dataclass_fields__}
     return run_checks(Thresholds(**values), scope, env)
 
 
@@ -58,17 +64,16 @@ def count_states(lines: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Metric data: the counts, and the value of each check that has one."""
+    """Metric data: the counts, and the state of each check."""
     counts = [
         {"MetricName": name, "Value": count, "Unit": "Count"} for name, count in count_states(lines).items()
     ]
-    values = [
+    states = [
         {
-            "MetricName": "Value",
-            "Dimensions": [{"Name": "check", "Value": line["check"]}],
-            "Value": float(line["value"]),
+            "MetricName": STATE_METRIC,
+            "Dimensions": [{"Name": DIMENSION, "Value": line["check"]}],
+            "Value": int(State[line["state"].upper()]),
         }
         for line in lines
-        if line["value"] is not None
     ]
-    return [*counts, *values]
+    return [*counts, *states]

@@ -8,8 +8,8 @@ from typing import Any
 from extract.aws.workspace import run_in_workspace, summary_to_json
 from extract.clickhouse.lease import AnotherRunError
 from extract.errors import TapeError
-from extract.pipeline.options import RunOptions
 from extract.pipeline.stop import StopSignal
+from extract.source.options import RunOptions
 
 FETCHING_SHARE = 0.7
 """Share of the remaining time for fetching; the rest is for finishing and loading the current window."""

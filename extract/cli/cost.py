@@ -11,13 +11,13 @@ import click
 
 from extract.cli.options import Command, days_option, json_option, parsed, scope_options
 from extract.cli.output import Cell, echo, print_json, print_table
-from extract.cost.billing.money import UNKNOWN, usd
+from extract.cost.billing.money import UNKNOWN, split_cents, usd
 from extract.errors import CannotTellError, UsageError
 from extract.times import parse_day
 
 if TYPE_CHECKING:
     from extract.cost.billing.charges import Days
-    from extract.cost.plan.estimate import Estimate, Increments
+    from extract.cost.plan.estimate import Backfill, Estimate, Holding, Increments
     from extract.cost.plan.plan import CostPlan
 
 CLOUDS = ("clickhouse", "aws")
@@ -62,7 +62,9 @@ def bill_options(command: Command) -> Command:
 @days_option(30, 366, "Number of UTC days.")
 @bill_options
 @click.option(
-    "--by-component", is_flag=True, help="Group AWS charges by their tag `component` (increment, backfill)."
+    "--by-component",
+    is_flag=True,
+    help="Group AWS charges by their tag `component` (increment, backfill, …).",
 )
 @click.option("--project", is_flag=True, help="Count only AWS charges tagged project=deribit-tape.")
 def baseline(
@@ -198,11 +200,13 @@ def plan(
 
     Without --scope and --trades the exchange is sampled, with at most 12 probes for each currency and kind. Figures of
     this database and of earlier runs are measured; the rest is assumed; each figure shows which. Nothing is loaded.
+    Components of AWS are the values of the tag `component`, as `tape cost baseline --by-component` shows them; metrics
+    have no tag.
 
     Example: tape cost plan --scope btc-options --set idle_minutes=5
     """
     from extract.cost.plan.plan import cost_plan
-    from extract.pipeline.options import RunOptions
+    from extract.source.options import RunOptions
 
     if (scope or trades) and (since or until or currencies or kinds):
         raise UsageError(
@@ -215,8 +219,7 @@ def plan(
     options = None if scope or trades else RunOptions(since, until, currencies, kinds)
     result = cost_plan(options, scope=scope, trades=trades, given=given, assume=assume)
     if as_json:
-        holding = {"usd": result.estimate.holding}
-        details = {"holding": holding, "inputs": result.inputs.used(), "notes": result.notes}
+        details = {"inputs": result.inputs.used(), "notes": result.notes}
         print_json(vars(result.estimate) | details)
     else:
         _print_plan(result)
@@ -235,6 +238,8 @@ def _print_plan(result: CostPlan) -> None:
     _print_backfill(result.estimate)
     _print_increments(result.estimate.increments)
     echo()
+    for setting in SETTINGS[2:]:
+        _print_components(result.estimate, setting)
     echo("Inputs, each of which --set NAME=VALUE changes:")
     rows = [(each.name, number(each.value), each.unit, each.source) for each in result.inputs.used()]
     print_table(("input", "value", "unit", "where from"), rows)
@@ -244,15 +249,17 @@ def _print_plan(result: CostPlan) -> None:
 
 def _print_backfill(estimate: Estimate) -> None:
     """Print quantities of the backfill, its dollars and those of its storage."""
-    backfill, holding = estimate.backfill, estimate.holding
+    backfill, holding = estimate.backfill, estimate.holding.usd
     quantities = [
         ("trades", f"{backfill.trades:,.0f}"),
         ("requests", f"{backfill.requests:,.0f}"),
+        ("requests for series", f"{backfill.series_requests:,.0f}"),
         ("hours at the rate limit", f"{backfill.hours_at_rate_limit:,.3f}"),
         ("hours to fetch", f"{backfill.fetch_hours:,.3f}"),
         ("MB over the wire", f"{backfill.wire_bytes / 10**6:,.1f}"),
         ("MB at rest, compressed", f"{backfill.all_rest_bytes / 10**6:,.1f}"),
         *((f"  {table}", f"{size / 10**6:,.1f}") for table, size in backfill.rest_bytes.items()),
+        ("  series besides trades", f"{backfill.series_bytes / 10**6:,.1f}"),
         ("compute hours of ClickHouse", f"{backfill.compute_unit_hours:,.3f}"),
         ("hours that it is awake", f"{backfill.awake_hours:,.3f}"),
     ]
@@ -291,6 +298,23 @@ def _print_increments(increments: list[Increments]) -> None:
     print_table(("a month of increments", *columns), rows)
     echo()
     echo("USD a month, with holding; saved: on demand against always on. Local is your own machine: 0.00.")
+
+
+def _print_components(estimate: Estimate, setting: str) -> None:
+    """Print what each component costs, in cents that add up to the totals of the other tables."""
+    from extract.cost.plan.estimate import COMPONENTS
+
+    parts: list[Backfill | Holding | Increments] = [estimate.backfill, estimate.holding, *estimate.increments]
+    costs = [part.components[setting] or {} for part in parts]
+    rows = [name for name in COMPONENTS if any(name in each for each in costs)]
+    columns = [
+        [usd(cents) for cents in split_cents([each.get(name, Decimal(0)) for name in rows])] for each in costs
+    ]
+    totals = [usd(part.usd[setting]) for part in parts]
+    cadences = [f"every {each.every}" for each in estimate.increments]
+    header = (f"USD by component, {setting}", "backfill, once", "holding, a month", *cadences)
+    print_table(header, [*zip(rows, *columns, strict=True), ("total", *totals)])
+    echo()
 
 
 def number(value: Decimal) -> str:

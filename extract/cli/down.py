@@ -1,4 +1,4 @@
-"""`tape down`: stop the embedded ClickHouse."""
+"""`tape down`: stop the embedded ClickHouse and the commands of the demo."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from extract.cli.output import echo
 
 @click.command()
 def down() -> None:
-    """Stop the ClickHouse that `tape up` started.
+    """Stop the ClickHouse that `tape up` started, and what `tape demo` left running.
 
-    Its data stays.
+    The data stays.
 
     Example: tape down
     """
+    from extract.background import stop_all
     from extract.clickhouse.embedded import server
     from extract.paths import tape_dir
 
+    for name in stop_all(tape_dir()):
+        echo(f"Stopped `tape {name}`.")
     outcome = server.down(tape_dir())
     if outcome.state is server.State.NOT_RUNNING:
         echo("No ClickHouse started by `tape up` is running.")

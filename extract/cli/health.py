@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields
+from dataclasses import Field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from extract.cli.options import Command, json_option, parsed, scope_options
-from extract.cli.output import print_json_lines, print_table
-from extract.errors import UsageError
-from extract.health.thresholds import Limits, Thresholds
+from extract.cli.output import echo, print_json_lines, print_table
+from extract.errors import TapeError, UsageError
+from extract.health.thresholds import Limits, Thresholds, limit_fields
 from extract.times import parse_duration
+
+if TYPE_CHECKING:
+    from extract.health.checks import Check
+    from extract.health.notify import Webhook
 
 HEADER = ("state", "check", "detail")
 COLOURS = {"ok": "green", "warn": "yellow", "unknown": "magenta", "alarm": "red"}
@@ -40,9 +44,9 @@ def _format(field: Field[Any], limits: Any) -> str:
 
 def threshold_options(command: Command) -> Command:
     """--raw W:A and so on, an option for each field of Thresholds."""
-    for field in reversed(fields(Thresholds)):
+    for name, field in reversed([*limit_fields().items()]):
         command = click.option(
-            f"--{field.name}",
+            f"--{name}",
             callback=parsed(partial(_parse_limits, field)),
             metavar="W:A",
             default=_format(field, field.default),
@@ -51,16 +55,61 @@ def threshold_options(command: Command) -> Command:
     return command
 
 
+notify_option = click.option(
+    "--notify",
+    "notify_url",
+    metavar="URL",
+    envvar="TAPE_NOTIFY_URL",
+    help="Webhook to post changes of state to; TAPE_NOTIFY_URL, or a file named by TAPE_NOTIFY_URL_FILE, hides it.",
+)
+form_option = click.option(
+    "--notify-format",
+    "form",
+    type=click.Choice(["slack", "json"]),
+    envvar="TAPE_NOTIFY_FORMAT",
+    default="slack",
+    show_default=True,
+    help="Body of the post: Slack's, or the changes as JSON.",
+)
+only_option = click.option(
+    "--check",
+    "only",
+    type=click.Choice([*limit_fields()]),
+    metavar="NAME",
+    multiple=True,
+    help="Run this check only; repeatable; default: all.",
+)
+backup_option = click.option(
+    "--require-backup", "requires_backup", is_flag=True, help="Warn if there is no proven backup."
+)
+
+
 @click.command()
 @json_option
+@notify_option
+@form_option
+@only_option
+@backup_option
 @threshold_options
 @scope_options
-def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], **limits: Limits) -> int:
-    """Check freshness, gaps, push, certificates and disk.
+def health(
+    as_json: bool,
+    notify_url: str | None,
+    form: Literal["slack", "json"],
+    only: tuple[str, ...],
+    requires_backup: bool,
+    currencies: tuple[str, ...],
+    kinds: tuple[str, ...],
+    **limits: Limits,
+) -> int:
+    """Check freshness, gaps, models, runs, backups, certificates and disks.
 
     One line each. Checks the database of CLICKHOUSE_MODE; push only in local and where a cloud is configured,
     certificates only where there are any. What cannot be read is never ok. docs/health.md shows it under cron, systemd
-    and CloudWatch.
+    and CloudWatch; docs/runbooks.md explains what each check means and what to do.
+
+    With --notify, changes of state are posted to a webhook. A webhook that does not accept them changes neither the
+    result nor the exit code; the next call posts them again.
 
     Exit code: 0 ok, or only warnings; 1 an alarm; 2 a check cannot tell, and none is an alarm.
 
@@ -68,11 +117,25 @@ def health(as_json: bool, currencies: tuple[str, ...], kinds: tuple[str, ...], *
     """
     from extract.coverage.gaps import Scope
     from extract.health.checks import exit_code, run_checks
+    from extract.health.notify import Webhook
 
-    checks = run_checks(Thresholds(**limits), Scope.of(currencies, kinds))
+    webhook = Webhook.of(notify_url, form)
+    thresholds = Thresholds(**limits, requires_backup=requires_backup)
+    checks = run_checks(thresholds, Scope.of(currencies, kinds), only=only)
     if as_json:
         print_json_lines(check.to_json() for check in checks)
     else:
         rows = [(check.state.name.lower(), check.check, check.text) for check in checks]
         print_table(HEADER, rows, COLOURS)
+    if webhook:
+        _post_changes(checks, webhook)
     return exit_code(checks)
+
+
+def _post_changes(checks: list[Check], webhook: Webhook) -> None:
+    from extract.health.notify import notify
+
+    try:
+        notify(checks, webhook)
+    except (TapeError, OSError) as error:
+        echo(str(error), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +20,15 @@ def parsed(parse: Callable[[str, str], Any]) -> Callable[[click.Context, click.P
     return callback
 
 
+key_file_option = click.option(
+    "--key-file",
+    metavar="FILE",
+    required=True,
+    envvar="TAPE_BACKUP_KEY_FILE",
+    type=click.Path(path_type=Path),
+    help="File with the key of the backups, stored in another place than they are.",
+)
+"""--key-file of `tape backup` and `tape restore`."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Output JSON.")
 
 

@@ -57,6 +57,10 @@ def push(verify: bool, as_json: bool) -> int:
 
 def _notes(report: PushReport) -> Iterator[str]:
     """One sentence for each result, and statements that delete rows changed or added on cloud."""
+    from extract.clickhouse.finished import describe_unfinished
+
+    if report.unfinished:
+        yield f"Not pushed: {describe_unfinished(report.unfinished)}"
     if report.pushed:
         rate = report.pushed / max(report.seconds, 0.001)
         yield f"{plural(report.pushed, 'trade')} pushed in {report.seconds:.1f} s ({rate:,.0f}/s)."

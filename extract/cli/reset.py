@@ -20,8 +20,9 @@ def reset(yes: bool) -> None:
     """
     from extract.clickhouse.client import shared_database
     from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, RUNS_DATABASE, clickhouse_settings
-    from extract.paths import dlt_dir
+    from extract.paths import dlt_dir, tape_dir
     from extract.pipeline.session import run_lock
+    from extract.sandbox.live import END_FILE
 
     settings = clickhouse_settings("local")
     clickhouse = shared_database(settings)
@@ -32,4 +33,5 @@ def reset(yes: bool) -> None:
         for database in (RAW_DATABASE, MART_DATABASE, RUNS_DATABASE):
             clickhouse.command(f"drop database if exists {database} sync")
         shutil.rmtree(dlt_dir("local"), ignore_errors=True)
+        (tape_dir() / END_FILE).unlink(missing_ok=True)
     echo(f"Dropped {databases}; the next `dlt pipeline run` starts from the beginning.")

@@ -21,7 +21,7 @@ HEADER = ("level", "month", "rows", "bytes", "detail")
     "levels",
     metavar="L",
     multiple=True,
-    help="ohlcv_1m, trades, ...; repeatable; raw_trades only if named here.",
+    help="ohlcv_1m, trades, ...; repeatable; raw_trades and book_summaries only if named here.",
 )
 @json_option
 def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: bool) -> int:
@@ -29,7 +29,8 @@ def retention(is_plan: bool, is_apply: bool, levels: tuple[str, ...], as_json: b
 
     The period of each level is in retention_months of dbt_project/dbt_project.yml; by default nothing is dropped. A
     month is dropped only if every candle made from it agrees with it in trades and volume. It is closed from then on:
-    trades of that month that arrive later change no candle in it.
+    trades of that month that arrive later change no candle in it. Of the series besides trades, only book_summaries
+    grows enough to be dropped; nobody can load it again.
 
     Exit code: 0 done, 1 a month was refused, 2 cannot tell, because the models are not built yet.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from extract.cli.output import MOST_NAMED, describe_set_aside, echo, plural, print_table
+from extract.errors import TapeError
 from extract.estimate.estimator import Plan
 from extract.estimate.plan import PlanComparison
-from extract.pipeline.run import RunSummary
+from extract.pipeline.summary import RunSummary, describe_contradictory, describe_unrepaired
 from extract.times import duration
 
 
@@ -37,6 +41,18 @@ def print_summary(summary: RunSummary, comparison: PlanComparison | None = None)
         print_table((f"planned {plan.planned_at}", "plan", actual), rows)
 
 
+def print_turn(turn: RunSummary | TapeError) -> None:
+    """Print one line for a turn of `tape follow` that loaded trades, could not load everything, or failed."""
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(turn, TapeError):
+        echo(f"{at} {turn}", err=True)
+        return
+    if new := turn.total + turn.repaired:
+        echo(f"{at} {plural(new, 'new trade')} in {turn.seconds:.1f} s.")
+    for note in notes(replace(turn, stopped=None)):
+        echo(f"{at} {note}", err=True)
+
+
 def print_plan(plan: Plan) -> None:
     """Print what a run would take, by currency and kind and in total, and what the estimate is based on."""
     rows = [
@@ -63,13 +79,20 @@ def notes(summary: RunSummary) -> list[str]:
     if not summary.is_complete:
         sentences.append(f"Stopped {summary.stopped} with more to do; the same command resumes there.")
     sentences += describe_set_aside(summary.set_aside, ", and nothing of it counts as covered")
+    sentences += summary.notes[:MOST_NAMED]
+    if summary.unrepaired:
+        sentences.append(describe_unrepaired(summary.unrepaired))
+    if summary.contradictory:
+        sentences.append(describe_contradictory(summary.contradictory))
     counts = {
         "{:,} of them were missing from the pages and fetched by trade_seq.": summary.repaired,
         "{:,} known trades were restated by the exchange: new versions.": summary.restated,
+        "{:,} trades that the exchange did not have before were fetched.": summary.recovered,
         "The exchange does not have {:,} trade_seq: deribit_raw.absent_trades.": summary.absent,
         "{:,} records could not be read: deribit_raw.rejected_trades.": summary.rejected,
     }
     sentences += [sentence.format(count) for sentence, count in counts.items() if count]
+    sentences += _series_notes(summary)
     if summary.unknown_fields:
         named = summary.unknown_fields.most_common(MOST_NAMED)
         fields = [f"{name} ({plural(count, 'record')})" for name, count in named]
@@ -77,3 +100,18 @@ def notes(summary: RunSummary) -> list[str]:
             fields.append(f"and {more:,} more")
         sentences.append(f"Fields without a column are stored in `extra`: {', '.join(fields)}.")
     return sentences
+
+
+def _series_notes(summary: RunSummary) -> list[str]:
+    sentences = []
+    if summary.series:
+        rows = [f"{rows:,} of {name}" for name, rows in sorted(summary.series.items())]
+        sentences.append(f"New rows of series: {', '.join(rows)}.")
+    if missing := sum(summary.series_missing.values()):
+        sentences.append(
+            f"The exchange did not send {plural(missing, 'row')} of series: deribit_raw.series_gaps."
+        )
+    if summary.series_rejected:
+        rejected = plural(summary.series_rejected, "record")
+        sentences.append(f"{rejected} of series could not be read: deribit_raw.rejected_records.")
+    return sentences + summary.disagreements[:MOST_NAMED]

@@ -4,32 +4,64 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.httputil import check_env_proxy, get_pool_manager
+from clickhouse_connect.driver.exceptions import StreamFailureError
+from clickhouse_connect.driver.httputil import get_pool_manager
+from clickhouse_connect.driver.models import SettingDef
 
 from extract.clickhouse.embedded.password import require_own_server
-from extract.clickhouse.errors import DRIVER_ERRORS, exception_chain, to_tape_error
-from extract.clickhouse.settings import ClickHouseSettings
+from extract.clickhouse.errors import DRIVER_ERRORS, server_code, to_tape_error
+from extract.clickhouse.settings import IS_REPLICATED, QUORUM_SETTINGS, ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, handshake_error
 from extract.clickhouse.wake import wait_until_awake
+from extract.errors import RetriableError, exception_chain
 from extract.paths import tape_dir
+from extract.proxies import find_proxy
 
 CONNECT_TIMEOUT_S = 10
 # An insert of one file may merge and compress for minutes; the server sends progress meanwhile.
 SEND_RECEIVE_TIMEOUT_S = 300
 POOL_CONNECTIONS = 32
+STREAM_CHUNK_BYTES = 256 * 1024
+QUORUM_WAIT_S = 30
+UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE = 286
 
 # Both log each failure in addition to the exception that becomes a sentence.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
+
+PINNED_SETTINGS: Mapping[str, Any] = {
+    "join_use_nulls": 0,
+    "join_default_strictness": "ALL",
+    "any_join_distinct_right_table_keys": 0,
+    "aggregate_functions_null_for_empty": 0,
+    "empty_result_for_aggregation_by_empty_set": 0,
+    "group_by_use_nulls": 0,
+    "transform_null_in": 0,
+    "data_type_default_nullable": 0,
+    "cast_keep_nullable": 0,
+    "prefer_column_name_to_alias": 0,
+    "enable_extended_results_for_datetime_functions": 0,
+    "use_variant_as_common_type": 0,
+    "async_insert": 0,
+    "materialized_views_ignore_errors": 0,
+    "limit": 0,
+    "offset": 0,
+}
+"""Settings that change the meaning of a statement, at ClickHouse's defaults, whatever the user's profile has.
+
+`profiles/profiles.yml` has them for dbt.
+"""
 
 Values = dict[str, Any] | None
 """Parameters or settings of a statement by name."""
@@ -78,8 +110,7 @@ class Database:
 
     def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing."""
-        with self.translated_errors():
-            self.client.command(sql, parameters, settings=self._supported(settings))
+        self._send(lambda: self.client.command(sql, parameters, settings=self._supported(settings)))
 
     def insert(
         self,
@@ -90,8 +121,56 @@ class Database:
     ) -> None:
         """Insert rows into `table`, which is named with its database; does nothing where there is no row."""
         if data := list(rows):
+            self._send(lambda: self.client.insert(table, data, columns, settings=self._supported(settings)))
+
+    def formatted(self, sql: str, format: str, parameters: Values = None, settings: Values = None) -> bytes:
+        """Run a query and return its whole result as ClickHouse writes it in `format`, for example JSONEachRow."""
+        with self.translated_errors():
+            return self.client.raw_query(sql, parameters, settings=self._supported(settings), fmt=format)
+
+    def stream(
+        self, sql: str, format: str, parameters: Values = None, settings: Values = None
+    ) -> Iterator[bytes]:
+        """Run a query and yield its result as ClickHouse writes it in `format`, in memory that does not depend on its size.
+
+        Errors before the first byte are raised by the call, later ones by the iterator: a result without an error is whole.
+        """
+        with self.translated_errors():
+            response = self.client.raw_stream(sql, parameters, settings=self._supported(settings), fmt=format)
+        return self._chunks(response)
+
+    def _chunks(self, response: Any) -> Iterator[bytes]:
+        """The body of a response, without the message that ClickHouse appends if the query fails after its first byte."""
+        marker = f"__exception__\r\n{response.headers.get('X-ClickHouse-Exception-Tag', '')}".encode()
+        held = b""
+        try:
             with self.translated_errors():
-                self.client.insert(table, data, columns, settings=self._supported(settings))
+                for chunk in response.stream(STREAM_CHUNK_BYTES, decode_content=True):
+                    held += chunk
+                    if (at := held.find(marker)) >= 0:
+                        message = held[at + len(marker) :] + response.read()
+                        raise StreamFailureError(message.decode(errors="replace").strip())
+                    # The marker may continue in the next chunk.
+                    yield held[: -len(marker)]
+                    held = held[-len(marker) :]
+            yield held
+        finally:
+            response.close()  # and not returned to the pool, because the rest of a result that nobody reads may be long
+
+    def insert_stream(
+        self,
+        table: str,
+        columns: Sequence[str],
+        pieces: Generator[bytes, None, None],
+        format: str,
+        settings: Values = None,
+    ) -> None:
+        """Insert a file of a ClickHouse `format`, such as Parquet, in pieces; `columns` are quoted names.
+
+        What has arrived before an error may be inserted. An error of `pieces` is raised as it is.
+        """
+        with self.translated_errors():
+            self.client.raw_insert(table, columns, pieces, self._supported(settings), format)
 
     def close(self) -> None:
         """Close the connections of a database that `open_database` returned."""
@@ -104,6 +183,22 @@ class Database:
             yield
         except DRIVER_ERRORS as error:
             raise to_tape_error(error, self.settings) from error
+
+    def _send(self, statement: Callable[[], object]) -> None:
+        """Send a statement; while another insert into its replicated table waits for its quorum, try again."""
+        deadline_s = time.monotonic() + QUORUM_WAIT_S
+        while True:
+            try:
+                with self.translated_errors():
+                    statement()
+                return
+            except RetriableError as error:
+                if (
+                    server_code(error) != UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+                    or time.monotonic() > deadline_s
+                ):
+                    raise
+            time.sleep(random.uniform(0.02, 0.2))
 
     def _supported(self, settings: Values) -> dict[str, Any] | None:
         return supported_settings(self.client, settings) if settings else None
@@ -132,7 +227,8 @@ def open_client(
 
     `compress` names the compression of requests and results (lz4, zstd, gzip, True for the best, False); by default
     none on loopback and the best elsewhere. Inserted files are sent unchanged, because parquet is compressed already.
-    The client has no session, because ClickHouse runs the queries of one session one at a time.
+    The client has no session, because ClickHouse runs the queries of one session one at a time. It replaces settings of
+    the user's profile that would change the meaning of statements.
 
     Raises UsageError, RetriableError or FinalError, each one sentence without secrets.
     """
@@ -142,7 +238,7 @@ def open_client(
     pool = _pool(settings)
     try:
         wait_until_awake(settings, pool)
-        return clickhouse_connect.get_client(
+        client = clickhouse_connect.get_client(
             host=settings.host,
             port=settings.port,
             interface="https" if settings.secure else "http",
@@ -153,16 +249,42 @@ def open_client(
             client_cert_key=settings.client_key,
             compress=not settings.is_loopback if compress is None else compress,
             pool_mgr=pool,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            send_receive_timeout=SEND_RECEIVE_TIMEOUT_S,
             autogenerate_session_id=False,
             tz_mode="aware",
             client_name="deribit-tape",
-            **options,
+            **{
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "send_receive_timeout": SEND_RECEIVE_TIMEOUT_S,
+                **options,
+            },
         )
+        if len(client.server_settings) < FEW_SETTINGS:
+            _read_settings_again(client)
+        fixed = {**PINNED_SETTINGS, **(QUORUM_SETTINGS if IS_REPLICATED else {})}
+        for name, value in supported_settings(client, fixed).items():
+            if client.server_settings[name].value != str(value):  # the profile of the user
+                client.set_client_setting(name, value)
+        return client
     except DRIVER_ERRORS as error:
         broken = any(isinstance(cause, ssl.SSLEOFError | ConnectionError) for cause in exception_chain(error))
         raise to_tape_error((handshake_error(settings) if broken else None) or error, settings) from error
+
+
+FEW_SETTINGS = 500
+"""Every server has more settings. The driver sees fewer if the user's profile limits the rows of a result."""
+
+
+def _read_settings_again(client: Client) -> None:
+    """Read all settings of the server, also with a profile that limits the rows of a result.
+
+    The statement overrides `limit` and `offset`, and therefore does not show the profile's values of these two.
+    """
+    rows = client.query(
+        "select name, value, readonly from system.settings settings limit = 0, offset = 0"
+    ).result_rows
+    client.server_settings = {name: SettingDef(name, value, readonly) for name, value, readonly in rows}
+    for name in ("limit", "offset"):
+        client.set_client_setting(name, 0)
 
 
 def supported_settings(client: Client, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,14 +294,14 @@ def supported_settings(client: Client, settings: Mapping[str, Any]) -> dict[str,
 
 
 def _pool(settings: ClickHouseSettings) -> Any:
-    scheme = "https" if settings.secure else "http"
-    # An outbound proxy cannot reach this machine's loopback.
-    proxy = None if settings.is_loopback else check_env_proxy(scheme, settings.host, settings.port)
+    proxy = find_proxy(settings.url)
+    options: dict[str, Any] = {}
+    if proxy:
+        options = {"https_proxy": proxy.address, "proxy_headers": proxy.headers}
     return get_pool_manager(
         ca_cert=settings.ca_cert,
         client_cert=settings.client_cert,
         client_cert_key=settings.client_key,
         maxsize=POOL_CONNECTIONS,
-        http_proxy=proxy if proxy and not settings.secure else None,
-        https_proxy=proxy if proxy and settings.secure else None,
+        **options,
     )

@@ -6,21 +6,24 @@ import re
 import socket
 import ssl
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.exceptions import TimeoutError as HttpTimeout
 
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.clickhouse.tls import explain_rejected_certificate
-from extract.errors import FinalError, OutsideError, RetriableError, TapeError, UsageError
+from extract.errors import FinalError, OutsideError, RetriableError, TapeError, UsageError, exception_chain
+from extract.proxies import find_proxy
 
 _CODES: dict[str, dict[str, int]] = tomllib.loads(Path(__file__).with_name("error_codes.toml").read_text())
 AUTHENTICATION_CODES = frozenset(_CODES["authentication"].values())
 TRANSIENT_CODES = frozenset(_CODES["transient"].values())
 _UNDEFINED_RELATION_CODES = frozenset(_CODES["undefined_relation"].values())
+ACCESS_DENIED = 497
+_TOO_MANY_PARTITIONS = "Too many partitions for single INSERT block"
+"""Has the code of too many parts, which are merged after a while, but every attempt of the insert ends with it."""
 TRANSIENT_HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 DRIVER_ERRORS = (ClickHouseError, HTTPError, OSError)
@@ -42,25 +45,14 @@ class UndefinedRelationError(FinalError):
     """The statement names a table or a database that does not exist."""
 
 
-def exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and all exceptions that caused it, including urllib3's `reason`, outermost first."""
-    seen: set[int] = set()
-    queue: list[BaseException | None] = [error]
-    while queue:
-        current = queue.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
-
-
 def to_tape_error(error: BaseException, settings: ClickHouseSettings) -> TapeError:
     """The UsageError, RetriableError or FinalError for `error`: one sentence, without secrets."""
     chain = list(exception_chain(error))
-    for known in chain:
-        if isinstance(known, TapeError):
-            return known
+    # The answer of the server is not about an error that came before it.
+    if not isinstance(getattr(error, "code", None), int):
+        for known in chain:
+            if isinstance(known, TapeError):
+                return known
     return _tls(chain, settings) or _server(chain, settings) or _network(chain, settings)
 
 
@@ -103,7 +95,7 @@ def _server(chain: list[BaseException], settings: ClickHouseSettings) -> TapeErr
         return _login_error(settings)
     if code is not None:
         kind: type[OutsideError] = FinalError
-        if code in TRANSIENT_CODES:
+        if code in TRANSIENT_CODES and _TOO_MANY_PARTITIONS not in text:
             kind = RetriableError
         elif code in _UNDEFINED_RELATION_CODES:
             kind = UndefinedRelationError
@@ -140,6 +132,8 @@ def _login_error(settings: ClickHouseSettings) -> TapeError:
 
 def _network(chain: list[BaseException], settings: ClickHouseSettings) -> TapeError:
     prefix = settings.env_prefix
+    if any(isinstance(cause, ProxyError) for cause in chain) and (proxy := find_proxy(settings.url)):
+        return proxy.failure(chain)
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return RetriableError(
             f"Host name {settings.host} cannot be resolved; check {prefix}_HOST and the network."

@@ -1,12 +1,8 @@
-"""A lease on a database, so that one run at a time loads into it, from any machine; and cleanup after killed runs.
+"""A lease on a database, so that one run at a time loads into it, from any machine.
 
 ClickHouse has no compare-and-set. A run that wants the lease first writes a claim and then reads the claims of others:
 of two runs that start together at least one sees the other, and a run that sees another one withdraws. The claim of a
 killed run is not renewed and expires by the server's clock.
-
-The same database records which load packages were started. A package that was started and never finished, and that is
-on no disk from which a run resumes, has left rows that the next run would load again: `delete_unfinished_loads`
-deletes them.
 """
 
 from __future__ import annotations
@@ -17,8 +13,11 @@ import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from extract.clickhouse.client import Database, quote_identifier
-from extract.clickhouse.settings import RAW_DATABASE, RUNS_DATABASE
+from extract.clickhouse.client import Database
+from extract.clickhouse.create import create_missing
+from extract.clickhouse.errors import UndefinedRelationError
+from extract.clickhouse.finished import BEGUN_LOADS, DELETED_LOADS
+from extract.clickhouse.settings import RUNS_DATABASE
 from extract.clickhouse.statements import load_statements
 from extract.errors import OutsideError, TapeError, UsageError
 
@@ -27,9 +26,15 @@ LEASE_S = 90.0
 RENEW_EVERY_S = 20.0
 
 _STATEMENTS = load_statements(__file__, "lease.sql")
-_LOADS = "_dlt_loads"
-# A replica that lags behind on claims would admit two runs; one that lags behind on loads would delete finished rows.
+# A replica that lags behind would admit two runs.
 _CONSISTENT = {"select_sequential_consistency": 1}
+
+
+def create_tables_of_runs(database: Database) -> None:
+    """Create those of the tables of leases and load packages that are missing."""
+    # `leases` is last: if a run is killed in between, the next one creates the rest.
+    names = (BEGUN_LOADS, DELETED_LOADS, "leases")
+    create_missing(database, RUNS_DATABASE, {name: _STATEMENTS[f"create_{name}"] for name in names})
 
 
 class AnotherRunError(UsageError):
@@ -39,9 +44,8 @@ class AnotherRunError(UsageError):
 class Lease:
     """The lease on `database`, held within the block and renewed by a thread.
 
-    Two leases of one `holder` never exclude each other: the newer one takes over from a run that is dead.
-    `resumes_own_run` is true if no other holder has held the lease since this one did. Entering raises
-    AnotherRunError, which names the holder, where another run is active, and the errors of `Database`.
+    Two leases of one `holder` never exclude each other: the newer one takes over from a run that is dead. Entering
+    raises AnotherRunError, which names the holder, where another run is active, and the errors of `Database`.
     """
 
     def __init__(
@@ -54,7 +58,6 @@ class Lease:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.holder = holder
-        self.resumes_own_run = True
         self._database = database
         self._lease_s = lease_s
         self._renew_every_s = renew_every_s
@@ -62,28 +65,25 @@ class Lease:
         self._clock = clock
         self._id = uuid.uuid4().hex
         self._sign = 0
-        self._is_held = False
         self._valid_until_s = 0.0
         self._renewal_error: Exception | None = None
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        for name in ("create_database", "create_leases", "create_begun_loads"):
-            self._database.command(_STATEMENTS[name])
-        self._claim(self._lease_s)
+        try:
+            self._valid_until_s = self._claim(self._lease_s)
+        except UndefinedRelationError:
+            create_tables_of_runs(self._database)
+            self._valid_until_s = self._claim(self._lease_s)
         parameters = {"lease_id": self._id, "most_ms": int(LEASE_S * 1000)}
-        claims = self._database.rows(_STATEMENTS["other_claims"], parameters, _CONSISTENT)
-        for holder, left_ms, _ in claims:
-            if left_ms > 0 and holder != self.holder:
+        for holder, left_ms in self._database.rows(_STATEMENTS["other_claims"], parameters, _CONSISTENT):
+            if holder != self.holder:
                 self._claim(0)
                 raise AnotherRunError(
                     f"Another run is in progress on this database ({holder}); wait for it or stop it. "
                     f"If it was killed, its lease expires in {left_ms / 1000:.0f} s."
                 )
-        self.resumes_own_run = next((holder == self.holder for holder, _, held in claims if held), True)
-        self._is_held = True
-        self._claim(self._lease_s)
         self._thread.start()
         return self
 
@@ -94,7 +94,7 @@ class Lease:
             self._claim(0)
 
     def require_held(self) -> None:
-        """Raise OutsideError if the lease could not be renewed and has expired."""
+        """Raise OutsideError if the lease has expired before it was renewed. It is never valid again."""
         error = self._renewal_error
         if error and not isinstance(error, TapeError):
             raise error
@@ -113,8 +113,10 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._is_closed.wait(self._renew_every_s):
+            if self._clock() > self._valid_until_s:
+                return  # another run may have deleted what this one was loading
             try:
-                self._claim(self._lease_s)
+                valid_until_s = self._claim(self._lease_s)
             except TapeError as error:  # the next renewal may succeed
                 self._renewal_error = error
             except Exception as error:  # a defect, which `require_held` raises in the run itself
@@ -122,8 +124,12 @@ class Lease:
                 return
             else:
                 self._renewal_error = None
+                if self._clock() > self._valid_until_s:
+                    return  # the claim may have arrived too late
+                self._valid_until_s = valid_until_s
 
-    def _claim(self, seconds: float) -> None:
+    def _claim(self, seconds: float) -> float:
+        """Claim the lease for `seconds`, and return the end of that time by this machine's clock."""
         valid_until_s = self._clock() + seconds
         self._sign += 1
         self._database.command(
@@ -132,30 +138,8 @@ class Lease:
                 "lease_id": self._id,
                 "sign": self._sign,
                 "holder": self.holder,
-                "is_held": self._is_held,
                 "ms": int(seconds * 1000),
             },
             {"async_insert": 0},
         )
-        self._valid_until_s = valid_until_s
-
-
-def delete_unfinished_loads(database: Database) -> list[str]:
-    """Delete the rows of load packages that were started and never finished; return their load ids.
-
-    The caller holds the lease and has loaded the packages that are on its own disk.
-    """
-    started = database.column(_STATEMENTS["started_loads"], None, _CONSISTENT)
-    if not started:
-        return []
-    tables = database.column(_STATEMENTS["tables_of_loads"], None, _CONSISTENT)
-    finished: list[str] = []
-    if _LOADS in tables:  # missing if the run was killed while it created the tables
-        finished = database.column(_STATEMENTS["finished_loads"], {"ids": started}, _CONSISTENT)
-    unfinished = sorted(set(started) - set(finished))
-    for table in tables if unfinished else ():
-        if table != _LOADS:
-            sql = f"delete from {RAW_DATABASE}.{quote_identifier(table)} where _dlt_load_id in {{ids:Array(String)}}"
-            database.command(sql, {"ids": unfinished})
-    database.command(_STATEMENTS["forget_started_loads"])
-    return unfinished
+        return valid_until_s

@@ -1,7 +1,4 @@
--- Statements of the lease and of the record of started load packages.
-
--- name: create_database
-create database if not exists deribit_runs
+-- Statements of the lease.
 
 -- name: create_leases
 create table if not exists deribit_runs.leases (
@@ -19,17 +16,18 @@ create table if not exists deribit_runs.begun_loads (
     at DateTime64(6, 'UTC') default now64(6)
 ) engine = MergeTree order by load_id
 
+-- name: create_deleted_loads
+create table if not exists deribit_runs.deleted_loads (
+    load_id String,
+    at DateTime64(6, 'UTC') default now64(6)
+) engine = MergeTree order by load_id
+
 -- name: claim
 insert into deribit_runs.leases (lease_id, sign, holder, is_held, expires_at)
-select
-    {lease_id:String},
-    {sign:UInt32},
-    {holder:String},
-    {is_held:Bool},
-    now64(6) + toIntervalMillisecond({ms:Int64})
+select {lease_id:String}, {sign:UInt32}, {holder:String}, true, now64(6) + toIntervalMillisecond({ms:Int64})
 
 -- name: other_claims
--- One row per other lease, the newest first: its holder, the milliseconds that it has left, whether it was ever held.
+-- One row per other lease that has not expired: its holder, and the milliseconds that it has left.
 -- Claims of the future, or for longer than `most_ms`, do not count: otherwise a user who may insert claims could keep
 -- all others out until an arbitrary date.
 with
@@ -40,28 +38,14 @@ final as (
     select
         argMax(holder, sign) as holder,
         max(at) as seen_at,
-        max(is_held) as was_held,
         least(argMax(expires_at, sign), seen_at + most) as valid_until
     from deribit_runs.leases
     where lease_id != {lease_id:String} and at <= now64(6) + most
     group by lease_id
 )
 
-select holder, dateDiff('millisecond', now64(6), valid_until), was_held
+select holder, dateDiff('millisecond', now64(6), valid_until) as left_ms
 from final
+where left_ms > 0
 order by seen_at desc
 limit 100
-
--- name: started_loads
-select distinct load_id from deribit_runs.begun_loads
-
--- name: tables_of_loads
-select distinct table
-from system.columns
-where database = 'deribit_raw' and (name = '_dlt_load_id' or table = '_dlt_loads')
-
--- name: finished_loads
-select load_id from deribit_raw._dlt_loads where status = 0 and load_id in {ids:Array(String)}
-
--- name: forget_started_loads
-truncate table deribit_runs.begun_loads

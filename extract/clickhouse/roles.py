@@ -19,10 +19,10 @@ from xml.sax.saxutils import escape
 
 from extract.certs import ROLES as ROLE_NAMES
 from extract.clickhouse.client import Database
-from extract.clickhouse.errors import server_code
+from extract.clickhouse.errors import ACCESS_DENIED, server_code
+from extract.clickhouse.statements import with_configured_databases, with_configured_engines
 from extract.errors import TapeError, UsageError
 
-ACCESS_DENIED = 497
 NO_WRITABLE_STORAGE = frozenset({495, 514})  # ACCESS_STORAGE_READONLY, ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND
 MAX_THREADS = 64
 """The largest number of threads that a user can request for a query; the default is the number of cores."""
@@ -48,7 +48,9 @@ class Role:
         return f"CLICKHOUSE_{self.name.upper()}_PASSWORD"
 
 
-_TABLES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("roles.toml").read_text())
+_TABLES: dict[str, dict[str, Any]] = tomllib.loads(
+    with_configured_engines(with_configured_databases(Path(__file__).with_name("roles.toml").read_text()))
+)
 ROLES = tuple(Role(name, **_TABLES[name]) for name in ROLE_NAMES)
 
 

@@ -6,22 +6,46 @@ The dbt profile reads the same variables, see `profiles/profiles.yml`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.password import read_password
 from extract.errors import UsageError
 from extract.paths import tape_dir
+from extract.proxies import LOOPBACK_HOSTS
 
-RAW_DATABASE = "deribit_raw"
-MART_DATABASE = "deribit"
-RUNS_DATABASE = "deribit_runs"
+DEFAULT_RAW_DATABASE = "deribit_raw"
+
+
+def database_name(variable: str, default: str, env: Mapping[str, str] = os.environ) -> str:
+    """Name of a database from an environment variable. Raises UsageError where it is not a plain identifier."""
+    name = env.get(variable) or default
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UsageError(f"{variable} is {name!r}; set it to a name of letters, digits and underscores.")
+    return name
+
+
+RAW_DATABASE = database_name("TAPE_RAW_SCHEMA", DEFAULT_RAW_DATABASE)
+MART_DATABASE = database_name("TAPE_SCHEMA", "deribit")
+RUNS_DATABASE = "deribit_runs" if RAW_DATABASE == DEFAULT_RAW_DATABASE else f"{RAW_DATABASE}_runs"
+"""Lease and started load packages of the raw database; each raw database has a separate one."""
+
+IS_REPLICATED = os.environ.get("TAPE_REPLICATED") not in (None, "", "0")
+"""Whether the databases have the engine `Replicated`, on a cluster of one's own: tables get replicated engines.
+
+ClickHouse Cloud replicates tables of any engine, and needs no variable.
+"""
+
+QUORUM_SETTINGS: Mapping[str, str | int] = {"insert_quorum": "auto", "insert_quorum_parallel": 0}
+"""On a replicated cluster: most replicas have what was inserted, so that `select_sequential_consistency` holds."""
 
 LOCAL_USER = "tape"
+READER = "reader"
 ALLOW_PLAIN_HTTP = "CLICKHOUSE_LOCAL_ALLOW_PLAIN_HTTP"
 WAKE_S = 90  # an idle ClickHouse Cloud service takes up to a minute to start
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,24 @@ def clickhouse_settings(mode: str | None = None, env: Mapping[str, str] = os.env
     """Settings of `mode`, by default the current one. Raises UsageError that names a missing variable."""
     mode = mode or current_mode(env)
     return _cloud(env) if mode == "cloud" else _local(env)
+
+
+def reader_settings(mode: str | None = None, env: Mapping[str, str] = os.environ) -> ClickHouseSettings:
+    """Settings of `mode` with the login of the role reader: CLICKHOUSE_READER_PASSWORD, or the embedded server's own.
+
+    A client certificate, or the configured login of a server whose reader has no password here, is used as it is.
+    """
+    mode = mode or current_mode(env)
+    prefix, password = f"CLICKHOUSE_{mode.upper()}", env.get("CLICKHOUSE_READER_PASSWORD") or ""
+    if mode == "cloud" and env.get("CLICKHOUSE_CLOUD_CLIENT_CERT"):
+        return _cloud(env)
+    if password:
+        return clickhouse_settings(mode, {**env, f"{prefix}_USER": READER, f"{prefix}_PASSWORD": password})
+    settings = clickhouse_settings(mode, env)
+    directory = Path(env.get("TAPE_DIR") or tape_dir()).resolve()
+    if mode == "cloud" or ServerHome(directory).running_port() != settings.port:
+        return settings
+    return replace(settings, user=READER, password=read_password(directory, READER), is_generated=True)
 
 
 def _local(env: Mapping[str, str]) -> ClickHouseSettings:

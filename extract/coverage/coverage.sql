@@ -1,12 +1,10 @@
 -- Coverage and gaps of the raw tables; only this file defines what counts as a gap.
 --
--- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` (Int64), `max_seq` (Int64): the greatest
--- valid trade_seq; a greater one is not a trade, and adding 1 to it could overflow.
--- `<name>` is another statement of this file or a raw table; a table that does not exist yet is read as an empty one.
-
--- name: in_scope
-(empty({currencies:Array(String)}) or currency in {currencies:Array(String)})
-        and (empty({kinds:Array(String)}) or kind in {kinds:Array(String)})
+-- Parameters: `currencies` and `kinds` (Array(String), empty = all), `epoch_ms` and `now_ms` (Int64), `max_seq` (Int64):
+-- the greatest valid trade_seq; a greater one is not a trade, and adding 1 to it could overflow. `contradiction`: the
+-- reason of rejected trades whose number another trade has.
+-- `<name>` is another statement of this file or of absent.sql, or the rows of a raw table that finished load packages brought; a table
+-- that does not exist yet is read as an empty one. No statement reads a raw table in another way.
 
 -- name: covered_spans
 -- One row per span of time whose trades are all loaded; spans of one stream are disjoint.
@@ -44,6 +42,67 @@ final as (
 
 select * from final
 
+-- name: unproven
+-- Time of streams that a run set aside, and the reason; it may be covered since.
+select
+    currency,
+    kind,
+    JSONExtractInt(raw, 'unproven_from_ms') as from_ms,
+    JSONExtractInt(raw, 'unproven_to_ms') as to_ms,
+    any(reason) as reason
+from <rejected_trades>
+where <in_scope> and JSONHas(raw, 'unproven_from_ms') and not JSONHas(raw, 'trade_seq')
+group by all
+order by currency, kind, from_ms, to_ms
+
+-- name: contradictions
+-- Rejected trades whose trade_seq a loaded trade with another id has, one row per instrument.
+with
+
+rejected as (
+    select
+        currency,
+        kind,
+        JSONExtractString(raw, 'instrument_name') as instrument_name,
+        JSONExtractInt(raw, 'trade_seq') as trade_seq,
+        JSONExtractString(raw, 'trade_id') as trade_id
+    from <rejected_trades>
+    where <in_scope> and reason = {contradiction:String}
+),
+
+loaded as (
+    select instrument_name, trade_seq, trade_id
+    from <trades>
+    where (instrument_name, trade_seq) in (select instrument_name, trade_seq from rejected)
+),
+
+final as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        min(trade_seq) as first_seq,
+        max(trade_seq) as last_seq,
+        uniqExact(trade_seq, trade_id) as trades
+    from rejected
+    where (instrument_name, trade_seq, trade_id) not in loaded
+    group by instrument_name
+    order by instrument_name
+)
+
+select * from final
+
+-- name: unnumbered
+-- Rejected trades whose record has no valid number, so that it cannot be known which trades are missing.
+select currency, kind, uniqExact(raw) as records
+from <rejected_trades>
+where
+    <in_scope>
+    and (JSONHas(raw, 'trade_id') or JSONHas(raw, 'trade_seq'))
+    and not (JSONExtractInt(raw, 'trade_seq') between 1 and {max_seq:Int64} and JSONExtractString(raw, 'instrument_name') != '')
+group by currency, kind
+order by currency, kind
+
 -- name: gaps
 -- One row per range of missing trade_seq, ordered. The server holds two bitmaps of the seqs of each instrument (a bit
 -- per trade of a busy one, two bytes of a quiet one) and a row per gap.
@@ -53,20 +112,40 @@ covered as (
     <covered_spans>
 ),
 
+rejected as (
+    select
+        currency,
+        kind,
+        JSONExtractString(raw, 'instrument_name') as instrument_name,
+        JSONExtractInt(raw, 'trade_seq') as trade_seq
+    from <rejected_trades>
+    where <in_scope> and trade_seq between 1 and {max_seq:Int64}
+),
+
 known_seqs as (
     -- The last seq of an expired instrument, where it was fetched, is a row without a trade.
-    select instrument_name, currency, kind, trade_seq, toInt64(0) as known_last
+    select
+        instrument_name,
+        currency,
+        kind,
+        trade_seq,
+        toInt64(0) as known_last,
+        toInt64(0) as dropped_last,
+        toInt64(0) as rejected_seq
     from <trades>
     where <in_scope> and trade_seq <= {max_seq:Int64}
     union all
-    select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last
+    select instrument_name, currency, kind, toInt64(0) as trade_seq, last_seq as known_last, 0 as dropped_last, 0 as rejected_seq
     from <instrument_tails>
     where <in_scope> and last_seq <= {max_seq:Int64}
     union all
     -- Trades that `tape retention` dropped had been loaded.
-    select instrument_name, currency, kind, arrayJoin(range(first_seq, last_seq + 1)) as trade_seq, toInt64(0) as known_last
+    select instrument_name, currency, kind, toInt64(0) as trade_seq, 0 as known_last, last_seq as dropped_last, 0 as rejected_seq
     from <dropped_trades>
     where <in_scope>
+    union all
+    select instrument_name, currency, kind, toInt64(0) as trade_seq, 0 as known_last, 0 as dropped_last, rejected.trade_seq as rejected_seq
+    from rejected
 ),
 
 loaded_seqs as (
@@ -74,9 +153,10 @@ loaded_seqs as (
         instrument_name,
         any(currency) as currency,
         any(kind) as kind,
-        max(trade_seq) as last_loaded,
+        greatest(max(trade_seq), max(dropped_last)) as last_loaded,
         max(known_last) as last_known,
         if(last_known > last_loaded, [last_known + 1], []) as after_tail,
+        arrayFilter(seq -> seq > last_loaded, groupUniqArrayIf(rejected_seq, rejected_seq > 0)) as rejected_after,
         groupBitmapState(toUInt64(trade_seq)) as seqs,
         groupBitmapState(toUInt64(trade_seq + 1)) as next_seqs
     from known_seqs
@@ -90,6 +170,7 @@ bounded_seqs as (
         currency,
         kind,
         last_loaded,
+        rejected_after,
         bitmapOr(seqs, bitmapBuild(arrayMap(seq -> toUInt64(seq), arrayPushBack(after_tail, 0)))) as seqs,
         bitmapOr(next_seqs, bitmapBuild(arrayMap(seq -> toUInt64(seq + 1), arrayPushBack(after_tail, 0)))) as next_seqs
     from loaded_seqs
@@ -97,30 +178,86 @@ bounded_seqs as (
 
 holes as (
     -- One row per range of missing seqs: from the end of one run of loaded seqs to the start of the next.
-    -- bitmapToArray does not sort bitmaps of up to 32 numbers.
+    -- bitmapToArray does not sort bitmaps of up to 32 numbers. A rejected trade after the last loaded one is a range, too:
+    -- no later trade shows that it is missing.
     select
         instrument_name,
         currency,
         kind,
         arrayJoin(
-            arrayZip(
-                arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_seqs, seqs)))),
-                arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(seqs, next_seqs))))
+            arrayConcat(
+                arrayZip(
+                    arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_seqs, seqs)))),
+                    arrayPopFront(arraySort(bitmapToArray(bitmapAndnot(seqs, next_seqs))))
+                ),
+                arrayMap(seq -> (toUInt64(seq), toUInt64(seq + 1)), rejected_after)
             )
         ) as hole,
+        last_loaded,
         toInt64(hole.1) as first_seq,
-        toInt64(hole.2) - 1 as last_seq,
-        multiIf(first_seq > last_loaded, 3, first_seq = 1, 1, 2) as place
+        toInt64(hole.2) as next_seq
     from bounded_seqs
 ),
 
-neighbours as (
-    select * except (hole), arrayJoin([first_seq - 1, last_seq + 1]) as trade_seq
+hole_edges as (
+    -- Start (+1) and end (-1) of each hole and of each range that was dropped, which stays a range: its trades are not
+    -- counted one by one.
+    select instrument_name, currency, kind, last_loaded, edge.1 as seq, edge.2 as in_hole, 0 as in_dropped
     from holes
+    array join [(first_seq, 1), (next_seq, -1)] as edge
+    union all
+    select instrument_name, currency, kind, toInt64(0) as last_loaded, edge.1 as seq, 0 as in_hole, edge.2 as in_dropped
+    from <dropped_trades>
+    array join [(first_seq, 1), (last_seq + 1, -1)] as edge
+    where <in_scope>
+),
+
+hole_states as (
+    select
+        instrument_name,
+        any(currency) as currency,
+        any(kind) as kind,
+        seq,
+        max(max(last_loaded)) over (partition by instrument_name) as last_loaded,
+        sum(sum(in_hole)) over by_seq > 0 and sum(sum(in_dropped)) over by_seq = 0 as is_open
+    from hole_edges
+    group by instrument_name, seq
+    window by_seq as (partition by instrument_name order by seq)
+),
+
+hole_changes as (
+    select
+        *,
+        lagInFrame(is_open) over (
+            partition by instrument_name order by seq rows between 1 preceding and current row
+        ) as was_open
+    from hole_states
+    qualify is_open != was_open
+),
+
+open_holes as (
+    -- Holes without the dropped ranges.
+    select
+        instrument_name,
+        currency,
+        kind,
+        is_open,
+        seq as first_seq,
+        leadInFrame(seq) over (
+            partition by instrument_name order by seq rows between current row and 1 following
+        ) - 1 as last_seq,
+        multiIf(first_seq > last_loaded, 3, first_seq = 1, 1, 2) as place
+    from hole_changes
+),
+
+neighbours as (
+    select * except (is_open), arrayJoin([first_seq - 1, last_seq + 1]) as trade_seq
+    from open_holes
+    where is_open
 ),
 
 timed_holes as (
-    -- Times of the two neighbours of each hole; seq 0 and the one after the known end have none.
+    -- Times of the two neighbours of each hole; seq 0, dropped trades and the one after the known end have none.
     select
         neighbours.instrument_name as instrument_name,
         neighbours.currency as currency,
@@ -167,25 +304,15 @@ missing as (
         )
 ),
 
-rejected as (
-    select
-        currency,
-        kind,
-        JSONExtractString(raw, 'instrument_name') as instrument_name,
-        JSONExtractInt(raw, 'trade_seq') as trade_seq
-    from <rejected_trades>
-    where <in_scope> and trade_seq between 1 and {max_seq:Int64}
-),
-
 ranges as (
-    select instrument_name, currency, kind, first_seq, last_seq, place as missing, 0 as absent, 0 as rejected
+    -- Facts: (place, is absent, absence is provisional, is due to be requested again, is rejected).
+    select instrument_name, currency, kind, first_seq, last_seq, (place, 0, 0, 0, 0) as facts
     from missing
     union all
-    select instrument_name, currency, kind, first_seq, last_seq, 0 as missing, 1 as absent, 0 as rejected
-    from <absent_trades>
-    where <in_scope>
+    select instrument_name, currency, kind, first_seq, last_seq, (0, 1, is_provisional, is_due, 0) as facts
+    from (<absent_ranges>)
     union all
-    select instrument_name, currency, kind, trade_seq, trade_seq, 0 as missing, 0 as absent, 1 as rejected
+    select instrument_name, currency, kind, trade_seq, trade_seq, (0, 0, 0, 0, 1) as facts
     from rejected
 ),
 
@@ -202,9 +329,11 @@ states as (
         any(currency) as currency,
         any(kind) as kind,
         seq,
-        sum(sum(sign * missing)) over by_seq as place,
-        place > 0 and sum(sum(sign * absent)) over by_seq > 0 as is_absent,
-        place > 0 and sum(sum(sign * rejected)) over by_seq > 0 as is_rejected
+        sum(sum(sign * facts.1)) over by_seq as place,
+        place > 0 and sum(sum(sign * facts.2)) over by_seq > 0 as is_absent,
+        place > 0 and sum(sum(sign * facts.3)) over by_seq > 0 as is_provisional,
+        place > 0 and sum(sum(sign * facts.4)) over by_seq > 0 as is_due,
+        place > 0 and sum(sum(sign * facts.5)) over by_seq > 0 as is_rejected
     from boundaries
     group by instrument_name, seq
     window by_seq as (partition by instrument_name order by seq)
@@ -213,7 +342,7 @@ states as (
 state_changes as (
     select
         *,
-        (place, is_absent, is_rejected) as state,
+        (place, is_absent, is_provisional, is_due, is_rejected) as state,
         lagInFrame(state) over (
             partition by instrument_name order by seq rows between 1 preceding and current row
         ) as state_before
@@ -239,6 +368,8 @@ final as (
         last_seq as last_missing_seq,
         ['head', 'inner', 'tail'][place] as where_missing,
         is_absent as known_absent,
+        is_provisional,
+        is_due,
         is_rejected as rejected
     from closed_ranges
     where place > 0
@@ -248,7 +379,8 @@ final as (
 select * from final
 
 -- name: instruments_without_tail
--- Instruments that expired in covered time, were created or traded in it, and whose last trade was not fetched yet.
+-- Instruments that expired in covered time, were created or traded in it, and whose last trade was not fetched yet,
+-- with the greatest trade_seq that is loaded.
 with
 
 covered as (
@@ -273,14 +405,18 @@ expired as (
 ),
 
 last_loaded as (
-    select instrument_name, max(timestamp) as last_at
+    select instrument_name, max(timestamp) as last_at, max(trade_seq) as last_seq
     from <trades>
-    where <in_scope>
+    where <in_scope> and trade_seq <= {max_seq:Int64}
     group by instrument_name
 ),
 
 final as (
-    select expired.instrument_name as instrument_name, expired.currency as currency, expired.kind as kind
+    select
+        expired.instrument_name as instrument_name,
+        expired.currency as currency,
+        expired.kind as kind,
+        last_loaded.last_seq as last_seq
     from expired
     asof inner join covered
         on expired.currency = covered.currency and expired.kind = covered.kind
@@ -334,8 +470,7 @@ with
 final as (
     select coverage.currency as currency, coverage.kind as kind, max(loads.inserted_at) as last_load_at
     from <coverage> as coverage
-    inner join <_dlt_loads> as loads on coverage._dlt_load_id = loads.load_id
-    where loads.status = 0
+    inner join <finished_loads> as loads on coverage._dlt_load_id = loads.load_id
     group by currency, kind
 )
 

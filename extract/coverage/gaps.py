@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from extract.clickhouse.client import Database
+from extract.clickhouse.finished import CONSISTENT, describe_unfinished, unfinished_loads
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.deribit.config import KINDS
-from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError, UsageError
-from extract.source.tables import RAW_TABLES
+from extract.source.absent import ABSENT_STATEMENTS, absent_parameters
+from extract.source.tables import loaded_relation
+from extract.sweep.contradictions import REASON
 from extract.sweep.ledger import SeqRange
+from extract.times import iso
 
-_STATEMENTS = load_statements(__file__, "coverage.sql")
+_STATEMENTS = {**ABSENT_STATEMENTS, **load_statements(__file__, "coverage.sql")}
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class Scope:
 
     @classmethod
     def of(cls, currencies: Sequence[str] = (), kinds: Sequence[str] = ()) -> Scope:
-        """Parse command-line values. Raises UsageError for a kind that the exchange does not have."""
-        for kind in kinds:
-            if kind not in KINDS:
-                raise UsageError(f"--kind {kind!r} does not exist; the exchange has {', '.join(KINDS)}.")
+        """Parse command-line values."""
         return cls(tuple(name.upper() for name in currencies), tuple(kinds))
+
+    def require_kinds(self, loaded: Iterable[str]) -> None:
+        """Raise UsageError for a kind that is neither documented by the exchange nor `loaded`."""
+        known = dict.fromkeys([*KINDS, *loaded])
+        for kind in self.kinds:
+            if kind not in known:
+                raise UsageError(f"--kind {kind!r} does not exist; the exchange has {', '.join(known)}.")
 
     def includes(self, stream: Stream) -> bool:
         return (not self.currencies or stream.currency in self.currencies) and (
@@ -42,12 +50,8 @@ class Scope:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the statements in coverage.sql."""
-        return {
-            "currencies": list(self.currencies),
-            "kinds": list(self.kinds),
-            "epoch_ms": EPOCH_MS,
-            "max_seq": MAX_SEQ,
-        }
+        scope = absent_parameters(self.currencies, self.kinds)
+        return {**scope, "epoch_ms": EPOCH_MS, "contradiction": REASON}
 
     @property
     def command(self) -> str:
@@ -64,7 +68,9 @@ class Gap:
     """A range of missing trade_seq of one instrument, both ends included.
 
     `where`: `head` before the first loaded trade, `inner`, or `tail` after the last one.
-    `known_absent`: requested by number, and the exchange does not have it. `rejected`: received, but not decodable.
+    `known_absent`: requested by number, and the exchange did not have it. That is `provisional` until it was requested
+    again an hour or more after the first time; `due`: it is time to request it again. `rejected`: received, but not
+    decodable.
     """
 
     stream: Stream
@@ -72,6 +78,8 @@ class Gap:
     where: str
     known_absent: bool
     rejected: bool
+    provisional: bool = False
+    due: bool = False
 
     def __len__(self) -> int:
         return len(self.range)
@@ -91,22 +99,124 @@ def find_gaps(database: Database, scope: Scope = EVERYTHING) -> list[Gap]:
     """Gaps of `scope`, by instrument and seq. Raises CannotTellError where no time is covered."""
     tables = require_covered(database, scope)
     return [
-        Gap(Stream(currency, kind), SeqRange(name, first, last), where, bool(absent), bool(rejected))
-        for name, currency, kind, first, last, where, absent, rejected in query(
-            database, "gaps", scope, tables
+        Gap(
+            Stream(currency, kind),
+            SeqRange(name, first, last),
+            where,
+            known_absent=bool(absent),
+            rejected=bool(rejected),
+            provisional=bool(provisional),
+            due=bool(due),
+        )
+        for name, currency, kind, first, last, where, absent, provisional, due, rejected in query(
+            database, "gaps", tables, scope
         )
     ]
 
 
+@dataclass(frozen=True)
+class Unproven:
+    """Time of a stream that a run set aside, in ms since 1970 UTC, which is not covered since; `reason` is one sentence."""
+
+    stream: Stream
+    from_ms: int
+    to_ms: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stream} was set aside, and {iso(self.from_ms)} to {iso(self.to_ms)} is not proven: "
+            f"{self.reason.rstrip('.')}. `dlt pipeline run --since {iso(self.from_ms)}` tries again."
+        )
+
+
+def find_unproven(database: Database, scope: Scope = EVERYTHING) -> list[Unproven]:
+    """Time of `scope` that runs set aside and that is not covered since, the newest of each stream."""
+    tables = _raw_tables(database)
+    spans: dict[Stream, list[tuple[int, int]]] = {}
+    for currency, kind, start, end in query(database, "covered_spans", tables, scope):
+        spans.setdefault(Stream(currency, kind), []).append((_ms(start), _ms(end)))
+    newest: dict[Stream, Unproven] = {}
+    for currency, kind, from_ms, to_ms, reason in query(database, "unproven", tables, scope):
+        stream = Stream(currency, kind)
+        if not any(start <= from_ms and to_ms <= end for start, end in spans.get(stream, ())):
+            newest[stream] = Unproven(stream, from_ms, to_ms, reason)
+    return list(newest.values())
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Rejected trades of an instrument whose numbers, all within `range`, belong to loaded trades with other ids."""
+
+    stream: Stream
+    range: SeqRange
+    trades: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trades:,} trades of {self.range.instrument_name} are rejected, because other trades have their numbers, "
+            f"{self.range.first} to {self.range.last}: see deribit_raw.rejected_trades, reason '{REASON}'. Once that is "
+            "settled, delete them there."
+        )
+
+
+def find_contradictions(database: Database, scope: Scope = EVERYTHING) -> list[Contradiction]:
+    """Trades of `scope` that were rejected because other trades have their numbers, by instrument."""
+    return [
+        Contradiction(Stream(currency, kind), SeqRange(name, first, last), trades)
+        for name, currency, kind, first, last, trades in query(
+            database, "contradictions", _raw_tables(database), scope
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Unnumbered:
+    """Rejected trades of a stream whose `records` have no valid number; they may be trades that are missing."""
+
+    stream: Stream
+    records: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.records:,} records of {self.stream} cannot be read and have no trade_seq, so trades may be missing: see "
+            "deribit_raw.rejected_trades. Once that is settled, delete them there."
+        )
+
+
+def find_unnumbered(database: Database, scope: Scope = EVERYTHING) -> list[Unnumbered]:
+    """Rejected trades of `scope` without a valid number, by stream."""
+    return [
+        Unnumbered(Stream(currency, kind), records)
+        for currency, kind, records in query(database, "unnumbered", _raw_tables(database), scope)
+    ]
+
+
+def _ms(at: datetime) -> int:
+    return round(at.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _raw_tables(database: Database) -> set[str]:
+    return set(database.column(f"select name from system.tables where database = '{RAW_DATABASE}'"))
+
+
 def require_covered(database: Database, scope: Scope = EVERYTHING) -> set[str]:
-    """Names of the raw tables. Raises CannotTellError where `scope`, or a part of it, was never loaded."""
-    sql = f"select name from system.tables where database = '{RAW_DATABASE}'"
-    tables = {name for (name,) in database.rows(sql)}
+    """Names of the raw tables.
+
+    Raises CannotTellError where `scope`, or a part of it, was never loaded, and UsageError for a kind that is neither
+    loaded nor documented by the exchange.
+    """
+    tables = _raw_tables(database)
+    streams = [Stream(*row[:2]) for row in query(database, "covered_spans", tables, scope)]
+    scope.require_kinds(each.kind for each in streams)
+    if not streams and (unfinished := unfinished_loads(database)):
+        raise CannotTellError(
+            f"Nothing is loaded yet, so completeness cannot be checked: {describe_unfinished(unfinished)}"
+        )
     if not {"trades", "coverage"} <= tables:
         raise CannotTellError(
             f"Nothing is loaded yet, so completeness cannot be checked; run `{scope.command}`."
         )
-    streams = [Stream(*row[:2]) for row in query(database, "covered_spans", scope)]
     uncovered = [name for name in scope.currencies if all(name != each.currency for each in streams)]
     uncovered += [name for name in scope.kinds if all(name != each.kind for each in streams)]
     if uncovered or not streams:
@@ -118,14 +228,13 @@ def require_covered(database: Database, scope: Scope = EVERYTHING) -> set[str]:
 
 
 def query(
-    database: Database, statement: str, scope: Scope = EVERYTHING, tables: Collection[str] = ()
+    database: Database, statement: str, tables: Collection[str], scope: Scope = EVERYTHING
 ) -> list[tuple[Any, ...]]:
-    """Rows of a statement of coverage.sql. `tables`: those that exist besides trades and coverage; others are empty."""
+    """Rows of a statement of coverage.sql. `tables`: the raw tables that exist; others are read as empty ones."""
 
     def resolve(name: str) -> str:
         if name in _STATEMENTS:
             return render(_STATEMENTS[name], resolve)
-        is_missing = name in RAW_TABLES.keys() - {"trades", "coverage", *tables}
-        return RAW_TABLES[name].empty_relation if is_missing else f"{RAW_DATABASE}.{name}"
+        return loaded_relation(name, tables)
 
-    return database.rows(resolve(statement), scope.parameters)
+    return database.rows(resolve(statement), scope.parameters, CONSISTENT)

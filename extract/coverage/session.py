@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from extract.clickhouse.client import Database, shared_database
 from extract.clickhouse.settings import clickhouse_settings
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
+from extract.errors import OutsideError, TapeError
 from extract.pipeline.session import PipelineSession, open_session, run_lock
 
 
@@ -30,3 +31,17 @@ def open_coverage_session() -> Iterator[CoverageSession]:
     database = shared_database(settings)
     with run_lock(), DeribitClient(config) as client, open_session(settings) as pipeline:
         yield CoverageSession(config, client, database, pipeline)
+
+
+class InstrumentsSetAsideError(OutsideError):
+    """The exchange's answers about some instruments could not be used; all others were fetched."""
+
+
+def require_none_set_aside(set_aside: Mapping[str, TapeError]) -> None:
+    """Raise InstrumentsSetAsideError if instruments were set aside, with the reason of the first one."""
+    if set_aside:
+        (name, error), *others = set_aside.items()
+        also = f" ({len(others):,} more were set aside as well)" if others else ""
+        raise InstrumentsSetAsideError(
+            f"{name} was set aside: {str(error).rstrip('.')}{also}. All others were fetched; the same command tries again."
+        )

@@ -17,7 +17,7 @@ class StreamStatus:
     """One currency and kind. `spans`: covered time, ascending and disjoint. Times are aware, in UTC.
 
     `trades` counts distinct trades; `missing` and `absent` count seqs of gaps, `absent` those that the exchange does
-    not have.
+    not have, of which `provisional` have to be requested again before that is certain.
     """
 
     stream: Stream
@@ -26,6 +26,7 @@ class StreamStatus:
     instruments: int = 0
     missing: int = 0
     absent: int = 0
+    provisional: int = 0
     last_load_at: datetime | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -63,11 +64,11 @@ def fetch_status(database: Database) -> list[StreamStatus]:
     """Status of each covered stream, by currency and kind. Raises CannotTellError where no time is covered."""
     tables = require_covered(database)
     spans: dict[Stream, list[tuple[datetime, datetime]]] = defaultdict(list)
-    for currency, kind, covered_from, covered_to in query(database, "covered_spans"):
+    for currency, kind, covered_from, covered_to in query(database, "covered_spans", tables):
         spans[Stream(currency, kind)].append((covered_from, covered_to))
     statuses = {stream: StreamStatus(stream, each) for stream, each in spans.items()}
     with_holes: set[Stream] = set()
-    for currency, kind, trades, instruments, has_holes in query(database, "trade_counts"):
+    for currency, kind, trades, instruments, has_holes in query(database, "trade_counts", tables):
         stream = Stream(currency, kind)
         if stream in statuses:
             statuses[stream].trades, statuses[stream].instruments = trades, instruments
@@ -79,9 +80,10 @@ def fetch_status(database: Database) -> list[StreamStatus]:
         for gap in find_gaps(database, Scope(tuple(sorted(currencies)), tuple(sorted(kinds)))):
             if gap.known_absent:
                 statuses[gap.stream].absent += len(gap)
+                statuses[gap.stream].provisional += len(gap) * gap.provisional
             else:
                 statuses[gap.stream].missing += len(gap)
-    for currency, kind, last_load_at in query(database, "last_loads"):
+    for currency, kind, last_load_at in query(database, "last_loads", tables):
         statuses[Stream(currency, kind)].last_load_at = last_load_at
     return [statuses[stream] for stream in sorted(statuses)]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,13 +19,22 @@ from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import Stream
 from extract.errors import ProofError, TapeError
 from extract.listener import Listener
-from extract.source.source import Row, instrument_tails
+from extract.pipeline.recheck import require_single_failure
+from extract.source.feed import Row
+from extract.source.source import instrument_tails
 from extract.sweep.scheduler import Task, run_all
+from extract.sweep.time_pager import OutsideRangeError
 
 INSTRUMENTS_PER_PACKAGE = 5_000
 """A killed process loses at most the requests of one load package: some minutes."""
 
-Instrument = tuple[str, Stream]
+
+class Instrument(NamedTuple):
+    """An expired instrument; `last_loaded` is the greatest trade_seq that is loaded, 0 without any."""
+
+    name: str
+    stream: Stream
+    last_loaded: int
 
 
 @dataclass
@@ -37,12 +46,13 @@ class TailsReport:
 
     requested: int = 0
     unknown: int = 0
-    set_aside: dict[str, ProofError] = field(default_factory=dict)
+    set_aside: dict[str, TapeError] = field(default_factory=dict)
 
 
 class _LastTrade(msgspec.Struct):
-    """`trade_seq` may have any type: an answer that cannot be decoded would be requested again for minutes."""
+    """Values of any type, because an answer of a wrong shape would be requested again for minutes."""
 
+    instrument_name: Any = None
     trade_seq: Any = None
 
 
@@ -53,8 +63,8 @@ class _LastTrades(msgspec.Struct):
 def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = None) -> TailsReport:
     """Fetch the last trade of each instrument that expired in covered time and has none stored yet.
 
-    Raises CannotTellError where no time is covered, OutsideError when the exchange or the database failed: load
-    packages that were loaded before remain.
+    Raises CannotTellError where no time is covered, OutsideError when the exchange answers no request or none that can
+    be used, or the database failed: load packages that were loaded before remain.
     """
     listener = listener or Listener()
     report = TailsReport()
@@ -67,21 +77,23 @@ def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = Non
             part = instruments[first : first + INSTRUMENTS_PER_PACKAGE]
             rows = _fetch_rows(session, part, report, listener)
             session.pipeline.run(instrument_tails(session.client.exchange, rows))
+    if report.set_aside and len(report.set_aside) == len(instruments):
+        raise next(iter(report.set_aside.values()))
     return report
 
 
 def instruments_without_last_trade(database: Database, scope: Scope = EVERYTHING) -> list[Instrument]:
     """Instruments that expired in covered time, were created or traded in it, and have no last trade stored."""
     tables = require_covered(database, scope)
-    rows = query(database, "instruments_without_tail", scope, tables)
-    return [(name, Stream(currency, kind)) for name, currency, kind in rows]
+    rows = query(database, "instruments_without_tail", tables, scope)
+    return [Instrument(name, Stream(currency, kind), last) for name, currency, kind, last in rows]
 
 
 def _fetch_rows(
     session: CoverageSession, instruments: Sequence[Instrument], report: TailsReport, listener: Listener
 ) -> Iterator[Row]:
     """One row per instrument that the exchange knows, fetched concurrently."""
-    pending = iter(instruments)
+    client, pending = session.client, iter(instruments)
 
     def accept(row: Row | None) -> Row | None:
         report.requested += 1
@@ -90,34 +102,54 @@ def _fetch_rows(
         return row
 
     def set_aside(name: str, error: TapeError) -> None:
-        if not isinstance(error, ProofError):
-            raise error
+        require_single_failure(client, error)
         report.requested += 1
         report.set_aside[name] = error
 
     def next_task() -> Task[Row | None, Row | None] | None:
         each = next(pending, None)
-        if each is None:
-            return None
-        return Task(partial(_fetch_row, session.client, *each), accept, partial(set_aside, each[0]))
+        return (
+            Task(partial(_fetch_row, client, each), accept, partial(set_aside, each.name)) if each else None
+        )
 
     in_flight = session.config.requests_in_flight
-    return (row for row in run_all(next_task, in_flight=in_flight, cancel=session.client.cancel) if row)
+    return (row for row in run_all(next_task, in_flight=in_flight, cancel=client.cancel) if row)
 
 
-def _fetch_row(client: DeribitClient, name: str, stream: Stream) -> Row | None:
+def _fetch_row(client: DeribitClient, instrument: Instrument) -> Row | None:
     """None for an instrument that the history host does not know, which may have traded nevertheless."""
-    params: dict[str, str | int] = {"instrument_name": name, "count": 1, "sorting": "desc"}
+    params: dict[str, str | int] = {"instrument_name": instrument.name, "count": 1, "sorting": "desc"}
     try:
         last = client.result(client.history, "get_last_trades_by_instrument", params, _LastTrades)
     except ExchangeRefusedError as error:
         if error.param != "instrument_name":
             raise
         return None
-    for trade in last.trades:
+    last_seq = _last_seq(instrument, last.trades)
+    return {
+        "instrument_name": instrument.name,
+        "last_seq": last_seq,
+        **instrument.stream._asdict(),
+        "found_at": datetime.now(UTC),
+    }
+
+
+def _last_seq(instrument: Instrument, trades: Sequence[_LastTrade]) -> int:
+    """The last trade_seq by the exchange's answer, 0 if there is no trade. Raises ProofError for an impossible one."""
+    seqs = [0]
+    for trade in trades:
+        if trade.instrument_name != instrument.name:
+            raise OutsideRangeError(
+                f"The last trade of {instrument.name} was requested, and the exchange sent one of {trade.instrument_name}."
+            )
         if type(trade.trade_seq) is not int or not 1 <= trade.trade_seq <= MAX_SEQ:
             raise ProofError(
-                f"The exchange sent trade_seq {trade.trade_seq} as the last one of {name}, and no trade has it."
+                f"The exchange sent trade_seq {trade.trade_seq} as the last one of {instrument.name}, and no trade has it."
             )
-    last_seq = max((trade.trade_seq for trade in last.trades), default=0)
-    return {"instrument_name": name, "last_seq": last_seq, **stream._asdict(), "found_at": datetime.now(UTC)}
+        seqs.append(trade.trade_seq)
+    if max(seqs) < instrument.last_loaded:
+        raise ProofError(
+            f"The exchange sent trade_seq {max(seqs):,} as the last one of {instrument.name}, of which trade "
+            f"{instrument.last_loaded:,} is loaded."
+        )
+    return max(seqs)

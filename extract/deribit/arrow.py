@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from extract.deribit.schema import ARROW_SCHEMA, ARROW_TYPES, FIELDS, PAGE_SCHEMA, Trade, TradeWithExtras
+from extract.deribit.schema import (
+    ARROW_SCHEMA,
+    ARROW_TYPES,
+    FIELDS,
+    PAGE_SCHEMA,
+    RejectedTrade,
+    Trade,
+    TradeWithExtras,
+)
+from extract.deribit.streams import TradeKey
 
 MAX_SORTED_CHARS = 64 * 2**10
 """Longer JSON is compared as the exchange spelled it, because decoding it may take a lot of memory."""
@@ -87,10 +96,32 @@ def with_stream_columns(table: pa.Table, currency: str, kind: str) -> pa.Table:
     return pa.Table.from_arrays([*table.columns[:-1], *stream, table.columns[-1]], schema=ARROW_SCHEMA)
 
 
+def reject_rows(
+    table: pa.Table, is_rejected: npt.NDArray[np.bool_], reason: str
+) -> tuple[pa.Table, list[RejectedTrade]]:
+    """(`table` without the rejected rows, those rows as rejected trades without key and time)."""
+    rejected = []
+    rows = table.filter(pa.array(is_rejected))
+    for row, at_ms in zip(rows.to_pylist(), times_ms(rows).tolist(), strict=True):
+        fields = {name: value for name, value in row.items() if value is not None and name in FIELDS}
+        fields["timestamp"] = at_ms
+        if row["legs"] is not None:
+            fields["legs"] = msgspec.Raw(row["legs"].encode())
+        fields |= msgspec.json.decode(row["extra"] or "{}", type=dict[str, msgspec.Raw])
+        rejected.append(RejectedTrade(reason, msgspec.json.encode(fields).decode()))
+    return table.filter(pa.array(~is_rejected)), rejected
+
+
 def times_ms(table: pa.Table) -> npt.NDArray[np.int64]:
     """Time of each trade in ms since 1970 UTC."""
     times: npt.NDArray[np.int64] = table.column("timestamp").cast(pa.int64()).to_numpy()
     return times
+
+
+def trade_keys(table: pa.Table) -> list[TradeKey]:
+    """(instrument_name, trade_seq) of each trade."""
+    columns = (table.column(name).to_pylist() for name in ("instrument_name", "trade_seq"))
+    return list(zip(*columns, strict=True))
 
 
 def content_digests(table: pa.Table) -> list[int]:

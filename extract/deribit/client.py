@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
 from extract.deribit.config import DeribitConfig
-from extract.deribit.decode import decode_page
 from extract.deribit.jsonrpc import (
     DECODE_ERRORS,
     INVALID_PARAMS,
@@ -22,9 +26,10 @@ from extract.deribit.jsonrpc import (
     error_from_response,
 )
 from extract.deribit.rate_limit import RateLimiter
-from extract.deribit.records import Record, decode_envelope, split_records
+from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, split_records
 from extract.deribit.schema import TradePage
-from extract.deribit.transport.pool import PAGE, PageTransport
+from extract.deribit.streams import SPOT
+from extract.deribit.transport.pool import PageDecoder
 from extract.deribit.transport.pooled import (
     MAX_BYTES,
     WIRE_BYTES,
@@ -52,8 +57,14 @@ MAX_LIVE = 50_000
 """Live instruments of a currency; all currencies together have 5,000."""
 MAX_EXPIRED = 250_000
 """Expired instruments of a currency; BTC has 100,000."""
+SANDBOX = "a sandbox on loopback"
+"""Name of each exchange on loopback, whose clock may show any time."""
 _SMALL: Extensions = {MAX_BYTES: MAX_PAGE_BYTES}
-_PAGE: Extensions = {PAGE: True, MAX_BYTES: MAX_PAGE_BYTES}
+RECENT_S = 5.0
+"""Age of an answer whose time is used instead of requesting the time."""
+TAIL_BYTES = 200
+"""End of an answer, in which the exchange sends its times."""
+_US_IN = re.compile(rb'"usIn" ?: ?([0-9]{16})[,} ]')
 _raw_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
@@ -117,9 +128,13 @@ class DeribitClient:
         )
         self._connect_policy = connect_policy
         self._has_connected = False
+        self._last_answer: tuple[int | None, float] = (None, 0.0)
         self._lock = threading.Lock()
+        self._pairs: dict[tuple[str, str], bool] = {}
+        self._spot_lists: dict[str, bytes] = {}
         in_flight = config.requests_in_flight
-        self._transport = transport or PageTransport(PooledTransport(in_flight), in_flight, workers)
+        self._decoder = PageDecoder(workers)
+        self._transport = transport or PooledTransport(in_flight)
         self._http = httpx.Client(
             transport=self._transport,
             timeout=config.timeout_s,
@@ -131,22 +146,36 @@ class DeribitClient:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+        self._decoder.close()
 
     def cancel(self) -> None:
         """End all waits and requests under way; every thread raises FinalError. Safe in any thread."""
         self._cancelled.set()
         if isinstance(self._transport, AbortableTransport):
             self._transport.abort()
+        self._decoder.close()
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.exchange == SANDBOX
+
+    def with_retries(self, total_s: float) -> DeribitClient:
+        """This client, whose requests are retried for at most `total_s` seconds; cancelling one cancels both."""
+        client = copy(self)
+        policy = self._retrier.policy
+        client._retrier = replace(self._retrier, policy=replace(policy, total_s=min(total_s, policy.total_s)))
+        return client
 
     @property
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
 
-    def require_answer(self, host: Host) -> None:
-        """Raise OutsideError if `host` answers no request at all, not even for the time; gives up early."""
+    def require_answer(self, *hosts: Host) -> None:
+        """Raise OutsideError if one of `hosts`, by default of both, answers no request at all; gives up early."""
         retrier = replace(self._retrier, policy=self._connect_policy)
-        with contextlib.suppress(ExchangeRefusedError):
-            retrier.run(lambda: self._once(host, "get_time", {}, lambda answer: None), self._note_retry)
+        for host in hosts or (self.live, self.history):
+            with contextlib.suppress(ExchangeRefusedError):
+                retrier.run(partial(self._once, host, "get_time", {}, lambda answer: None), self._note_retry)
 
     def page_size(self, host: Host) -> int:
         """The largest `count` that `host` is known to accept."""
@@ -157,7 +186,7 @@ class DeribitClient:
         while True:
             count = self._page_sizes[host]
             try:
-                page = self._retried(host, method, {**params, "count": count}, _page_of, _PAGE)
+                page = self.call(host, method, {**params, "count": count}, self._decoder.decode)
             except ExchangeRefusedError as error:
                 may_be_count = error.code == INVALID_PARAMS and error.param in (None, "count")
                 if not may_be_count or count <= LIVE_PAGE_SIZE:
@@ -172,12 +201,13 @@ class DeribitClient:
         decoder = msgspec.json.Decoder(Envelope[type])
         return self.call(host, method, params or {}, lambda body: decoder.decode(body).unwrap())
 
-    def instruments(self, currency: str, *, expired: bool) -> Iterator[Record]:
+    def instruments(self, currency: str, *, expired: bool, kind: str | None = None) -> Iterator[Record]:
         """Records of get_instruments: of the live host, or expired ones of the history host.
 
-        Also raises TooManyRecordsError, while they are iterated over.
+        `currency` may be ANY. Also raises TooManyRecordsError, at once or while they are iterated over.
         """
         params = {"currency": currency, "expired": "true" if expired else "false"}
+        params |= {"kind": kind} if kind else {}
         host, most = (self.history, MAX_EXPIRED) if expired else (self.live, MAX_LIVE)
 
         def decode(response: httpx.Response) -> Iterator[Record]:
@@ -186,8 +216,32 @@ class DeribitClient:
 
         return self._retried(host, "get_instruments", params, decode, {})
 
+    def lists_pair(self, currency: str, name: str) -> bool:
+        """Whether a spot pair is listed under a currency, live or expired.
+
+        Lists are requested once for each currency, and once more for each pair that they lack.
+        """
+        pair, spelled = (currency, name), f'"{name}"'.encode()
+        if pair not in self._pairs:
+            listed = self._spot_lists.get(currency, b"")
+            for expired in (False, True):
+                if spelled not in listed:
+                    with contextlib.suppress(
+                        ExchangeRefusedError
+                    ):  # a currency that the exchange does not know
+                        records = self.instruments(currency, expired=expired, kind=SPOT)
+                        listed += b"".join(each.text for each in records)
+            self._pairs[pair], self._spot_lists[currency] = spelled in listed, listed
+        return self._pairs[pair]
+
     def now_ms(self) -> int:
-        """Time of the exchange in ms since 1970 UTC. Gives up early on the first request, to report an unreachable host."""
+        """Time of the exchange in ms since 1970 UTC, from an answer that has just arrived, or else requested.
+
+        Gives up early on the first request, to report an unreachable host.
+        """
+        at_ms, arrived_s = self._last_answer
+        if at_ms is not None and time.monotonic() - arrived_s < RECENT_S:
+            return at_ms
         decoder = msgspec.json.Decoder(Envelope[int])
         retrier = self._retrier
         if not self._has_connected:
@@ -224,6 +278,8 @@ class DeribitClient:
                 pass
             else:
                 self._has_connected = True
+                if host is self.live:
+                    self._last_answer = (_time_of(response.content), time.monotonic())
                 return result
         error = error_from_response(method, response.status_code, response.headers, response.content)
         if isinstance(error, RetriableError) and error.retry_after_s:
@@ -242,7 +298,7 @@ class DeribitClient:
                 extensions=dict(extensions),
             )
         except AnswerTooLargeError as error:
-            raise FinalError(f"{method} of {host.url} cannot be read: {error}.") from error
+            raise TooManyRecordsError(f"{method} of {host.url} cannot be read: {error}.") from error
         except AnswerTooSlowError as error:
             if self.is_cancelled:
                 raise _cancelled(method) from error
@@ -252,6 +308,8 @@ class DeribitClient:
             raise RetriableError(f"The exchange cannot be reached at {host.url}: {fault}") from error
         with self._lock:
             self.stats.bytes += response.extensions.get(WIRE_BYTES, response.num_bytes_downloaded)
+        # Ends the response's reference to itself, which would keep a page in memory until garbage collection.
+        response.stream = httpx.ByteStream(b"")
         return response
 
     def _note_retry(self, wait_s: float) -> None:
@@ -259,16 +317,21 @@ class DeribitClient:
             self.stats.retries += 1
 
 
+def _time_of(body: bytes) -> int | None:
+    """Time of an answer in ms since 1970 UTC, from the members that follow its result."""
+    times = _US_IN.findall(body, max(0, len(body) - TAIL_BYTES))
+    return int(times[-1]) // 1000 if times else None
+
+
 def _cancelled(method: str) -> FinalError:
     return FinalError(f"{method} was cancelled because the run has ended.")
-
-
-def _page_of(answer: httpx.Response) -> TradePage:
-    # Popped because the response is part of a reference cycle and would keep the page until garbage collection.
-    return answer.extensions.pop(PAGE, None) or decode_page(answer.content)
 
 
 def _exchange_name(url: str) -> str:
     """Name of the exchange at an address: its host; all sandboxes on loopback have the same name."""
     host = httpx.URL(url).host
-    return "a sandbox on loopback" if host in ("localhost", "127.0.0.1", "::1") else host
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    return SANDBOX if is_loopback else host

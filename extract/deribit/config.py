@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.specs import BaseConfiguration
@@ -26,10 +29,14 @@ class DeribitConfig(BaseConfiguration):
     """The live host: serves the newest 24 hours."""
     history_url: str = "https://history.deribit.com/api/v2"
     """The history host: everything since 2016, some seconds behind the live one."""
-    currencies: list[str] | None = None
-    """Currencies to load; None = all that the exchange lists."""
-    kinds: list[str] | None = None
-    """Kinds to load; None = all."""
+    currencies: str | list[str] | None = None
+    """Currencies to load, see `parse_names`; None = all that the exchange lists."""
+    kinds: str | list[str] | None = None
+    """Kinds to load, see `parse_names`; None = all."""
+    series: str | list[str] | None = None
+    """Series besides trades to load, or `none`; None = all except book_summaries, which have no history."""
+    volatility_resolutions: str = "3600"
+    """Resolutions of the volatility index, with commas between them: 60, 3600 or 43200 seconds, or 1D."""
     requests_per_second: float = 20.0
     """Maximum requests per second, to both hosts together."""
     page_size: int = 10_000
@@ -44,6 +51,9 @@ class DeribitConfig(BaseConfiguration):
     """Seconds after which a request is no longer retried."""
 
     def on_resolved(self) -> None:
+        self.currencies = parse_names("currencies", self.currencies) or None
+        self.kinds = parse_names("kinds", self.kinds) or None
+        self.series = parse_names("series", self.series) or None
         for url in (self.api_url, self.history_url):
             if not url.startswith(("http://", "https://")):
                 raise UsageError(
@@ -59,6 +69,23 @@ class DeribitConfig(BaseConfiguration):
             raise UsageError(
                 f"page_size of [sources.deribit] must be at least {MIN_PAGE_SIZE}, because pages may overlap by a trade."
             )
+
+
+def parse_names(setting: str, value: str | Sequence[str] | None) -> list[str]:
+    """The names in `BTC`, `BTC, ETH`, `["BTC", "ETH"]` or a list of them. Raises UsageError naming the `setting`."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = msgspec.json.decode(value.replace("'", '"'), type=list[str])
+        except msgspec.DecodeError:
+            raise UsageError(
+                f"{setting} of [sources.deribit] is {value!r}; write names with commas between them."
+            ) from None
+    names = value.replace(",", " ").split() if isinstance(value, str) else list(value or ())
+    if "any" in map(str.lower, names):
+        raise UsageError(
+            f"{setting} of [sources.deribit] has no name 'any'; leave {setting} out to load all of them."
+        )
+    return names
 
 
 def deribit_config(**explicit: object) -> DeribitConfig:

@@ -141,7 +141,9 @@ def decode_record_by_record(body: bytes) -> Decoded:
 def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
     if len({trade.trade_id for trade in trades}) == len(trades):
         return trades
-    return list({(trade.instrument_name, trade.trade_seq): trade for trade in trades}.values())
+    return list(
+        {(trade.instrument_name, trade.trade_seq, trade.trade_id): trade for trade in trades}.values()
+    )
 
 
 def _decode_record(raw: bytes) -> Trade:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from extract.deribit.client import DeribitClient
-from extract.deribit.config import KINDS
 from extract.deribit.instrument_schema import COLUMNS, TIME_COLUMNS
-from extract.deribit.jsonrpc import DECODE_ERRORS
+from extract.deribit.jsonrpc import DECODE_ERRORS, ExchangeRefusedError
 from extract.deribit.records import Record
 from extract.deribit.schema import Int64, RejectedTrade, TimeMs
-from extract.deribit.streams import Stream
+from extract.deribit.streams import ANY, SPOT, Stream
 from extract.errors import OutsideError, RetriableError, TapeError
+
+REJECTED = "rejected "
+"""Beginning of the name of a record that has none."""
+MAX_REQUESTED = 300
+"""Instruments to request by name at once; more are taken from the list of all expired ones."""
+CURRENCIES = "currencies"
+"""Name of the state that has the rejected records of currencies; a stream's name has a space."""
+EXPIRED = "expired"
+"""Name of the state that has the streams of the expired instruments of all currencies."""
+FORGET_MS = 7 * 86_400_000
+"""Time after which an instrument is no longer requested that the history host does not show as expired."""
+
+LoadedRows = Callable[[Stream], Mapping[str, Mapping[str, Any]]]
+"""Returns the newest loaded rows of a stream's instruments that were live in them, by name."""
 
 _TYPES = {"String": str, "Int64": Int64, "Float64": float, "DateTime64": TimeMs, "Bool": bool}
 _COLUMN_TYPES = {
@@ -49,15 +62,24 @@ def to_row(record: dict[str, Any], currency: str) -> dict[str, Any]:
     return row
 
 
+def row_checksum(row: Mapping[str, Any]) -> int:
+    """Checksum of a row, the same before it is loaded and after."""
+    values = (row[name] for name in COLUMNS)
+    plain = [round(each.timestamp() * 1000) if isinstance(each, datetime) else each for each in values]
+    return zlib.crc32(msgspec.json.encode(plain))
+
+
 @dataclass
 class InstrumentsReport:
     """Result of listing instruments. `rejected` records are those of this listing.
 
     `set_aside`: the currencies whose instruments could not be listed, with the reason; they are not requested again.
+    `vanished`: instruments that are neither listed nor known to the history host for a week.
     """
 
     rejected: list[tuple[Stream, RejectedTrade]] = field(default_factory=list)
     set_aside: dict[str, TapeError] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
     is_done: bool = False
 
 
@@ -67,108 +89,222 @@ def changed_instruments(
     known: dict[str, Any],
     now_ms: int,
     report: InstrumentsReport,
+    *,
+    listed: Sequence[ListedInstrument] | None = None,
+    traded: Mapping[Stream, Iterable[str]] = MappingProxyType({}),
+    loaded_rows: LoadedRows | None = None,
+    odd_currencies: Sequence[RejectedTrade] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of instruments that are new or have changed since the last time; updates `known` and `report`.
 
-    `known` holds, by stream, a checksum of each live instrument and when the expired ones were listed. Expired
-    instruments do not change: they are listed the first time, and whenever a live one is no longer listed.
+    `known` holds, by stream, a checksum of each live instrument, when the expired ones were listed, and since when an
+    instrument is gone that the history host does not show as expired yet. With `loaded_rows`, one checksum of the whole
+    list replaces those of its instruments, and a list that differs is compared with the loaded rows.
+
+    Expired instruments do not change: all are listed the first time, and later each is requested by name once it is no
+    longer live, or if its name is in `traded`, by stream, and was never listed. `listed`: the live instruments of all
+    currencies. `odd_currencies`: records of currencies that cannot be read; each is rejected once.
 
     A currency whose list cannot be read is set aside. Raises OutsideError if the exchange answers no request at all.
     """
-    report.rejected, report.is_done = [], False
+    report.rejected, report.is_done, is_first = _reject_once(odd_currencies, known), False, True
     for currency, kinds in _kinds_of(streams).items():
         if currency in report.set_aside:
             continue
-        states: dict[str, Any] = {}
+        part = _CurrencyListing(client, currency, kinds, known, now_ms, report, is_first, loaded_rows)
+        is_first = False
         try:
-            yield from _changed(client, currency, kinds, known, states, now_ms, report)
+            yield from part.rows(listed, traded)
         except OutsideError as error:
             if client.is_cancelled:
                 break
             if isinstance(error, RetriableError):
-                for host in (client.live, client.history):
-                    client.require_answer(host)
+                client.require_answer()
             report.set_aside[currency] = error
         else:
-            known.update(states)
+            known.update(part.states)
     report.is_done = True
 
 
-def _changed(
-    client: DeribitClient,
-    currency: str,
-    kinds: list[str],
-    known: dict[str, Any],
-    states: dict[str, Any],
-    now_ms: int,
-    report: InstrumentsReport,
-) -> Iterator[dict[str, Any]]:
-    """Rows of one currency; `states` receives what `known` becomes."""
-    live = [_Listed.of(record, kinds) for record in client.instruments(currency, expired=False)]
-    listed = {kind: {each.name: each for each in live if each.kind == kind} for kind in kinds}
-    before = {kind: known.get(str(Stream(currency, kind)), {"live": {}, "asked_ms": 0}) for kind in kinds}
-    checksums = {
-        kind: {name: each.checksum() for name, each in by_name.items()} for kind, by_name in listed.items()
-    }
-    gone = {kind: before[kind]["live"].keys() - listed[kind] for kind in kinds}
-    changed = [
-        each
-        for kind in kinds
-        for each in listed[kind].values()
-        if before[kind]["live"].get(each.name) != checksums[kind][each.name]
-    ]
-    asks = {kind for kind in kinds if gone[kind] or not before[kind]["asked_ms"]}
-    expired: Iterable[Record] = client.instruments(currency, expired=True) if asks else ()
-    for each in chain(changed, (_Listed.of(record, kinds) for record in expired)):
-        is_expired = each.kind in asks and (
-            # Some are created and expire between two runs.
-            each.name in gone[each.kind] or each.created_ms >= before[each.kind]["asked_ms"]
-        )
-        if listed.get(each.kind, {}).get(each.name) is not each and not is_expired:
-            continue
-        fault, row = each.fault, None
+def _reject_once(
+    records: Iterable[RejectedTrade], known: dict[str, Any]
+) -> list[tuple[Stream, RejectedTrade]]:
+    """The records of currencies that were not rejected before; updates `known`."""
+    by_name = {f"{REJECTED}{zlib.crc32(each.raw.encode())}": each for each in records}
+    before = known.pop(CURRENCIES, {}).get("rejected", ())
+    if by_name:
+        known[CURRENCIES] = {"asked_ms": 0, "rejected": sorted(by_name)}
+    return [(Stream(ANY, ANY), each) for name, each in by_name.items() if name not in before]
+
+
+@dataclass
+class _CurrencyListing:
+    """Lists the instruments of one currency; `states` then has what `known` becomes.
+
+    Records of a list of all currencies that cannot be read count as those of the first one.
+    """
+
+    client: DeribitClient
+    currency: str
+    kinds: list[str]
+    known: dict[str, Any]
+    now_ms: int
+    report: InstrumentsReport
+    is_first: bool
+    loaded_rows: LoadedRows | None
+    states: dict[str, Any] = field(default_factory=dict)
+
+    def rows(
+        self,
+        listed: Sequence[ListedInstrument] | None,
+        traded: Mapping[Stream, Iterable[str]],
+    ) -> Iterator[dict[str, Any]]:
+        if listed is None:
+            listed = list_live_instruments(self.client, self.currency)
+        else:
+            listed = [
+                each for each in listed if each.currency == self.currency or (each.fault and self.is_first)
+            ]
+        live: dict[str, dict[str, ListedInstrument]] = {kind: {} for kind in self.kinds}
+        for each in listed:
+            if each.kind in live or each.fault:
+                live[each.kind if each.kind in live else self.kinds[0]][each.name] = each
+        gone: dict[str, set[str]] = {}
+        for kind in self.kinds:
+            changed, gone[kind] = self._compare(Stream(self.currency, kind), live[kind])
+            for each in changed:
+                yield from self._row(kind, each)
+        yield from self._expired_rows()
+        for kind in self.kinds:
+            stream = Stream(self.currency, kind)
+            # Before the first list, every instrument is new.
+            names = set(traded.get(stream, ())) if self.known.get(str(stream)) else set()
+            yield from self._gone_rows(kind, (gone[kind] | names) - live[kind].keys(), live[kind])
+
+    def _compare(
+        self, stream: Stream, live: Mapping[str, ListedInstrument]
+    ) -> tuple[list[ListedInstrument], set[str]]:
+        """(new and changed instruments, names that are no longer live) of a stream; sets its state."""
+        before = self.known.get(str(stream), {})
+        state = self.states[str(stream)] = {"asked_ms": before.get("asked_ms", 0)}
+        if self.loaded_rows is None:
+            state["live"] = {name: each.checksum() for name, each in live.items()}
+            known = before.get("live", {})
+            changed = [each for name, each in live.items() if known.get(name) != state["live"][name]]
+            return changed, {name for name in known if not name.startswith(REJECTED)}
+        state["checksum"] = zlib.crc32(b"\n".join(sorted(each.text for each in live.values())))
+        if faulty := sorted(name for name, each in live.items() if each.fault):
+            state["rejected"] = faulty
+        if state["checksum"] == before.get("checksum"):
+            return [], set()
+        rows = {name: row_checksum(row) for name, row in self.loaded_rows(stream).items()}
+        rejected = before.get("rejected", ())
+        changed = [
+            each
+            for name, each in live.items()
+            if (name not in rejected if each.fault else rows.get(name) != self._row_checksum(each))
+        ]
+        return changed, set(rows)
+
+    def _row_checksum(self, each: ListedInstrument) -> int | None:
+        with suppress(*DECODE_ERRORS):
+            return row_checksum(to_row(msgspec.json.decode(each.text), self.currency))
+        return None
+
+    def _expired_rows(self) -> Iterator[dict[str, Any]]:
+        """All expired instruments of kinds that were never listed."""
+        new = {kind for kind in self.kinds if not self._state(kind)["asked_ms"]}
+        if not new:
+            return
+        for record in self.client.instruments(self.currency, expired=True):
+            each = ListedInstrument.of(record)
+            if each.kind == SPOT and each.currency != self.currency:
+                continue  # a pair that is listed under both of its currencies
+            if each.kind in new:
+                yield from self._row(each.kind, each)
+            elif each.fault and self.kinds[0] in new:
+                yield from self._row(self.kinds[0], each)
+        for kind in new:
+            self._state(kind)["asked_ms"] = self.now_ms
+
+    def _gone_rows(self, kind: str, names: Iterable[str], live: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Expired instruments among `names`, and among those that history did not show as expired before."""
+        state, before = self._state(kind), self.known.get(str(Stream(self.currency, kind)), {})
+        waiting = {name: at_ms for name, at_ms in before.get("gone", {}).items() if name not in live}
+        gone = dict.fromkeys(names, self.now_ms) | waiting
+        expired = self._request_all(gone) if gone else {}
+        for each in expired.values():
+            yield from self._row(kind, each)
+        waiting = {name: since_ms for name, since_ms in gone.items() if name not in expired}
+        self.report.vanished += [
+            name for name, since_ms in waiting.items() if self.now_ms - since_ms >= FORGET_MS
+        ]
+        if waiting := {name: at_ms for name, at_ms in waiting.items() if self.now_ms - at_ms < FORGET_MS}:
+            state["gone"] = waiting
+
+    def _request_all(self, names: Collection[str]) -> dict[str, ListedInstrument]:
+        """The expired instruments among `names`, by name; many are taken from the list, a few are requested by name."""
+        if len(names) > MAX_REQUESTED:
+            expired = map(ListedInstrument.of, self.client.instruments(self.currency, expired=True))
+            return {each.name: each for each in expired if each.name in names}
+        requested = ((name, self._request(name)) for name in names)
+        return {name: each for name, each in requested if each is not None}
+
+    def _request(self, name: str) -> ListedInstrument | None:
+        """The expired instrument; None while the history host does not know it, or shows it as live."""
+        try:
+            raw = self.client.result(
+                self.client.history, "get_instrument", {"instrument_name": name}, type=msgspec.Raw
+            )
+        except ExchangeRefusedError:
+            return None
+        each = ListedInstrument.of(Record(bytes(raw), bytes(raw)))
+        return each if each.fault or not each.is_active else None
+
+    def _state(self, kind: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.states[str(Stream(self.currency, kind))]
+        return state
+
+    def _row(self, kind: str, each: ListedInstrument) -> Iterator[dict[str, Any]]:
+        fault = each.fault
         if not fault:
             try:
-                row = to_row(msgspec.json.decode(each.text), currency)
+                yield to_row(msgspec.json.decode(each.text), self.currency)
+                return
             except DECODE_ERRORS as error:
                 fault = str(error)
-        if row:
-            yield row
-        else:
-            raw = each.text.decode("utf-8", "replace")
-            report.rejected.append((Stream(currency, each.kind), RejectedTrade(str(fault), raw)))
-    for kind in kinds:
-        states[str(Stream(currency, kind))] = {
-            "live": checksums[kind],
-            "asked_ms": now_ms if kind in asks else before[kind]["asked_ms"],
-        }
+        raw = each.text.decode("utf-8", "replace")
+        self.report.rejected.append((Stream(self.currency, kind), RejectedTrade(fault, raw)))
 
 
 class _Identity(msgspec.Struct):
     instrument_name: Any = None
     kind: Any = None
-    creation_timestamp: Any = None
+    is_active: Any = None
+    settlement_currency: Any = None
+    base_currency: Any = None
 
 
 _identity_decoder = msgspec.json.Decoder(_Identity)
 
 
 @dataclass(frozen=True, eq=False)
-class _Listed:
+class ListedInstrument:
     """A record of the list, decoded only as far as it is needed there.
 
-    A record that has a `fault` is named by its checksum, so that it is rejected once.
+    A record that has a `fault` is named by its checksum, so that it is rejected once. `kind` and `currency` are empty
+    where the record does not show them. `currency` selects the instrument's trades in a request.
     """
 
     name: str
     kind: str
-    created_ms: int
+    currency: str
+    is_active: bool
     text: bytes
     fault: str | None = None
 
     @classmethod
-    def of(cls, record: Record, kinds: list[str]) -> _Listed:
-        """One of no known kind, if it has a fault, counts as one of the first of `kinds`."""
+    def of(cls, record: Record) -> ListedInstrument:
         fault, known = record.fault, _Identity()
         if not fault:
             try:
@@ -178,11 +314,11 @@ class _Listed:
                 fault = str(error)
         if not fault and not (isinstance(known.instrument_name, str) and known.instrument_name):
             fault = "an instrument without a name"
-        is_known_kind = isinstance(known.kind, str) and (known.kind in KINDS or not fault)
         return cls(
-            f"rejected {zlib.crc32(record.sent)}" if fault else known.instrument_name,
-            known.kind if is_known_kind else kinds[0],
-            known.creation_timestamp if isinstance(known.creation_timestamp, int) else 0,
+            f"{REJECTED}{zlib.crc32(record.sent)}" if fault else known.instrument_name,
+            known.kind if isinstance(known.kind, str) else "",
+            _currency_of(known),
+            known.is_active is not False,
             record.sent if fault else record.text,
             fault,
         )
@@ -195,14 +331,38 @@ class _Listed:
         return zlib.crc32(self.text)
 
 
+def _currency_of(known: _Identity) -> str:
+    """Settlement currency, or the base currency of a spot pair, which has none; from the name if neither is sent."""
+    for each in (known.settlement_currency, known.base_currency):
+        if isinstance(each, str) and each:
+            return each
+    if not isinstance(known.instrument_name, str):
+        return ""
+    pair, dash, _ = known.instrument_name.partition("-")
+    base, _, quote = pair.partition("_")
+    return quote if dash and quote else base
+
+
+def list_live_instruments(client: DeribitClient, currency: str) -> list[ListedInstrument]:
+    """The live instruments of a currency, or of ANY."""
+    return [ListedInstrument.of(record) for record in client.instruments(currency, expired=False)]
+
+
 def merge_known(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Merge `known` of two loaders whose rows are in one database; for an instrument in both, the later list wins."""
+    """Merge `known` of two loaders whose rows are in one database, with which the next list is compared."""
     both: dict[str, Any] = {}
     for stream in one.keys() | other.keys():
-        sides = [each[stream] for each in (one, other) if stream in each]
-        sides.sort(key=lambda side: side["asked_ms"])
-        live = {name: checksum for side in sides for name, checksum in side["live"].items()}
-        both[stream] = {"live": live, "asked_ms": sides[-1]["asked_ms"]}
+        first, second = one.get(stream) or other[stream], other.get(stream) or one[stream]
+        if first == second:
+            both[stream] = first
+            continue
+        both[stream] = {"asked_ms": max(first["asked_ms"], second["asked_ms"])}
+        if gone := {**first.get("gone", {}), **second.get("gone", {})}:
+            both[stream]["gone"] = gone
+        if rejected := {*first.get("rejected", ()), *second.get("rejected", ())}:
+            both[stream]["rejected"] = sorted(rejected)
+        if streams := {*first.get("streams", ()), *second.get("streams", ())}:
+            both[stream]["streams"] = sorted(streams)
     return both
 
 

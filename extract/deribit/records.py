@@ -42,7 +42,7 @@ _elements_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class TooManyRecordsError(FinalError):
-    """An answer has more records than any request can have."""
+    """An answer has more records or bytes than its request may have."""
 
 
 @dataclass(frozen=True)

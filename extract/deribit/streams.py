@@ -19,3 +19,15 @@ class Stream(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.currency} {self.kind}"
+
+    @classmethod
+    def parse(cls, name: str) -> Stream:
+        """The stream whose `str` is `name`."""
+        currency, _, kind = name.partition(" ")
+        return cls(currency, kind)
+
+
+ANY = "any"
+"""Value of the API's parameters `kind` and `currency` for all."""
+SPOT = "spot"
+"""Kind of pairs, which belong to two currencies."""

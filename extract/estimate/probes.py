@@ -22,9 +22,9 @@ from extract.estimate.estimator import (
     pages_for,
     trades_since,
 )
+from extract.sweep.border import Border
 from extract.sweep.state import Span
-from extract.sweep.stream_window import LIVE_SPAN_MS
-from extract.sweep.time_pager import UnreadablePageError, id_parts
+from extract.sweep.time_pager import id_parts
 
 MAX_PROBES = 12
 """Requests per stream."""
@@ -73,7 +73,8 @@ class StreamProbes:
 
     def _requests(self, span: Span, trades: int, newest: Page) -> int:
         """Requests to the history host up to the newest minutes, and to the live host for those."""
-        live_from_ms = max(span.start_ms, self.now_ms - LIVE_SPAN_MS)
+        border = Border.expected(span.start_ms, self.now_ms)
+        live_from_ms = max(span.start_ms, border.live_from_ms)
         if span.end_ms < live_from_ms:
             return pages_for(trades, self.client.page_size(self.client.history))
         live = min(trades, trades_since(newest, live_from_ms, span.end_ms))
@@ -133,10 +134,7 @@ def _between(start_ms: int, end_ms: int, count: int) -> Iterator[int]:
 
 def _numbers(trade_ids: Sequence[str]) -> list[int]:
     """The number in each id; zeros if the ids have different prefixes or no number."""
-    try:
-        parts = [id_parts(trade_id) for trade_id in trade_ids]
-    except UnreadablePageError:
-        parts = []
+    parts = [id_parts(trade_id) or ("", 0) for trade_id in trade_ids]
     if len({prefix for prefix, _ in parts}) != 1:
         return [0] * len(trade_ids)
     return [number for _, number in parts]

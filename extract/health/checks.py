@@ -1,37 +1,28 @@
-"""Health checks: lag of trades, models and push, missing trades, certificates, free disk."""
+"""Health checks of a database and of what surrounds it: `run_checks` runs them, a module measures each group of them."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
-from extract.certs.expiry import configured_certificates, stored_certificates
-from extract.clickhouse.client import Database, shared_database
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, clickhouse_settings, cloud_address_if_set
-from extract.clickhouse.statements import load_statements
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.finished import unfinished_loads
+from extract.clickhouse.settings import clickhouse_settings
 from extract.coverage.gaps import EVERYTHING, Scope
-from extract.coverage.status import StreamStatus, fetch_status
-from extract.errors import CannotTellError, TapeError
-from extract.health.thresholds import Limits, State, Thresholds
-from extract.paths import tape_dir
-from extract.times import duration
+from extract.coverage.series import fetch_series_status
+from extract.coverage.status import fetch_status
+from extract.errors import CannotTellError, TapeError, UsageError
+from extract.health import arrivals, coverage, models, operation
+from extract.health.measurement import Inventory, Measurement
+from extract.health.thresholds import LOCAL_CHECKS, Limits, State, Thresholds, limit_fields
 
-_STATEMENTS = load_statements(__file__, "checks.sql")
-
-UNITS: Mapping[str, str] = {each.name: each.metadata["unit"] for each in fields(Thresholds)}
-
-
-class Measurement(NamedTuple):
-    """Value of a check in the unit of its limits. Without a value, or if `is_broken`, the check alarms."""
-
-    value: float | None
-    text: str
-    is_broken: bool = False
+_FIELDS = limit_fields()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,139 +39,105 @@ class Check:
         return asdict(self) | {"state": self.state.name.lower()}
 
 
-def run_checks(
-    thresholds: Thresholds | None = None, scope: Scope = EVERYTHING, env: Mapping[str, str] = os.environ
-) -> list[Check]:
-    """Run the checks raw, gaps, marts and disk; push where local has a cloud target; certificates where there are any.
+class _Shared(Generic[T]):
+    """A value, or an error, that the first of the threads that need it computes for all."""
 
-    `scope`: the streams of raw and gaps. Raises UsageError where the environment does not name a database.
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._compute = compute
+        self._lock = threading.Lock()
+        self._outcome: Future[T] = Future()
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._outcome.done():
+                try:
+                    self._outcome.set_result(self._compute())
+                except Exception as error:
+                    self._outcome.set_exception(error)
+        return self._outcome.result()
+
+
+def run_checks(
+    thresholds: Thresholds | None = None,
+    scope: Scope = EVERYTHING,
+    env: Mapping[str, str] = os.environ,
+    only: Collection[str] = (),
+) -> list[Check]:
+    """Run every check that has something to check, in the order of Thresholds.
+
+    For example verify after a `tape verify`, push where local has a cloud target, certificates where there are any.
+    `scope`: the streams of raw, gaps and series. `only`: names of the checks to run, all by default. Raises UsageError
+    where the environment does not name a database, and for a kind that does not exist.
     """
+    _require_kinds(scope, env)
+    thresholds = thresholds or Thresholds()
     settings = clickhouse_settings(env=env)
-    with ThreadPoolExecutor() as pool:  # a result, or an error, is shared by the checks that need it
-        database = pool.submit(shared_database, settings)
-        streams = pool.submit(lambda: _covered_streams(database.result(), scope))
+    database = _Shared(lambda: shared_database(settings))
+    tables = _Shared(lambda: Inventory.read(database()))
+    streams = _Shared(lambda: coverage.covered_streams(database(), scope))
+    series = _Shared(lambda: fetch_series_status(database(), scope))
+    verified = _Shared(lambda: models.read_candle_checks(tables()))
     measures: dict[str, Callable[[], Measurement | None]] = {
-        "raw": lambda: _measure_raw(streams.result()),
-        "gaps": lambda: _measure_gaps(streams.result()),
-        "marts": lambda: _measure_marts(database.result()),
-        "push": lambda: _measure_push(database.result()),
-        "certificates": lambda: _measure_certificates(env),
-        "disk": lambda: _measure_disk(database.result()),
+        "raw": lambda: coverage.measure_raw(streams()),
+        "gaps": lambda: coverage.measure_gaps(
+            streams(), unfinished_loads(database()), coverage.describe_unproven(database(), scope)
+        ),
+        "series": lambda: coverage.measure_series(database(), scope, series()),
+        "series-lag": lambda: coverage.measure_series_lag(series()),
+        "marts": lambda: models.measure_marts(tables()),
+        "candles": lambda: models.measure_candles(tables()),
+        "levels": lambda: models.measure_levels(tables()),
+        "rejected": lambda: arrivals.measure_rejected(tables()),
+        "fields": lambda: arrivals.measure_fields(tables()),
+        "streams": lambda: arrivals.measure_streams(tables()),
+        "schema": lambda: arrivals.measure_schema(tables()),
+        "runs": lambda: operation.measure_runs(tables()),
+        "duration": lambda: operation.measure_duration(tables()),
+        "verify": lambda: models.measure_verify(verified()),
+        "verify-age": lambda: models.measure_verify_age(verified()),
+        "push": lambda: operation.measure_push(tables()),
+        "backup": lambda: operation.measure_backup(tables(), thresholds.requires_backup),
+        "certificates": lambda: operation.measure_certificates(env),
+        "disk": lambda: operation.measure_disk(tables()),
+        "disk-days": lambda: operation.measure_disk_days(tables()),
     }
-    if settings.mode != "local" or not env.get("CLICKHOUSE_CLOUD_HOST"):
+    if not env.get("CLICKHOUSE_CLOUD_HOST"):
         del measures["push"]
-    checks = (_run(name, thresholds or Thresholds(), measure) for name, measure in measures.items())
+    left_out = frozenset() if settings.mode == "local" else LOCAL_CHECKS
+    names = [name for name in measures if name not in left_out and (not only or name in only)]
+    with ThreadPoolExecutor(8) as pool:
+        checks = list(pool.map(lambda name: _run(thresholds, name, measures[name]), names))
     return [check for check in checks if check]
+
+
+def _require_kinds(scope: Scope, env: Mapping[str, str]) -> None:
+    try:
+        scope.require_kinds(())
+    except UsageError:  # it may be new, and loaded
+        loaded = set()
+        with suppress(TapeError):
+            loaded = {
+                each.stream.kind for each in fetch_status(shared_database(clickhouse_settings(env=env)))
+            }
+        scope.require_kinds(loaded)
 
 
 def exit_code(checks: list[Check]) -> int:
     """1 for an alarm, else 2 if a check is unknown, else 0."""
-    worst = max(check.state for check in checks)
+    worst = max((check.state for check in checks), default=State.OK)
     return {State.ALARM: 1, State.UNKNOWN: CannotTellError.exit_code}.get(worst, 0)
 
 
-def _run(name: str, thresholds: Thresholds, measure: Callable[[], Measurement | None]) -> Check | None:
-    limits: Limits = getattr(thresholds, name)
+def _run(thresholds: Thresholds, name: str, measure: Callable[[], Measurement | None]) -> Check | None:
+    field = _FIELDS[name]
+    limits: Limits = getattr(thresholds, field.name)
+    unit = field.metadata["unit"]
     try:
         measurement = measure()
     except (TapeError, OSError) as error:
-        return Check(name, State.UNKNOWN, None, UNITS[name], f"cannot tell: {error}")
+        return Check(name, State.UNKNOWN, None, unit, f"cannot tell: {error}")
     if measurement is None:
         return None
-    value, text, is_broken = measurement
+    value, text, is_broken, is_warning = measurement
     state = State.ALARM if is_broken or value is None else limits.classify(value)
-    return Check(name, state, value, UNITS[name], text)
-
-
-def _covered_streams(database: Database, scope: Scope) -> list[StreamStatus]:
-    streams = [each for each in fetch_status(database) if scope.includes(each.stream)]
-    if not streams:
-        raise CannotTellError(f"No time is covered for these streams; run `{scope.command}`.")
-    return streams
-
-
-def _measure_raw(streams: list[StreamStatus]) -> Measurement:
-    """Lag of the stream whose covered time ends first."""
-    oldest = max(streams, key=lambda each: each.lag_seconds)
-    lag_s = oldest.lag_seconds
-    return Measurement(lag_s, f"covered time of {oldest.stream} ends {duration(lag_s)} ago")
-
-
-def _measure_gaps(streams: list[StreamStatus]) -> Measurement:
-    missing = sum(each.missing for each in streams)
-    text = f"{missing:,} trades are missing; `tape repair` fetches them" if missing else "nothing is missing"
-    return Measurement(missing, text)
-
-
-def _measure_marts(database: Database) -> Measurement:
-    """Age of the oldest finished load package that a model has not consumed."""
-    rows = _has_table(database, f"{MART_DATABASE}.load_ledger") and database.rows(
-        _STATEMENTS["models_pending"]
-    )
-    if not rows:
-        raise CannotTellError("There are no models yet; run: dbt build")
-    pending = [(since, model, count) for model, count, since in rows if count]
-    if not pending:
-        return Measurement(0, "every model has consumed every finished load package")
-    since, model, count = min(pending)
-    lag_s = _seconds_since(since)
-    return Measurement(
-        lag_s, f"{count:,} load packages wait for {model}, since {duration(lag_s)}; run: dbt build"
-    )
-
-
-def _measure_push(database: Database) -> Measurement:
-    """Age of the oldest trades of local that were not verified on cloud."""
-    if not _has_table(database, f"{RAW_DATABASE}.pushes"):
-        return Measurement(None, "there was no push yet; run: tape push")
-    pending = database.rows(_STATEMENTS["months_pending"])
-    if not pending:
-        return Measurement(0, "every month of local was verified on cloud")
-    lag_s = max(_seconds_since(since) for _, since in pending)
-    months = ", ".join(month for month, _ in pending[:3]) + (", …" if len(pending) > 3 else "")
-    return Measurement(
-        lag_s,
-        f"{len(pending):,} months are not verified on cloud, since {duration(lag_s)}: {months}; run: tape push",
-    )
-
-
-def _measure_certificates(env: Mapping[str, str]) -> Measurement | None:
-    """Days left of the certificate that expires first; one that is unreadable or invalid precedes all others."""
-    try:
-        certificates = [*configured_certificates(cloud_address_if_set(env), env), *stored_certificates()]
-    except (TapeError, OSError) as error:
-        return Measurement(None, f"cannot be read: {error}")
-    if not certificates:
-        return None
-    worst = min(
-        certificates,
-        key=lambda each: (each.problem is None, -1 if each.days_left is None else each.days_left),
-    )
-    if worst.problem or worst.days_left is None:
-        return Measurement(
-            worst.days_left, f"{worst.name}: {worst.problem or 'cannot be read'}", is_broken=True
-        )
-    return Measurement(worst.days_left, f"{worst.name} has {worst.days_left:,} days left ({worst.source})")
-
-
-def _measure_disk(database: Database) -> Measurement:
-    """Free share of the fullest disk, among ClickHouse's disks and that of TAPE_DIR."""
-    directory = tape_dir()
-    while not directory.exists():
-        directory = directory.parent
-    use = shutil.disk_usage(directory)
-    shares = {f"on the disk of {directory}": 100 * use.free / use.total}
-    for name, free, total in database.rows(_STATEMENTS["disks"]):
-        if total:
-            shares[f"on ClickHouse's disk {name}"] = 100 * free / total
-    place, share = min(shares.items(), key=lambda each: each[1])
-    return Measurement(round(share, 1), f"{share:.1f} % are free {place}")
-
-
-def _has_table(database: Database, table: str) -> bool:
-    return bool(database.value(_STATEMENTS["has_table"], {"table": table}))
-
-
-def _seconds_since(at: datetime) -> float:
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, round((datetime.now(UTC) - at).total_seconds()))
+    return Check(name, max(state, State.WARN) if is_warning else state, value, unit, text)

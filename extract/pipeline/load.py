@@ -1,46 +1,91 @@
-"""Opening the dlt pipeline, and loading its packages in a background thread.
+"""The project's dlt pipeline: where its working directory is, and whether it may be used again.
 
-`Pipeline.load` cannot run next to `Pipeline.extract`: it reads the pipeline's state when it begins, writes it back when
-it ends, and would undo what the extraction committed meanwhile. `BackgroundLoader` therefore runs dlt's load step
-alone, which only knows the packages that are ready. The pipeline itself loads the last package of a run, and then
-records that it ran.
+Everything in the working directory can be restored from ClickHouse. It is deleted unless the run that wrote it ended
+cleanly and nothing has been loaded since, so that no run resumes from what a killed one left on the disk.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import dlt
 from dlt import Pipeline
 
-from extract.clickhouse.client import shared_database
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import dlt_dir
-from extract.pipeline.dlt_internals import LoadStep, install_trade_file_writer, unwrap_dlt_errors
-from extract.pipeline.recovery import delete_working_directory, repair_working_directory
+from extract.pipeline.errors import unwrap_dlt_errors
 
 PIPELINE_NAME = "deribit_trades"
-ROW_GROUP_ROWS = 100_000
-"""Trades per parquet row group. Smaller groups are slow to write and to read; larger ones only take memory."""
+LOADED_PACKAGES_RETAINED = 100
+"""Loaded packages whose metadata `dlt pipeline info` can show. A run a minute would leave half a million a year."""
 
 
-def open_pipeline(settings: ClickHouseSettings, *, discard_local_state: bool = False) -> Pipeline:
-    """Open the project's dlt pipeline. Its working directory is in `.tape/`; its state is also stored in ClickHouse.
+def open_pipeline(settings: ClickHouseSettings, newest_load_id: str | None) -> Pipeline:
+    """Open the project's dlt pipeline with the state that belongs to the newest finished load package in ClickHouse.
 
-    The caller holds `run_lock`: what a killed run left in the working directory is repaired. The directory is deleted
-    with `discard_local_state`, or where the database is gone.
+    The caller holds `run_lock`. The working directory counts as dirty until `mark_clean`.
     """
     pipelines = dlt_dir(settings.mode) / "pipelines"
-    sql = "select count() from system.databases where name = {name:String}"
-    if discard_local_state or not shared_database(settings).value(sql, {"name": RAW_DATABASE}):
-        delete_working_directory(pipelines / PIPELINE_NAME)
-    repair_working_directory(pipelines / PIPELINE_NAME)
-    install_trade_file_writer()
-    dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
-    dlt.config["data_writer.buffer_max_items"] = ROW_GROUP_ROWS
-    dlt.config["load.delete_completed_jobs"] = True  # ClickHouse has the rows
+    was_clean = is_clean(settings, newest_load_id)
+    _marker(pipelines).unlink(missing_ok=True)
+    if was_clean and (pipelines / PIPELINE_NAME).is_dir():
+        pipeline = _pipeline(settings, pipelines)
+        if len(pipeline.list_completed_load_packages()) <= LOADED_PACKAGES_RETAINED:
+            return pipeline
+    _delete(pipelines / PIPELINE_NAME)
+    pipeline = _pipeline(settings, pipelines)
+    if newest_load_id is not None:
+        with unwrap_dlt_errors():
+            pipeline.sync_destination()
+    return pipeline
+
+
+def is_clean(settings: ClickHouseSettings, newest_load_id: str | None) -> bool:
+    """Whether the last run ended cleanly, and this is the newest finished load package since."""
+    marker = _marker(dlt_dir(settings.mode) / "pipelines")
+    return marker.is_file() and marker.read_text() == newest_load_id
+
+
+def mark_clean(settings: ClickHouseSettings, newest_load_id: str | None) -> None:
+    """Record that the working directory has the state of this load package, and nothing to load."""
+    if newest_load_id is not None:
+        _marker(dlt_dir(settings.mode) / "pipelines").write_text(newest_load_id)
+
+
+def loaded_state(settings: ClickHouseSettings) -> dict[str, Any]:
+    """The state of the source as of the newest finished load package; empty before the first run."""
+    with tempfile.TemporaryDirectory() as scratch, unwrap_dlt_errors():
+        pipeline = _pipeline(settings, Path(scratch))
+        pipeline.sync_destination()
+        return source_state(pipeline)
+
+
+def store_state(settings: ClickHouseSettings, state: dict[str, Any]) -> None:
+    """Load a package that replaces the state of the source, and has no rows. The caller holds the lease."""
+
+    @dlt.resource(name="state")
+    def set_state() -> Iterator[Any]:
+        stored = dlt.current.source_state()
+        stored.clear()
+        stored.update(state)
+        yield from ()
+
+    with tempfile.TemporaryDirectory() as scratch, unwrap_dlt_errors():
+        _pipeline(settings, Path(scratch)).run(dlt.source(lambda: set_state, name="deribit")())
+
+
+def source_state(pipeline: Pipeline) -> dict[str, Any]:
+    """The state of the source; empty before the first run."""
+    return dict(pipeline.state.get("sources", {}).get("deribit", {}))
+
+
+def _pipeline(settings: ClickHouseSettings, pipelines: Path) -> Pipeline:
     return dlt.pipeline(
         PIPELINE_NAME,
         destination=tape_clickhouse(settings),
@@ -49,40 +94,14 @@ def open_pipeline(settings: ClickHouseSettings, *, discard_local_state: bool = F
     )
 
 
-def source_state(pipeline: Pipeline) -> dict[str, Any]:
-    """The stored state of the source; empty before the first run."""
-    return dict(pipeline.state.get("sources", {}).get("deribit", {}))
+def _marker(pipelines: Path) -> Path:
+    return pipelines / f"{PIPELINE_NAME}.clean"
 
 
-class BackgroundLoader:
-    """Loads the packages that are ready, one at a time, while the caller extracts the next one."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._step = LoadStep(pipeline)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._load: Future[None] | None = None
-
-    def __enter__(self) -> BackgroundLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Finish the package that is being loaded: it is complete."""
-        self._pool.shutdown()
-
-    def start(self) -> None:
-        """Start to load the ready packages. Call `wait` first."""
-        self._load = self._pool.submit(self._step.run)
-
-    def check(self) -> None:
-        """Raise the error of the load if it has failed, without waiting. Safe in any thread."""
-        load = self._load
-        if load is not None and load.done():
-            with unwrap_dlt_errors():
-                load.result()
-
-    def wait(self) -> None:
-        """Wait until everything started is loaded. Raises OutsideError, or the project's own error."""
-        load, self._load = self._load, None
-        if load is not None:
-            with unwrap_dlt_errors():
-                load.result()
+def _delete(directory: Path) -> None:
+    """Rename, then delete: dlt would mistake a half-deleted directory for a complete one."""
+    discarded = directory.with_name("discarded")
+    shutil.rmtree(discarded, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        directory.rename(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)

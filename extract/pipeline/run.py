@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from copy import deepcopy
+from functools import partial
 from typing import Protocol
 
 from extract.clickhouse.client import shared_client
+from extract.clickhouse.runs import recorded_run
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient, RequestStats
 from extract.deribit.config import DeribitConfig, deribit_config
-from extract.deribit.instruments import InstrumentsReport
 from extract.deribit.streams import Stream
 from extract.deribit.transport.workers import Workers
 from extract.errors import OutsideError
-from extract.pipeline.dlt_internals import unwrap_dlt_errors
-from extract.pipeline.load import BackgroundLoader, source_state
-from extract.pipeline.options import RunOptions, resolve_streams, resolve_times
+from extract.pipeline.load import source_state
+from extract.pipeline.loaded import LoadedSeqs
+from extract.pipeline.recheck import recheck_absent
+from extract.pipeline.series import load_series
 from extract.pipeline.session import PipelineSession, open_session, run_lock
 from extract.pipeline.stop import StopSignal, call_after_stop
+from extract.pipeline.summary import RunSummary, require_complete
 from extract.process import gc_frozen
-from extract.source.source import deribit
-from extract.sweep.prefetch import prefetch
-from extract.sweep.state import read_states
-from extract.sweep.window import WindowDiscardedError, WindowReport, add_field_counts
-from extract.sweep.windows import SweepRequest, WindowItem, WindowReader, WindowResult, sweep_windows
-
-PREFETCHED_BATCHES = 2
-"""Batches of trades that may wait while dlt writes one or completes a package, so that fetching continues."""
+from extract.source.feed import Window, WindowFeed
+from extract.source.options import RunOptions, resolve_streams, resolve_times
+from extract.source.source import require_same_exchange
+from extract.sweep.window import SweepRequest
 
 
 class RunListener(Protocol):
@@ -41,64 +39,6 @@ class RunListener(Protocol):
 
     def update(self, stream: Stream, rows: int, end_ms: int, stats: RequestStats) -> None:
         """A slice of `stream` up to `end_ms` has arrived with `rows` new trades; `stats` count the run's requests."""
-
-
-@dataclass
-class RunSummary:
-    """Result of a run. `trades` counts loaded rows by stream.
-
-    `stopped` is the reason why the run ended early, None where it completed. `set_aside`: what could not be loaded, as
-    `BTC option` or `instruments of BTC`, with the reason.
-    """
-
-    trades: dict[Stream, int] = field(default_factory=dict)
-    windows: int = 0
-    repaired: int = 0
-    known: int = 0
-    restated: int = 0
-    rejected: int = 0
-    absent: int = 0
-    unknown_fields: Counter[str] = field(default_factory=Counter)
-    requests: int = 0
-    retries: int = 0
-    wire_bytes: int = 0
-    seconds: float = 0.0
-    stopped: str | None = None
-    set_aside: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.stopped is None
-
-    @property
-    def total(self) -> int:
-        return sum(self.trades.values())
-
-    def add(self, report: WindowReport) -> None:
-        """Add the figures of one window."""
-        self.windows += 1
-        self.repaired += report.repaired
-        self.known += report.known
-        self.restated += report.restated
-        self.rejected += len(report.rejected)
-        self.absent += sum(len(absent.range) for absent in report.absent)
-        for stream, trades in report.by_stream.items():
-            self.trades[stream] = self.trades.get(stream, 0) + trades
-        add_field_counts(self.unknown_fields, report.unknown_fields)
-        self.set_aside |= {str(stream): str(error) for stream, error in report.set_aside.items()}
-
-
-class StreamsSetAsideError(OutsideError):
-    """The exchange's answers about some streams could not be used; everything else is loaded, as `summary` shows."""
-
-    def __init__(self, summary: RunSummary) -> None:
-        (name, reason), *others = summary.set_aside.items()
-        also = f"{len(others):,} more were set aside as well; a" if others else "A"
-        super().__init__(
-            f"{name} was set aside, and nothing of it counts as covered: {reason.rstrip('.')}. "
-            f"{also}ll others are loaded; the next run tries again."
-        )
-        self.summary = summary
 
 
 def run(
@@ -116,103 +56,114 @@ def run(
     started already.
 
     Raises UsageError for options that cannot be fulfilled, OutsideError when the exchange, ClickHouse or the network
-    failed, StreamsSetAsideError once everything is loaded except streams whose answers cannot be used, or the error of
-    the first stream if that is every stream. What was loaded stays, with its state; the next run resumes there.
+    failed, IncompleteRunError once everything is loaded except what the exchange's answers made impossible, or the error
+    of the first stream if no stream is left. What was loaded stays, with its state; the next run resumes there.
     """
     stop = stop or StopSignal()
     settings = settings or clickhouse_settings()
     config = deribit_config()
     shared_client(settings)  # a server that is down is reported before anything is fetched
-    with (
-        run_lock(),
-        gc_frozen(),
-        DeribitClient(config, workers=workers) as client,
-        call_after_stop(stop, client.cancel),
-    ):
-        now_ms = client.now_ms()
-        streams = resolve_streams(client, config, options)
-        since_ms, until_ms = resolve_times(options, now_ms)
-        with open_session(settings, holder) as session:
-            run = _Run(session, client, config, streams, now_ms, listener)
-            summary = run.load(since_ms, until_ms, stop)
-    if summary.set_aside:
-        raise StreamsSetAsideError(summary)
+    is_open = False
+    try:
+        with (
+            run_lock(),
+            gc_frozen(),
+            DeribitClient(config, workers=workers) as client,
+            call_after_stop(stop, client.cancel),
+        ):
+            now_ms = client.now_ms()
+            since_ms, until_ms = resolve_times(options, now_ms)
+            with open_session(settings, holder) as session, recorded_run(*session.identity, stop.limit_s):
+                feed = open_feed(
+                    session, client, config, options, (since_ms, until_ms, now_ms), listener, stop
+                )
+                is_open = True
+                if listener:
+                    listener.start(feed.universe.streams, since_ms, until_ms or now_ms)
+                summary = load_windows(session, feed, stop)
+                if not stop.is_requested:
+                    streams = zip(*feed.universe.streams, strict=True)
+                    summary.add_recheck(recheck_absent(session, client, config, *streams))
+                load_series(session, client, config, feed.universe.streams, now_ms, stop, summary)
+            summary.note_requests(client.stats)
+    except OutsideError:
+        if is_open or not (stop.is_requested and client.is_cancelled):
+            raise
+        return RunSummary(stopped=stop.reason)  # before it was known which streams there are
+    require_complete(summary)
     return summary
 
 
-@dataclass(frozen=True)
-class _Run:
-    session: PipelineSession
-    client: DeribitClient
-    config: DeribitConfig
-    streams: list[Stream]
-    now_ms: int
-    listener: RunListener | None
-    instruments: InstrumentsReport = field(default_factory=InstrumentsReport)
+def open_feed(
+    session: PipelineSession,
+    client: DeribitClient,
+    config: DeribitConfig,
+    options: RunOptions,
+    times: tuple[int | None, int | None, int],
+    listener: RunListener | None,
+    stop: StopSignal,
+) -> WindowFeed:
+    """A feed of the windows that follow the session's state. `times`: (since, until, now) in ms.
 
-    def load(self, since_ms: int | None, until_ms: int | None, stop: StopSignal) -> RunSummary:
-        """Sweep and load window by window: one window is written while the previous one is loaded."""
-        started_s = time.monotonic()
-        summary = RunSummary()
-        if self.listener:
-            self.listener.start(self.streams, since_ms, until_ms or self.now_ms)
-        pipeline = self.session.pipeline
+    Raises UsageError for currencies or kinds that the exchange does not have, and for another exchange than that of the
+    loaded trades.
+    """
 
-        with BackgroundLoader(pipeline) as loader:
+    def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
+        if listener:
+            listener.update(stream, rows, end_ms, client.stats)
 
-            def on_slice(stream: Stream, rows: int, end_ms: int) -> None:
-                loader.check()
-                if self.listener:
-                    self.listener.update(stream, rows, end_ms, self.client.stats)
+    # Not left to the load package: a run that finds no trade has none.
+    require_same_exchange(source_state(session.pipeline), client.exchange)
+    since_ms, until_ms, now_ms = times
+    request = SweepRequest(
+        since_ms,
+        until_ms,
+        in_flight=config.requests_in_flight,
+        max_trades=config.window_trades,
+        on_slice=on_slice,
+        should_stop=lambda: stop.is_requested,
+        again=options.again,
+    )
+    state = deepcopy(source_state(session.pipeline).get("resources", {}))
+    known = state.get("instruments", {}).get("known", {})
+    return WindowFeed(
+        client,
+        resolve_streams(client, config, options, state.get("trades", {}), known=known),
+        request,
+        now_ms,
+        stored=state.get("trades", {}),
+        known=known,
+        lookup_of=partial(LoadedSeqs, session.tables),
+        loaded_rows=session.tables.live_instruments,
+        spool=session.pipeline.working_dir,
+        before_load=session.register_load,
+    )
 
-            request = SweepRequest(
-                since_ms,
-                until_ms,
-                in_flight=self.config.requests_in_flight,
-                max_trades=self.config.window_trades,
-                on_slice=on_slice,
-                should_stop=lambda: stop.is_requested,
-            )
-            stored = source_state(pipeline).get("resources", {}).get("trades", {})
-            items = sweep_windows(self.client, request, read_states(stored, self.streams))
-            with closing(prefetch(items, depth=PREFETCHED_BATCHES, cancel=self.client.cancel)) as items:
-                is_final = False
-                while not is_final:
-                    window = self._extract(items)
-                    summary.add(window.report)
-                    is_final = window.is_final
-                    # At most one window is loaded while one is written, so that disk and memory stay bounded.
-                    loader.wait()
-                    with unwrap_dlt_errors():
-                        pipeline.normalize()
-                        if is_final:
-                            self.session.load()
-                            summary.stopped = None if self._is_whole(window) else stop.reason
-                        else:
-                            self.session.register_pending_loads()
-                            loader.start()
-        stats = self.client.stats
-        summary.requests, summary.retries, summary.wire_bytes = stats.requests, stats.retries, stats.bytes
-        summary.seconds = time.monotonic() - started_s
-        summary.set_aside |= {
-            f"instruments of {currency}": str(error) for currency, error in self.instruments.set_aside.items()
-        }
-        return summary
 
-    def _is_whole(self, window: WindowResult) -> bool:
-        """Whether nothing was cut off by a stop."""
-        return window.report.is_last and not self.client.is_cancelled
-
-    def _extract(self, items: Iterator[WindowItem]) -> WindowResult:
-        """Write the next window into a load package; a discarded one leaves none."""
-        while True:
-            window = WindowReader(items)
-            try:
-                with unwrap_dlt_errors():
-                    self.session.pipeline.extract(
-                        deribit(self.client, window, self.streams, self.now_ms, self.instruments)
-                    )
-            except WindowDiscardedError:
-                continue
-            assert window.end is not None, "extracted completely"
-            return window.end
+def load_windows(session: PipelineSession, feed: WindowFeed, stop: StopSignal) -> RunSummary:
+    """Load window by window, until everything requested is covered: pages of the next ones are fetched meanwhile."""
+    started_s = time.monotonic()
+    summary = RunSummary(notes=list(feed.universe.notes))
+    window: Window | None = None
+    with closing(feed.windows()) as windows:
+        for window in windows:
+            if not window.is_idle:
+                session.load_window(window)
+                summary.rejected += len(window.listing.rejected)
+            assert window.result is not None, "the window is loaded or idle"
+            summary.add(window.result.report)
+    is_last = window is not None and window.result is not None and window.result.report.is_last
+    # Nothing was cut off by a stop.
+    summary.stopped = None if is_last and not feed.client.is_cancelled else stop.reason
+    summary.seconds = time.monotonic() - started_s
+    summary.notes += [
+        f"{name} is not listed any more, and the history host does not show it as expired: it may have another name now."
+        for name in feed.listing.vanished
+    ]
+    summary.set_aside |= {
+        f"instruments of {currency}": str(error) for currency, error in feed.listing.set_aside.items()
+    }
+    if error := feed.universe.expired_error:
+        summary.set_aside["the history of currencies that are no longer offered"] = str(error)
+    return summary

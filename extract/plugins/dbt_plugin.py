@@ -9,6 +9,7 @@ dbt loads plugins from top-level modules named dbt_*: `dbt_entry.py` is installe
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 from dbt.flags import get_flags
@@ -16,9 +17,10 @@ from dbt.plugins.manager import dbtPlugin
 from dbt_common.exceptions import DbtRuntimeError
 
 from extract.clickhouse.embedded.password import require_own_server
-from extract.clickhouse.settings import clickhouse_settings, current_mode
+from extract.clickhouse.settings import IS_REPLICATED, QUORUM_SETTINGS, clickhouse_settings, current_mode
 from extract.errors import TapeError
 from extract.paths import tape_dir
+from extract.proxies import exclude_loopback_from_proxies, find_proxy
 
 PROJECT = "deribit_tape"
 QUERYING_COMMANDS = frozenset(
@@ -36,22 +38,31 @@ class TapePlugin(dbtPlugin):
     def initialize(self) -> None:
         flags = get_flags()  # type: ignore[no-untyped-call]  # dbt declares no types there
         if self.project_name == PROJECT and flags.WHICH in QUERYING_COMMANDS:
+            exclude_loopback_from_proxies()
             try:
                 if (getattr(flags, "TARGET", None) or current_mode()) == "cloud":
                     _connect_to_cloud()
                 else:
                     _log_in_to_local()
+                if IS_REPLICATED and (credentials := _credentials()):
+                    credentials.custom_settings = {**(credentials.custom_settings or {}), **QUORUM_SETTINGS}
             except TapeError as error:
                 raise DbtRuntimeError(str(error)) from error
 
 
-def _log_in_to_local() -> None:
-    """Add the generated password to the profile, which dbt has rendered by now."""
+def _credentials() -> Any | None:
+    """The credentials in the profile, which dbt has rendered by now; None where they are not of ClickHouse."""
     context = click.get_current_context(silent=True)
     profile = (context.obj or {}).get("profile") if context else None
-    if profile is None or profile.credentials.type != "clickhouse":
+    return profile.credentials if profile and profile.credentials.type == "clickhouse" else None
+
+
+def _log_in_to_local() -> None:
+    """Add the generated password to the profile."""
+    credentials = _credentials()
+    if credentials is None:
         return
-    settings, credentials = clickhouse_settings("local"), profile.credentials
+    settings = clickhouse_settings("local")
     if credentials.host in ("localhost", settings.host):
         credentials.host = settings.host
         if settings.is_generated and not credentials.password:
@@ -66,5 +77,7 @@ def _connect_to_cloud() -> None:
 
     settings = clickhouse_settings("cloud")
     open_client(settings).close()
+    if proxy := find_proxy(settings.url):
+        os.environ["https_proxy"] = proxy.address  # dbt's driver does not know ALL_PROXY
     if settings.ca_cert:
         os.environ["SSL_CERT_FILE"] = settings.ca_cert

@@ -28,6 +28,7 @@ Loads Deribit's public trades into ClickHouse, from the stored state up to now.
     dlt pipeline run --since 7d --kind option --kind future
     dlt pipeline run --max-minutes 50                       stop after about 50 minutes; the next run resumes
     dlt pipeline run --plan --currency BTC                  estimate the run; loads nothing
+    dlt pipeline run --again --since 7d                     load what the exchange has changed in a week
 """
 """Markdown, as dlt renders descriptions: indented lines keep their shape."""
 
@@ -81,6 +82,11 @@ class RunCommand(SupportsCliCommand):
         parser.add_argument(
             "--plan", action="store_true", help="load nothing: estimate the run from a few sample pages"
         )
+        parser.add_argument(
+            "--again",
+            action="store_true",
+            help="read covered time since --since once more, and load the trades that the exchange has changed",
+        )
 
     def execute(self, args: argparse.Namespace) -> None:
         from extract.process import configure_process
@@ -91,16 +97,23 @@ class RunCommand(SupportsCliCommand):
         from extract.cli.run_summary import print_plan, print_summary
         from extract.estimate.plan import make_plan, run_and_compare
         from extract.pipeline.load import PIPELINE_NAME
-        from extract.pipeline.options import RunOptions
-        from extract.pipeline.run import StreamsSetAsideError, run
+        from extract.pipeline.run import run
         from extract.pipeline.stop import StopSignal, stop_on_sigterm
+        from extract.pipeline.summary import IncompleteRunError
+        from extract.source.options import RunOptions
 
         try:
             if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
                 raise UsageError(
                     f"Pipeline {args.pipeline_name!r} does not exist; this project's is {PIPELINE_NAME}."
                 )
-            options = RunOptions(args.since, args.until, _flatten(args.currency), _flatten(args.kind))
+            options = RunOptions(
+                args.since, args.until, _flatten(args.currency), _flatten(args.kind), args.again
+            )
+            if args.plan and args.again:
+                raise UsageError(
+                    "--plan estimates time that is not covered, and --again reads covered time: use one."
+                )
             if args.plan:
                 print_plan(make_plan(options))
             else:
@@ -111,7 +124,7 @@ class RunCommand(SupportsCliCommand):
                     )
                 print_summary(summary, comparison)
         except TapeError as error:
-            if isinstance(error, StreamsSetAsideError):
+            if isinstance(error, IncompleteRunError):
                 print_summary(error.summary)
             # dlt would add a link to its own documentation, which does not cover the project's errors.
             print(error, file=sys.stderr)

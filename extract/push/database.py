@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from extract.clickhouse.client import open_database, quote_identifier, supported_settings
 from extract.clickhouse.destination import dedup_tokens
+from extract.clickhouse.finished import FINISHED_LOADS
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.clickhouse.statements import load_statements
+from extract.clickhouse.statements import load_statements, render
 from extract.errors import OutsideError, RetriableError
 from extract.retry import Retrier, RetryPolicy
 
@@ -22,7 +23,10 @@ RETRIES = RetryPolicy(attempts=3, total_s=900.0, first_s=1.0, longest_s=5.0)
 EARLIER_INSERT_TIMEOUT_S = 120.0
 
 TRADES = "trades"
-STATEMENTS = load_statements(__file__, "push.sql")
+STATEMENTS = {
+    name: render(sql, {"finished_loads": FINISHED_LOADS}.__getitem__)
+    for name, sql in load_statements(__file__, "push.sql").items()
+}
 
 T = TypeVar("T")
 
@@ -84,10 +88,6 @@ class PushDatabase:
         """Run a query on whichever replica answers, after it has caught up, and return its rows."""
         settings = {"select_sequential_consistency": 1}
         return self.retry(lambda: self.connection.rows(sql, parameters, settings))
-
-    def command(self, sql: str) -> None:
-        """Run a statement that is idempotent."""
-        self.retry(lambda: self.connection.command(sql))
 
     def read(self, sql: str, **parameters: Any) -> bytes:
         """Run a query and return its whole result as one compressed block, for `write` to the other database."""

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from extract.clickhouse.finished import finished_rows
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.errors import ProofError
 from extract.push.database import STATEMENTS, PushDatabase, RawTable
 from extract.source.tables import RAW_TABLES
 
-LOADS = "_dlt_loads"
 STATE = "_dlt_pipeline_state"
 PUSHED = frozenset({STATE, *(table.name for table in RAW_TABLES.values() if table.is_pushed)})
 """Tables that are copied. The list of load packages is not: a package is listed on cloud once its rows are there."""
@@ -58,8 +58,16 @@ class Partition:
 
     @property
     def source(self) -> str:
-        where = "1" if self.month is None else f"toYYYYMM(timestamp) = {self.month}"
-        return f"{self.table.identifier} where {where}"
+        """Rows of every load package; a reader selects finished ones by their load ids."""
+        return f"{self.table.identifier} where {self._in_month}"
+
+    @property
+    def finished_source(self) -> str:
+        return f"{finished_rows(self.table.name)} where {self._in_month}"
+
+    @property
+    def _in_month(self) -> str:
+        return "1" if self.month is None else f"toYYYYMM(timestamp) = {self.month}"
 
     def digests(self, database: PushDatabase, loads: Collection[str] | None = None) -> Digests:
         """The digest of each group of rows of `loads` (None: of all); empty if the table does not exist."""

@@ -10,17 +10,20 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
+from extract.clickhouse.create import create_missing
+from extract.clickhouse.finished import LOADS, unfinished_loads
 from extract.clickhouse.lease import Lease
+from extract.clickhouse.refresh import refresh
 from extract.clickhouse.settings import RAW_DATABASE, clickhouse_settings
 from extract.errors import CannotTellError, ProofError, UsageError
 from extract.listener import Listener
+from extract.pipeline.load import store_state
 from extract.pipeline.session import default_holder_id, run_lock
 from extract.push import dlt_state
 from extract.push.database import RETRIES, TRADES, PushDatabase, RawTable
 from extract.push.partitions import (
     CHUNK_LOADS,
     CHUNK_ROWS,
-    LOADS,
     PUSHED,
     STATE,
     Partition,
@@ -32,8 +35,10 @@ from extract.push.partitions import (
 )
 from extract.push.reconcile import PartitionResult, Reconciler, digest
 from extract.retry import Retrier
-from extract.source.tables import PUSHES
+from extract.source.tables import COVERAGE, PUSHES, SERIES_TABLES
 
+_SHRINKING = frozenset({COVERAGE.name, SERIES_TABLES["book_summaries"].name})
+"""Tables from which whole load packages are deleted in the end."""
 Months = dict[int, dict[str, int]]
 """Number of trades by month and load package."""
 
@@ -43,13 +48,15 @@ class PushReport:
     """Result of a push. `parts` in the order in which they were compared.
 
     `excluded_months`: months that retention has dropped on one side. `packages`: those that local has finished, of
-    which cloud does not list `unpublished` as finished.
+    which cloud does not list `unpublished` as finished. `unfinished`: those of local that are not pushed, because they
+    are not finished.
     """
 
     parts: list[PartitionResult] = field(default_factory=list)
     excluded_months: list[int] = field(default_factory=list)
     packages: int = 0
     unpublished: int = 0
+    unfinished: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -157,6 +164,7 @@ class _Push:
         )
         self._reconcile_all(in_local, in_cloud, months - excluded)
         self.report.packages, self.report.unpublished = len(loads), len(loads - self.published)
+        self.report.unfinished = unfinished_loads(self.local.connection)
         return self.report
 
     def _reconcile_all(self, in_local: Months, in_cloud: Months, months: Collection[int]) -> None:
@@ -169,8 +177,13 @@ class _Push:
         for month in sorted(lacking, key=lambda month: (-lacking[month], month)):
             self._reconcile_month(month, in_local.get(month, {}))
         for table in self._small_tables():
-            self.report.parts.append(self.reconciler.reconcile(Partition(table)))
+            only = self._retained(Partition(table), self.loads) if table.name in _SHRINKING else None
+            self.report.parts.append(self.reconciler.reconcile(Partition(table), only))
         self._move_cursor()
+
+    def _retained(self, part: Partition, loads: Collection[str]) -> set[str]:
+        """Those of `loads` that have rows in local: runs delete old states and spans, and retention old snapshots."""
+        return {group.load_id for group in part.digests(self.local, loads)}
 
     def _small_tables(self) -> list[RawTable]:
         """Tables besides the trades and the state."""
@@ -212,7 +225,7 @@ class _Push:
                 months.discard(month)
         self._publish()
         if self.copies and result.is_equal and result.local:
-            self.local.command(PUSHES.create_sql())
+            create_missing(self.local.connection, RAW_DATABASE, {PUSHES.name: PUSHES.create_sql()})
             proof = {
                 "target": self.cloud.settings.mode,
                 "partition_month": result.label,
@@ -233,6 +246,7 @@ class _Push:
         for salt in ("", f"/{time.time_ns()}"):
             if missing := ready - finished_loads(self.cloud):
                 self._list_loads(sorted(missing), salt)
+        refresh(self.cloud.connection, sorted(ready))
         self.published |= ready
         self.pending = {load: months for load, months in self.pending.items() if load not in ready}
 
@@ -251,7 +265,7 @@ class _Push:
             return
         complete = set(takewhile(lambda load: load in self.published, sorted(self.loads)))
         part = Partition(self.local.tables[STATE])
-        self.report.parts.append(self.reconciler.reconcile(part, only=complete))
+        self.report.parts.append(self.reconciler.reconcile(part, only=self._retained(part, complete)))
         if not self.lease:
             return
         cloud_only = dlt_state.newest_state(self.cloud, excluding=self.loads)
@@ -260,11 +274,9 @@ class _Push:
         if not (cloud_only and local_state and effective):
             return
         merged = dlt_state.merge_states(dlt_state.merge_states(effective, local_state), cloud_only)
-        is_known = merged["sources"] == dlt_state.merge_states(effective, effective)["sources"]
-        # A pipeline that ran into cloud compares states by their version alone.
-        if not is_known or effective["_state_version"] < cloud_only["_state_version"]:
+        if merged != dlt_state.merge_states(effective, effective):
             self.lease.require_held()  # another run that has taken over would have a newer state
-            dlt_state.write_state(self.cloud, merged, self.schema)
+            store_state(self.cloud.settings, merged)
 
 
 def _count_lacking(in_local: Mapping[str, int], in_cloud: Mapping[str, int]) -> int:

@@ -7,7 +7,7 @@ select table, name, type from system.columns where database = 'deribit_raw' orde
 select count() from system.processes where startsWith(query_id, {prefix:String})
 
 -- name: finished_loads
-select load_id from deribit_raw._dlt_loads where status = 0
+select load_id from <finished_loads>
 
 -- name: rows_by_month
 select toYYYYMM(timestamp) as month, toString(_dlt_load_id) as load_id, count()
@@ -30,7 +30,7 @@ select toString(_dlt_load_id) as load_id
 from deribit_raw._dlt_pipeline_state
 where
     pipeline_name = {pipeline:String}
-    and load_id in (select load_id from deribit_raw._dlt_loads where status = 0)
+    and load_id in (select load_id from <finished_loads>)
 order by load_id desc
 
 -- name: state

@@ -233,13 +233,13 @@ def _rows(database: PushDatabase, part: Partition, group: Group) -> Counter[Row]
 def _newest_versions(
     database: PushDatabase, part: Partition, slices: int, number: int
 ) -> dict[int, tuple[int, str]]:
-    """(hash of the content, load package) of the newest version of each trade, by the hash of its key."""
+    """(hash of the content, finished load package) of the newest version of each trade, by the hash of its key."""
     content = ", ".join(name for name in part.table.column_names if name != "`_dlt_load_id`")
     sql = f"""
         select {part.table.key_hash} as key, argMax(
             (cityHash64(tuple({content})), toString(_dlt_load_id)), toString(_dlt_load_id)
         ) as newest
-        from {part.source} and key % {slices} = {number}
+        from {part.finished_source} and key % {slices} = {number}
         group by key"""
     return dict(database.rows(sql))
 

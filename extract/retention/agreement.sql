@@ -11,7 +11,7 @@ having sum(rows) > 0 and month < {first_retained:Int64}
 order by month
 
 -- name: differing_buckets
--- How many buckets of the coarser level differ from the finer level's month, in trades or volume.
+-- How many buckets of the coarser level differ from the finer level's month, in trades, volume or notional.
 with
 
 dropped as (
@@ -30,14 +30,19 @@ buckets as (
 ),
 
 fine as (
-    select instrument_name, toDateTime(<bucket>, 'UTC') as bucket, toUInt64(<trades>) as trades, sum(one.volume) as total
+    select
+        instrument_name,
+        toDateTime(<bucket>, 'UTC') as bucket,
+        toUInt64(<trades>) as trades,
+        sum(one.volume) as total,
+        sum(one.notional) as value
     from <fine> as one
     where bucket in (select buckets.bucket from buckets)
     group by instrument_name, bucket
 ),
 
 coarse as (
-    select instrument_name, bucket_at as bucket, trade_count as trades, volume as total
+    select instrument_name, bucket_at as bucket, trade_count as trades, volume as total, notional as value
     from <coarse>
     where bucket_at in (select buckets.bucket from buckets)
 )
@@ -45,7 +50,7 @@ coarse as (
 select count()
 from fine
 full outer join coarse on fine.instrument_name = coarse.instrument_name and fine.bucket = coarse.bucket
-where (fine.trades, fine.total) != (coarse.trades, coarse.total)
+where (fine.trades, fine.total, fine.value) != (coarse.trades, coarse.total, coarse.value)
 
 -- name: missing_trades
 -- How many raw trades of the month are not in the models' trades.
@@ -66,7 +71,7 @@ with
 
 trades as (
     select instrument_name, trade_seq, any(currency) as currency, any(kind) as kind
-    from deribit_raw.trades
+    from <trades>
     where toYYYYMM(timestamp) = {month:UInt32}
     group by instrument_name, trade_seq
 ),

@@ -12,11 +12,12 @@ from datetime import date
 from typing import Any
 
 from extract.clickhouse.client import Database
+from extract.clickhouse.create import create_missing
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.errors import CannotTellError
-from extract.retention.levels import RAW, TRADES, Level, read_levels
-from extract.source.tables import DROPPED_TRADES
+from extract.retention.levels import BY_NAME_ONLY, RAW, TRADES, Level, read_levels
+from extract.source.tables import DROPPED_TRADES, RAW_TABLES
 
 Retention = Mapping[str, int | None]
 """Level → whole months before the current one to retain; None retains everything."""
@@ -51,7 +52,7 @@ class Month:
 def plan_drops(
     database: Database, retention: Retention, today: date, levels: Sequence[str] = ()
 ) -> list[Month]:
-    """Months older than `retention`, verified. Raw trades are included only if `levels` names them.
+    """Months older than `retention`, verified. Raw trades and snapshots are included only if `levels` names them.
 
     Raises CannotTellError before the models are built.
     """
@@ -77,7 +78,7 @@ def _verified_months(
     _require_models(database, all_levels.values())
     for name, level in all_levels.items():
         months = retention.get(name)
-        if months is None or name not in (levels or all_levels.keys() - {RAW}):
+        if months is None or name not in (levels or all_levels.keys() - BY_NAME_ONLY):
             continue
         coarser = [each for each in all_levels.values() if each.finer == name]
         year, month = divmod(today.year * 12 + today.month - 1 - months, 12)
@@ -88,7 +89,7 @@ def _verified_months(
 
 
 def _require_models(database: Database, levels: Iterable[Level]) -> None:
-    required = {each.table for each in levels} | {DROPS}
+    required = {each.table for each in levels if not each.is_optional} | {DROPS}
     sql = "select concat(database, '.', name) from system.tables where database in {databases:Array(String)}"
     tables = {name for (name,) in database.rows(sql, {"databases": [RAW_DATABASE, MART_DATABASE]})}
     if missing := sorted(required - tables):
@@ -121,6 +122,7 @@ def _find_refusal(
 def _drop(database: Database, level: Level, month: int) -> None:
     database.command(_STATEMENTS["record_drop"], {"month": month, "table": level.table})
     if level.name == RAW:
-        database.command(DROPPED_TRADES.create_sql())
-        database.command(_STATEMENTS["record_dropped_trades"], {"month": month})
+        create_missing(database, RAW_DATABASE, {DROPPED_TRADES.name: DROPPED_TRADES.create_sql()})
+        sql = render(_STATEMENTS["record_dropped_trades"], lambda name: RAW_TABLES[name].loaded_relation)
+        database.command(sql, {"month": month})
     database.command(f"alter table {level.table} drop partition id '{month}'")

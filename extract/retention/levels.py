@@ -1,4 +1,6 @@
-"""Levels of retention: raw trades, trades and candles, from fine to coarse, and the retention declared for each."""
+"""Levels of retention: raw trades, trades and candles, from fine to coarse, and snapshots; what is declared for each.
+
+The other series besides trades are small, and are not dropped."""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ from extract.paths import ROOT
 PROJECT = ROOT / "dbt_project" / "dbt_project.yml"
 RAW = "raw_trades"
 TRADES = "trades"
+SNAPSHOTS = "book_summaries"
+BY_NAME_ONLY = frozenset({RAW, SNAPSHOTS})
+"""Levels that are dropped only if the command names them: raw trades, and what no one can load again."""
 
 
 @dataclass(frozen=True)
 class Level:
     """`table` has the partitions, `view` is what readers query; `finer` is the level that it is made from.
 
-    `bucket` is the start of the bucket that the time `{}` is in.
+    `is_optional`: a database may lack it. `bucket` is the start of the bucket that the time `{}` is in.
     """
 
     name: str
@@ -29,21 +34,26 @@ class Level:
     time: str
     finer: str | None
     bucket: str = "{}"
+    is_optional: bool = False
 
 
 def read_levels() -> dict[str, Level]:
     """Levels by name, finer levels first, so that a month is compared with coarser levels that are not dropped yet.
 
-    Candle levels are those of `vars.candle_levels` of dbt_project.yml.
+    Candle levels are the stored ones of `vars.candle_levels` of dbt_project.yml; the others are views over them.
     """
     levels = [
         Level(RAW, f"{RAW_DATABASE}.trades", f"{RAW_DATABASE}.trades", "timestamp", None),
         Level(TRADES, f"{MART_DATABASE}.trade_versions", f"{MART_DATABASE}.trades", "timestamp", RAW),
     ]
     for name, candle in _read_vars("candle_levels").items():
+        if not candle.get("is_stored"):
+            continue
         finer = f"ohlcv_{candle['finer']}" if "finer" in candle else TRADES
         view = f"{MART_DATABASE}.ohlcv_{name}"
         levels.append(Level(f"ohlcv_{name}", f"{view}_versions", view, "bucket_at", finer, candle["bucket"]))
+    snapshots = f"{RAW_DATABASE}.{SNAPSHOTS}"
+    levels.append(Level(SNAPSHOTS, snapshots, snapshots, "timestamp", None, is_optional=True))
     return {level.name: level for level in levels}
 
 

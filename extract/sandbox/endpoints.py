@@ -12,8 +12,12 @@ from extract.sandbox import quirks
 from extract.sandbox.candles import candles
 from extract.sandbox.instrument_names import DAY_MS
 from extract.sandbox.params import KINDS, RESOLUTIONS, SORTINGS, ApiError, Params, invalid
+from extract.sandbox.series import SeriesData
+from extract.sandbox.series_endpoints import METHODS as SERIES_METHODS
+from extract.sandbox.series_endpoints import SeriesEndpoints
 from extract.sandbox.tape import Record
 from extract.sandbox.trade_index import ExchangeData, TradeIndex, has_expired
+from extract.sandbox.traps import Traps
 
 CURRENCIES = {
     "BTC": "Bitcoin",
@@ -39,15 +43,24 @@ HISTORY = Host("/history/api/v2", 10_000, None)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The methods of one host at one moment; `quirks` switches the API's unreliable behaviour on."""
+    """The methods of one host at one moment; `quirks` switches the API's unreliable behaviour on.
+
+    The history host has none of the `series` besides trades.
+    """
 
     data: ExchangeData
     host: Host
     now_ms: int
     quirks: bool
+    series: SeriesData
+    traps: Traps
 
     def result(self, method: str, query: Mapping[str, str]) -> bytes:
         """JSON of the result. Raises ApiError with the error that the exchange would return."""
+        if method in SERIES_METHODS and self.host is LIVE:
+            return SeriesEndpoints(self.series, self.now_ms, self.quirks, self.traps).result(
+                method, Params(query)
+            )
         endpoint = METHODS.get(method)
         if endpoint is None:
             raise ApiError(-32601, "Method not found")
@@ -175,7 +188,9 @@ class Endpoints:
         trades = [row.record for row in index.rows if row.stamp_ms <= end_ms]
         inverse = entry["kind"] == "future" and entry["instrument_type"] == "reversed"
         step_ms = RESOLUTIONS[resolution] * 60_000
-        return msgspec.json.encode(candles(trades, start_ms, end_ms, step_ms, inverse=inverse))
+        chart = candles(trades, start_ms, end_ms, step_ms, inverse=inverse)
+        self.traps.alter_bars(chart, entry["instrument_name"], resolution)
+        return msgspec.json.encode(chart)
 
     # Exchange
 

@@ -5,6 +5,7 @@
 rate=0.1,kinds=429+cut,seed=7          about every tenth request fails, in one of these ways
 …,retry_after=0.05,slow=0.2            seconds in the Retry-After header, seconds of delay
 …,on=get_instruments                   count and fail only requests whose method contains this text
+traps=holes+shift                      misleading answers of series and candles, as `extract.sandbox.traps` lists them
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from extract.errors import UsageError
+from extract.sandbox.traps import TRAPS
 
 API_ERRORS = {  # returned in HTTP 400, as the exchange does
     10028: "too_many_requests",
@@ -49,6 +51,7 @@ class Faults:
     retry_after_s: float = 0.05
     slow_s: float = 0.2
     on: str = ""
+    traps: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, spec: Faults | str | None) -> Faults:
@@ -102,10 +105,12 @@ def _set(faults: Faults, part: str) -> Faults:
                 return replace(faults, slow_s=_seconds(value))
             case "on":
                 return replace(faults, on=value.strip())
+            case "traps":
+                return replace(faults, traps=frozenset(_trap(trap) for trap in value.split("+")))
     except ValueError as error:
         raise UsageError(f"'{part}' needs a number after '='. {_HINT}") from error
     raise UsageError(
-        f"'{name}' is not a setting of faults; use rate, kinds, seed, retry_after, slow or on. {_HINT}"
+        f"'{name}' is not a setting of faults; use rate, kinds, seed, retry_after, slow, on or traps. {_HINT}"
     )
 
 
@@ -121,3 +126,10 @@ def _kind(text: str) -> str:
     if kind not in KINDS:
         raise UsageError(f"'{kind}' is not a kind of fault. The kinds are {', '.join(KINDS)}.")
     return kind
+
+
+def _trap(text: str) -> str:
+    trap = text.strip()
+    if trap not in TRAPS:
+        raise UsageError(f"'{trap}' is not a trap. The traps are {', '.join(TRAPS)}.")
+    return trap

@@ -31,27 +31,46 @@ _EVENTS = (  # event and its share
 
 
 class Generator:
-    """Generates `count` trades in [start_ms, end_ms); `run` fills `trades`, nearly in order."""
+    """Generates `count` trades in [start_ms, end_ms); `run` fills `trades`, nearly in order.
 
-    def __init__(self, seed: int, count: int, start_ms: int, end_ms: int, burst: int) -> None:
+    `listed_ahead_ms`: how long after the end new instruments are still listed, for `extend`.
+    """
+
+    def __init__(
+        self, seed: int, count: int, start_ms: int, end_ms: int, burst: int, *, listed_ahead_ms: int = 0
+    ) -> None:
         self.random = Random(seed).random
         self.count, self.start_ms, self.end_ms, self.burst = count, start_ms, end_ms, burst
-        self.universe = universe(start_ms, end_ms)
+        self.universe = universe(start_ms, end_ms + listed_ahead_ms)
         self.trades: list[dict[str, Any]] = []
         self.price = dict(START_PRICE)
         self.next_id = dict(_FIRST_ID)
         self.blocks = 0
-        self.step_scale = 0.04 * sqrt((end_ms - start_ms) / DAY_MS / count)  # 2% a day
+        self.step_scale = self._step_scale()
         self.early = min(count // 20, 2000)
         self.actions = [getattr(self, "_" + name) for name, _ in _EVENTS]
         self.action_odds = list(accumulate(share for _, share in _EVENTS))
 
     def run(self) -> None:
+        """Fill `trades`."""
+        self._fill(self._planned_bursts())
+
+    def extend(self, end_ms: int, count: int) -> None:
+        """Replace `trades` by the next `count` ones, from the previous end to `end_ms`."""
+        self.start_ms, self.end_ms = self.end_ms, end_ms
+        self.count, self.trades, self.early = count, [], 0
+        self.step_scale = self._step_scale()
+        self._fill([])
+
+    def _step_scale(self) -> float:
+        """Scale of one step of the index, for a volatility of 2% a day."""
+        return 0.04 * sqrt((self.end_ms - self.start_ms) / DAY_MS / self.count)
+
+    def _fill(self, bursts: list[tuple[int, str, int]]) -> None:
         """Generate events in order of time; the tradable instruments change only at creations and expiries."""
         edges = {self.end_ms}
         for each in self.universe:
             edges.update(ms for ms in (each.created_ms, each.expiry_ms) if self.start_ms < ms < self.end_ms)
-        bursts = self._planned_bursts()
         segment_start = self.start_ms
         for segment_end in sorted(edges):
             self._enter(segment_start, segment_end)

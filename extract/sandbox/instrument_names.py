@@ -71,6 +71,16 @@ def strike_code(strike: float) -> str:
     return str(int(strike)) if strike == int(strike) else f"{strike:.2f}".replace(".", "d")
 
 
+def move_dates(name: str, days: int) -> str:
+    """The name with each date in it moved by `days`."""
+
+    def moved(match: re.Match[str]) -> str:
+        expiry_ms = _expiry_ms(match)
+        return match[0] if expiry_ms is None else date_code(expiry_ms + days * DAY_MS)
+
+    return _ANY_DATE.sub(moved, name)
+
+
 def _expiry_ms(match: re.Match[str]) -> int | None:
     """08:00 UTC of the day in a name; None for an invalid date."""
     try:

@@ -18,8 +18,10 @@ from extract.sandbox.endpoints import HISTORY, LIVE, Endpoints, Host
 from extract.sandbox.faults import API_ERRORS, Faults
 from extract.sandbox.http import Reply, Server
 from extract.sandbox.params import ApiError
+from extract.sandbox.series import SeriesData
 from extract.sandbox.tape import Record, Tape
 from extract.sandbox.trade_index import ExchangeData
+from extract.sandbox.traps import Traps
 
 REMEMBERED_REQUESTS = 50_000
 POLL_S = 0.05  # time between two checks for `stop`
@@ -42,6 +44,7 @@ class SandboxExchange:
     `clock`    the exchange's time in ms, a number or a callable; by default one second after the last trade.
                Trades later than this are hidden. Can be set later through `now_ms`.
     `history_lag_ms`  delay of the history host behind the live host
+    `extend`   returns further trades, if any are needed for the exchange's time in ms to be reached
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SandboxExchange:
         faults: Faults | str | None = None,
         clock: Callable[[], int] | int | None = None,
         history_lag_ms: int = 0,
+        extend: Callable[[int], list[Record]] | None = None,
     ) -> None:
         self.quirks = quirks
         self.faults = Faults.parse(faults)
@@ -60,8 +64,11 @@ class SandboxExchange:
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
         self.port = port
         self._data = ExchangeData(tape)
+        self._series = SeriesData(self._data)
+        self._traps = Traps()
         last_ms = max((trade["timestamp"] for trade in tape.trades), default=0)
         self._clock = last_ms + 1000 if clock is None else clock
+        self._extend = extend
         self._request_numbers = count(1)
         self._lock = threading.Lock()
         self._server: Server | None = None
@@ -93,6 +100,28 @@ class SandboxExchange:
         """Change a trade and return its new record. Raises KeyError for an unknown trade."""
         with self._lock:
             return self._data.restate(instrument_name, trade_seq, changes)
+
+    def restate_series(self, series: str, key: str, time: int | str, **changes: Any) -> None:
+        """Change the row of a series at a time in ms, or at a date; without changes, remove it.
+
+        `key` is the perpetual of funding_rates, the index of delivery_prices, the currency of the other series.
+        """
+        with self._lock:
+            self._series.restate(series, key, time, changes or None)
+
+    def alter_bar(self, instrument_name: str, resolution: str, at_ms: int, **changes: float) -> None:
+        """Change columns of one bar of `get_tradingview_chart_data`; without changes, restore it."""
+        with self._lock:
+            self._traps.bars[instrument_name, resolution, at_ms] = changes
+
+    def series(self, name: str, *key: Any) -> list[Any]:
+        """All rows of a series until now, as the exchange would report them without traps.
+
+        `key` as in `restate_series`; of volatility_index followed by the step in ms.
+        """
+        with self._lock:
+            rows: list[Any] = getattr(self._series, name)(*key, self.now_ms)
+            return rows
 
     def forget(self, instrument_name: str, seqs: Iterable[int]) -> None:
         """Delete these trades. Raises KeyError for an unknown one."""
@@ -179,7 +208,11 @@ class SandboxExchange:
             if area != "/public":
                 raise ApiError(-32601, "Method not found")
             with self._lock:
-                result = Endpoints(self._data, host, now_ms, self.quirks).result(method, query)
+                if self._extend and (new := self._extend(now_ms)):
+                    self._data.put(new)
+                self._traps.names = self.faults.traps
+                endpoints = Endpoints(self._data, host, now_ms, self.quirks, self._series, self._traps)
+                result = endpoints.result(method, query)
         except ApiError as error:
             return self._error(error.error)
         took_us = (perf_counter_ns() - started_ns) // 1000

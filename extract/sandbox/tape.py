@@ -17,6 +17,8 @@ from extract.sandbox.instrument_names import DAY_MS, HOUR_MS, parse
 from extract.sandbox.listing import listing
 
 DEFAULT_END_MS = int(datetime(2026, 1, 16, 12, tzinfo=UTC).timestamp()) * 1000
+BURST = 40
+"""Trades of one future in one millisecond."""
 _NEEDED = ("instrument_name", "trade_seq", "trade_id", "timestamp", "price", "amount")
 
 Record = dict[str, Any]
@@ -37,13 +39,10 @@ class Tape:
         days: float = 14,
         *,
         end_ms: int = DEFAULT_END_MS,
-        burst: int = 40,
+        burst: int = BURST,
     ) -> Tape:
         """Generated trades of the `days` before `end_ms`; `burst` of them are of one future in one millisecond."""
-        if trades < 1 or days <= 0 or burst < 1:
-            raise UsageError(
-                "A tape needs at least one trade, a span above 0 days and a burst of at least 1."
-            )
+        require_span(trades, days, burst)
         maker = Generator(seed, trades, end_ms - int(days * DAY_MS), end_ms, burst)
         maker.run()
         return cls(sorted(maker.trades, key=trade_order), [each.listed for each in maker.universe])
@@ -58,6 +57,12 @@ class Tape:
         """A tape of these records, which are sorted; instruments are derived from their names."""
         ordered = sorted(trades, key=trade_order)
         return cls(ordered, derive_instruments(ordered))
+
+
+def require_span(trades: int, days: float, burst: int = BURST) -> None:
+    """Raise UsageError if no tape can have these figures."""
+    if trades < 1 or days <= 0 or burst < 1:
+        raise UsageError("A tape needs at least one trade, a span above 0 days and a burst of at least 1.")
 
 
 def trade_order(trade: Record) -> tuple[int, int, str]:

@@ -75,9 +75,10 @@ class TradeIndex:
 
 
 class ExchangeData:
-    """Mutable copy of a tape: trades can be added, restated and deleted."""
+    """Mutable copy of a tape: trades can be added, restated and deleted, which raises `version`."""
 
     def __init__(self, tape: Tape) -> None:
+        self.version = 0
         self._indexes: dict[tuple[str, str], TradeIndex] = {}
         self._rows: dict[str, dict[int, Row]] = defaultdict(dict)
         self.instruments: dict[str, Record] = {}
@@ -106,7 +107,7 @@ class ExchangeData:
             kind = self.instruments[name]["kind"]
             row = Row(record["timestamp"], prefix, number, record["trade_seq"], kind, dict(record), body)
             self._rows[name][row.seq] = row
-        self._indexes.clear()
+        self._has_changed()
 
     def restate(self, name: str, seq: int, changes: dict[str, Any]) -> Record:
         record = self._rows[name][seq].record | changes
@@ -116,7 +117,11 @@ class ExchangeData:
     def forget(self, name: str, seqs: Iterable[int]) -> None:
         for seq in seqs:
             del self._rows[name][seq]
+        self._has_changed()
+
+    def _has_changed(self) -> None:
         self._indexes.clear()
+        self.version += 1
 
     def records(self) -> list[Record]:
         return [row.record for rows in self._rows.values() for row in rows.values()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -14,77 +15,279 @@ from dlt.extract import DltResource
 
 from extract.deribit.arrow import with_stream_columns
 from extract.deribit.client import DeribitClient
-from extract.deribit.instruments import InstrumentsReport, changed_instruments
-from extract.deribit.schema import ARROW_SCHEMA
+from extract.deribit.config import DeribitConfig, deribit_config, parse_names
+from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
+from extract.source.feed import Row, Window, WindowFeed
+from extract.source.options import RunOptions, resolve_streams, resolve_times
+from extract.source.series import (
+    NO_SERIES,
+    SeriesFeed,
+    coverage_row,
+    gap_rows,
+    has_news,
+    rejected_rows,
+    resolve_series,
+)
 from extract.source.tables import (
     ABSENT_TRADES,
     COVERAGE,
     INSTRUMENT_TAILS,
     INSTRUMENTS,
     RAW_TABLES,
+    RECOVERED_TRADES,
+    REJECTED_RECORDS,
     REJECTED_TRADES,
+    SERIES_COVERAGE,
+    SERIES_GAPS,
+    SERIES_TABLES,
     TRADES,
     TableDefinition,
 )
+from extract.source.trade_file import FILE_SCHEMA, TradeFile
+from extract.sweep.ledger import SeqRange
+from extract.sweep.recovered import RecoveredTrades
 from extract.sweep.repair import RepairResult
-from extract.sweep.window import Absent, WindowReport
-from extract.sweep.windows import WindowReader
+from extract.sweep.window import Absent, SweepRequest, WindowReport, unproven_records
 
-INSTRUMENTS_PER_BATCH = 5_000
-"""Rows in memory at once; a currency may have 100,000 expired instruments."""
+ROWS_PER_BATCH = 5_000
+"""Rows in memory at once as Python objects; a currency may have 100,000 expired instruments."""
 
-Row = dict[str, Any]
+SERIES_KEYS = "series_keys"
+"""State of the source: perpetuals and indexes by currency, listed once a day."""
+
+Part = tuple[TableDefinition, Any]
+"""A table, and rows of it, or a file of trades."""
+
+
+@dlt.source(name="deribit", section="deribit", max_table_nesting=0)
+def deribit(
+    currencies: str | list[str] | None = dlt.config.value,
+    kinds: str | list[str] | None = dlt.config.value,
+    start: str | None = dlt.config.value,
+    end: str | None = dlt.config.value,
+    page_size: int | None = dlt.config.value,
+    window_trades: int | None = dlt.config.value,
+    series: str | list[str] | None = dlt.config.value,
+    client: DeribitClient | None = None,
+    window: Window | None = None,
+) -> tuple[DltResource, ...]:
+    """Load public trades of Deribit: one window per `pipeline.run`, from where the pipeline's state ends.
+
+    The state holds, by stream, the covered spans of time. It is committed with the load package that has the trades, so
+    a run loads only what is new, also after an earlier one was interrupted.
+
+    Args:
+        currencies: Currencies to load, for example `["BTC", "ETH"]` or `BTC, ETH`; default: all that the exchange has.
+        kinds: Kinds of instruments to load, for example `["option", "future"]`; default: all.
+        start: Start of the requested time, UTC: `2025-01-31`, `2025-01-31T08:00Z`, or `7d`; default: where the state
+            ends, and 2016 without a state. Time that is covered already is not requested again.
+        end: End of the requested time; default: now.
+        page_size: Trades per request, at most 10,000.
+        window_trades: Trades after which the window, and with it the load package, ends.
+        series: Series besides trades to load, for example `["funding_rates"]`, or `none`; default: all except
+            `book_summaries`, of which the exchange has no history. Each is requested when it can have something new.
+        client: A client of the exchange; default: one configured by `[sources.deribit]`.
+        window: A window prepared by a `WindowFeed`, which replaces all other arguments.
+
+    Returns:
+        The resources `trades`, `rejected_trades` (records that cannot be typed), `absent_trades` (trade numbers that the
+        exchange does not have), `coverage` (spans of time whose trades are loaded) and `instruments` (new and changed
+        ones). Where `trades` is not selected, no time becomes covered. Besides, of each currency: `delivery_prices`,
+        `settlements`, `volatility_index`, `funding_rates` and `book_summaries`, from the beginning of their history,
+        with `series_coverage` (what is loaded of each), `series_gaps` (rows that the exchange did not send) and
+        `rejected_records` (records that cannot be typed).
+    """
+
+    @dlt.resource(name="windows", selected=False)
+    def windows() -> Iterator[Part]:
+        with ExitStack() as stack:
+            if window:
+                yield from _window_parts(window)
+                return
+            config = deribit_config(page_size=page_size, window_trades=window_trades)
+            exchange = client or stack.enter_context(DeribitClient(config))
+            options = RunOptions(
+                start, end, parse_names("currencies", currencies), parse_names("kinds", kinds)
+            )
+            feed = _open_feed(exchange, config, options)
+            following = stack.enter_context(closing(feed.windows()))
+            yield from _window_parts(first := next(following))
+            if first.result and first.result.is_final:
+                next(following, None)  # raises the error if every stream was set aside
+
+    @dlt.resource(name="keys_of_series", selected=False)
+    def keys_of_series() -> Iterator[Part]:
+        with ExitStack() as stack:
+            config = deribit_config(series=series)
+            if list(config.series or ()) == [NO_SERIES]:
+                return
+            exchange = client or stack.enter_context(DeribitClient(config))
+            options = RunOptions(
+                None, None, parse_names("currencies", currencies), parse_names("kinds", kinds)
+            )
+            yield from _series_parts(_open_series(exchange, config, options))
+
+    of_windows = _resources(windows(), TRADES, REJECTED_TRADES, ABSENT_TRADES, COVERAGE, INSTRUMENTS)
+    return of_windows if window else of_windows + _resources(keys_of_series(), *_TABLES_OF_SERIES)
+
+
+_TABLES_OF_SERIES = (*SERIES_TABLES.values(), SERIES_COVERAGE, SERIES_GAPS, REJECTED_RECORDS)
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
-def deribit(
-    client: DeribitClient,
-    window: WindowReader,
-    streams: Sequence[Stream],
-    now_ms: int,
-    listed: InstrumentsReport,
-) -> tuple[DltResource, ...]:
-    """The public trades of a window, its rejected and absent trades, its covered spans, and changed instruments.
+def series_of(feed: SeriesFeed) -> tuple[DltResource, ...]:
+    """The series besides trades that `feed` returns, with their state."""
 
-    Rejected records of instruments are among the rejected trades; `listed` is filled.
+    @dlt.resource(name="keys_of_series", selected=False)
+    def keys_of_series() -> Iterator[Part]:
+        yield from _series_parts(feed)
 
-    State, by stream: covered spans, and the sequence numbers from which the next window continues. It is committed with
-    the load package that holds the trades.
-    """
+    return _resources(keys_of_series(), *_TABLES_OF_SERIES)
 
-    def report() -> WindowReport | None:
-        return window.report
 
-    def complete_report() -> WindowReport | None:
-        report = window.report if listed.is_done else None
-        return replace(report, rejected=report.rejected + listed.rejected) if report else None
-
-    listed.is_done = False
-    return (
-        trades(client, window),
-        report_resource(REJECTED_TRADES, complete_report, rejected_rows),
-        report_resource(ABSENT_TRADES, report, absent_rows),
-        report_resource(COVERAGE, report, _coverage_rows),
-        instruments(client, streams, now_ms, listed),
+def _open_series(client: DeribitClient, config: DeribitConfig, options: RunOptions) -> SeriesFeed:
+    """A feed of the series that follow the state of the running pipeline, without those that are not selected."""
+    stored = dict(dlt.current.resource_state(TRADES.name))
+    universe = resolve_streams(client, config, options, stored, with_expired=False)
+    names, currencies, resolutions = resolve_series(config, universe.streams)
+    selected = dlt.current.source().selected_resources
+    return SeriesFeed(
+        client,
+        currencies,
+        [name for name in names if name in selected],
+        resolutions,
+        client.now_ms(),
+        states={name: deepcopy(dlt.current.resource_state(name)) for name in names},
+        listings=deepcopy(dlt.current.source_state().get(SERIES_KEYS, {})),
     )
 
 
-def trades(client: DeribitClient, window: WindowReader) -> DltResource:
-    """Trades as Arrow tables in ARROW_SCHEMA."""
+def _series_parts(feed: SeriesFeed) -> Iterator[Part]:
+    """Rows of every series that is due; the state of each key changes with its rows.
 
-    @dlt.resource(name=TRADES.name, write_disposition="append")
-    def resource() -> Iterator[Any]:
-        require_same_exchange(dlt.current.source_state(), client.exchange)
-        state = dlt.current.resource_state()
-        if not state:
-            yield ARROW_SCHEMA.empty_table()  # creates the table even where no trade follows
-        yield from window.tables()
-        assert window.end is not None, "tables() ends with the window's result"
-        state.update(window.end.states)
+    A load package has at most one row of `series_coverage` of a key, as of its last batch.
+    """
+    if not feed.names:
+        return
+    require_same_exchange(dlt.current.source_state(), feed.client.exchange)
+    reports: dict[tuple[str, str], tuple[Row, list[Row]]] = {}
+    for series, key, batch in feed.batches():
+        state = dlt.current.resource_state(series)
+        for rows in batch.table.to_batches(ROWS_PER_BATCH):
+            yield SERIES_TABLES[series], rows.to_pylist()
+        yield REJECTED_RECORDS, rejected_rows(series, key, batch)
+        is_reported = (series, key) in reports or has_news(batch, state.get(key))
+        if is_reported and not batch.is_failed:
+            report = coverage_row(series, key, batch, feed.now_ms)
+            if earlier := reports.get((series, key)):
+                disagreements = (earlier[0]["disagreement"], report["disagreement"])
+                report["disagreement"] = " ".join(filter(None, disagreements)) or None
+            reports[series, key] = report, gap_rows(series, key, batch)
+        state[key] = batch.state.to_builtins()
+    for report, gaps in reports.values():
+        yield SERIES_COVERAGE, [report]
+        yield SERIES_GAPS, gaps
+    dlt.current.source_state()[SERIES_KEYS] = deepcopy(feed.listings)
 
-    return with_keys(TRADES, resource())
+
+def _open_feed(client: DeribitClient, config: DeribitConfig, options: RunOptions) -> WindowFeed:
+    """A feed of the windows that follow the state of the running pipeline."""
+    now_ms = client.now_ms()
+    since_ms, until_ms = resolve_times(options, now_ms)
+    stored = dict(dlt.current.resource_state(TRADES.name))
+    known = deepcopy(dlt.current.resource_state(INSTRUMENTS.name).get("known", {}))
+    return WindowFeed(
+        client,
+        resolve_streams(client, config, options, stored, known=known),
+        SweepRequest(
+            since_ms, until_ms, in_flight=config.requests_in_flight, max_trades=config.window_trades
+        ),
+        now_ms,
+        stored=stored,
+        known=known,
+    )
+
+
+def _window_parts(window: Window) -> Iterator[Part]:
+    """Rows of a window; the state changes with them."""
+    require_same_exchange(dlt.current.source_state(), window.exchange)
+    selected = dlt.current.source().selected_resources
+    if TRADES.name in selected:
+        yield from _trade_parts(window)
+    if INSTRUMENTS.name in selected:
+        while batch := list(islice(window.rows, ROWS_PER_BATCH)):
+            yield INSTRUMENTS, batch
+        yield REJECTED_TRADES, _rejected_rows(window.listing.rejected)
+        dlt.current.resource_state(INSTRUMENTS.name)["known"] = deepcopy(window.known)
+
+
+def _trade_parts(window: Window) -> Iterator[Part]:
+    state = dlt.current.resource_state(TRADES.name)
+    is_first = not state
+    with _trade_file() as file:
+        report = window.write(file).report
+        window.before_load(file.load_id)
+        changed = window.changed_states()
+        covered = [
+            _coverage_row(name, *span)
+            for name, new in changed.items()
+            for span in new["covered"]
+            if span not in state.get(name, {}).get("covered", [])
+        ]
+        state.update(changed)
+        window.states.update(changed)
+        yield from _report_parts(file, report, creates_tables=is_first)
+        if is_first:
+            yield COVERAGE, dlt.mark.materialize_table_schema()
+            yield INSTRUMENTS, dlt.mark.materialize_table_schema()
+        yield COVERAGE, covered
+
+
+@contextmanager
+def _trade_file() -> Iterator[TradeFile]:
+    """A file for the load package that is being extracted; deleted unless it became the part that dlt imports."""
+    file = TradeFile(dlt.current.pipeline().working_dir, dlt.current.load_package_state()["load_id"])
+    try:
+        yield file
+    except BaseException:
+        file.delete()
+        raise
+    if not file.is_part:
+        file.delete()
+
+
+def _report_parts(file: TradeFile, report: WindowReport, *, creates_tables: bool = False) -> Iterator[Part]:
+    """Trades, rejected and absent ones; with `creates_tables` also of tables without rows."""
+    if file.rows or creates_tables:
+        file.is_part = True
+        yield TRADES, file
+    for table, rows in (
+        (REJECTED_TRADES, _rejected_rows(report.rejected + unproven_records(report))),
+        (ABSENT_TRADES, _absent_rows(report)),
+    ):
+        if creates_tables:
+            yield table, dlt.mark.materialize_table_schema()
+        yield table, rows
+
+
+def _resources(parts: DltResource, *tables: TableDefinition) -> tuple[DltResource, ...]:
+    """One resource for each table, with the parts that are of the table."""
+    return tuple(with_keys(table, parts | _rows_of(table)) for table in tables)
+
+
+def _rows_of(table: TableDefinition) -> DltResource:
+    def rows(part: Part) -> Iterator[Any]:
+        of_table, content = part
+        if of_table is table and isinstance(content, TradeFile):
+            yield dlt.mark.with_file_import(content.path, "parquet", content.rows, FILE_SCHEMA.empty_table())
+            content.delete()
+        elif of_table is table:
+            yield content
+
+    hints = {} if table is TRADES else table.hints
+    return dlt.transformer(rows, name=table.name, write_disposition="append", columns=hints)()
 
 
 def with_keys(table: TableDefinition, resource: DltResource) -> DltResource:
@@ -104,100 +307,71 @@ def require_same_exchange(state: Row, exchange: str) -> None:
         )
 
 
-def report_resource(
-    table: TableDefinition,
-    report_of: Callable[[], WindowReport | None],
-    rows_of: Callable[[WindowReport], list[Row]],
-) -> DltResource:
-    """Rows of `table` from a window's report, which `report_of` returns once all trades have been extracted."""
-
-    @dlt.resource(name=table.name, write_disposition="append", columns=table.hints)
-    def resource() -> Iterator[Any]:
-        state = dlt.current.resource_state()
-        if not state:
-            state["exists"] = True
-            yield dlt.mark.materialize_table_schema()
-        while (report := report_of()) is None:
-            yield None  # lets dlt continue with another resource
-        yield rows_of(report)
-
-    return resource()
-
-
-def rejected_rows(report: WindowReport) -> list[Row]:
+def _rejected_rows(rejected: Iterable[tuple[Stream, RejectedTrade]]) -> list[Row]:
     """Rows of `rejected_trades`, each record once."""
-    unique = {(stream, rejected.raw): rejected.reason for stream, rejected in report.rejected}
+    unique = {(stream, each.raw): each.reason for stream, each in rejected}
     return [{**stream._asdict(), "reason": reason, "raw": raw} for (stream, raw), reason in unique.items()]
 
 
-def absent_rows(report: WindowReport) -> list[Row]:
+def _absent_rows(report: WindowReport) -> list[Row]:
     """Rows of `absent_trades`, one for each range."""
+    return _range_rows((absent.stream, absent.range) for absent in report.absent)
+
+
+def _range_rows(ranges: Iterable[tuple[Stream, SeqRange]]) -> list[Row]:
+    """Rows of `absent_trades` or `recovered_trades`."""
     return [
         {
-            "instrument_name": absent.range.instrument_name,
-            "first_seq": absent.range.first,
-            "last_seq": absent.range.last,
-            **absent.stream._asdict(),
+            "instrument_name": each.instrument_name,
+            "first_seq": each.first,
+            "last_seq": each.last,
+            **stream._asdict(),
             "found_at": datetime.now(UTC),
         }
-        for absent in report.absent
+        for stream, each in ranges
     ]
 
 
-def _coverage_rows(report: WindowReport) -> list[Row]:
-    return [
-        {
-            **stream._asdict(),
-            "covered_from": datetime.fromtimestamp(span.start_ms / 1000, UTC),
-            "covered_to": datetime.fromtimestamp(span.end_ms / 1000, UTC),
-        }
-        for stream, span in report.covered
-    ]
-
-
-def instruments(
-    client: DeribitClient, streams: Sequence[Stream], now_ms: int, listed: InstrumentsReport
-) -> DltResource:
-    """One row for each instrument that is new or has changed since the last run."""
-
-    @dlt.resource(name=INSTRUMENTS.name, write_disposition="append", columns=INSTRUMENTS.hints)
-    def resource() -> Iterator[Any]:
-        yield None  # the trades are requested first, in the background
-        known = dlt.current.resource_state().setdefault("known", {})
-        rows = changed_instruments(client, streams, known, now_ms, listed)
-        while batch := list(islice(rows, INSTRUMENTS_PER_BATCH)):
-            yield batch
-
-    return with_keys(INSTRUMENTS, resource())
+def _coverage_row(name: str, start_ms: int, end_ms: int) -> Row:
+    currency, kind = name.split(" ", 1)
+    return {
+        "currency": currency,
+        "kind": kind,
+        "covered_from": datetime.fromtimestamp(start_ms / 1000, UTC),
+        "covered_to": datetime.fromtimestamp(end_ms / 1000, UTC),
+    }
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
 def repaired_trades(
-    exchange: str, results: Iterable[tuple[Stream, RepairResult]], report: WindowReport
+    exchange: str,
+    results: Iterable[tuple[Stream, RepairResult]],
+    report: WindowReport,
+    recovered: RecoveredTrades | None = None,
 ) -> tuple[DltResource, ...]:
     """Missing trades that were fetched by number, absent ranges and rejected records of `results`; fills `report`.
 
-    A run's state does not change. Raises UsageError where the database holds trades of another exchange than `exchange`.
+    `recovered` lists trades that were absent before. A run's state does not change. Raises UsageError where the
+    database holds trades of another exchange than `exchange`.
     """
-    finished: WindowReport | None = None
+    recovered = recovered or RecoveredTrades()
 
-    @dlt.resource(name=TRADES.name, write_disposition="append")
-    def trades() -> Iterator[Any]:
-        nonlocal finished
+    @dlt.resource(name="repairs", selected=False)
+    def repairs() -> Iterator[Part]:
         require_same_exchange(dlt.current.source_state(), exchange)
-        for stream, result in results:
-            report.trades += result.table.num_rows
-            report.absent += [Absent(stream, missing) for missing in result.absent]
-            report.rejected += [(stream, rejected) for rejected in result.rejected]
-            if result.table.num_rows:
-                yield with_stream_columns(result.table, stream.currency, stream.kind)
-        finished = report
+        with _trade_file() as file:
+            for stream, result in results:
+                report.trades += result.table.num_rows
+                report.absent += [Absent(stream, missing) for missing in result.absent]
+                report.rejected += [(stream, rejected) for rejected in result.rejected]
+                recovered.add(stream, result)
+                if result.table.num_rows:
+                    file.write(with_stream_columns(result.table, stream.currency, stream.kind))
+            file.close()
+            yield from _report_parts(file, report)
+            yield RECOVERED_TRADES, _range_rows(recovered.ranges)
 
-    return (
-        trades(),
-        report_resource(REJECTED_TRADES, lambda: finished, rejected_rows),
-        report_resource(ABSENT_TRADES, lambda: finished, absent_rows),
-    )
+    return _resources(repairs(), TRADES, REJECTED_TRADES, ABSENT_TRADES, RECOVERED_TRADES)
 
 
 @dlt.source(name="deribit", max_table_nesting=0)
@@ -215,7 +389,7 @@ def instrument_tails(exchange: str, rows: Iterable[Row]) -> DltResource:
 @dlt.source(name="deribit", max_table_nesting=0)
 def empty_tables() -> tuple[DltResource, ...]:
     """Every table that a run creates, without rows and state, for a database into which nothing has been loaded."""
-    trades = dlt.resource([ARROW_SCHEMA.empty_table()], name=TRADES.name, write_disposition="append")
+    trades = dlt.resource([FILE_SCHEMA.empty_table()], name=TRADES.name, write_disposition="append")
     others = (
         dlt.resource(
             [dlt.mark.materialize_table_schema()],

@@ -6,15 +6,18 @@ made from it. It imports neither dlt nor the database driver, so that SQL-only c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from extract.clickhouse.finished import FINISHED_LOADS, LOAD_ID, LOADS, finished_rows
 from extract.clickhouse.settings import RAW_DATABASE
+from extract.clickhouse.statements import with_configured_engines
 from extract.deribit.instrument_schema import COLUMNS as INSTRUMENT_COLUMNS
 from extract.deribit.schema import ARROW_SCHEMA
+from extract.deribit.series.schema import ALL_SERIES, BOOK_SUMMARIES
 
 TIMESTAMP = "DateTime64(3, 'UTC')"
 _ARROW_TYPES = {
@@ -22,12 +25,14 @@ _ARROW_TYPES = {
     pa.float64(): "Float64",
     pa.string(): "String",
     pa.timestamp("ms", tz="UTC"): TIMESTAMP,
+    pa.date32(): "Date",
 }
 _HINTS: dict[str, dict[str, Any]] = {
     "Int64": {"data_type": "bigint"},
     "Float64": {"data_type": "double"},
     "String": {"data_type": "text"},
     "Bool": {"data_type": "bool"},
+    "Date": {"data_type": "date"},
     TIMESTAMP: {"data_type": "timestamp", "precision": 3},
 }
 
@@ -42,7 +47,7 @@ class TableDefinition:
 
     name: str
     columns: Mapping[str, str]
-    created_by: Literal["run", "tails", "push", "retention"] = "run"
+    created_by: Literal["run", "series", "repair", "tails", "push", "retention"] = "run"
     is_pushed: bool = True
     sort: tuple[str, ...] = ()
     partition: str | None = None
@@ -69,10 +74,15 @@ class TableDefinition:
             for column, type_ in self.columns.items()
         ]
         partition = f" partition by {self.partition}" if self.partition else ""
-        return (
+        return with_configured_engines(
             f"create table if not exists {name or f'{RAW_DATABASE}.{self.name}'} ({', '.join(columns)}) "
             f"engine = MergeTree{partition} order by ({', '.join(self.sort) or 'tuple()'})"
         )
+
+    @property
+    def loaded_relation(self) -> str:
+        """The rows that readers may use: those of finished load packages, if the table is filled by load packages."""
+        return finished_rows(self.name) if LOAD_ID in self.columns else f"{RAW_DATABASE}.{self.name}"
 
     @property
     def empty_relation(self) -> str:
@@ -112,7 +122,16 @@ REJECTED_TRADES = TableDefinition(
 )
 """Records that could not be typed: the reason, and their JSON text."""
 ABSENT_TRADES = TableDefinition("absent_trades", {**_SEQ_RANGE, **_STREAM, "found_at": TIMESTAMP, **_ROW_ID})
-"""Ranges of trade_seq, ends included, that were requested by number and that the exchange does not have."""
+"""Ranges of trade_seq, ends included, that the exchange did not have when they were requested by number.
+
+Each request adds a row: a range is requested again later, because the exchange may fill it in.
+"""
+RECOVERED_TRADES = TableDefinition(
+    "recovered_trades",
+    {**_SEQ_RANGE, **_STREAM, "found_at": TIMESTAMP, **_ROW_ID},
+    created_by="repair",
+)
+"""Ranges of trade_seq, ends included, that were absent and that the exchange has sent since."""
 COVERAGE = TableDefinition(
     "coverage", {**_STREAM, "covered_from": TIMESTAMP, "covered_to": TIMESTAMP, **_ROW_ID}
 )
@@ -130,6 +149,58 @@ INSTRUMENT_TAILS = TableDefinition(
     created_by="tails",
 )
 """The last trade_seq of expired instruments; 0 for an instrument that never traded."""
+SERIES_TABLES = {
+    series.name: TableDefinition(
+        series.name,
+        {**_arrow_columns(series.schema), **_ROW_ID},
+        created_by="series",
+        sort=tuple(dict.fromkeys([*series.schema.names[:1], *series.key])),
+        # Recorded forward only, and large: retention drops months of it.
+        partition="toYYYYMM(timestamp)" if series is BOOK_SUMMARIES else None,
+    )
+    for series in ALL_SERIES
+}
+"""Series besides trades, by name. Of rows with the same sort key, the one of the latest load package counts."""
+_SERIES_KEY = {"series": "String", "series_key": "String"}
+SERIES_COVERAGE = TableDefinition(
+    "series_coverage",
+    {
+        **_SERIES_KEY,
+        "covered_from": TIMESTAMP,
+        "covered_to": TIMESTAMP,
+        "loaded_rows": "Int64",
+        "missing_rows": "Int64",
+        "disagreement": "Nullable(String)",
+        "checked_at": TIMESTAMP,
+        **_ROW_ID,
+    },
+    created_by="series",
+    sort=("series", "series_key", "_dlt_load_id"),
+)
+"""From when to when each key of a series is loaded; the latest load package of a key counts, with its `series_gaps`.
+
+`disagreement` is a sentence about a sum that differs from the exchange's own.
+"""
+SERIES_GAPS = TableDefinition(
+    "series_gaps",
+    {
+        **_SERIES_KEY,
+        "first_at": TIMESTAMP,
+        "last_at": TIMESTAMP,
+        "missing_rows": "Int64",
+        "detail": "String",
+        **_ROW_ID,
+    },
+    created_by="series",
+    sort=("series", "series_key", "_dlt_load_id"),
+)
+"""Rows that a series should have, and that the exchange did not send; requested again once a day."""
+REJECTED_RECORDS = TableDefinition(
+    "rejected_records",
+    {**_SERIES_KEY, "reason": "String", "raw": "String", **_ROW_ID},
+    created_by="series",
+)
+"""Records of series that could not be typed: the reason, and their JSON text."""
 PUSHES = TableDefinition(
     "pushes",
     {"target": "String", "partition_month": "String", "trades": "UInt64", "proven_at": TIMESTAMP},
@@ -153,11 +224,29 @@ RAW_TABLES = {
         TRADES,
         REJECTED_TRADES,
         ABSENT_TRADES,
+        RECOVERED_TRADES,
         COVERAGE,
         INSTRUMENTS,
         INSTRUMENT_TAILS,
+        *SERIES_TABLES.values(),
+        SERIES_COVERAGE,
+        SERIES_GAPS,
+        REJECTED_RECORDS,
         PUSHES,
         DROPPED_TRADES,
     )
 }
 """Every table of `deribit_raw` except dlt's own, by name."""
+
+
+def loaded_relation(name: str, existing: Collection[str]) -> str:
+    """What a statement reads for its placeholder `<name>`: a raw table, or `finished_loads`.
+
+    `existing`: names of the tables of `deribit_raw`. A table that does not exist is read as an empty one, and without
+    the list of load packages nothing is loaded.
+    """
+    if name == "finished_loads":
+        return FINISHED_LOADS
+    table = RAW_TABLES[name]
+    needed = {name, LOADS} if LOAD_ID in table.columns else {name}
+    return table.loaded_relation if needed <= set(existing) else table.empty_relation

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
-from extract.deribit.arrow import times_ms
+from extract.deribit.arrow import reject_rows, times_ms
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.instrument_names import belongs_to_other_currency
 from extract.deribit.schema import RejectedTrade, TradePage
-from extract.deribit.streams import Stream
+from extract.deribit.streams import ANY, SPOT, Stream
 from extract.errors import ProofError
 from extract.sweep.slices import Slice
 from extract.sweep.time_pager import ById, ByTime, OutsideRangeError, PageFacts, SlicePager
@@ -24,35 +25,45 @@ MAX_TRADES_OF_A_MOMENT = 500_000
 """Trades of a slice that cannot end early because they have nearly the same time: memory holds all of them."""
 HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier without a pattern, so that keys of different instruments rarely give the same number."""
+MAX_STRAYS = 2
+"""Trades of another time or currency in a page without any requested trade that do not make it a contradiction."""
 LIVE_HISTORY_MS = 24 * 3_600_000
 """The live host has this much history; it answers a request for earlier trades with an empty page."""
 
 
 @dataclass
 class SliceResult:
-    """Trades of one slice in PAGE_SCHEMA, each key once, complete up to `end_ms`."""
+    """Trades of one slice in PAGE_SCHEMA, each key once, complete up to `end_ms`.
+
+    `at_ms`: the exchange's time of the earliest answer, if it was sent.
+    """
 
     table: pa.Table
     end_ms: int
     rejected: list[RejectedTrade]
+    at_ms: int | None = None
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
     """Fetch all trades of `stream` in the slice. A slice that is too dense ends early, a probe after its first page.
 
-    Raises ProofError if the answers contradict the requests.
+    A few trades that were not requested are rejected. Spot pairs that are listed under both of their currencies are left to
+    the base currency, so that their trades are loaded once. Raises ProofError if the answers contradict the requests.
     """
     pager = SlicePager(part.start_ms, part.end_ms)
     max_pages = 1 if part.is_probe else MAX_PAGES
     tables: list[pa.Table] = []
     rejected: dict[str, RejectedTrade] = {}
+    answered_ms: list[int] = []
     end_ms, pages = part.end_ms, 0
     while (request := pager.request) is not None:
         page = _fetch_page(client, host, stream, request)
         _require_live_window(client, host, page, part.start_ms)
+        answered_ms += [page.at_ms] if page.at_ms is not None else []
+        facts = page_facts(page, request, stream.currency)
         tables.append(page.table)
         rejected.update((bad.raw, bad) for bad in page.rejected)
-        pager.feed(page_facts(page, request))
+        pager.feed(facts)
         pages += 1
         if pager.request and pages >= max_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
@@ -61,8 +72,7 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
             raise OutsideRangeError(
                 f"The exchange sent more than {MAX_TRADES_OF_A_MOMENT:,} {stream} trades of one moment."
             )
-    table = deduplicate(tables)
-    _require_currency(stream, table)
+    table = _without_pairs_of_others(client, stream, deduplicate(tables))
     return SliceResult(
         _between(table, part.start_ms, end_ms),
         end_ms,
@@ -71,18 +81,36 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
             for bad in rejected.values()
             if bad.timestamp is None or part.start_ms <= bad.timestamp <= end_ms
         ],
+        min(answered_ms, default=None),
     )
 
 
+def _without_pairs_of_others(client: DeribitClient, stream: Stream, table: pa.Table) -> pa.Table:
+    """`table` without spot pairs of another base currency that the exchange lists under that as well."""
+    if stream.kind not in (SPOT, ANY):
+        return table
+    names = table.column("instrument_name").unique().to_pylist()
+    pairs = [(name, *name.split("_")) for name in names if "-" not in name and name.count("_") == 1]
+    others = [
+        name
+        for name, base, quote in pairs
+        if quote == stream.currency != base and client.lists_pair(base, name)
+    ]
+    if not others:
+        return table
+    is_other = pa.compute.is_in(table.column("instrument_name"), pa.array(others))
+    return table.filter(pa.compute.invert(is_other))
+
+
 def deduplicate(pages: Sequence[pa.Table], hash_multiplier: np.uint64 = HASH_MULTIPLIER) -> pa.Table:
-    """Merge the trades of overlapping pages: each key once, in its latest version."""
+    """Merge the trades of overlapping pages: each once, in its latest version; another trade id makes another trade."""
     if len(pages) == 1:
         return pages[0]
     table = pa.concat_tables(pages)
     candidates = np.flatnonzero(_duplicate_candidates(table, hash_multiplier))
     if not len(candidates):
         return table
-    keys = table.select(["instrument_name", "trade_seq"]).take(pa.array(candidates)).to_pylist()
+    keys = table.select(["instrument_name", "trade_seq", "trade_id"]).take(pa.array(candidates)).to_pylist()
     latest = {tuple(key.values()): row for key, row in zip(keys, candidates, strict=True)}
     keep = np.ones(table.num_rows, dtype=bool)
     keep[candidates] = False
@@ -105,15 +133,32 @@ def _between(table: pa.Table, start_ms: int, end_ms: int) -> pa.Table:
     return table if inside.all() else table.filter(pa.array(inside))
 
 
-def page_facts(page: TradePage, request: ByTime | ById) -> PageFacts:
-    """Facts of a page for the pager. Its last trade is the latest by time or id, not the last in the answer."""
+def page_facts(page: TradePage, request: ByTime | ById, currency: str) -> PageFacts:
+    """Facts of a page for the pager. Its last trade is the latest by time or id, not the last in the answer.
+
+    Moves trades that were not requested to `page.rejected`, unless they may have displaced others: the page is full, or
+    has no requested trade but several others. Raises OutsideRangeError if all of several are of another currency.
+    """
     times = times_ms(page.table)
+    is_foreign = _of_other_currency(page.table, currency)
+    if len(times) > MAX_STRAYS and is_foreign.all():
+        name = page.table.column("instrument_name")[0].as_py()
+        raise OutsideRangeError(f"Trades of {currency} were requested, and the exchange sent one of {name}.")
+    is_stray = is_foreign
+    if isinstance(request, ByTime):
+        is_stray = is_foreign | (times < request.start_ms) | (times > request.end_ms)
+        page.rejected = [_without_stray_time(bad, request) for bad in page.rejected]
     rejected_ms = [bad.timestamp for bad in page.rejected if bad.timestamp is not None]
+    outside = False
+    if strays := int(is_stray.sum()):
+        may_displace = page.rows >= page.count or (strays == len(times) and strays > MAX_STRAYS)
+        outside = may_displace and isinstance(request, ByTime)
+        page.table, rejected = reject_rows(page.table, is_stray, "a trade that was not requested")
+        if not outside:  # otherwise a smaller request gets it again
+            page.rejected += rejected
+        times = times[~is_stray]
     if rejected_ms:
         times = np.concatenate((times, rejected_ms))
-    outside = False
-    if isinstance(request, ByTime) and len(times):
-        outside = bool(times.min() < request.start_ms or times.max() > request.end_ms)
     return PageFacts(
         page.rows,
         page.has_more,
@@ -122,6 +167,21 @@ def page_facts(page: TradePage, request: ByTime | ById) -> PageFacts:
         outside=outside,
         trade_ids=(id.as_py() for id in page.table.column("trade_id")),
     )
+
+
+def _without_stray_time(bad: RejectedTrade, request: ByTime) -> RejectedTrade:
+    """`bad` without its time and key if that time was not requested, so that it is stored and proves nothing."""
+    is_stray = bad.timestamp is not None and not request.start_ms <= bad.timestamp <= request.end_ms
+    return RejectedTrade(bad.reason, bad.raw) if is_stray else bad
+
+
+def _of_other_currency(table: pa.Table, currency: str) -> npt.NDArray[np.bool_]:
+    names = table.column("instrument_name").combine_chunks().dictionary_encode()
+    of_name = [belongs_to_other_currency(name, currency) for name in names.dictionary.to_pylist()]
+    if not any(of_name):
+        return np.zeros(table.num_rows, dtype=np.bool_)
+    is_foreign: npt.NDArray[np.bool_] = np.array(of_name, dtype=np.bool_)[names.indices.to_numpy()]
+    return is_foreign
 
 
 def _fetch_page(client: DeribitClient, host: Host, stream: Stream, request: ByTime | ById) -> TradePage:
@@ -142,11 +202,3 @@ def _require_live_window(client: DeribitClient, host: Host, page: TradePage, sta
             f"The live host has 24 hours of trades, and trades since {start_ms} ms were requested at {page.at_ms} ms; "
             "run again: older trades come from the history host."
         )
-
-
-def _require_currency(stream: Stream, table: pa.Table) -> None:
-    for name in table.column("instrument_name").unique().to_pylist():
-        if belongs_to_other_currency(name, stream.currency):
-            raise OutsideRangeError(
-                f"Trades of {stream.currency} were requested, and the exchange sent one of {name}."
-            )

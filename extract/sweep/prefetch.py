@@ -7,9 +7,14 @@ import queue
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def _same(item: T) -> T:
+    return item
 
 
 class _End:
@@ -19,15 +24,23 @@ class _End:
 POLL_S = 0.1
 
 
-def prefetch(items: Generator[T], *, depth: int, cancel: Callable[[], None]) -> Generator[T]:
+def prefetch(
+    items: Generator[T],
+    *,
+    depth: int,
+    cancel: Callable[[], None],
+    spill: Callable[[T], Callable[[], T]] | None = None,
+) -> Generator[T]:
     """Yield `items` in their order while a thread produces up to `depth` of them in advance. Raises what they raise.
 
-    Closing the generator calls `cancel`, which has to end all waits within `items`, and then closes `items`.
+    `spill` stores an item outside of memory and returns a function that reads it again; it is called for all items that
+    wait but the first. Closing the generator calls `cancel`, which has to end all waits within `items`, and then closes
+    `items`.
     """
-    ready: queue.Queue[T | _End] = queue.Queue(depth)
+    ready: queue.Queue[Callable[[], T] | _End] = queue.Queue(depth)
     should_stop = threading.Event()
 
-    def put(item: T | _End) -> None:
+    def put(item: Callable[[], T] | _End) -> None:
         while not should_stop.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=POLL_S)
@@ -36,7 +49,7 @@ def prefetch(items: Generator[T], *, depth: int, cancel: Callable[[], None]) -> 
     def produce() -> None:
         try:
             for item in items:
-                put(item)
+                put(spill(item) if spill and not ready.empty() else partial(_same, item))
                 if should_stop.is_set():
                     items.close()
         finally:
@@ -46,7 +59,7 @@ def prefetch(items: Generator[T], *, depth: int, cancel: Callable[[], None]) -> 
         producer = pool.submit(produce)
         try:
             while not isinstance(item := ready.get(), _End):
-                yield item
+                yield item()
         except BaseException:
             should_stop.set()
             cancel()

@@ -17,6 +17,7 @@ from extract.deribit.client import DeribitClient, Host
 from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade, TradePage
 from extract.errors import ProofError, TapeError
+from extract.sweep.contradictions import HeldTrades
 from extract.sweep.ledger import SeqRange
 from extract.sweep.scheduler import Task, run_all
 from extract.sweep.seq_pager import Hole, SeqPager
@@ -48,31 +49,49 @@ class InstrumentRepair:
         self._host = client.history
         self.instrument_name = instrument_name
         self._pager = SeqPager(instrument_name, holes, client.page_size(client.history))
-        self._unknown_to: list[str] = []
+        self._refusals: dict[str, ExchangeRefusedError] = {}
         self._is_certain = True
+        self._failure: TapeError | None = None
 
     @property
     def is_done(self) -> bool:
-        return self._pager.request is None and (self._host is self._client.live or not self._pager.absent)
+        is_last_host = self._host is self._client.live or not self._pager.absent
+        return self._pager.request is None and is_last_host and self._failure is None
+
+    @property
+    def remaining(self) -> list[SeqRange]:
+        """Trades that are neither fetched nor shown to be absent, as ranges in ascending order."""
+        return self._pager.remaining
 
     def step(self) -> RepairResult:
-        """Fetch the next few pages. Raises ProofError if trades can neither be fetched nor be shown to be absent."""
+        """Fetch the next few pages. Raises ProofError if trades can neither be fetched nor be shown to be absent.
+
+        Pages that arrived before an error are returned first; the next step raises it.
+        """
+        if self._failure:
+            raise self._failure
         result = RepairResult()
+        try:
+            self._fetch_pages(result)
+        except TapeError as error:
+            if not (result.table.num_rows or result.rejected):
+                raise
+            self._failure = error
+        return result
+
+    def _fetch_pages(self, result: RepairResult) -> None:
         for _ in range(PAGES_PER_STEP):
             if self._pager.request is None:
                 break
             try:
                 self._accept_page(_fetch_page(self._client, self._host, self._pager.request), result)
             except ExchangeRefusedError as error:
-                if error.param != "instrument_name":
-                    raise
-                self._skip_host()
+                self._skip_host(error)
         if self._pager.request is None and self._pager.absent:
             if self._host is self._client.live:
                 self._report_absent(result)
             else:
                 self._switch_to_live_host()
-        return result
 
     def _accept_page(self, page: TradePage, result: RepairResult) -> None:
         for name in page.table.column("instrument_name").unique().to_pylist():
@@ -85,15 +104,18 @@ class InstrumentRepair:
         fetched = self._pager.feed(
             np.concatenate((seqs, np.array(rejected, dtype=np.int64))), is_full=page.rows >= page.count
         )
-        latest = {seq: row for row, seq in enumerate(seqs.tolist())}
-        rows = [row for seq, row in latest.items() if seq in fetched]
-        result.table = pa.concat_tables([result.table, page.table.take(pa.array(rows, pa.int64()))])
+        held = HeldTrades(frozenset([self.instrument_name]))
+        held.take(page.table.filter(pa.array([seq in fetched for seq in seqs.tolist()], pa.bool_())))
+        table, contradictory = held.resolve({})
+        result.table = pa.concat_tables([result.table, table])
         result.rejected += [bad for bad in page.rejected if bad.key is None or bad.key[1] in fetched]
+        result.rejected += contradictory
         # A rejected record without trade_seq may be one of the missing trades.
         self._is_certain &= all(bad.key for bad in page.rejected)
 
-    def _skip_host(self) -> None:
-        self._unknown_to.append(self._host.name)
+    def _skip_host(self, error: ExchangeRefusedError) -> None:
+        """Continue with the other host: this one does not serve the instrument."""
+        self._refusals[self._host.name] = error
         while self._pager.request is not None:
             self._pager.feed(np.empty(0, dtype=np.int64), is_full=False)
 
@@ -103,34 +125,49 @@ class InstrumentRepair:
         self._pager = SeqPager(self.instrument_name, holes, self._client.page_size(self._host))
 
     def _report_absent(self, result: RepairResult) -> None:
+        """Raises ProofError if the trades that did not arrive may exist."""
+        first = self._pager.absent[0]
         # The live host has one day only, so absence needs the answer of the history host.
-        if self._client.history.name in self._unknown_to:
-            first = self._pager.absent[0]
+        if error := self._refusals.get(self._client.history.name):
             raise ProofError(
-                f"The exchange sends trades of {self.instrument_name} but reports that there is no such instrument: "
-                f"its trades {first.first}–{first.last} cannot be fetched."
+                f"The exchange sends trades of {self.instrument_name} but refuses them by number: its trades "
+                f"{first.first}–{first.last} cannot be fetched. {error}"
             )
-        if self._is_certain:
-            result.absent += self._pager.absent
+        if not self._is_certain:
+            raise ProofError(
+                f"The exchange sent records without a trade_seq instead of trades {first.first}–{first.last} of "
+                f"{self.instrument_name}, which may be among them: they are in deribit_raw.rejected_trades."
+            )
+        result.absent += self._pager.absent
 
 
 class RepairQueue(Generic[Owner]):
     """Repairs that wait for a thread, each with its owner, such as the stream of its instrument.
 
-    `handle` receives the owner and the TapeError of a repair that failed; by default it is raised.
+    `handle` receives the owner, the repair that failed, and its TapeError; by default the error is raised.
     """
 
     def __init__(
         self,
         owned: Iterable[tuple[Owner, InstrumentRepair]],
-        handle: Callable[[Owner, TapeError], None] | None = None,
+        handle: Callable[[Owner, InstrumentRepair, TapeError], None] | None = None,
     ) -> None:
         self._waiting = deque(owned)
         self._handle = handle
+        self.dropped: list[tuple[Owner, InstrumentRepair]] = []
+        self._dropped_owners: set[Owner] = set()
 
     def drop(self, owner: Owner) -> None:
-        """Forget the repairs of `owner` that have not started."""
+        """Move the repairs of `owner` to `dropped`, those under way after the pages that they are fetching."""
+        self._dropped_owners.add(owner)
+        self.dropped += [each for each in self._waiting if each[0] == owner]
         self._waiting = deque(each for each in self._waiting if each[0] != owner)
+
+    def take_waiting(self) -> list[tuple[Owner, InstrumentRepair]]:
+        """The repairs that are not under way; the queue is empty afterwards."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
 
     @property
     def is_empty(self) -> bool:
@@ -149,14 +186,17 @@ class RepairQueue(Generic[Owner]):
             nonlocal trades
             trades += result.table.num_rows
             if not each.is_done:
-                self._waiting.appendleft((owner, each))
+                if owner in self._dropped_owners:
+                    self.dropped.append((owner, each))
+                else:
+                    self._waiting.appendleft((owner, each))
             return owner, result
 
         def next_task() -> Task[RepairResult, tuple[Owner, RepairResult]] | None:
             if trades >= max_trades or not self._waiting:
                 return None
             owner, each = self._waiting.popleft()
-            handle = partial(self._handle, owner) if self._handle else None
+            handle = partial(self._handle, owner, each) if self._handle else None
             return Task(each.step, partial(accept, owner, each), handle)
 
         return run_all(next_task, in_flight=in_flight, cancel=cancel)

@@ -36,6 +36,12 @@ class SeqPager:
         holes, _ = self._open[-1]
         return SeqRange(self.instrument_name, holes[0][0], holes[-1][1])
 
+    @property
+    def remaining(self) -> list[SeqRange]:
+        """Trades of all holes that have not arrived, in ascending order."""
+        waiting = [SeqRange(self.instrument_name, *hole) for holes, _ in self._open for hole in holes]
+        return sorted([*self.absent, *waiting])
+
     def feed(self, seqs: Seqs, *, is_full: bool) -> set[int]:
         """Accept the trade_seq of the answer to `request`, in any order; returns those that were missing.
 
@@ -43,13 +49,13 @@ class SeqPager:
         """
         request = self.request
         assert request is not None
-        holes, empty_answers = self._open.pop()
         inside = np.unique(seqs[(seqs >= request.first) & (seqs <= request.last)])
         if is_full and not len(inside):
             raise OutsideRangeError(
                 f"Trades {request.first}–{request.last} of {request.instrument_name} were requested, "
                 "and the exchange sent a full page of others."
             )
+        holes, empty_answers = self._open.pop()
         reached = int(inside.max()) if is_full else request.last
         left = [rest for hole in holes for rest in missing_in(inside, *hole)]
         fetched = set(inside[_within(inside, holes)].tolist())

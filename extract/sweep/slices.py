@@ -64,6 +64,7 @@ class SlicePlanner:
         self.end_ms = end_ms
         self.page_size = page_size
         self.sizer = sizer
+        self._start_ms = start_ms
         self._frontier_ms = start_ms
         self._probing = False
         self._remainders: list[Slice] = []
@@ -72,6 +73,11 @@ class SlicePlanner:
     def is_drained(self) -> bool:
         """Whether every slice has been planned."""
         return self._frontier_ms > self.end_ms and not self._probing and not self._remainders
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no slice has been planned."""
+        return self._frontier_ms == self._start_ms and not self._probing
 
     @property
     def done_ms(self) -> int:

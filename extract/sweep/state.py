@@ -1,17 +1,22 @@
 """Checkpoint of each stream between runs, stored as plain JSON in dlt's state.
 
-dlt commits the state in the same load package as the trades that it covers.
+dlt commits the state in the same load package as the trades that it covers. The proof also needs the sequence numbers at
+the edges of covered time. Where the loaded trades can be queried, a `SeqLookup` returns them, and the state has the size
+of its spans; otherwise they are part of the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from extract.deribit.instrument_names import has_expired
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
+
+FAR_MS = 10**14
+"""A time after all others."""
 
 
 class Span(NamedTuple):
@@ -28,6 +33,22 @@ class LoadedTrade(NamedTuple):
     digest: int
 
 
+class SeqLookup(Protocol):
+    """Queries sequence numbers of the loaded trades and rejected records of a stream."""
+
+    def last_seqs(self, span: Span, names: Collection[str]) -> dict[str, int]:
+        """Greatest trade_seq in `span` of each of these instruments, without those that have none."""
+
+    def first_seqs(self, span: Span) -> dict[str, int]:
+        """Smallest trade_seq in `span` of every instrument."""
+
+    def contents(self, span: Span, names: Collection[str]) -> dict[TradeKey, int]:
+        """Content digest of the newest version of each trade of these instruments that is loaded with a time in `span`."""
+
+    def trade_ids(self, keys: Collection[TradeKey]) -> dict[TradeKey, str]:
+        """The id of each of these trades that was loaded first, without those that are not loaded."""
+
+
 @dataclass
 class StreamState:
     """Covered time of a stream, and the sequence numbers at its edges.
@@ -37,15 +58,21 @@ class StreamState:
     `last_seq`, by the end of a covered span: greatest trade_seq of each instrument that has not expired, after which
     the next span has to continue. `first_seq`, by the start of a covered span: smallest trade_seq of each instrument
     that traded before the span, up to which an earlier span has to extend.
+    `resume_ms`: start of requested time that is missing although later time is covered.
+    With a `lookup`, the sequence numbers are queried when they are needed, and stored in memory only. `complete`: ends of
+    spans all of whose last_seq are in memory, because this process has swept them from their start.
     """
 
     covered: list[Span] = field(default_factory=list)
     recent: dict[TradeKey, LoadedTrade] = field(default_factory=dict)
     last_seq: dict[int, dict[str, int]] = field(default_factory=dict)
     first_seq: dict[int, dict[str, int]] = field(default_factory=dict)
+    resume_ms: int | None = None
+    lookup: SeqLookup | None = field(default=None, compare=False, repr=False)
+    complete: set[int] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> StreamState:
+    def from_json(cls, value: Mapping[str, Any], lookup: SeqLookup | None = None) -> StreamState:
         return cls(
             covered=[Span(*span) for span in value.get("covered", [])],
             recent={
@@ -54,35 +81,71 @@ class StreamState:
             },
             last_seq={end_ms: dict(seqs) for end_ms, seqs in value.get("last_seq", [])},
             first_seq={start_ms: dict(seqs) for start_ms, seqs in value.get("first_seq", [])},
+            resume_ms=value.get("resume_ms"),
+            lookup=lookup,
         )
 
     def to_json(self) -> dict[str, Any]:
         """A copy as plain JSON, independent of later changes."""
-        return {
-            "covered": [list(span) for span in self.covered],
-            "recent": [[*key, *trade] for key, trade in self.recent.items()],
+        edges = {
             "last_seq": [[end_ms, dict(seqs)] for end_ms, seqs in self.last_seq.items()],
             "first_seq": [[start_ms, dict(seqs)] for start_ms, seqs in self.first_seq.items()],
         }
+        return {
+            "covered": [list(span) for span in self.covered],
+            "recent": [[*key, *trade] for key, trade in self.recent.items()],
+            **({"resume_ms": self.resume_ms} if self.resume_ms is not None else {}),
+            **(edges if self.lookup is None else {}),
+        }
 
     def wanted(self, since_ms: int | None, until_ms: int) -> list[Span]:
-        """Spans to fetch: from `since_ms`, or from the end of the newest covered span, up to `until_ms`."""
-        start_ms = since_ms
+        """Spans to fetch: from `since_ms`, or from where an earlier run ended, up to `until_ms`."""
+        start_ms = self.resume_ms if since_ms is None else since_ms
         if start_ms is None:
             start_ms = self.covered[-1].end_ms + 1 if self.covered else EPOCH_MS
         return subtract(Span(start_ms, until_ms), self.covered)
+
+    def to_read_again(self) -> StreamState:
+        """A state in which exactly the covered time is missing; it is never stored."""
+        return StreamState(covered=subtract(Span(EPOCH_MS + 1, FAR_MS), self.covered))
+
+    def note_missing(self, start_ms: int | None, since_ms: int | None) -> None:
+        """Let a run that is interrupted be resumed at `start_ms`, the oldest missing time since `since_ms`, if any.
+
+        An earlier run that was interrupted at a time before `since_ms` is resumed there.
+        """
+        if since_ms is None or self.resume_ms is None or self.resume_ms >= since_ms:
+            self.resume_ms = start_ms
+
+    @property
+    def covered_ms(self) -> int:
+        """Milliseconds of covered time."""
+        return sum(span.end_ms - span.start_ms + 1 for span in self.covered)
 
     def span_start(self, start_ms: int) -> int:
         """Start of the covered span that ends right before `start_ms`; `start_ms` itself if there is none."""
         return next((span.start_ms for span in self.covered if span.end_ms + 1 == start_ms), start_ms)
 
-    def last_before(self, start_ms: int) -> Mapping[str, int]:
-        """Last trade_seq of each instrument in the covered span that ends right before `start_ms`."""
-        return self.last_seq.get(start_ms - 1, {})
+    def last_before(self, start_ms: int, names: Collection[str]) -> Mapping[str, int]:
+        """Last trade_seq of the instruments `names` in the covered span that ends right before `start_ms`."""
+        span = next((span for span in self.covered if span.end_ms + 1 == start_ms), None)
+        if span is None:
+            return {}
+        seqs = self.last_seq.setdefault(span.end_ms, {})
+        if self.lookup and span.end_ms not in self.complete and (unknown := set(names) - seqs.keys()):
+            seqs |= self.lookup.last_seqs(span, unknown)
+        return seqs
 
     def first_after(self, end_ms: int) -> Mapping[str, int]:
         """First trade_seq of each instrument in the covered span that starts right after `end_ms`."""
-        return self.first_seq.get(end_ms + 1, {})
+        span = next((span for span in self.covered if span.start_ms == end_ms + 1), None)
+        if span is None:
+            return {}
+        seqs = self.first_seq.setdefault(span.start_ms, {})
+        if self.lookup:
+            loaded = self.lookup.first_seqs(span)
+            seqs |= {name: min(seq, seqs.get(name, seq)) for name, seq in loaded.items() if seq > 1}
+        return seqs
 
     def is_covered(self, at_ms: int) -> bool:
         return any(span.start_ms <= at_ms <= span.end_ms for span in self.covered)
@@ -90,6 +153,7 @@ class StreamState:
     def add_span(self, span: Span, first_seq: Mapping[str, int], last_seq: Mapping[str, int]) -> None:
         """Mark `span` as covered, adjacent to covered time or not, with the first and last trade_seq of its instruments."""
         start_ms = self.span_start(span.start_ms)
+        is_complete = start_ms == span.start_ms or span.start_ms - 1 in self.complete
         before = self.last_seq.pop(span.start_ms - 1, {})
         firsts = self.first_seq.setdefault(start_ms, {}) if start_ms > EPOCH_MS else {}
         for name, seq in first_seq.items():
@@ -100,38 +164,24 @@ class StreamState:
         for name, seq in self.first_seq.pop(span.end_ms + 1, {}).items():
             if start_ms > EPOCH_MS and name not in before and name not in last_seq:
                 firsts.setdefault(name, seq)
-        # If the span ends next to a later covered one, instruments of that one keep their last trade_seq.
+        # If the span ends next to a later covered one, instruments of that one keep their last trade_seq. What is not
+        # known of it can be looked up, but not the trades of this span, which are older.
         after = self.last_seq.get(end_ms, {})
-        self.last_seq[end_ms] = drop_expired({**before, **last_seq, **after}, end_ms)
+        is_after_complete = end_ms == span.end_ms or end_ms in self.complete or self.lookup is None
+        seqs = {**before, **last_seq, **after} if is_after_complete else after
+        self.last_seq[end_ms] = drop_expired(seqs, end_ms)
+        self.complete -= {span.start_ms - 1, end_ms}
+        if is_complete and is_after_complete:
+            self.complete.add(end_ms)
         self.covered = merge([*self.covered, span])
 
     def merge_with(self, other: StreamState) -> StreamState:
-        """The state of two loaders together, once one database has the trades of both.
-
-        Covered spans that overlap or are adjacent become one span, with the sequence numbers at its edges.
-        """
-        both = StreamState(merge([*self.covered, *other.covered]), {**self.recent, **other.recent})
-        born: dict[int, set[str]] = {}
-        for side in (self, other):
-            for part in side.covered:
-                whole = next(each for each in both.covered if each.start_ms <= part.start_ms <= each.end_ms)
-                lasts, firsts = (
-                    side.last_seq.get(part.end_ms, {}),
-                    side.first_seq.get(part.start_ms, {}),
-                )
-                known = both.last_seq.setdefault(whole.end_ms, {})
-                known.update({name: max(seq, known.get(name, 0)) for name, seq in lasts.items()})
-                oldest = both.first_seq.setdefault(whole.start_ms, {})
-                oldest.update({name: min(seq, oldest.get(name, seq)) for name, seq in firsts.items()})
-                # An instrument that traded in a part, without first_seq, began in that part.
-                born.setdefault(whole.start_ms, set()).update(lasts.keys() - firsts.keys())
-        both.last_seq = {end_ms: drop_expired(seqs, end_ms) for end_ms, seqs in both.last_seq.items()}
-        both.first_seq = {
-            start_ms: {name: seq for name, seq in seqs.items() if name not in born[start_ms]}
-            for start_ms, seqs in both.first_seq.items()
-            if start_ms > EPOCH_MS
-        }
-        return both
+        """The state of two loaders together, once one database has the trades of both, where they can be looked up."""
+        resume_ms = min(
+            (each for each in (self.resume_ms, other.resume_ms) if each is not None), default=None
+        )
+        covered = merge([*self.covered, *other.covered])
+        return StreamState(covered, {**self.recent, **other.recent}, resume_ms=resume_ms)
 
     def keep_recent(self, trades: Mapping[TradeKey, LoadedTrade], overlap_ms: int) -> None:
         """Keep loaded `trades` of time that is not covered yet, and of the last `overlap_ms` of covered time."""
@@ -143,9 +193,15 @@ class StreamState:
         }
 
 
-def read_states(stored: Mapping[str, Any], streams: Iterable[Stream]) -> dict[Stream, StreamState]:
+def read_states(
+    stored: Mapping[str, Any],
+    streams: Iterable[Stream],
+    lookup_of: Callable[[Stream], SeqLookup | None] = lambda stream: None,
+) -> dict[Stream, StreamState]:
     """The state of each stream from plain JSON by stream name; an empty state if there is none."""
-    return {stream: StreamState.from_json(stored.get(str(stream), {})) for stream in streams}
+    return {
+        stream: StreamState.from_json(stored.get(str(stream), {}), lookup_of(stream)) for stream in streams
+    }
 
 
 def drop_expired(seqs: Mapping[str, int], at_ms: int) -> dict[str, int]:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from extract.deribit.arrow import content_digests, times_ms, with_stream_columns
+from extract.deribit.arrow import content_digests, reject_rows, times_ms, trade_keys, with_stream_columns
 from extract.deribit.client import DeribitClient, Host
-from extract.deribit.schema import RejectedTrade
+from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
+from extract.sweep.border import Border
+from extract.sweep.contradictions import REASON, HeldTrades, is_contradictory
 from extract.sweep.fetch_slice import SliceResult
 from extract.sweep.ledger import SeqLedger, SeqRange
 from extract.sweep.repair import RepairResult
 from extract.sweep.slices import Slice, SlicePlanner, SliceSizer
-from extract.sweep.state import LoadedTrade, Span, StreamState
+from extract.sweep.state import LoadedTrade, SeqLookup, Span, StreamState
 from extract.sweep.time_pager import ID_LAG_MS
 
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-LIVE_SPAN_MS = 15 * 60_000
-"""The newest time is fetched from the live host, because the history host is some seconds behind."""
 SETTLE_MS = 60_000
 """How late a trade may appear: the newest time is read again by the next run before it counts as covered."""
 
@@ -33,8 +34,12 @@ SETTLE_MS = 60_000
 class StreamSweep:
     """Plans the slices of `span`, selects new trades of those fetched, lists missing ones, and updates the state.
 
-    `has_more_spans`: other spans of the stream follow. `sizer`: the one of the previous window.
+    `has_more_spans`: other spans of the stream follow. `sizer`: the one of the previous window. `border`: which host has
+    which part of the span; by default the usual one. `suspects`: instruments with contradictory numbers, whose trades are
+    held until all have arrived. `loaded`: the loaded trades, if the span is covered and read again; those that are the same
+    are left out.
     `known` counts fetched trades that were loaded before, `restated` those that were loaded with other content.
+    `new_names`: instruments with new trades, if the span follows covered time.
     """
 
     def __init__(
@@ -47,20 +52,31 @@ class StreamSweep:
         *,
         has_more_spans: bool,
         sizer: SliceSizer | None = None,
+        border: Border | None = None,
+        suspects: frozenset[str] = frozenset(),
+        loaded: SeqLookup | None = None,
     ) -> None:
         self.stream = stream
         self.state = state
         self.ledger = SeqLedger()
         self.known = 0
         self.restated = 0
+        self.new_names: set[str] = set()
+        self.held = HeldTrades(suspects)
+        self._restated_ids: dict[TradeKey, str] = {}
+        self._loaded = loaded
         self._client = client
         self._span = span
         self._has_more_spans = has_more_spans
         self._settled_ms = now_ms - SETTLE_MS
+        self._border = border or Border.usual(now_ms)
+        self._oldest_live_ms: int | None = None
+        self._follows_covered = bool(state.covered) and span.start_ms > state.covered[-1].end_ms
         self._done_ms = span.start_ms - 1
         self._fetched: dict[TradeKey, LoadedTrade] = {}
         self._unproven: dict[str, int] = {}
-        self._planners = self._plan(max(span.start_ms, now_ms - LIVE_SPAN_MS), sizer)
+        self._live_from_ms = max(span.start_ms, self._border.live_from_ms)
+        self._planners = self._plan(self._live_from_ms, sizer)
 
     def _plan(self, live_from_ms: int, sizer: SliceSizer | None) -> deque[tuple[Host, SlicePlanner]]:
         parts = (
@@ -101,6 +117,17 @@ class StreamSweep:
                 return None
         return None
 
+    @property
+    def recent_span(self) -> Span | None:
+        """The span if it is fetched from the live host alone, and no slice of it was planned yet."""
+        [(host, planner), *others] = self._planners
+        return self._span if host is self._client.live and not others and planner.is_untouched else None
+
+    def lacks_recent(self, table: pa.Table) -> bool:
+        """Whether a trade of the span that is loaded already is not in `table`."""
+        expected = {key for key, each in self.state.recent.items() if each.at_ms >= self._span.start_ms}
+        return not expected.issubset(trade_keys(table))
+
     # Fetched trades
 
     def accept_slice(
@@ -108,22 +135,39 @@ class StreamSweep:
     ) -> tuple[pa.Table, list[RejectedTrade]]:
         """Accept a fetched slice; returns its (trades in ARROW_SCHEMA, rejected records) that are not loaded yet."""
         times = times_ms(result.table)
+        first_ms = int(times.min()) if len(times) else None
         for host, each in self._planners:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
-        first_ms = int(times.min()) if len(times) else None
+                self._note_answer(host, part, result.at_ms, first_ms)
         planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
         self.ledger.add(result.table)
         table = self._without_loaded(result.table, self._may_be_loaded(times))
-        return self._with_stream_columns(table), self._rejected_without_loaded(result.rejected)
+        table, contradictory = self._without_same(table)
+        table = self.held.take(table)
+        if self._follows_covered:
+            self.new_names.update(table.column("instrument_name").unique().to_pylist())
+        rejected = self._rejected_without_loaded(result.rejected)
+        return self._with_stream_columns(table), rejected + contradictory
+
+    def _note_answer(self, host: Host, part: Slice, at_ms: int | None, first_ms: int | None) -> None:
+        """Time after the exchange's own time of an answer is not settled by that answer, whatever `get_time` returned."""
+        is_live = host is self._client.live
+        if at_ms is not None and (is_live or at_ms < part.end_ms):
+            self._settled_ms = min(self._settled_ms, at_ms - SETTLE_MS)
+        if is_live and first_ms is not None:
+            self._oldest_live_ms = min(first_ms, self._oldest_live_ms or first_ms)
 
     def accept_repair(self, repaired: RepairResult) -> tuple[pa.Table, list[RejectedTrade], list[SeqRange]]:
         """(trades, rejected records, absent ranges) of a repair, except those that are loaded or may still arrive."""
         self.ledger.add(repaired.table)
-        read_twice = [self._is_read_twice(key, at_ms) for key, at_ms in _keys(repaired.table)]
+        keyed = zip(trade_keys(repaired.table), times_ms(repaired.table).tolist(), strict=True)
+        read_twice = [self._is_read_twice(key, at_ms) for key, at_ms in keyed]
         table = self._without_loaded(repaired.table, np.array(read_twice, dtype=np.bool_))
+        table, contradictory = self._without_same(table)
         absent = [each for each in repaired.absent if not self._may_arrive_late(each)]
-        return self._with_stream_columns(table), self._rejected_without_loaded(repaired.rejected), absent
+        rejected = self._rejected_without_loaded(repaired.rejected)
+        return self._with_stream_columns(table), rejected + contradictory, absent
 
     def _with_stream_columns(self, table: pa.Table) -> pa.Table:
         return with_stream_columns(table, self.stream.currency, self.stream.kind)
@@ -140,12 +184,44 @@ class StreamSweep:
             return table
         rows = np.flatnonzero(candidates)
         trades = table.take(pa.array(rows))
-        contents = zip(_keys(trades), content_digests(trades), strict=True)
         keep = ~candidates
-        keep[rows] = [
-            self._is_new_version(key, LoadedTrade(at_ms, digest)) for (key, at_ms), digest in contents
-        ]
+        restated = self.restated
+        ids = trades.column("trade_id").to_pylist()
+        for row, key, at_ms, digest, trade_id in zip(
+            rows, trade_keys(trades), times_ms(trades).tolist(), content_digests(trades), ids, strict=True
+        ):
+            keep[row] = self._is_new_version(key, LoadedTrade(at_ms, digest))
+            if self.restated > restated:
+                restated = self.restated
+                self._restated_ids[key] = trade_id
         return table if keep.all() else table.filter(pa.array(keep))
+
+    def _without_same(self, table: pa.Table) -> tuple[pa.Table, list[RejectedTrade]]:
+        """If the span is read again: (trades that are not loaded with the same content, those with the number of another).
+
+        The trade with the same number and another id may be loaded at any time, not only in the time of `table`.
+        """
+        if self._loaded is None or not table.num_rows:
+            return table, []
+        times = times_ms(table)
+        span = Span(int(times.min()), int(times.max()))
+        before = self._loaded.contents(span, table.column("instrument_name").unique().to_pylist())
+        is_new = np.array(
+            [
+                before.get(key) != new
+                for key, new in zip(trade_keys(table), content_digests(table), strict=True)
+            ],
+            dtype=np.bool_,
+        )
+        self.known += int((~is_new).sum())
+        table = table.filter(pa.array(is_new))
+        keys, ids = trade_keys(table), table.column("trade_id").to_pylist()
+        loaded_ids = self._loaded.trade_ids(keys)
+        is_other = np.array(
+            [loaded_ids.get(key, each) != each for key, each in zip(keys, ids, strict=True)], dtype=np.bool_
+        )
+        self.restated += sum(key in loaded_ids for key in keys) - int(is_other.sum())
+        return reject_rows(table, is_other, REASON)
 
     @property
     def _reread_from_ms(self) -> int:
@@ -193,20 +269,90 @@ class StreamSweep:
 
     # Proof and state
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a part of the span was fetched from the live host."""
+        return any(
+            host is self._client.live and each.done_ms >= self._live_from_ms for host, each in self._planners
+        )
+
+    @property
+    def lacks_all_recent(self) -> bool:
+        """Whether the live host sent none of the loaded trades that it must have sent, as one that answers empty pages."""
+        if not self.is_live:
+            return False
+        done_ms = self._planners[-1][1].done_ms
+        recent = [k for k, each in self.state.recent.items() if self._live_from_ms <= each.at_ms <= done_ms]
+        return bool(recent) and self._fetched.keys().isdisjoint(recent)
+
     def close(self) -> None:
-        """Determine the time that is complete, after all slices are finished."""
+        """Determine the time that is complete, after all slices are finished.
+
+        Raises CannotTellError if the live host has trades that a complete history would have.
+        """
+        if self._oldest_live_ms is not None:
+            self._border.require_reached(self.stream, self._oldest_live_ms)
         for _, planner in self._planners:
             self._done_ms = planner.done_ms
             if planner.done_ms < planner.end_ms:
                 break
 
+    @cached_property
+    def _first_after(self) -> Mapping[str, int]:
+        """First trade_seq of each instrument after the window, once it is closed."""
+        return self.state.first_after(self._done_ms)
+
+    def find_suspects(self) -> set[str]:
+        """Instruments whose numbers contradict each other or those of loaded trades, and that are not held yet."""
+        by_instrument = self.ledger.by_instrument()
+        first_after = self._first_after
+        last_before = self.state.last_before(self._span.start_ms, by_instrument.keys())
+        suspects = {
+            name
+            for name, seqs in by_instrument.items()
+            if name not in self.held.names
+            and is_contradictory(
+                seqs,
+                last_before.get(name, 0),
+                first_after.get(name),
+                lambda seq, name=name: (name, seq) in self.state.recent,  # type: ignore[misc]
+            )
+        }
+        if self._restated_ids and self.state.lookup:
+            loaded = self.state.lookup.trade_ids(self._restated_ids.keys())
+            suspects |= {
+                key[0]
+                for key, trade_id in self._restated_ids.items()
+                if key[0] not in self.held.names and loaded.get(key, trade_id) != trade_id
+            }
+        return suspects
+
+    def resolve_held(self) -> tuple[pa.Table, list[RejectedTrade]]:
+        """(trades in ARROW_SCHEMA, rejected ones) of the instruments with contradictory numbers."""
+        if not self.held.names:
+            return self._with_stream_columns(PAGE_SCHEMA.empty_table()), []
+        times, recent = self.held.times_ms(), self.state.recent
+        if self.state.lookup:
+            loaded = self.state.lookup.trade_ids(times.keys())
+        else:  # each number of earlier time counts as that of another trade, unless a recent trade is restated
+            last_before = self.state.last_before(self._span.start_ms, self.held.names)
+            loaded = {
+                key: ""
+                for key, at in times.items()
+                if key[1] <= last_before.get(key[0], 0) and not (key in recent and recent[key].at_ms in at)
+            }
+        table, rejected = self.held.resolve(loaded)
+        return self._with_stream_columns(table), rejected
+
     def missing(self) -> list[SeqRange]:
         """Missing trades in this window, and between it and the adjacent covered time."""
         if self._done_ms < self._span.start_ms:
             return []
+        first_after = self._first_after
+        names = self.ledger.by_instrument().keys() | first_after.keys()
         return self.ledger.missing(
-            self.state.last_before(self._span.start_ms),
-            self.state.first_after(self._done_ms),
+            self.state.last_before(self._span.start_ms, names),
+            first_after,
             self.state.span_start(self._span.start_ms) <= EPOCH_MS,
         )
 
@@ -214,12 +360,10 @@ class StreamSweep:
         """Mark the window as covered, up to the settled time."""
         end_ms = min(self._done_ms, self._settled_ms)
         if end_ms >= self._span.start_ms:
-            last_seq = self.ledger.last_seqs() | self._unproven
+            last_seq = self.ledger.last_seqs()
+            before = self.state.last_before(self._span.start_ms, last_seq.keys())
+            last_seq = {
+                name: max(seq, before.get(name, 0)) for name, seq in last_seq.items()
+            } | self._unproven
             self.state.add_span(Span(self._span.start_ms, end_ms), self.ledger.first_seqs(), last_seq)
         self.state.keep_recent(self._fetched, ID_LAG_MS)
-
-
-def _keys(table: pa.Table) -> Iterator[tuple[TradeKey, int]]:
-    """Key and time in ms of each trade."""
-    names, seqs = table.column("instrument_name").to_pylist(), table.column("trade_seq").to_pylist()
-    return zip(zip(names, seqs, strict=True), times_ms(table).tolist(), strict=True)

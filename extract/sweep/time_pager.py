@@ -49,8 +49,8 @@ class ById:
 class PageFacts:
     """Facts of a page that decide on the next request.
 
-    `last_ms` is the latest time, `outside` whether a trade is outside the requested time. `trade_ids` are used only
-    within a moment that has more trades than fit a page.
+    `last_ms` is the latest requested time; `outside`: so many trades were not requested that requested ones may be
+    missing. `trade_ids` are used only within a moment that has more trades than fit a page.
     """
 
     rows: int
@@ -129,7 +129,8 @@ class SlicePager:
         }
         self._ids |= further
         if page.last_ms is not None and page.last_ms > self._dense_ms + ID_LAG_MS:
-            self._ids_to_request.pop(id_parts(requested.start_id)[0], None)
+            prefix, _ = id_parts(requested.start_id) or ("", 0)
+            self._ids_to_request.pop(prefix, None)
         elif page.is_full or page.has_more:
             if page.is_full and not further and not self._ids_to_request:
                 raise CursorStuckError(
@@ -172,19 +173,23 @@ class SlicePager:
 
 
 def last_ids(trade_ids: Iterable[str]) -> dict[str, int]:
-    """Greatest number of each id prefix: `{"ETH-": 15}`. Raises UnreadablePageError for an id without a number."""
+    """Greatest number of each id prefix: `{"ETH-": 15}`. Raises UnreadablePageError if no id has a number."""
     last: dict[str, int] = {}
+    odd = None
     for trade_id in trade_ids:
-        prefix, number = id_parts(trade_id)
-        last[prefix] = max(number, last.get(prefix, -1))
+        if parts := id_parts(trade_id):
+            prefix, number = parts
+            last[prefix] = max(number, last.get(prefix, -1))
+        else:
+            odd = trade_id
+    if odd is not None and not last:
+        raise UnreadablePageError(
+            f"Trade id {odd!r} does not end in a number, so a moment with more trades than a page cannot be paged."
+        )
     return last
 
 
-def id_parts(trade_id: str) -> tuple[str, int]:
-    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`."""
+def id_parts(trade_id: str) -> tuple[str, int] | None:
+    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`; None for an id that does not end in a number."""
     match = _ID.fullmatch(trade_id)
-    if not match:
-        raise UnreadablePageError(
-            f"Trade id {trade_id!r} does not end in a number, so a moment with more trades than a page cannot be paged."
-        )
-    return match[1], int(match[2])
+    return (match[1], int(match[2])) if match else None

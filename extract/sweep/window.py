@@ -1,14 +1,17 @@
 """Load one window of several streams: fetch its slices, check sequence numbers, fetch what is missing.
 
 Slices are fetched concurrently until the window holds enough trades. Then the proof over `trade_seq` (`ledger`) lists
-missing trades, and `repair` fetches them. Only after that the state marks the time as covered. A stream that fails is
-set aside, and the window continues with the others.
+missing trades, and `repair` fetches them. Only after that the state marks the time as covered. A stream whose pages
+cannot be used is set aside, an instrument whose missing trades cannot be fetched leaves them missing, and the window
+continues with everything else.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,22 +21,31 @@ from extract.deribit.arrow import count_unknown_fields
 from extract.deribit.client import DeribitClient
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
-from extract.errors import OutsideError, ProofError, RetriableError, TapeError
+from extract.errors import CannotTellError, OutsideError, ProofError, RetriableError, TapeError
+from extract.sweep.contradictions import REASON
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.ledger import SeqRange
-from extract.sweep.repair import RepairQueue, repairs
+from extract.sweep.repair import InstrumentRepair, RepairQueue, repairs
 from extract.sweep.scheduler import Task, run_all
 from extract.sweep.slices import Slice, SlicePlanner
 from extract.sweep.state import Span
 from extract.sweep.stream_window import StreamSweep
+from extract.sweep.together import Together, group_sweeps
 
 BATCH_BYTES = 64 * 2**20
 """Size at which a batch of trades is passed on, whatever its rows: 100,000 usual trades have 20 MB."""
 MAX_REJECTED_CHARS = 32 * 2**20
 """Text of rejected records after which a window is closed."""
 MAX_REPAIRED = 1_000_000
-"""Trades of a stream and window to fetch by number; a window has as many in all."""
+"""Trades of a stream and window to fetch by number, after which the rest is reported as missing."""
 MAX_FIELD_NAMES = 1_000
+VISIT_EVERY_S = 60.0
+UNPROVEN_FROM, UNPROVEN_TO = "unproven_from_ms", "unproven_to_ms"
+"""Members of the text of a rejected answer about a stream."""
+MAX_RESWEEPS = 3
+"""How often a window is swept again because further numbers of a stream contradict each other."""
+MAX_UNANSWERED_REPAIRS = 3
+"""Instruments of a window whose repair gets no answer to the last retry, after which no further repair starts."""
 
 
 @dataclass
@@ -45,13 +57,26 @@ class Absent:
 
 
 @dataclass
+class Unrepaired:
+    """A range of trades that could not be fetched and may exist; `reason` is one sentence."""
+
+    stream: Stream
+    range: SeqRange
+    reason: str
+
+
+@dataclass
 class WindowReport:
     """Result of one window. `trades` counts the rows yielded, including `restated` and `repaired` ones.
 
     `unknown_fields` counts rows by the name of each field that has no column. `known` counts trades skipped because
     they are already loaded. `by_stream` counts `trades` that were not repaired. `is_last`: every stream is covered.
     `set_aside`: streams that failed in this window or before, with the error; nothing else is reported of them.
-    `interrupted`: streams whose requests were cancelled because the run was stopped.
+    `interrupted`: streams whose requests were cancelled because the run was stopped. `unrepaired`: trades of covered
+    time that are missing because they could not be fetched by number. `traded`: names of the instruments with new trades
+    in time that follows earlier covered time. `contradictory` counts `rejected` trades whose number another trade has;
+    `suspects` are their instruments, while the window has to be swept again. `unproven`: the requested time of streams that
+    were set aside since the window before, with the error.
     """
 
     trades: int = 0
@@ -61,6 +86,11 @@ class WindowReport:
     restated: int = 0
     rejected: list[tuple[Stream, RejectedTrade]] = field(default_factory=list)
     absent: list[Absent] = field(default_factory=list)
+    unrepaired: list[Unrepaired] = field(default_factory=list)
+    traded: dict[Stream, set[str]] = field(default_factory=dict)
+    contradictory: int = 0
+    unproven: list[tuple[Stream, Span, TapeError]] = field(default_factory=list)
+    suspects: dict[Stream, frozenset[str]] = field(default_factory=dict)
     unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
     set_aside: dict[Stream, TapeError] = field(default_factory=dict)
@@ -74,6 +104,8 @@ class WindowReport:
         self.repaired += part.repaired
         self.rejected += part.rejected
         self.absent += part.absent
+        self.unrepaired += part.unrepaired
+        self.contradictory += part.contradictory
         add_field_counts(self.unknown_fields, part.unknown_fields)
 
 
@@ -92,31 +124,51 @@ OnSlice = Callable[[Stream, int, int], None]
 ShouldStop = Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class SweepRequest:
+    """The time to load, and limits for each window.
+
+    `since_ms` is by default the end of a stream's covered time, `until_ms` the time at which each window starts. Once
+    `should_stop` returns True, the current window is closed early and is the last one. `machine_s` is this computer's
+    clock, in seconds since 1970 UTC. Without an `until_ms`, the newest time is fetched every `visit_every_s` seconds even
+    while older time is missing, so that a long backfill does not delay new trades. `kind_of`: kinds of the live
+    instruments, by name. `again`: read covered time once more, and nothing else; trades that differ from the loaded ones
+    are new versions, and no state changes. That needs states with a `lookup`. Tables have at least `batch_rows` rows, or
+    BATCH_BYTES, except the last of a window.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    in_flight: int = 4
+    max_trades: int = 1_000_000
+    on_slice: OnSlice = lambda stream, rows, end_ms: None
+    should_stop: ShouldStop = lambda: False
+    machine_s: Callable[[], float] = time.time
+    visit_every_s: float = VISIT_EVERY_S
+    kind_of: Mapping[str, str] = field(default_factory=dict)
+    again: bool = False
+    batch_rows: int = 1
+
+
 def sweep_window(
     client: DeribitClient,
     sweeps: Sequence[StreamSweep],
-    *,
-    in_flight: int,
-    max_trades: int,
+    request: SweepRequest,
     report: WindowReport,
-    on_slice: OnSlice = lambda stream, rows, end_ms: None,
-    should_stop: ShouldStop = lambda: False,
-    batch_rows: int = 1,
+    resweeps: Counter[Stream] | None = None,
 ) -> Iterator[pa.Table]:
     """Tables of new trades in ARROW_SCHEMA; fills `report`, and updates the streams' states after the last table.
 
     Once the window holds `max_trades` trades or `should_stop` returns True, no newer slice starts: those that have
-    started are finished, so that the window ends without a gap. Tables have at least `batch_rows` rows, or
-    BATCH_BYTES, except the last.
+    started are finished, so that the window ends without a gap.
 
     A stream whose answers cannot be used is set aside: its state does not change, its trades are not yielded, and the
-    other streams continue. Raises WindowDiscardedError if some have been yielded, and the error itself if the exchange
-    answers no request at all.
+    other streams continue. Raises WindowDiscardedError if some have been yielded, or if trade numbers contradict each other
+    (`report.suspects`; `resweeps` counts that), and the error itself if the exchange answers no request at all.
     """
-    window = _Window(client, sweeps, in_flight, max_trades, report, on_slice, should_stop, batch_rows)
+    window = _Window(client, sweeps, request, report, Counter() if resweeps is None else resweeps)
     yield from window.fetch_slices()
-    for sweep in window.active:
-        sweep.close()
+    window.close()
     yield from window.repair()
     yield from window.batches.take()
     window.commit()
@@ -165,18 +217,19 @@ class _Window:
 
     client: DeribitClient
     sweeps: Sequence[StreamSweep]
-    in_flight: int
-    max_trades: int
+    request: SweepRequest
     report: WindowReport
-    on_slice: OnSlice
-    should_stop: ShouldStop
-    batch_rows: int
+    resweeps: Counter[Stream]
 
     def __post_init__(self) -> None:
-        self.batches = _Batches(self.batch_rows)
+        self.batches = _Batches(self.request.batch_rows)
         self.parts = {sweep.stream: WindowReport() for sweep in self.sweeps}
         self.rejected_chars = 0
         self.is_discarded = False
+        self.unanswered = 0
+        kind_of = {} if self.request.again else self.request.kind_of  # `any` may be what left trades out
+        self.together = deque(group_sweeps(self.sweeps, kind_of))
+        self.waiting = {each.currency for each in self.together}
 
     @property
     def active(self) -> list[StreamSweep]:
@@ -185,16 +238,26 @@ class _Window:
         return [sweep for sweep in self.sweeps if sweep.stream not in excluded]
 
     def fetch_slices(self) -> Iterator[pa.Table]:
-        for stream, table in run_all(self._next_slice, in_flight=self.in_flight, cancel=self.client.cancel):
-            if stream in self.parts and not self.is_discarded:
-                yield from self.batches.add(stream, table)
+        for tables in run_all(self._next_slice, in_flight=self.request.in_flight, cancel=self.client.cancel):
+            for stream, table in tables:
+                if stream in self.parts and not self.is_discarded:
+                    yield from self.batches.add(stream, table)
         self._require_not_discarded()
 
-    def _next_slice(self) -> Task[SliceResult, tuple[Stream, pa.Table]] | None:
+    def _next_slice(self) -> Task[SliceResult, list[tuple[Stream, pa.Table]]] | None:
+        if self.together and not self.is_discarded:
+            group = self.together.popleft()
+            return Task(
+                partial(group.fetch, self.client),
+                partial(self._accept_together, group),
+                lambda error: self.waiting.discard(group.currency),
+            )
         trades = sum(part.trades for part in self.parts.values())
-        is_full = trades >= self.max_trades or self.rejected_chars >= MAX_REJECTED_CHARS
-        drain_only = is_full or self.should_stop()
+        is_full = trades >= self.request.max_trades or self.rejected_chars >= MAX_REJECTED_CHARS
+        drain_only = is_full or self.request.should_stop()
         for sweep in self.active if not self.is_discarded else ():
+            if sweep.stream.currency in self.waiting:
+                continue
             if step := sweep.next_slice(drain_only=drain_only):
                 host, planner, part = step
                 return Task(
@@ -204,25 +267,78 @@ class _Window:
                 )
         return None
 
+    def _accept_together(self, group: Together, result: SliceResult) -> list[tuple[Stream, pa.Table]]:
+        """Accept the trades of all kinds of a currency; those that cannot be divided are requested by kind."""
+        self.waiting.discard(group.currency)
+        tables = []
+        for sweep, divided in group.divide(result):
+            step = sweep.next_slice()
+            assert step is not None, "nothing of the span was planned"
+            _, planner, part = step
+            tables += self._accept(sweep, planner, part, divided)
+        return tables
+
     def _accept(
         self, sweep: StreamSweep, planner: SlicePlanner, part: Slice, result: SliceResult
-    ) -> tuple[Stream, pa.Table]:
+    ) -> list[tuple[Stream, pa.Table]]:
         table, rejected = sweep.accept_slice(planner, part, result)
         if sweep.stream in self.parts:
             self._add_trades(sweep.stream, table, rejected)
             self.parts[sweep.stream].by_stream[sweep.stream] += table.num_rows
-            self.on_slice(sweep.stream, table.num_rows, result.end_ms)
-        return sweep.stream, table
+            self.request.on_slice(sweep.stream, table.num_rows, result.end_ms)
+        return [(sweep.stream, table)]
+
+    def close(self) -> None:
+        """Determine the time that is complete in each stream.
+
+        If the live host lacks the loaded trades of one stream, its empty answers about the others prove nothing either.
+        """
+        lacking = next((sweep.stream for sweep in self.active if sweep.lacks_all_recent), None)
+        for sweep in self.active:
+            try:
+                if lacking and sweep.is_live:
+                    raise CannotTellError(
+                        f"The live host sent none of the newest trades of {lacking} that are loaded already, so its answers "
+                        "prove nothing: the next run requests the same time again."
+                    )
+                sweep.close()
+            except CannotTellError as error:
+                self._set_aside(sweep, error)
+            else:
+                self._suspect(sweep)
+
+    def _suspect(self, sweep: StreamSweep) -> None:
+        """Have the window swept again if numbers of the stream contradict each other, and hold their trades then."""
+        suspects = sweep.find_suspects()
+        if not suspects:
+            return
+        names = sweep.held.names | suspects
+        self.report.suspects[sweep.stream] = names
+        self.resweeps[sweep.stream] += 1
+        if self.resweeps[sweep.stream] > MAX_RESWEEPS:
+            self._set_aside(
+                sweep,
+                ProofError(
+                    f"Trade numbers of {min(suspects)} contradict those of its other trades again and again."
+                ),
+            )
+        self.is_discarded = True
 
     def repair(self) -> Iterator[pa.Table]:
         """Fetch what is missing; trades that were set aside meanwhile are left out."""
+        self._require_not_discarded()
+        for sweep in self.active:
+            table, contradictory = sweep.resolve_held()
+            self._add_trades(sweep.stream, table, contradictory)
+            self.parts[sweep.stream].by_stream[sweep.stream] += table.num_rows
+            yield from self.batches.add(sweep.stream, table)
         missing = {sweep.stream: sweep.missing() for sweep in self.active}
         by_stream = {sweep.stream: sweep for sweep in self.active}
         queue = RepairQueue(
             ((stream, each) for stream, ranges in missing.items() for each in repairs(self.client, ranges)),
-            lambda stream, error: self._set_aside(by_stream[stream], error),
+            lambda stream, each, error: self._leave_missing(queue, by_stream[stream], each, error),
         )
-        for stream, result in queue.run(in_flight=self.in_flight, cancel=self.client.cancel):
+        for stream, result in queue.run(in_flight=self.request.in_flight, cancel=self.client.cancel):
             if stream not in self.parts or self.is_discarded:
                 queue.drop(stream)
                 continue
@@ -231,18 +347,37 @@ class _Window:
             part.absent += [Absent(stream, each) for each in absent]
             part.repaired += table.num_rows
             self._add_trades(stream, table, rejected)
+            yield from self.batches.add(stream, table)
             if part.repaired > MAX_REPAIRED:
-                self._set_aside(
-                    by_stream[stream],
-                    ProofError(
-                        f"The exchange sent more than {MAX_REPAIRED:,} {stream} trades by number that are not in its "
-                        "pages by time."
-                    ),
-                )
                 queue.drop(stream)
-            else:
-                yield from self.batches.add(stream, table)
+        reason = f"more than {MAX_REPAIRED:,} trades of a window had to be requested by number"
+        self._report_unrepaired(queue.dropped, reason)
         self._require_not_discarded()
+
+    def _leave_missing(
+        self, queue: RepairQueue[Stream], sweep: StreamSweep, failed: InstrumentRepair, error: TapeError
+    ) -> None:
+        """Report what `failed` could not fetch as missing; the stream continues. Raises like `_set_aside`."""
+        if sweep.stream not in self.parts:
+            return
+        if self.client.is_cancelled:
+            self._set_aside(sweep, error)
+            return
+        require_concerns_stream(self.client, error)
+        unrepaired = [(sweep.stream, failed)]
+        if isinstance(error, RetriableError):
+            self.unanswered += 1
+            if self.unanswered >= MAX_UNANSWERED_REPAIRS:
+                # Each further one would take as long until its last retry.
+                unrepaired += queue.take_waiting()
+        self._report_unrepaired(unrepaired, str(error))
+
+    def _report_unrepaired(self, unrepaired: Sequence[tuple[Stream, InstrumentRepair]], reason: str) -> None:
+        for stream, each in unrepaired:
+            if stream in self.parts:
+                self.parts[stream].unrepaired += [
+                    Unrepaired(stream, missing, reason) for missing in each.remaining
+                ]
 
     def _require_not_discarded(self) -> None:
         if self.is_discarded:
@@ -253,22 +388,16 @@ class _Window:
         part.trades += table.num_rows
         add_field_counts(part.unknown_fields, count_unknown_fields(table))
         part.rejected += [(stream, bad) for bad in rejected]
+        part.contradictory += sum(bad.reason == REASON for bad in rejected)
         self.rejected_chars += sum(len(bad.raw) for bad in rejected)
 
     def _set_aside(self, sweep: StreamSweep, error: TapeError) -> None:
         """Leave `sweep` out of the window. Raises `error` if it does not concern the stream alone."""
         stream = sweep.stream
-        if not isinstance(error, (OutsideError, ProofError)):
-            raise error
-        if isinstance(error, RetriableError) and stream not in self.report.set_aside:
-            try:
-                for host in (self.client.live, self.client.history):
-                    self.client.require_answer(host)
-            except OutsideError:
-                if not self.client.is_cancelled:
-                    raise error from None
+        if stream not in self.report.set_aside:
+            require_concerns_stream(self.client, error)
         if self.client.is_cancelled:
-            if not self.should_stop():
+            if not self.request.should_stop():
                 raise error
             self.report.interrupted.add(stream)
         else:
@@ -286,6 +415,31 @@ class _Window:
             sweep.commit()
             report.covered += [(sweep.stream, span) for span in sweep.state.covered if span not in before]
             report.add(self.parts[sweep.stream])
+            if sweep.new_names:
+                report.traded[sweep.stream] = sweep.new_names
         report.known = sum(sweep.known for sweep in active)
         report.restated = sum(sweep.restated for sweep in active)
         report.is_last = not report.interrupted and all(sweep.is_finished for sweep in active)
+
+
+def unproven_records(report: WindowReport) -> list[tuple[Stream, RejectedTrade]]:
+    """The time of streams that were set aside as rejected answers, so that `tape gaps` can report it until it is covered."""
+    return [
+        (
+            stream,
+            RejectedTrade(str(error), json.dumps({UNPROVEN_FROM: span.start_ms, UNPROVEN_TO: span.end_ms})),
+        )
+        for stream, span, error in report.unproven
+    ]
+
+
+def require_concerns_stream(client: DeribitClient, error: TapeError) -> None:
+    """Raise `error` if it does not come from the exchange's answers, or if the exchange answers no request at all."""
+    if not isinstance(error, (OutsideError, ProofError, CannotTellError)):
+        raise error
+    if isinstance(error, RetriableError):
+        try:
+            client.require_answer()
+        except OutsideError:
+            if not client.is_cancelled:
+                raise error from None

@@ -10,9 +10,10 @@ from dlt.destinations.impl.clickhouse.configuration import (
     ClickHouseClientConfiguration,
     ClickHouseCredentials,
 )
+from dlt.destinations.impl.clickhouse.typing import TTableEngineType
 
 from extract.clickhouse.destination.dedup_tokens import BLOCK_ROWS
-from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings, clickhouse_settings
+from extract.clickhouse.settings import IS_REPLICATED, RAW_DATABASE, ClickHouseSettings, clickhouse_settings
 
 
 @configspec(init=False)
@@ -70,6 +71,7 @@ class TapeClickHouseConfiguration(ClickHouseClientConfiguration):
         default="tape_clickhouse", init=False, repr=False, compare=False
     )
     credentials: TapeClickHouseCredentials = None  # type: ignore[assignment]  # resolved by dlt
+    table_engine_type: TTableEngineType | None = "replicated_merge_tree" if IS_REPLICATED else "merge_tree"
     insert_block_rows: int = BLOCK_ROWS
     """Rows of one block of an insert; must be the same for each attempt of a load job."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.schema import Schema
 from dlt.destinations.impl.clickhouse.factory import ClickHouseTypeMapper, clickhouse
 
 from extract.clickhouse.destination.configuration import (
@@ -34,7 +36,10 @@ class TapeTypeMapper(ClickHouseTypeMapper):
 
 
 class tape_clickhouse(clickhouse):
-    """ClickHouse over HTTP(S). `credentials` are connection settings, by default those of the environment."""
+    """ClickHouse over HTTP(S). `credentials` are connection settings, by default those of the environment.
+
+    `before_complete` runs before a load package is listed as finished; an error there leaves it unfinished.
+    """
 
     spec = TapeClickHouseConfiguration  # type: ignore[assignment]  # a subclass of dlt's own
 
@@ -49,6 +54,7 @@ class tape_clickhouse(clickhouse):
         if isinstance(credentials, ClickHouseSettings):
             settings, credentials = credentials, TapeClickHouseCredentials()
             credentials.use(settings)
+        self.before_complete: Callable[[], None] = lambda: None
         # dlt ignores an argument that equals the default of this signature.
         super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)  # type: ignore[arg-type]  # dlt's defaults are None, too
 
@@ -62,6 +68,11 @@ class tape_clickhouse(clickhouse):
     def capabilities(self, config: Any = None, naming: Any = None) -> DestinationCapabilitiesContext:
         # Without a config dlt resolves one dozens of times per load package, although ClickHouse does not need it.
         return super().capabilities(config or self.spec(credentials=TapeClickHouseCredentials()), naming)
+
+    def client(self, schema: Schema, initial_config: Any = None) -> Any:
+        client: Any = super().client(schema, initial_config)
+        client.before_complete = self.before_complete
+        return client
 
     @property
     def client_class(self) -> Any:

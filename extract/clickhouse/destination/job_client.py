@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -47,6 +47,7 @@ class TapeClickHouseClient(ClickHouseClient):
         self.config = config
         self.active_hints = deepcopy(HINT_TO_CLICKHOUSE_ATTR)
         self.type_mapper = self.capabilities.get_type_mapper()
+        self.before_complete: Callable[[], None] = lambda: None
 
     def prepare_load_job_execution(self, job: RunnableLoadJob) -> None:
         """Set the token for the job's inserts. Jobs that are not files have none, see `dedup_tokens`."""
@@ -57,6 +58,7 @@ class TapeClickHouseClient(ClickHouseClient):
         )
 
     def complete_load(self, load_id: str) -> None:
+        self.before_complete()
         self.sql_client.insert_token = f"{load_id}/{self.schema.loads_table_name}/{self.schema.name}"
         try:
             super().complete_load(load_id)

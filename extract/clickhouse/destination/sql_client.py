@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
 import clickhouse_connect.dbapi
+import numpy as np
 from clickhouse_connect.dbapi.cursor import Cursor
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error
@@ -22,11 +24,14 @@ from dlt.destinations.impl.clickhouse.sql_client import ClickHouseSqlClient
 from dlt.destinations.sql_client import DBApiCursorImpl, SqlClientBase, raise_database_error
 from dlt.destinations.typing import DBTransaction
 from dlt.destinations.utils import _convert_to_old_pyformat
+from pyarrow import parquet
 
-from extract.clickhouse.client import shared_client, supported_settings
+from extract.clickhouse.client import Database, shared_client, supported_settings
+from extract.clickhouse.create import create_missing
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
 from extract.clickhouse.errors import UndefinedRelationError, to_tape_error
+from extract.clickhouse.partition_limit import divide_by_month, months_of, partition_limit
 from extract.errors import RetriableError, TapeError
 
 CHUNK_BYTES = 1 << 20
@@ -85,8 +90,7 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
             return cursor.fetchone() is not None
 
     def create_dataset(self) -> None:
-        with self._cursor(f"CREATE DATABASE IF NOT EXISTS {self.fully_qualified_dataset_name()}"):
-            pass
+        create_missing(Database(self._connected, self.settings), self._database)
 
     def drop_dataset(self) -> None:
         with self._cursor(f"DROP DATABASE {self.fully_qualified_dataset_name()} SYNC"):
@@ -116,20 +120,39 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
 
     @raise_database_error
     def insert_file(self, file_path: str, table_name: str, file_format: str, compression: str) -> Any:
-        """Stream a file into a table. By its token, the same file inserted twice is in the table once."""
+        """Stream a file into a table. By its token, the same file inserted twice is in the table once.
+
+        A file with more months than the server allows in one insert is inserted in parts, each with a token.
+        """
+        months = _months_in(file_path) if file_format.lower() == "parquet" else 0
+        limit = partition_limit(self._connected, months)
+        if months > limit.most:
+            for month, part in divide_by_month(parquet.read_table(file_path), int(limit.most)):
+                block = io.BytesIO()
+                parquet.write_table(part, block)
+                self._insert(table_name, block.getvalue(), file_format, None, f"/{month}", limit.settings)
+            return None
         with open(file_path, "rb") as file:
-            return self._connected.raw_insert(
-                self.make_qualified_table_name(table_name),
-                insert_block=_chunks(file),
-                fmt=file_format,
-                # The file's own compression; parquet is compressed internally.
-                compression="gzip" if compression == "gz" else None,
-                settings=supported_settings(
-                    self._connected,
-                    dedup_tokens.file_settings(self.insert_token, self.config.insert_block_rows)
-                    | self._consistency,
-                ),
-            )
+            # The file's own compression; parquet is compressed internally.
+            gzip = "gzip" if compression == "gz" else None
+            return self._insert(table_name, _chunks(file), file_format, gzip, "", limit.settings)
+
+    def _insert(
+        self, table_name: str, block: Any, file_format: str, compression: str | None, part: str, settings: Any
+    ) -> Any:
+        token = self.insert_token and f"{self.insert_token}{part}"
+        return self._connected.raw_insert(
+            self.make_qualified_table_name(table_name),
+            insert_block=block,
+            fmt=file_format,
+            compression=compression,
+            settings=supported_settings(
+                self._connected,
+                dedup_tokens.file_settings(token, self.config.insert_block_rows)
+                | settings
+                | self._consistency,
+            ),
+        )
 
     @contextmanager
     @raise_database_error
@@ -192,3 +215,11 @@ class TapeSqlClient(SqlClientBase[Client], DBTransaction):
 def _chunks(file: BinaryIO) -> Generator[bytes, None, None]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
+
+
+def _months_in(file_path: str) -> int:
+    """How many months the trades of a parquet file have; 0 for files of other tables."""
+    file = parquet.ParquetFile(file_path)
+    if "timestamp" not in file.schema_arrow.names:
+        return 0
+    return len(np.unique(months_of(file.read(columns=["timestamp"]))))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 from extract.clickhouse.embedded.home import ServerHome
+from extract.clickhouse.embedded.password import ensure_password
 from extract.clickhouse.roles import role_passwords, users_xml_entries, users_xml_profiles, users_xml_quotas
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import UsageError
@@ -53,8 +54,9 @@ NO_FILE_FUNCTION = (
 # Requests for another host name are refused: a web page can point its own name at 127.0.0.1 (DNS rebinding).
 LOOPBACK_HOST = r"(?i)(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
-# A stop waits for idle connections until they time out; 30 s is the engine's default.
-KEEP_ALIVE_S = 3
+# A stop waits for idle connections until they time out; 30 s is the engine's default. A client may send a request just as
+# its idle connection times out, and statements that write are not sent again: with 3 s, that happened in builds by dbt.
+KEEP_ALIVE_S = 10
 LOG_FILE_BYTES = 10_000_000
 LOG_FILES = 3
 QUERY_LOG_DAYS = 14
@@ -74,7 +76,10 @@ def write(home: ServerHome, settings: ClickHouseSettings, *, tcp_port: int | Non
     """Write the files that `process` expects in `home.run`, readable only by their owner."""
     files = {
         "config.xml": config_xml(settings, tcp_port=tcp_port, home=home),
-        "users.xml": users_xml(settings, role_passwords()),
+        # The API, the page and the client log in as the reader, so it has a password even if the environment names none.
+        "users.xml": users_xml(
+            settings, {"reader": ensure_password(home.path.parent, "reader"), **role_passwords()}
+        ),
         "functions/function_file.sql": NO_FILE_FUNCTION,
     }
     for name, text in files.items():

@@ -10,14 +10,13 @@ TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from extract.background import try_lock, wait_until
 from extract.errors import FinalError, RetriableError, UsageError
 from extract.paths import make_private_dir
 
@@ -56,7 +55,7 @@ class ServerHome:
         self.path.mkdir(exist_ok=True)
         fd = os.open(self.path / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not wait_until(lambda: _try_lock(fd), timeout_s):
+            if not wait_until(lambda: try_lock(fd), timeout_s):
                 raise RetriableError(
                     f"Another start or stop of {self.path} is still running after {timeout_s:g} s."
                 )
@@ -74,7 +73,7 @@ class ServerHome:
         except FileNotFoundError:
             return None
         try:
-            if _try_lock(fd):
+            if try_lock(fd):
                 return None
             if owner := _pid_and_port(os.read(fd, 100)):
                 return owner[0]
@@ -92,7 +91,7 @@ class ServerHome:
         try:
             pid, port = _pid_and_port(os.read(fd, 100)) or (0, 0)
             # A starting server must find its lock free, so it is only tried while its last owner is alive.
-            return port if pid and _is_alive(pid) and not _try_lock(fd) else None
+            return port if pid and _is_alive(pid) and not try_lock(fd) else None
         finally:
             os.close(fd)
 
@@ -120,16 +119,6 @@ class ServerHome:
         )
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Poll `condition` every 20 ms; return False if it is not met in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def _pid_and_port(content: bytes) -> tuple[int, int] | None:
     """Parse the content of server.lock; None if it has another form."""
     words = content.split()
@@ -143,12 +132,4 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     return True

@@ -10,8 +10,9 @@ import textwrap
 import time
 from contextlib import suppress
 
+from extract.background import wait_until
 from extract.clickhouse.embedded import config, process
-from extract.clickhouse.embedded.home import ServerHome, wait_until
+from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.probe import Answer, probe
 from extract.clickhouse.embedded.process import DATA_DIR_LOCKED
 from extract.clickhouse.settings import ClickHouseSettings

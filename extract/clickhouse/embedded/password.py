@@ -1,6 +1,7 @@
-"""Random password of the embedded server, in TAPE_DIR/password, readable only by its owner.
+"""Random passwords of the embedded server, readable only by their owner.
 
-It is only sent to a server that is known to be the one that `tape up` started: the server holds the lock on its own
+TAPE_DIR/password is that of the user who may do everything, TAPE_DIR/reader-password that of the role reader. A password is
+only sent to a server that is known to be the one that `tape up` started: the server holds the lock on its own
 file, which no other program can write, and that file names its port.
 """
 
@@ -20,32 +21,33 @@ MIN_LENGTH = 12
 PUBLIC_PASSWORDS = frozenset({"tape-development", "change-me-please", "clickhouse123", "passwordpassword"})
 
 
-def password_path(tape_dir: Path) -> Path:
-    return tape_dir / "password"
+def password_path(tape_dir: Path, role: str = "") -> Path:
+    return tape_dir / (f"{role}-password" if role else "password")
 
 
-def read_password(tape_dir: Path) -> str:
+def read_password(tape_dir: Path, role: str = "") -> str:
     """Return the password, "" before the first `tape up`. Raises UsageError if the file cannot be read."""
+    path = password_path(tape_dir, role)
     try:
-        return password_path(tape_dir).read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{password_path(tape_dir)} cannot be read ({error}); set CLICKHOUSE_LOCAL_PASSWORD, or delete the file."
+            f"{path} cannot be read ({error}); set CLICKHOUSE_{role.upper() or 'LOCAL'}_PASSWORD, or delete the file."
         ) from None
 
 
-def ensure_password(tape_dir: Path) -> str:
+def ensure_password(tape_dir: Path, role: str = "") -> str:
     """Return the password, and create it if there is none."""
-    if password := read_password(tape_dir):
+    if password := read_password(tape_dir, role):
         return password
     make_private_dir(tape_dir)
     password, fresh = secrets.token_urlsafe(24), tape_dir / ".password.new"
     fresh.unlink(missing_ok=True)
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(password + "\n")
-    fresh.replace(password_path(tape_dir))
+    fresh.replace(password_path(tape_dir, role))
     return password
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from extract.background import wait_until
 from extract.clickhouse.embedded.config import require_renderable
 from extract.clickhouse.embedded.confine import abi_version
-from extract.clickhouse.embedded.home import ServerHome, wait_until
+from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.launch import exit_status, launch
 from extract.clickhouse.embedded.password import MIN_LENGTH, ensure_password, is_public, require_own_server
 from extract.clickhouse.embedded.probe import Answer, Probe, free_port, port_is_free, probe

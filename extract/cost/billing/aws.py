@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
 
+from extract.aws_errors import aws_errors
 from extract.cost.billing.charges import Charge, Days
-from extract.errors import CannotTellError, FinalError, OutsideError, ProofError, RetriableError, UsageError
+from extract.errors import CannotTellError, FinalError, ProofError, UsageError
 
 CLOUD = "aws"
 METRIC = "UnblendedCost"
@@ -38,13 +29,6 @@ LISTED_DAYS = 14
 QUERIES_PER_REQUEST = 500
 DAY_S = 86_400
 
-_REFUSED = frozenset(
-    {"AuthFailure", "ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "InvalidClientTokenId"}
-    | {"InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"}
-)
-_FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired"})
-_BUSY = frozenset({"LimitExceededException", "Throttling", "ThrottlingException", "TooManyRequestsException"})
-
 
 class Aws:
     """One AWS account, from the environment. Raises UsageError for credentials, OutsideError for failures.
@@ -54,7 +38,7 @@ class Aws:
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         self.region = env.get("AWS_DEFAULT_REGION") or env.get("CLICKHOUSE_CLOUD_REGION") or "us-west-2"
-        with _aws_errors():
+        with aws_errors():
             self.session = Session(region_name=self.region)
             credentials = self.session.get_credentials()
         if credentials is None:
@@ -103,7 +87,7 @@ class Aws:
         tokens: set[str] = set()
         while True:
             self.requests += 1
-            with _aws_errors():
+            with aws_errors():
                 page = client.get_cost_and_usage(**query)
             yield page
             token = page.get("NextPageToken")
@@ -124,7 +108,7 @@ class Aws:
                 f"CloudWatch lists the instances of the last {LISTED_DAYS} days only; request fewer days than {len(days)}."
             )
         client = self._client("cloudwatch", self.region)
-        with _aws_errors():
+        with aws_errors():
             listed = client.get_paginator("list_metrics").paginate(
                 Namespace="AWS/EC2", MetricName="NetworkOut"
             )
@@ -136,7 +120,7 @@ class Aws:
                 {"Id": f"m{number}", "MetricStat": {"Metric": metric, "Period": DAY_S, "Stat": "Sum"}}
                 for number, metric in enumerate(metrics[at : at + QUERIES_PER_REQUEST])
             ]
-            with _aws_errors():
+            with aws_errors():
                 pages = client.get_paginator("get_metric_data").paginate(
                     MetricDataQueries=queries,
                     StartTime=datetime.combine(days.first, datetime.min.time(), UTC),
@@ -149,7 +133,7 @@ class Aws:
     def _client(self, service: str, region: str) -> Any:
         config = Config(connect_timeout=10, read_timeout=60)
         create: Any = self.session.client  # typed for literal names of services only
-        with _aws_errors():
+        with aws_errors():
             return create(service, region_name=region, config=config)
 
 
@@ -178,43 +162,3 @@ def _charge(group: dict[str, Any], *, is_final: bool) -> Charge:
     if kind.startswith("component$"):
         kind = kind.removeprefix("component$") or "no component"
     return Charge(CLOUD, service, kind, usd, Decimal(0) if is_final else usd)
-
-
-@contextmanager
-def _aws_errors() -> Iterator[None]:
-    """Raise TapeErrors for boto3's errors, whose messages hold no secret key; they are shortened nevertheless."""
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
-        raise UsageError(
-            f"The AWS credentials are incomplete ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE."
-        ) from error
-    except ClientError as error:
-        raise _error_from_response(error) from error
-    except (ConnectionError, HTTPClientError) as error:
-        raise RetriableError(f"AWS cannot be reached: {_shorten(str(error))}") from error
-    except (BotoCoreError, ValueError) as error:
-        raise FinalError(f"The request to AWS failed: {_shorten(str(error))}") from error
-
-
-def _error_from_response(error: ClientError) -> OutsideError | UsageError:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    operation = error.operation_name
-    if code in _REFUSED:
-        return UsageError(
-            f"AWS rejects the credentials ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-            "AWS_SESSION_TOKEN."
-        )
-    if code in _FORBIDDEN:
-        return UsageError(
-            f"AWS does not allow {operation} to these credentials ({code}); give their role that permission."
-        )
-    text = _shorten(error.response.get("Error", {}).get("Message", ""))
-    message = f"AWS answered {operation} with {code}: {text}"
-    return RetriableError(message) if code in _BUSY or status >= 500 else FinalError(message)
-
-
-def _shorten(text: str) -> str:
-    return " ".join(text.split())[:200]

@@ -19,11 +19,11 @@ import httpx
 import msgspec
 
 from extract.clickhouse.errors import TRANSIENT_HTTP_STATUSES
-from extract.clickhouse.settings import LOOPBACK_HOSTS
 from extract.cost.billing.charges import Charge, Days
 from extract.cost.billing.money import CENT, total
 from extract.deribit.rate_limit import RateLimiter
 from extract.errors import CannotTellError, FinalError, OutsideError, RetriableError, UsageError
+from extract.proxies import LOOPBACK_HOSTS, find_proxy
 from extract.retry import Retrier, RetryPolicy
 
 CLOUD = "clickhouse"
@@ -133,8 +133,13 @@ class CloudApiClient:
         self._settings = settings
         self._retrier = retrier or Retrier(RetryPolicy(attempts=5, total_s=60.0, first_s=1.0))
         self._limiter = limiter or RateLimiter(REQUESTS_PER_SECOND)
+        proxy = find_proxy(settings.url)
         self._http = httpx.Client(
             base_url=settings.url,
+            # Given as a transport, because httpx reads the environment in another way.
+            transport=httpx.HTTPTransport(
+                proxy=httpx.Proxy(proxy.address, headers=dict(proxy.headers)) if proxy else None
+            ),
             auth=(settings.key_id, settings.key_secret),
             timeout=30.0,
             headers={"User-Agent": "deribit-tape"},

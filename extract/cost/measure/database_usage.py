@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extract.clickhouse.client import shared_database
+from extract.clickhouse.disk import loaded_disk_use
 from extract.clickhouse.errors import UndefinedRelationError
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, ClickHouseSettings
 from extract.clickhouse.statements import load_statements
+from extract.source.tables import SERIES_TABLES
 
 MIN_TRADES_STORED = 10_000
 """With fewer trades, the fixed bytes of each part outweigh those of the trades."""
@@ -19,7 +21,7 @@ _STATEMENTS = load_statements(__file__, "database_usage.sql")
 
 @dataclass(frozen=True)
 class StoredBytes:
-    """Bytes at rest per trade, by table of both databases, and the number of `trades` in the raw table."""
+    """Bytes at rest per trade, by table of both databases without series, and the number of `trades` loaded."""
 
     trades: int
     per_trade: dict[str, float]
@@ -40,11 +42,14 @@ class ProcessorTime:
 
 def measure_stored_bytes(settings: ClickHouseSettings) -> StoredBytes | None:
     """None with fewer than MIN_TRADES_STORED trades. Raises OutsideError or UsageError if the server fails."""
-    rows = shared_database(settings).rows(_STATEMENTS["stored_bytes"])
-    trades = next((int(count) for name, _, count in rows if name == f"{RAW_DATABASE}.trades"), 0)
-    if trades < MIN_TRADES_STORED:
+    loaded = loaded_disk_use(settings)
+    if loaded.rows < MIN_TRADES_STORED:
         return None
-    return StoredBytes(trades, {name: int(size) / trades for name, size, _ in rows})
+    rows = shared_database(settings).rows(_STATEMENTS["stored_bytes"])
+    series = {f"{RAW_DATABASE}.{name}" for name in SERIES_TABLES}
+    sizes = {name: int(size) for name, size in rows if name not in series}
+    sizes[f"{RAW_DATABASE}.trades"] = loaded.bytes
+    return StoredBytes(loaded.rows, {name: size / loaded.rows for name, size in sizes.items()})
 
 
 def measure_processor_time(

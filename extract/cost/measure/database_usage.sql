@@ -1,11 +1,10 @@
 -- Measurements of a database for `tape cost plan`.
 
 -- name: stored_bytes
--- One row per table of both databases, dlt's own as one: bytes and rows of its active parts.
+-- One row per table of both databases, dlt's own as one: bytes of its active parts.
 select
     database || '.' || if(startsWith(table, '_dlt_'), '_dlt', table) as name,
-    sum(bytes_on_disk) as bytes,
-    sum(rows) as rows
+    sum(bytes_on_disk) as bytes
 from system.parts
 where active and database in ('deribit_raw', 'deribit')
 group by name

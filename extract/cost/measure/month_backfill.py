@@ -17,8 +17,9 @@ from extract.deribit.config import deribit_config
 from extract.errors import UsageError
 from extract.estimate.plan import PlanComparison, make_plan, run_and_compare
 from extract.estimate.store import save_measurement
-from extract.pipeline.options import RunOptions
-from extract.pipeline.run import RunListener, RunSummary, run
+from extract.pipeline.run import RunListener, run
+from extract.pipeline.summary import RunSummary
+from extract.source.options import RunOptions
 
 YEAR = "a year of such months"
 

@@ -17,7 +17,7 @@ from extract.deribit.streams import Stream
 from extract.errors import UsageError
 from extract.estimate.store import save_measurement
 from extract.listener import Listener
-from extract.pipeline.options import RunOptions, resolve_streams
+from extract.source.options import RunOptions, resolve_streams
 from extract.sweep.fetch_slice import sweep_slice
 from extract.sweep.ledger import SeqLedger
 from extract.sweep.slices import Slice
@@ -69,7 +69,9 @@ def measure_volume(
     config = deribit_config()
     with storage_probe(clickhouse_settings()) as probe, DeribitClient(config) as client:
         complete_day = _complete_day(day, client.now_ms())
-        streams = resolve_streams(client, config, RunOptions(currencies=currencies, kinds=kinds))
+        streams = resolve_streams(
+            client, config, RunOptions(currencies=currencies, kinds=kinds), with_expired=False
+        ).streams
         listener.start(len(streams) * 24, "hours of trading")
         volumes = [_measure_stream(client, probe, listener, stream, complete_day) for stream in streams]
         volume = Volume(complete_day, client.exchange, volumes)

@@ -24,7 +24,8 @@ from extract.deribit.streams import Stream
 from extract.errors import TapeError
 from extract.estimate.plan import make_plan
 from extract.estimate.store import load_measurement
-from extract.pipeline.options import RunOptions
+from extract.source.options import RunOptions
+from extract.source.series import NO_SERIES
 
 SCOPES = ("btc-options", "everything")
 DEFAULT_SCOPE = SCOPES[0]
@@ -81,6 +82,9 @@ def put_config(inputs: Inputs) -> None:
     config = deribit_config()
     inputs.put("requests_per_second", config.requests_per_second, "requests a second", "[sources.deribit]")
     inputs.put("page_size", config.page_size, "trades a page", "[sources.deribit]")
+    if config.series == [NO_SERIES]:
+        for name in ("series_requests", "series_requests_per_day", "series_bytes"):
+            inputs.put(name, 0, "no series besides trades", "[sources.deribit]")
 
 
 def _put_samples(inputs: Inputs, options: RunOptions) -> list[str]:

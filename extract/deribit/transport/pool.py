@@ -1,142 +1,134 @@
-"""Transport for httpx that delegates pages to worker processes once a large page has arrived."""
+"""Decode pages in worker processes once a large page has arrived. A worker that does not answer is replaced."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import queue
-import socket
-import subprocess
 import threading
-from collections.abc import Sequence
+from contextlib import suppress
 
-import httpx
-import msgspec
-import pyarrow as pa
-
-from extract.deribit.transport.pooled import (
-    FAULTS,
-    MAX_BYTES,
-    WIRE_BYTES,
-    AbortableTransport,
-    PooledTransport,
-)
-from extract.deribit.transport.worker import PageHeader, PageRequest, page_from_message, receive, send
-from extract.deribit.transport.workers import Workers
+from extract.deribit.decode import decode_page
+from extract.deribit.schema import TradePage
+from extract.deribit.transport.worker import decode_by, receive, set_timeout
+from extract.deribit.transport.workers import Worker, Workers
 
 LARGE_PAGE_BYTES = 500_000
-"""Smaller answers are decoded faster than they are transferred."""
-START_AFTER_LARGE_PAGES = 1
-"""Large answers after which processes are started; a full page is rarely the last one."""
+"""Smaller pages are decoded here, because a small increment is over before a process has started."""
+DEADLINE_S = 20
+"""Seconds without an answer after which a worker counts as hung; a page of 10,000 trades takes 0.03 s."""
+START_S = 60
+MAX_REPLACED = 20
 
-PAGE = "page"
-"""Extension of a request: its answer is a page of trades. Extension of a response: the decoded page."""
+_logger = logging.getLogger(__name__)
 
 
-class PageTransport(AbortableTransport):
-    """Sends requests with the extension PAGE to a free worker process, all others to `inner`.
+class PageDecoder:
+    """Decodes large pages in processes, which it starts for the first one, and small ones in this process.
 
-    Safe to use from several threads. Without a free process (not started, failed to start, killed) the answer of
-    `inner` is returned, and the caller decodes it.
+    Safe in any number of threads. A worker that has ended, or that does not answer within `deadline_s` seconds, is
+    killed and replaced; its page is decoded in this process. The first time logs a warning, which Python prints to
+    standard error unless the application configures logging.
     """
 
     def __init__(
         self,
-        inner: PooledTransport,
-        channels: int,
         workers: Workers | None = None,
         *,
-        start_after_large_pages: int = START_AFTER_LARGE_PAGES,
         large_page_bytes: int = LARGE_PAGE_BYTES,
+        deadline_s: int = DEADLINE_S,
     ) -> None:
-        self._inner = inner
-        self._channels = channels
-        self._large_pages_until_start = start_after_large_pages
         self._large_page_bytes = large_page_bytes
+        self._deadline_s = deadline_s
         self._lock = threading.Lock()
-        self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         self._workers: Workers | None = None
+        self._ready = 0
+        self._replaced = 0
+        self._is_closed = False
         if workers:
             self._use(workers)
 
     @property
-    def processes(self) -> Sequence[subprocess.Popen[bytes]]:
-        return self._workers.processes if self._workers else ()
+    def workers(self) -> list[Worker]:
+        """All workers that have been started and not replaced."""
+        return self._workers.all if self._workers else []
 
     @property
-    def idle_channels(self) -> int:
-        """Channels whose worker is ready and idle."""
-        return self._free.qsize()
+    def ready(self) -> int:
+        """Number of workers that have started, idle or not."""
+        return self._ready
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if PAGE not in request.extensions:
-            return self._inner.handle_request(request)
-        if message := self._fetch_by_worker(request):
-            return _response(*message, request)
-        response = self._inner.handle_request(request)
-        if len(response.read()) >= self._large_page_bytes:
-            self._note_large_page()
-        return response
+    def decode(self, body: bytes) -> TradePage:
+        """The page in `body`. Raises as `decode_page` does."""
+        page = None
+        if len(body) >= self._large_page_bytes:
+            self._start()
+            if worker := self._take():
+                try:
+                    page = decode_by(worker.channel, body)
+                except BlockingIOError:
+                    self._replace(worker, f"did not answer within {self._deadline_s} s")
+                except (EOFError, OSError):
+                    self._replace(worker, "has ended")
+                else:
+                    self._idle.put(worker)
+        return page or decode_page(body)
 
-    def abort(self) -> None:
-        """End all requests under way, and kill the worker processes."""
-        self._inner.abort()
+    def close(self) -> None:
+        """Kill the workers; later pages are decoded in this process. Safe in any thread."""
         with self._lock:
-            self._large_pages_until_start = 0
+            self._is_closed = True
+            self._ready = 0
+        self._idle.put(None)
         if self._workers:
             self._workers.close()
 
-    def close(self) -> None:
-        self.abort()
-        self._inner.close()
-
-    def _fetch_by_worker(self, request: httpx.Request) -> tuple[PageHeader, pa.Buffer] | None:
-        """The message of a worker; None if no channel is free, or its process has died."""
-        try:
-            channel = self._free.get_nowait()
-        except queue.Empty:
-            return None
-        page_request = PageRequest(
-            str(request.url),
-            dict(request.headers),
-            request.extensions.get("timeout", {}),
-            request.extensions.get(MAX_BYTES),
-        )
-        try:
-            send(channel, msgspec.msgpack.encode(page_request))
-            head = msgspec.msgpack.decode(receive(channel), type=PageHeader)
-            body = receive(channel)
-        except (EOFError, OSError):
-            return None
-        self._free.put(channel)
-        return head, body
-
-    def _note_large_page(self) -> None:
+    def _start(self) -> None:
         with self._lock:
-            self._large_pages_until_start -= 1
-            if self._large_pages_until_start == 0:
-                with contextlib.suppress(OSError):
-                    self._use(Workers(self._channels))
+            if self._workers or self._is_closed:
+                return
+            with suppress(OSError):
+                self._use(Workers())
 
     def _use(self, workers: Workers) -> None:
-        self._large_pages_until_start = 0
         self._workers = workers
-        for channel in workers.channels:
-            threading.Thread(target=self._wait_until_ready, args=(channel,), daemon=True).start()
+        for worker in workers.all:
+            self._await_ready(worker)
 
-    def _wait_until_ready(self, channel: socket.socket) -> None:
-        """Mark the channel as idle once its process is ready."""
-        with contextlib.suppress(EOFError, OSError):
-            receive(channel)
-            self._free.put(channel)
+    def _await_ready(self, worker: Worker) -> None:
+        def wait() -> None:
+            with suppress(EOFError, OSError):
+                set_timeout(worker.channel, START_S)
+                receive(worker.channel)
+                set_timeout(worker.channel, self._deadline_s)
+                with self._lock:
+                    self._ready += not self._is_closed
+                self._idle.put(worker)
 
+        threading.Thread(target=wait, name="page worker", daemon=True).start()
 
-def _response(head: PageHeader, body: pa.Buffer, request: httpx.Request) -> httpx.Response:
-    """Raises the httpx.RequestError that occurred in the worker."""
-    if head.fault:
-        name, message = head.fault
-        raise (FAULTS.get(name) or getattr(httpx, name))(message, request=request)
-    extensions: dict[str, object] = {WIRE_BYTES: head.bytes}
-    if not head.is_page:
-        stream = httpx.ByteStream(body.to_pybytes())
-        return httpx.Response(head.status, headers=head.headers, stream=stream, extensions=extensions)
-    return httpx.Response(head.status, extensions={**extensions, PAGE: page_from_message(head, body)})
+    def _take(self) -> Worker | None:
+        """An idle worker, waiting for one while all are busy; None if none has started, or the decoder is closed."""
+        with suppress(queue.Empty):
+            worker = self._idle.get(timeout=self._deadline_s) if self._ready else self._idle.get_nowait()
+            if worker is None:
+                self._idle.put(None)  # for the next thread
+            return worker
+        return None
+
+    def _replace(self, worker: Worker, fault: str) -> None:
+        worker.close()
+        with self._lock:
+            if self._is_closed or self._workers is None:
+                return
+            self._ready -= 1
+            self._replaced += 1
+            self._workers.all.remove(worker)
+            if self._replaced == 1:
+                _logger.warning(
+                    f"A page worker (process {worker.process.pid}) {fault} and was replaced; the run continues."
+                )
+            if self._replaced <= MAX_REPLACED:
+                with suppress(OSError):
+                    self._workers.all.append(replacement := Worker())
+                    self._await_ready(replacement)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-import urllib.request
+import os
+import ssl
 from threading import Lock
 
 import httpx
@@ -19,11 +20,13 @@ from urllib3.exceptions import (
     HTTPError,
     NewConnectionError,
     ProtocolError,
+    ProxyError,
     ReadTimeoutError,
 )
 
 from extract.deribit.transport.watchdog import Watchdog, WatchedHTTPPool, WatchedHTTPSPool
-from extract.errors import UsageError
+from extract.errors import FinalError, UsageError, exception_chain
+from extract.proxies import Proxy, find_proxy
 
 WIRE_BYTES = "wire_bytes"
 """Extension of a response: number of bytes received, before decompression."""
@@ -44,12 +47,6 @@ class AnswerTooSlowError(httpx.ReadTimeout):
     """An answer was not complete at its deadline, although data kept arriving."""
 
 
-FAULTS: dict[str, type[httpx.TransportError]] = {
-    error.__name__: error for error in (AnswerTooLargeError, AnswerTooSlowError)
-}
-"""Errors of this module by name; every other one is an error of httpx."""
-
-
 class AbortableTransport(httpx.BaseTransport):
     """A transport whose requests can be ended by another thread."""
 
@@ -61,31 +58,26 @@ class PooledTransport(AbortableTransport):
     """Safe to use from several threads. Raises httpx.RequestError like the transport of httpx; does not retry.
 
     Bodies are decompressed here. An answer is cut off after `max_answer_bytes`, or after the request's own MAX_BYTES,
-    and after DEADLINE_FACTOR times the read timeout, even if the server keeps sending a few bytes. The proxies of the
-    environment are used. Raises UsageError for a proxy that is neither http nor https.
+    and after DEADLINE_FACTOR times the read timeout, even if the server keeps sending a few bytes.
+
+    Uses the proxies of the environment, see `find_proxy`, and raises its errors, RetriableError or FinalError for a
+    proxy that fails, UsageError for a wrong SSL_CERT_FILE, and FinalError for a certificate that cannot be verified.
     """
 
     def __init__(self, connections: int, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._connections = connections
         self._max_answer_bytes = max_answer_bytes
-        self._proxies = urllib.request.getproxies()
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, Proxy | None], urllib3.PoolManager] = {}
         self._lock = Lock()
         self._watchdog = Watchdog()
-        self._pool_of(None)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        status, headers, body, wire_bytes = self.fetch(request)
-        stream = httpx.ByteStream(body)
-        return httpx.Response(status, headers=headers, stream=stream, extensions={WIRE_BYTES: wire_bytes})
-
-    def fetch(self, request: httpx.Request) -> tuple[int, list[tuple[str, str]], bytes, int]:
-        """(status, headers, decompressed body, number of bytes received)."""
         timeout = request.extensions.get("timeout", {})
         read_s = timeout.get("read")
+        proxy = find_proxy(str(request.url))
         with self._watchdog.watch(read_s * DEADLINE_FACTOR if read_s else math.inf) as watched:
             try:
-                response = self._pool_of(self._proxy_of(request.url)).request(
+                response = self._pool_of(request.url.scheme, proxy).request(
                     request.method,
                     str(request.url),
                     headers=dict(request.headers),
@@ -109,9 +101,16 @@ class PooledTransport(AbortableTransport):
                     ) from error
                 if not isinstance(error, HTTPError):
                     raise
-                raise _as_httpx(error)(str(error), request=request) from error
+                raise _translate(error, request, proxy) from error
+        if proxy and request.url.scheme == "http" and response.status == 407:
+            raise proxy.refusal(f"{response.status} {response.reason}")
         headers = [each for each in response.headers.items() if each[0].lower() not in _BODY_HEADERS]
-        return response.status, headers, body, response.tell()
+        return httpx.Response(
+            response.status,
+            headers=headers,
+            stream=httpx.ByteStream(body),
+            extensions={WIRE_BYTES: response.tell()},
+        )
 
     def _read(self, response: urllib3.BaseHTTPResponse, request: httpx.Request) -> bytes:
         most = min(self._max_answer_bytes, request.extensions.get(MAX_BYTES, self._max_answer_bytes))
@@ -129,19 +128,12 @@ class PooledTransport(AbortableTransport):
         response.release_conn()
         return body.getvalue()
 
-    def _proxy_of(self, url: httpx.URL) -> str | None:
-        """Address of the proxy for `url`, from the environment."""
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        if not proxy or urllib.request.proxy_bypass(url.host):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
-
-    def _pool_of(self, proxy: str | None) -> urllib3.PoolManager:
+    def _pool_of(self, scheme: str, proxy: Proxy | None) -> urllib3.PoolManager:
         with self._lock:
-            if proxy not in self._pools:
-                pool = self._pools[proxy] = _new_pool(self._connections, proxy)
+            if (scheme, proxy) not in self._pools:
+                pool = self._pools[scheme, proxy] = _new_pool(scheme, proxy, self._connections)
                 pool.pool_classes_by_scheme = {"http": WatchedHTTPPool, "https": WatchedHTTPSPool}
-            return self._pools[proxy]
+            return self._pools[scheme, proxy]
 
     def abort(self) -> None:
         self._watchdog.close()
@@ -152,23 +144,41 @@ class PooledTransport(AbortableTransport):
             pool.clear()
 
 
-def _new_pool(connections: int, proxy: str | None) -> urllib3.PoolManager:
-    tls = httpx.create_ssl_context()
+def _new_pool(scheme: str, proxy: Proxy | None, connections: int) -> urllib3.PoolManager:
+    needs_tls = "https" in (scheme, proxy and proxy.address.partition(":")[0])
+    tls = _tls_context() if needs_tls else None
     if proxy is None:
         return urllib3.PoolManager(maxsize=connections, retries=False, ssl_context=tls)
-    url = httpx.URL(proxy)
-    if url.scheme not in ("http", "https"):
-        raise UsageError(
-            f"The proxy in the environment has the scheme {url.scheme!r}; use an http:// or https:// proxy."
-        )
-    login = f"{url.username}:{url.password}" if url.userinfo else None
     return urllib3.ProxyManager(
-        str(url.copy_with(userinfo=b"")),
+        proxy.address,
         maxsize=connections,
         retries=False,
         ssl_context=tls,
-        proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
+        proxy_ssl_context=tls,
+        proxy_headers=proxy.headers,
     )
+
+
+def _tls_context() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        path = os.environ.get("SSL_CERT_FILE")
+        fault = "holds no certificate" if isinstance(error, ssl.SSLError) else "cannot be read"
+        raise UsageError(f"SSL_CERT_FILE names {path}, which {fault}.") from error
+
+
+def _translate(error: HTTPError, request: httpx.Request, proxy: Proxy | None) -> Exception:
+    chain = list(exception_chain(error))
+    for cause in chain:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return FinalError(
+                f"The certificate of {request.url.host} cannot be verified: {cause.verify_message}. If a company's "
+                "proxy or a private authority has signed it, name the file of that authority in SSL_CERT_FILE."
+            )
+    if proxy and any(isinstance(cause, ProxyError) for cause in chain):
+        return proxy.failure(chain)
+    return _as_httpx(error)(str(error), request=request)
 
 
 def _as_httpx(error: HTTPError) -> type[httpx.RequestError]:

@@ -6,54 +6,58 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 from extract.process import SINGLE_THREADED_BLAS
 
-CHANNELS = 4
+MAX_WORKERS = 4
+END_S = 2.0
+
+
+class Worker:
+    """A worker process, and the socket to it. Raises OSError if no process can be started."""
+
+    def __init__(self) -> None:
+        self.channel, worker_end = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "extract.deribit.transport.worker", str(worker_end.fileno())],
+                # The worker imports numpy before it calls configure_process.
+                env=os.environ | SINGLE_THREADED_BLAS,
+                pass_fds=[worker_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError:
+            self.channel.close()
+            raise
+        finally:
+            worker_end.close()
+
+    def close(self) -> None:
+        """Kill the process, also if it is stopped; a thread that waits for its answer gets an end of file."""
+        self.process.kill()
+        with suppress(OSError):
+            self.channel.shutdown(socket.SHUT_RDWR)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_S)
+        self.channel.close()
 
 
 class Workers:
-    """Worker processes, one per core, with `channels`: sockets, each for one request at a time.
+    """Worker processes, one per core. Raises OSError if no process can be started."""
 
-    Raises OSError if no process can be started.
-    """
-
-    def __init__(self, channels: int = CHANNELS) -> None:
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.channels: list[socket.socket] = []
-        count = min(channels, os.cpu_count() or 1)
+    def __init__(self, most: int = MAX_WORKERS) -> None:
+        self.all: list[Worker] = []
         try:
-            for number in range(count):
-                self._start(len(range(number, channels, count)))
+            for _ in range(min(most, os.cpu_count() or 1)):
+                self.all.append(Worker())
         except OSError:
             self.close()
             raise
 
-    def _start(self, channels: int) -> None:
-        pairs = [socket.socketpair() for _ in range(channels)]
-        self.channels += [parent_end for parent_end, _ in pairs]
-        descriptors = [worker_end.fileno() for _, worker_end in pairs]
-        try:
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "extract.deribit.transport.worker", *map(str, descriptors)],
-                    env=os.environ
-                    | SINGLE_THREADED_BLAS,  # the worker imports numpy before it calls configure_process
-                    pass_fds=descriptors,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-        finally:
-            for _, worker_end in pairs:
-                worker_end.close()
-
     def close(self) -> None:
         """Kill the processes."""
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.wait()
-        for channel in self.channels:
-            channel.close()
+        for worker in self.all:
+            worker.close()

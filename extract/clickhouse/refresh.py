@@ -1,0 +1,107 @@
+"""Refresh the models after a load: trades, candles and tallies of new load packages, without dbt.
+
+`dbt build` creates the tables and, for each, a view with the SQL of what a portion of load packages adds to it. A
+refresh inserts what these views select, portion by portion, in the order of the view `refresh_plan`, and finally
+records the packages as consumed. Every step computes rows anew from trades, so that a step may be repeated: after a
+failure, a package that is not recorded is refreshed again, by the next run or by dbt, and two refreshes at once do no
+harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from extract.clickhouse.client import Database
+from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
+
+PLAN = f"{MART_DATABASE}.refresh_plan"
+LOG = f"{MART_DATABASE}.refresh_log"
+FEW_LOADS = 4
+"""Packages that are refreshed one by one, without reading how many trades they have."""
+_PARAMETER_TYPES = {"loads": "Array(String)", "version": "UInt64"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Insert into `table` what `view` selects for the values of `parameters`. Both are named with their database."""
+
+    table: str
+    view: str
+    parameters: tuple[str, ...]
+
+    @property
+    def sql(self) -> str:
+        arguments = ", ".join(f"{name} = {{{name}:{_PARAMETER_TYPES[name]}}}" for name in self.parameters)
+        view = self.view + (f"({arguments})" if arguments else "")
+        return f"insert into {self.table} select * from {view}"
+
+
+_WRITE_SETTINGS = {
+    "max_partitions_per_insert_block": 1000,
+    "select_sequential_consistency": 1,
+    "insert_deduplicate": 0,
+    "async_insert": 0,
+    "join_use_nulls": 0,
+    "final": 0,
+}
+"""Settings on which the result would depend, whatever the profile of the user has."""
+_READ_SETTINGS = {"select_sequential_consistency": 1}
+
+_HAS_PLAN = f"select count() from system.tables where concat(database, '.', name) = '{PLAN}'"
+_STEPS = f"select table_name, view_name, parameters from {PLAN} order by position"
+_PENDING = f"select loads from {MART_DATABASE}.pending_portions"
+_COUNTS = f"""
+    select
+        (select count() from {RAW_DATABASE}._dlt_loads),
+        (select count() from {MART_DATABASE}.consumed_loads),
+        (select groupArray(load_id) from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}})
+"""
+
+
+def refresh(database: Database, new_loads: Sequence[str] = ()) -> int:
+    """Refresh the models by the load packages that they have not consumed; returns how many.
+
+    `new_loads` are packages that the caller has just loaded: they need not be searched for among all packages ever
+    loaded. Does nothing, and returns 0, in a database without models. Raises TapeErrors as `Database` does; what was
+    not refreshed then is refreshed by the next call.
+    """
+    if not database.value(_HAS_PLAN, settings=_READ_SETTINGS):
+        return 0
+    steps = [
+        Step(table, view, tuple(parameters))
+        for table, view, parameters in database.rows(_STEPS, settings=_READ_SETTINGS)
+    ]
+    refreshed = 0
+    loads = _unconsumed(database, new_loads)
+    while portions := [[load] for load in loads] or _pending_portions(database):
+        for portion in portions:
+            _refresh_portion(database, steps, portion)
+            refreshed += len(portion)
+        loads = []
+    return refreshed
+
+
+def _unconsumed(database: Database, new_loads: Sequence[str]) -> list[str]:
+    """Those of a few `new_loads` that are not consumed. Many are planned as portions with all others."""
+    if len(new_loads) > FEW_LOADS:
+        return []
+    [(_, _, consumed)] = database.rows(_COUNTS, {"loads": list(new_loads)}, _READ_SETTINGS)
+    return sorted(set(new_loads).difference(consumed))
+
+
+def _pending_portions(database: Database) -> list[list[str]]:
+    """Pending packages, searched for only if more are listed than are consumed."""
+    [(listed, consumed, _)] = database.rows(_COUNTS, {"loads": []}, _READ_SETTINGS)
+    if listed == consumed:
+        return []
+    return database.column(_PENDING, settings=_READ_SETTINGS)
+
+
+def _refresh_portion(database: Database, steps: Sequence[Step], loads: list[str]) -> None:
+    values: dict[str, object] = {"loads": loads}
+    for step in steps:
+        parameters = {name: values[name] for name in step.parameters}
+        database.command(step.sql, parameters, _WRITE_SETTINGS)
+        if step.table == LOG:
+            values["version"] = database.value(f"select count() from {LOG}", settings=_READ_SETTINGS)

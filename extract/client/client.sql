@@ -1,0 +1,117 @@
+-- Questions of the Python client. Parameters are bound; `<direction>` and `<limit>` are fixed texts. An empty array or '' is no filter.
+
+-- name: trades
+select *
+from deribit.trades
+where
+    instrument_name in {instruments:Array(String)}
+    and timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and timestamp < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+    and (not {book_only:Bool} or is_book)
+order by instrument_name, trade_seq <direction>
+<limit>
+
+-- name: candles
+select *
+from deribit.ohlcv_<level>
+where
+    instrument_name in {instruments:Array(String)}
+    and bucket_at >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and bucket_at < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+order by instrument_name, bucket_at <direction>
+<limit>
+
+-- name: instruments
+select *
+from deribit.instruments
+where
+    ({currency:String} = '' or underlying = {currency:String})
+    and ({kind:String} = '' or kind = {kind:String})
+    and (
+        {expired:String} = ''
+        or ifNull(expires_at <= fromUnixTimestamp64Milli({now_ms:Int64}, 'UTC'), false) = ({expired:String} = 'true')
+    )
+order by instrument_name
+
+-- name: option_chain
+select *
+from deribit.option_chain_at(
+    underlying = {currency:String}, at = fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+)
+qualify bucket_at = max(bucket_at) over ()
+order by settlement_currency, expiry, strike, option_type
+
+-- name: smile
+select *
+from deribit.iv_smile_1h
+where
+    underlying = {currency:String}
+    and bucket_at = (
+        select max(bucket_at)
+        from deribit.iv_smile_1h
+        where underlying = {currency:String} and bucket_at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+    )
+order by settlement_currency, expiry, delta
+
+-- name: term_structure
+select *
+from deribit.iv_tenors_1h
+where
+    underlying = {currency:String}
+    and bucket_at = (
+        select max(bucket_at)
+        from deribit.iv_tenors_1h
+        where underlying = {currency:String} and bucket_at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+    )
+order by settlement_currency, tenor_days
+
+-- name: funding
+select *
+from deribit.funding_<level>
+where
+    instrument_name = {instrument:String}
+    and <time> >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and <time> < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+order by <time>
+
+-- name: settlements
+select *
+from deribit.settlements
+where
+    instrument_name = {instrument:String}
+    and timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and timestamp < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+order by timestamp, type
+
+-- name: outcomes
+select *
+from deribit.option_outcomes
+where
+    underlying = {currency:String}
+    and expires_at >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and expires_at < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+order by expires_at, instrument_name
+
+-- name: streams_of_instruments
+select distinct toString(currency) as currency, toString(kind) as kind
+from deribit.instrument_ends
+where instrument_name in {instruments:Array(String)}
+order by currency, kind
+
+-- name: options_of_currency
+select distinct toString(currency) as currency, toString(kind) as kind
+from deribit.instrument_ends
+where underlying = {currency:String} and kind in ('option', 'future')
+order by currency, kind
+
+-- name: streams
+select distinct toString(currency) as currency, toString(kind) as kind from deribit.instrument_ends
+order by currency, kind
+
+-- name: neighbours
+-- Times of the trades next to gaps.
+select instrument_name, trade_seq, toUnixTimestamp64Milli(timestamp) as at_ms
+from deribit.trades
+where
+    instrument_name in {instruments:Array(String)}
+    and (instrument_name, trade_seq) in {keys:Array(Tuple(String, Int64))}

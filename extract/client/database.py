@@ -1,0 +1,194 @@
+"""Answers from ClickHouse, local or cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from extract.clickhouse.client import Database
+from extract.clickhouse.errors import UndefinedRelationError
+from extract.client.coverage import NOTHING_COVERED, Coverage, combine
+from extract.client.question import FOREVER_MS, STATEMENTS, Question, Subject
+from extract.client.result import Answer
+from extract.coverage.gaps import Gap, Scope, find_gaps
+from extract.coverage.series import SeriesRowsGap, SeriesStatus, fetch_series_status, find_series_gaps
+from extract.coverage.status import StreamStatus, fetch_status
+from extract.deribit.streams import Stream
+from extract.errors import CannotTellError
+
+ARROW_SETTINGS = {
+    "output_format_arrow_string_as_string": 1,
+    "output_format_arrow_low_cardinality_as_dictionary": 0,
+    "output_format_arrow_compression_method": "none",
+}
+GAP_SCHEMA = pa.schema(
+    {
+        "instrument_name": pa.string(),
+        "first_missing_seq": pa.int64(),
+        "last_missing_seq": pa.int64(),
+        "missing": pa.int64(),
+        "where": pa.string(),
+        "known_absent": pa.bool_(),
+        "currency": pa.string(),
+        "kind": pa.string(),
+    }
+)
+STREAM_SCHEMA = pa.schema(
+    {
+        "currency": pa.string(),
+        "kind": pa.string(),
+        "trades": pa.int64(),
+        "instruments": pa.int64(),
+        "covered_from": pa.timestamp("ms", "UTC"),
+        "covered_to": pa.timestamp("ms", "UTC"),
+        "missing": pa.int64(),
+        "absent": pa.int64(),
+        "proven_share": pa.float64(),
+        "lag_seconds": pa.int64(),
+        "last_load_at": pa.timestamp("ms", "UTC"),
+    }
+)
+TIMES = ("covered_from", "covered_to", "last_load_at")
+
+
+class ClickHouseBackend:
+    """Reads the models of one database."""
+
+    sends_coverage = False
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def close(self) -> None:
+        self._database.close()
+
+    def read(self, question: Question) -> Answer:
+        """Rows as ClickHouse writes them to Arrow. Raises CannotTellError where the models are not built."""
+        parameters = dict(question.parameters)
+        try:
+            pieces = self._database.stream(question.sql, "ArrowStream", parameters, ARROW_SETTINGS)
+            with pa.ipc.open_stream(b"".join(pieces)) as stream:
+                table = stream.read_all()
+        except UndefinedRelationError as error:
+            raise CannotTellError(
+                "The models are not built yet; run: dlt pipeline run, and then: dbt build --target local"
+            ) from error
+        return Answer(
+            table.sort_by([(name, "ascending") for name in question.order]) if question.order else table, None
+        )
+
+    def prove(self, question: Question) -> Coverage:
+        subject = question.subject
+        if subject.kind == "series":
+            return combine([self._series_coverage(subject, name) for name in subject.names])
+        streams = self._streams(subject)
+        if not streams:
+            return NOTHING_COVERED
+        scope = Scope(tuple({each.currency for each in streams}), tuple({each.kind for each in streams}))
+        try:
+            statuses = {each.stream: each for each in fetch_status(self._database)}
+            gaps = [gap for gap in find_gaps(self._database, scope) if gap.stream in streams]
+        except CannotTellError:
+            return NOTHING_COVERED
+        if subject.kind == "instruments":
+            gaps = [gap for gap in gaps if gap.range.instrument_name in subject.names]
+        if any(stream not in statuses for stream in streams):
+            return NOTHING_COVERED
+        return self._coverage([statuses[stream] for stream in streams], gaps, subject)
+
+    def read_coverage(self) -> Answer:
+        rows = [{**status.to_json(), "absent": status.absent} for status in fetch_status(self._database)]
+        return Answer(stream_table(rows), None)
+
+    def read_gaps(self, currency: str, kind: str, instrument: str) -> Answer:
+        scope = Scope.of((currency,) if currency else (), (kind,) if kind else ())
+        rows = [
+            {**gap.to_json(), "currency": gap.stream.currency, "kind": gap.stream.kind}
+            for gap in find_gaps(self._database, scope)
+            if not instrument or gap.range.instrument_name == instrument
+        ]
+        return Answer(pa.Table.from_pylist(rows, GAP_SCHEMA), None)
+
+    def _streams(self, subject: Subject) -> set[Stream]:
+        statement = {"instruments": "streams_of_instruments", "options": "options_of_currency"}.get(
+            subject.kind
+        )
+        parameters: dict[str, Any] = {"instruments": list(subject.names), "currency": "".join(subject.names)}
+        return {Stream(*row) for row in self._database.rows(STATEMENTS[statement or "streams"], parameters)}
+
+    def _coverage(self, statuses: list[StreamStatus], gaps: Iterable[Gap], subject: Subject) -> Coverage:
+        as_of = min(status.spans[-1][1] for status in statuses).astimezone(UTC)
+        end_ms = min(subject.until_ms, _ms(as_of))
+        counts = {False: 0, True: 0}
+        for gap, after_ms, before_ms in self._timed(list(gaps)):
+            if before_ms >= subject.since_ms and after_ms < end_ms:
+                counts[gap.known_absent] += len(gap)
+        is_covered = all(_covers(status, subject.since_ms, end_ms) for status in statuses)
+        return Coverage(is_covered and not counts[False], counts[False], counts[True], as_of)
+
+    def _timed(self, gaps: list[Gap]) -> Iterable[tuple[Gap, int, int]]:
+        """Gaps with the times of their neighbours; before the first trade and after the last one, time is open."""
+        keys = [
+            (gap.range.instrument_name, seq)
+            for gap in gaps
+            for seq in (gap.range.first - 1, gap.range.last + 1)
+        ]
+        parameters = {"instruments": sorted({name for name, _ in keys}), "keys": keys}
+        rows = self._database.rows(STATEMENTS["neighbours"], parameters) if keys else []
+        at_ms = {(name, seq): ms for name, seq, ms in rows}
+        for gap in gaps:
+            name = gap.range.instrument_name
+            yield (
+                gap,
+                at_ms.get((name, gap.range.first - 1), 0),
+                at_ms.get((name, gap.range.last + 1), FOREVER_MS),
+            )
+
+    def _series_coverage(self, subject: Subject, name: str) -> Coverage:
+        """Coverage of a series, whose keys are instruments or begin with the currency."""
+
+        def matches(each: SeriesStatus | SeriesRowsGap) -> bool:
+            key = each.stream.key
+            return each.stream.series == subject.series and (
+                key == name or key.split()[0] == name.split("-")[0]
+            )
+
+        statuses = [each for each in fetch_series_status(self._database) if matches(each)]
+        if not statuses:
+            return NOTHING_COVERED
+        gaps = [
+            gap
+            for gap in find_series_gaps(self._database)
+            if matches(gap) and gap.last_ms >= subject.since_ms and gap.first_ms < subject.until_ms
+        ]
+        missing, absent = (
+            sum(gap.missing for gap in gaps if gap.known_absent is known) for known in (False, True)
+        )
+        as_of = min(status.covered_to for status in statuses)
+        starts_ms = max(_ms(status.covered_from) for status in statuses)
+        is_covered = subject.since_ms < _ms(as_of) and (not subject.since_ms or starts_ms <= subject.since_ms)
+        return Coverage(is_covered and not missing, missing, absent, as_of.astimezone(UTC))
+
+
+def stream_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Arrow table of the streams of `tape status --json`."""
+    timed = [
+        {**row, **{name: row[name] and datetime.fromisoformat(row[name]) for name in TIMES}} for row in rows
+    ]
+    return pa.Table.from_pylist(timed, STREAM_SCHEMA)
+
+
+def _covers(status: StreamStatus, since_ms: int, end_ms: int) -> bool:
+    """Whether one span of a stream has the whole time; without a start, the first span has to have it."""
+    if not since_ms:
+        return len(status.spans) == 1
+    return since_ms < end_ms and any(
+        _ms(start) <= since_ms and end_ms <= _ms(end) for start, end in status.spans
+    )
+
+
+def _ms(at: datetime) -> int:
+    return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000)

@@ -1,0 +1,211 @@
+"""Settlements, deliveries and bankruptcies of a currency.
+
+`get_last_settlements_by_currency` pages backwards by a token. `search_start_timestamp` is the latest time to return, in
+spite of its name. Where a walk ends, a request for what is older proves that it ended at the beginning.
+
+Each type has its own walk. `type` is optional, but what an answer without it contains is not documented; and a walk that
+fails sets aside its type only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extract.deribit.series.cadence import DAY_MS, EIGHT_O_CLOCK
+from extract.deribit.series.client import SeriesClient
+from extract.deribit.series.decode import RejectedRecord, decode_settlements
+from extract.deribit.series.grid import CursorStuckError
+from extract.deribit.series.schema import SETTLEMENTS, Row
+from extract.deribit.series.state import (
+    SeriesBatch,
+    SeriesGap,
+    SeriesState,
+    advance,
+    forget_old_days,
+    select_changed,
+)
+from extract.errors import ProofError
+
+TYPES = ("delivery", "settlement", "bankruptcy")
+PAGE_ROWS = 1_000
+"""The largest `count` that the exchange accepts."""
+REREAD_DAYS = 7
+"""Days before the newest row that are read again with the next request, to notice late and restated rows."""
+FRUITLESS_PAGES = 3
+"""Successive pages without a new row after which the continuation counts as stuck."""
+MAX_PAGES = 100_000
+"""Pages of one walk; the deliveries of BTC since 2019 are 90."""
+MAX_NAMES = 5
+"""Instruments that a gap names."""
+cadence = EIGHT_O_CLOCK
+
+
+class UndeliveredError(ProofError):
+    """Instruments expired, and the feed has no delivery of them; `expired` and `missing` are the two values."""
+
+    def __init__(self, expiry_ms: int, expired: int, missing: list[str]) -> None:
+        names = ", ".join(missing[:MAX_NAMES]) + (" …" if len(missing) > MAX_NAMES else "")
+        super().__init__(f"{len(missing):,} of {expired:,} expired instruments have no delivery: {names}")
+        self.expiry_ms = expiry_ms
+        self.expired = expired
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Request the newest rows that are not later than `at_ms`; None: the newest of all."""
+
+    at_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Request the page of a token."""
+
+    token: str
+
+
+class SettlementPager:
+    """Requests pages back to `stop_ms`, or to the beginning, until `request` is None.
+
+    At the end of a walk the rows that are not later than its oldest one are requested: if one of them is new, the
+    exchange had ended the walk too early, and another one begins there.
+    """
+
+    def __init__(self, stop_ms: int = 0) -> None:
+        self.request: Latest | Continue | None = Latest()
+        self.oldest_ms: int | None = None
+        self._stop_ms = stop_ms
+        self._is_probe = self._is_repeated = False
+        self._has_progress = self._is_answered = False
+        self._tokens: set[str] = set()
+        self._fruitless = self._pages = 0
+
+    def feed(self, times_ms: Collection[int], new_rows: int, token: str | None) -> None:
+        """Accept the times of a page, how many of its rows are new, and its continuation. Raises CursorStuckError."""
+        self._pages += 1
+        self._has_progress |= new_rows > 0
+        self._is_answered |= self._is_probe and 0 < len(times_ms) < PAGE_ROWS
+        before = self.oldest_ms
+        if times_ms:
+            self.oldest_ms = min(times_ms) if before is None else min(*times_ms, before)
+        if self.oldest_ms is not None and self.oldest_ms < self._stop_ms:
+            self.request = None
+        elif (
+            not times_ms
+            or token is None
+            or (self._is_probe and not new_rows and any(at_ms != before for at_ms in times_ms))
+        ):
+            self._end_walk()
+        else:
+            self._continue(token, new_rows)
+
+    def _continue(self, token: str, new_rows: int) -> None:
+        self._fruitless = 0 if new_rows else self._fruitless + 1
+        is_stuck = token in self._tokens or self._fruitless >= FRUITLESS_PAGES
+        if is_stuck or self._pages >= MAX_PAGES:
+            raise CursorStuckError(
+                f"The continuation of settlements does not move past {self.oldest_ms} ms after {self._pages:,} pages."
+            )
+        self._tokens.add(token)
+        self.request = Continue(token)
+
+    def _end_walk(self) -> None:
+        """Probe for older rows after a walk with new rows; a probe whose answer is empty is repeated once."""
+        if self._has_progress or not (self._is_repeated or self._is_answered):
+            self._is_repeated = not self._has_progress
+            self._is_probe, self._has_progress, self._fruitless = True, False, 0
+            self._is_answered = False
+            self._tokens.clear()
+            self.request = Latest(None if self.oldest_ms is None else self.oldest_ms + 1)
+        else:
+            self.request = None
+
+
+def fetch_settlements(
+    client: SeriesClient,
+    currency: str,
+    type_: str,
+    state: SeriesState,
+    now_ms: int,
+    *,
+    expired: Mapping[str, int] | None = None,
+    again: bool = False,
+) -> Iterator[SeriesBatch]:
+    """Yield the settlements of one currency and type that are new or restated: nothing if none can be new.
+
+    `expired` are expired instruments and their expiries in ms: those without a delivery are gaps. With `again` all
+    settlements are read. Raises the errors of `client`, and CursorStuckError.
+    """
+    if not again and not cadence.is_due(now_ms, state.proven_ms, state.requested_ms):
+        return
+    state = state.copy()
+    stop_ms = 0
+    if not again and state.proven_ms is not None:
+        stop_ms = (state.proven_ms // DAY_MS - REREAD_DAYS) * DAY_MS
+    rows: dict[Any, Row] = {}
+    rejected: list[RejectedRecord] = []
+    pager = SettlementPager(stop_ms)
+    while request := pager.request:
+        position: dict[str, str | int] = {}
+        if isinstance(request, Continue):
+            position = {"continuation": request.token}
+        elif request.at_ms is not None:
+            position = {"search_start_timestamp": request.at_ms}
+        page = client.call(
+            client.live,
+            "get_last_settlements_by_currency",
+            {"currency": currency, "type": type_, "count": PAGE_ROWS, **position},
+            lambda body: decode_settlements(SETTLEMENTS, body, currency=currency, type=type_),
+        )
+        before = len(rows)
+        rows |= {identity(row): row for row in page.rows if row["type"] == type_}
+        rejected += [each for each in page.rejected if each not in rejected]
+        pager.feed([_time(row) for row in page.rows], len(rows) - before, _token(page.continuation))
+    delivered = {row["instrument_name"] for row in rows.values()}
+    gaps = delivery_gaps(expired or {}, delivered, stop_ms) if type_ == "delivery" else []
+    inside = [row for row in rows.values() if _time(row) >= stop_ms]
+    changed = select_changed(state, inside, _time, complete_from_ms=stop_ms)
+    advance(state, map(_time, inside), searched_ms=now_ms)
+    state.requested_ms = now_ms
+    forget_old_days(state)
+    yield SeriesBatch(SETTLEMENTS.to_table(changed), state, gaps, rejected)
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """Identity of a settlement. Bankruptcies may have no instrument, so their content belongs to it."""
+    key = SETTLEMENTS.key_of(row)
+    return (*key, *row.values()) if row["type"] == "bankruptcy" else key
+
+
+def delivery_gaps(expired: Mapping[str, int], delivered: Collection[str], from_ms: int) -> list[SeriesGap]:
+    """One gap per expiry since `from_ms` of which instruments have no delivery."""
+    by_expiry: dict[int, list[str]] = {}
+    for name, expiry_ms in expired.items():
+        if expiry_ms >= from_ms:
+            by_expiry.setdefault(expiry_ms, []).append(name)
+    gaps = []
+    for expiry_ms, names in sorted(by_expiry.items()):
+        try:
+            require_deliveries(expiry_ms, names, delivered)
+        except UndeliveredError as error:
+            gaps.append(SeriesGap(expiry_ms, expiry_ms, len(error.missing), str(error)))
+    return gaps
+
+
+def require_deliveries(expiry_ms: int, expired: Iterable[str], delivered: Collection[str]) -> None:
+    """Raise UndeliveredError unless each instrument that expired at `expiry_ms` has a delivery."""
+    names = sorted(expired)
+    missing = [name for name in names if name not in delivered]
+    if missing:
+        raise UndeliveredError(expiry_ms, len(names), missing)
+
+
+def _token(continuation: str | int | None) -> str | None:
+    return continuation if isinstance(continuation, str) else None
+
+
+def _time(row: Row) -> int:
+    return int(row["timestamp"])

@@ -1,0 +1,250 @@
+"""What is loaded of one key of a series, and which rows of an answer are new or restated.
+
+The state is small and independent of the length of the history: per year and per recent day, the number of loaded rows
+and a checksum of their content.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from extract.deribit.series.cadence import DAY_MS
+from extract.deribit.series.decode import RejectedRecord
+from extract.deribit.series.grid import Steps, ranges_of, step_of, steps_of
+from extract.deribit.series.schema import Row
+
+RECENT_DAYS = 40
+"""Days before the newest row in which restated rows are noticed by each run."""
+MAX_HOLES = 1_000
+"""Ranges of missing rows in the state; further ones are requested again only if everything is read again."""
+_CHECKSUM = 2**53 - 1
+
+Digest = tuple[int, int]
+"""(number of rows, checksum of their content), independent of their order."""
+
+
+class SeriesState(msgspec.Struct, omit_defaults=True):
+    """State of one key. Times in ms since 1970 UTC.
+
+    first_ms      the first row of the history
+    proven_ms     the newest row; every row up to it is loaded, except those in `holes`
+    searched_ms   of a key without rows: the end of the time that has none
+    requested_ms  the last request
+    holes         spans without the rows that they should have, requested again once a day (`healed_ms`)
+    compared_ms   the end of the time whose sums were compared with the exchange's
+    failed_ms     when the answers could not be used for the first time since the last success
+    """
+
+    first_ms: int | None = None
+    proven_ms: int | None = None
+    searched_ms: int | None = None
+    requested_ms: int | None = None
+    healed_ms: int | None = None
+    compared_ms: int | None = None
+    failed_ms: int | None = None
+    holes: list[tuple[int, int]] = []
+    days: dict[str, Digest] = {}
+    years: dict[str, Digest] = {}
+
+    @classmethod
+    def read(cls, stored: Any) -> SeriesState:
+        """A copy of a stored state; an empty one for None."""
+        return msgspec.convert(stored or {}, cls)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The state as plain JSON values."""
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]  # declared as Any
+
+    @property
+    def loaded_rows(self) -> int:
+        """Number of loaded rows."""
+        return sum(rows for rows, _ in self.years.values())
+
+    def copy(self) -> SeriesState:
+        return SeriesState.read(self.to_builtins())
+
+    def is_in_hole(self, at_ms: int) -> bool:
+        return any(first <= at_ms <= last for first, last in self.holes)
+
+
+@dataclass(frozen=True)
+class SeriesGap:
+    """Rows that a series should have and that the exchange did not send: `missing` ones from `first_ms` to `last_ms`."""
+
+    first_ms: int
+    last_ms: int
+    missing: int
+    detail: str = ""
+
+
+@dataclass
+class SeriesBatch:
+    """Rows of one key that are new or restated, and the state that belongs to them: both are stored, or neither.
+
+    `gaps` are all that are known; `disagreements` are sentences about sums that differ from the exchange's. `is_failed`:
+    the answers could not be used, so that nothing is known about the gaps.
+    """
+
+    table: pa.Table
+    state: SeriesState
+    gaps: list[SeriesGap] = field(default_factory=list)
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    disagreements: list[str] = field(default_factory=list)
+    is_failed: bool = False
+
+
+def select_changed(
+    state: SeriesState,
+    rows: Iterable[Row],
+    time_of: Callable[[Row], int],
+    *,
+    complete_from_ms: int,
+) -> list[Row]:
+    """The rows that are not loaded, or that were restated, in ascending order of time; updates the state's digests.
+
+    `rows` are all that the exchange has since `complete_from_ms`, and perhaps older ones. Rows are new after
+    `proven_ms` and in `holes`. Others are compared per day, or per year if they are older: where the content differs,
+    all rows of that day or year are returned. An answer with fewer rows than are loaded is not compared.
+    """
+    if state.first_ms is not None and complete_from_ms <= state.first_ms:
+        complete_from_ms = 0  # no older row is loaded: also the day of the first row is complete
+    changed: list[Row] = []
+    loaded: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=time_of):
+        at_ms = time_of(row)
+        if state.proven_ms is None or at_ms > state.proven_ms or state.is_in_hole(at_ms):
+            changed.append(row)
+        else:
+            loaded.setdefault(at_ms // DAY_MS, []).append(row)
+    older: dict[str, list[Row]] = {}
+    recent_from = (state.proven_ms or 0) // DAY_MS - RECENT_DAYS
+    for day, of_day in loaded.items():
+        if day < recent_from:
+            older.setdefault(_year(day), []).extend(of_day)
+        elif day * DAY_MS >= complete_from_ms and (new := _restated(state.days.get(str(day)), of_day)):
+            _replace_day(state, day, new)
+            changed += of_day
+    for year, of_year in older.items():
+        changed += _changed_in_year(state, year, of_year, loaded, recent_from, complete_from_ms)
+    _add(state, [row for row in changed if _is_new(state, time_of(row))], time_of)
+    return sorted(changed, key=time_of)
+
+
+def _is_new(state: SeriesState, at_ms: int) -> bool:
+    return state.proven_ms is None or at_ms > state.proven_ms or state.is_in_hole(at_ms)
+
+
+def _changed_in_year(
+    state: SeriesState,
+    year: str,
+    older: list[Row],
+    loaded: dict[int, list[Row]],
+    recent_from: int,
+    complete_from_ms: int,
+) -> list[Row]:
+    """`older` rows of a year, if its content differs from the loaded one and was read completely."""
+    start_ms = int(datetime(int(year), 1, 1, tzinfo=UTC).timestamp()) * 1000
+    if max(start_ms, state.first_ms or 0) < complete_from_ms:
+        return []
+    of_year = [row for day, rows in loaded.items() if _year(day) == year for row in rows]
+    if not (new := _restated(state.years.get(year), of_year)):
+        return []
+    state.years[year] = new
+    return older
+
+
+def _restated(stored: Digest | None, rows: list[Row]) -> Digest | None:
+    """The digest of `rows` if they are not fewer than the stored ones and differ from them."""
+    new = _digest(rows)
+    stored = stored or (0, 0)
+    return new if new[0] >= stored[0] and new != stored else None
+
+
+def _replace_day(state: SeriesState, day: int, new: Digest) -> None:
+    old = state.days.get(str(day), (0, 0))
+    rows, checksum = state.years.get(_year(day), (0, 0))
+    state.years[_year(day)] = rows + new[0] - old[0], (checksum + new[1] - old[1]) & _CHECKSUM
+    state.days[str(day)] = new
+
+
+def _add(state: SeriesState, rows: list[Row], time_of: Callable[[Row], int]) -> None:
+    by_day: dict[int, list[Row]] = {}
+    for row in rows:
+        by_day.setdefault(time_of(row) // DAY_MS, []).append(row)
+    for day, of_day in by_day.items():
+        old, new = state.days.get(str(day), (0, 0)), _digest(of_day)
+        _replace_day(state, day, (old[0] + new[0], (old[1] + new[1]) & _CHECKSUM))
+
+
+def forget_old_days(state: SeriesState) -> None:
+    """Drop the digests of days that are no longer recent; those of their years stay."""
+    oldest = (state.proven_ms or 0) // DAY_MS - RECENT_DAYS
+    state.days = {day: digest for day, digest in state.days.items() if int(day) >= oldest}
+
+
+def _digest(rows: list[Row]) -> Digest:
+    sums = (
+        zlib.crc32(msgspec.json.encode({name: value for name, value in row.items() if value is not None}))
+        for row in rows
+    )
+    return len(rows), sum(sums) & _CHECKSUM
+
+
+def _year(day: int) -> str:
+    return str(datetime.fromtimestamp(day * 86_400, UTC).year)
+
+
+def advance(state: SeriesState, times_ms: Iterable[int], *, searched_ms: int) -> None:
+    """Move the state to the newest of the rows that were read, or, without any row, to the end of the searched time."""
+    times = list(times_ms)
+    if times:
+        state.first_ms = min([*times, *([] if state.first_ms is None else [state.first_ms])])
+        state.proven_ms = max(*times, state.proven_ms or 0)
+    if state.proven_ms is None:
+        state.searched_ms = searched_ms
+
+
+def hole_steps(state: SeriesState, step_ms: int) -> list[Steps]:
+    """The holes, in steps."""
+    return [(step_of(first, step_ms), step_of(last, step_ms)) for first, last in state.holes]
+
+
+def loaded_steps(state: SeriesState, step_ms: int) -> list[Steps]:
+    """Ranges of loaded steps: from the first to the newest row, without the holes."""
+    if state.first_ms is None or state.proven_ms is None:
+        return []
+    ranges, start = [], step_of(state.first_ms, step_ms)
+    for first, last in sorted(hole_steps(state, step_ms)):
+        if first > start:
+            ranges.append((start, first - 1))
+        start = last + 1
+    end = step_of(state.proven_ms, step_ms)
+    return [*ranges, (start, end)] if start <= end else ranges
+
+
+def missing_steps(loaded: list[Steps], steps: set[int]) -> list[Steps]:
+    """Ranges without a row between the first and the newest of all `loaded` and further `steps`."""
+    rows = steps | steps_of(loaded)
+    return ranges_of(set(range(min(rows), max(rows))) - rows) if rows else []
+
+
+def grid_gaps(state: SeriesState, step_ms: int) -> list[SeriesGap]:
+    """The holes as gaps."""
+    return [SeriesGap(first, last, (last - first) // step_ms + 1) for first, last in state.holes]
+
+
+def merge_keys(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Merge the states of one series of two loaders whose rows are in one database: of each key, the further one."""
+    merged = {**one, **other}
+    for key in one.keys() & other.keys():
+        sides = (SeriesState.read(one[key]), SeriesState.read(other[key]))
+        first, second = (side.proven_ms or 0 for side in sides)
+        merged[key] = one[key] if first > second else other[key]
+    return merged

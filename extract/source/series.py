@@ -1,0 +1,393 @@
+"""Feed of the series besides trades: which keys are due, and what is new of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig, parse_names
+from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.series import (
+    book_summaries,
+    delivery_prices,
+    funding_rates,
+    settlements,
+    volatility_index,
+)
+from extract.deribit.series.cadence import DAY_MS, Cadence
+from extract.deribit.series.decode import RejectedRecord
+from extract.deribit.series.keys import SeriesKeys, list_keys
+from extract.deribit.series.schema import BOOK_SUMMARIES
+from extract.deribit.series.state import SeriesBatch, SeriesState
+from extract.deribit.streams import Stream
+from extract.errors import OutsideError, ProofError, RetriableError, TapeError, UsageError
+
+DEFAULT_SERIES = ("delivery_prices", "settlements", "volatility_index", "funding_rates")
+"""Series that are loaded by default, the shortest ones first."""
+ALL_NAMES = ("book_summaries", *DEFAULT_SERIES)
+NO_SERIES = "none"
+KINDS_OF = {
+    "book_summaries": frozenset({"option", "future", "spot", "option_combo", "future_combo"}),
+    "delivery_prices": frozenset({"option", "future"}),
+    "settlements": frozenset({"option", "future"}),
+    "volatility_index": frozenset({"option"}),
+    "funding_rates": frozenset({"future"}),
+}
+"""Kinds of instruments to which each series belongs."""
+MAX_ROWS = 500_000
+"""Rows after which a load package ends: the most that an interrupted run loses."""
+
+RETRY_TOTAL_S = 30.0
+"""Seconds to retry a request: what fails longer is left for the next run, which does not hold up trades."""
+
+Row = dict[str, Any]
+Fetch = Callable[[SeriesState], Iterator[SeriesBatch]]
+
+
+@dataclass
+class SeriesReport:
+    """Result of loading series. `rows` are new and restated ones by series.
+
+    `set_aside` are keys that could not be loaded, as `funding_rates of BTC-PERPETUAL`; `refused` those that the exchange
+    does not offer, with its answer. `missing` counts rows that it did not send, `is_complete` is False where MAX_ROWS or
+    a stop ended the package.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    disagreements: list[str] = field(default_factory=list)
+    set_aside: dict[str, TapeError] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One key of a series."""
+
+    series: str
+    key: str
+    cadence: Cadence
+    fetch: Fetch
+
+    def __str__(self) -> str:
+        return f"{self.series} of {self.key}"
+
+
+@dataclass
+class SeriesFeed:
+    """Fetches what is new of every key of the configured series.
+
+    `states` are the stored states by series and key, `listings` what `list_keys` returned per currency; both are changed
+    with each batch. With `only`, keys as (series, key), just those are requested, due or not, and everything that is
+    missing of them is requested again.
+    """
+
+    client: DeribitClient
+    currencies: Sequence[str]
+    names: Sequence[str]
+    resolutions: Sequence[str]
+    now_ms: int
+    states: dict[str, Row]
+    listings: dict[str, Row]
+    should_stop: Callable[[], bool] = lambda: False
+    max_rows: int = MAX_ROWS
+    only: Collection[tuple[str, str]] | None = None
+    report: SeriesReport = field(default_factory=SeriesReport)
+    _is_unreachable: bool = False
+
+    def __post_init__(self) -> None:
+        self.client = self.client.with_retries(RETRY_TOTAL_S)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether any key can have something new; sends no request."""
+        return any(self._must_list(currency) for currency in self.currencies if self.names) or any(
+            self._is_due(task) for task in self._tasks()
+        )
+
+    def batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
+        """Yield (series, key, batch) of every key that is due.
+
+        A key whose answers cannot be used is set aside. Once the exchange answers no request at all, the feed ends.
+        """
+        self.report.is_complete = False
+        yield from self._batches()
+        self.report.is_complete |= self._is_unreachable
+
+    def _batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
+        for currency in self.currencies if self.names else ():
+            if self._must_list(currency):
+                name = f"series of {currency}"
+                self._attempt(name, partial(self._list, currency))
+                if name in self.report.refused:
+                    self._store_listing(currency, SeriesKeys())
+                if self._must_end:
+                    return
+        for task in self._tasks():
+            if not self._is_due(task):
+                continue
+            if failing := [name for name in self._failing if name.startswith(f"{task.series} of ")]:
+                yield task.series, task.key, self._failed(task, self.report.set_aside[failing[0]])
+                continue
+            batches = task.fetch(self._state_to_fetch(task))
+            while batch := self._attempt(str(task), partial(next, batches, None)):
+                self._note(task, batch)
+                yield task.series, task.key, batch
+                if self._must_end:
+                    return
+            if str(task) in self.report.refused:
+                yield task.series, task.key, self._refused(task)
+            elif (error := self.report.set_aside.get(str(task))) and not self._is_unreachable:
+                yield task.series, task.key, self._failed(task, error)
+            if self._must_end:
+                return
+        self.report.is_complete = True
+
+    @property
+    def _failing(self) -> list[str]:
+        """What failed after retries, so that further keys of the same series would only wait again."""
+        return [name for name, error in self.report.set_aside.items() if isinstance(error, RetriableError)]
+
+    @property
+    def _must_end(self) -> bool:
+        """Whether the load package ends with the last batch."""
+        return (
+            self.should_stop()
+            or self.client.is_cancelled
+            or self._is_unreachable
+            or self.report.rows.total() >= self.max_rows
+        )
+
+    def _attempt(self, name: str, call: Callable[[], Any]) -> Any:
+        """What `call` returns; None where the exchange refused, or what it names was set aside."""
+        try:
+            return call()
+        except ExchangeRefusedError as error:
+            self.report.refused[name] = str(error)
+        except (OutsideError, ProofError) as error:
+            if self.client.is_cancelled:
+                return None
+            self.report.set_aside[name] = error
+            self._is_unreachable |= isinstance(error, RetriableError) and not self._answers()
+        return None
+
+    def _answers(self) -> bool:
+        """Whether the exchange answers any request."""
+        try:
+            self.client.require_answer(self.client.live)
+        except OutsideError:
+            return False
+        return True
+
+    def _list(self, currency: str) -> None:
+        self._store_listing(currency, list_keys(self.client, currency))
+
+    def _store_listing(self, currency: str, keys: SeriesKeys) -> None:
+        self.listings[currency] = {
+            "listed_ms": self.now_ms,
+            "perpetuals": {name: list(times) for name, times in keys.perpetuals.items()},
+            "indexes": keys.indexes,
+        }
+
+    def _must_list(self, currency: str) -> bool:
+        listed_ms = self.listings.get(currency, {}).get("listed_ms")
+        return listed_ms is None or listed_ms + DAY_MS <= self.now_ms
+
+    def _state(self, task: _Task) -> SeriesState:
+        return SeriesState.read(self.states.get(task.series, {}).get(task.key))
+
+    def _state_to_fetch(self, task: _Task) -> SeriesState:
+        state = self._state(task)
+        if self.only is not None:
+            state.requested_ms = state.healed_ms = None
+        return state
+
+    def _is_due(self, task: _Task) -> bool:
+        if self.only is not None:
+            return (task.series, task.key) in self.only
+        state = self._state(task)
+        return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
+
+    def _note(self, task: _Task, batch: SeriesBatch) -> None:
+        batch.state.failed_ms = None
+        self.states.setdefault(task.series, {})[task.key] = batch.state.to_builtins()
+        self.report.rows[task.series] += batch.table.num_rows
+        self.report.rejected += len(batch.rejected)
+        self.report.disagreements += batch.disagreements
+        if missing := sum(gap.missing for gap in batch.gaps):
+            self.report.missing[str(task)] = missing
+
+    def _refused(self, task: _Task) -> SeriesBatch:
+        """A batch without rows: the exchange is asked again a day later."""
+        state = self._state(task)
+        state.requested_ms = self.now_ms
+        self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
+        return SeriesBatch(BOOK_SUMMARIES.to_table([]), state)
+
+    def _failed(self, task: _Task, error: TapeError) -> SeriesBatch:
+        """A batch without rows that records, once, that the answers could not be used; the key stays due."""
+        state = self._state(task)
+        rejected = []
+        if state.failed_ms is None:
+            state.failed_ms = self.now_ms
+            raw = msgspec.json.encode({"unproven_to_ms": self.now_ms}).decode()
+            rejected = [RejectedRecord(str(error), raw)]
+        self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
+        return SeriesBatch(BOOK_SUMMARIES.to_table([]), state, rejected=rejected, is_failed=True)
+
+    def _tasks(self) -> Iterator[_Task]:
+        for name in self.names:
+            for currency in self.currencies:
+                yield from getattr(self, f"_{name}")(currency)
+
+    def _book_summaries(self, currency: str) -> Iterator[_Task]:
+        def fetch(state: SeriesState) -> Iterator[SeriesBatch]:
+            return book_summaries.fetch_book_summaries(self.client, currency, state, self.now_ms)
+
+        yield _Task("book_summaries", currency, book_summaries.cadence, fetch)
+
+    def _delivery_prices(self, currency: str) -> Iterator[_Task]:
+        for index in self.listings.get(currency, {}).get("indexes", ()):
+            yield _Task("delivery_prices", index, delivery_prices.cadence, partial(self._fetch_prices, index))
+
+    def _fetch_prices(self, index: str, state: SeriesState) -> Iterator[SeriesBatch]:
+        return delivery_prices.fetch_delivery_prices(
+            self.client, index, state, self.now_ms, again=self.only is not None
+        )
+
+    def _has_instruments(self, currency: str) -> bool:
+        """Whether an instrument of the currency is listed that can be settled, or whose volatility is measured."""
+        listing = self.listings.get(currency, {})
+        return bool(listing.get("indexes") or listing.get("perpetuals"))
+
+    def _settlements(self, currency: str) -> Iterator[_Task]:
+        for type_ in settlements.TYPES if self._has_instruments(currency) else ():
+            fetch = partial(self._fetch_settlements, currency, type_)
+            yield _Task("settlements", f"{currency} {type_}", settlements.cadence, fetch)
+
+    def _fetch_settlements(self, currency: str, type_: str, state: SeriesState) -> Iterator[SeriesBatch]:
+        return settlements.fetch_settlements(
+            self.client, currency, type_, state, self.now_ms, again=self.only is not None
+        )
+
+    def _volatility_index(self, currency: str) -> Iterator[_Task]:
+        for resolution in self.resolutions if self._has_instruments(currency) else ():
+            fetch = partial(self._fetch_candles, currency, resolution)
+            yield _Task(
+                "volatility_index",
+                f"{currency} {resolution}",
+                volatility_index.cadence(resolution),
+                fetch,
+            )
+
+    def _fetch_candles(self, currency: str, resolution: str, state: SeriesState) -> Iterator[SeriesBatch]:
+        return volatility_index.fetch_volatility_index(self.client, currency, resolution, state, self.now_ms)
+
+    def _funding_rates(self, currency: str) -> Iterator[_Task]:
+        for name, (created_ms, expiry_ms) in self.listings.get(currency, {}).get("perpetuals", {}).items():
+            fetch = partial(self._fetch_rates, name, created_ms, expiry_ms)
+            yield _Task("funding_rates", name, funding_rates.cadence, fetch)
+
+    def _fetch_rates(
+        self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState
+    ) -> Iterator[SeriesBatch]:
+        return funding_rates.fetch_funding_rates(
+            self.client, name, state, self.now_ms, since_ms=created_ms, until_ms=expiry_ms
+        )
+
+
+def resolve_series(
+    config: DeribitConfig, streams: Sequence[Stream]
+) -> tuple[list[str], list[str], list[str]]:
+    """(names of series, currencies, resolutions of the volatility index) to load with `streams`. Raises UsageError."""
+    requested = list(config.series or DEFAULT_SERIES)
+    if requested == [NO_SERIES]:
+        requested = []
+    for name in requested:
+        if name not in ALL_NAMES:
+            raise UsageError(
+                f"series of [sources.deribit] has no name {name!r}; the series are {', '.join(ALL_NAMES)}, or none."
+            )
+    resolutions = series_resolutions(config)
+    kinds = {stream.kind for stream in streams}
+    names = [name for name in ALL_NAMES if name in requested and KINDS_OF[name] & kinds]
+    currencies = list(dict.fromkeys(stream.currency for stream in streams))
+    return names, currencies, resolutions
+
+
+def series_resolutions(config: DeribitConfig) -> list[str]:
+    """Configured resolutions of the volatility index. Raises UsageError for one that does not exist."""
+    resolutions = parse_names("volatility_resolutions", config.volatility_resolutions)
+    for resolution in resolutions:
+        volatility_index.step_ms_of(resolution)
+    return resolutions
+
+
+def coverage_row(series: str, key: str, batch: SeriesBatch, now_ms: int) -> Row:
+    """Row of `series_coverage`; of a key without rows it covers no time."""
+    state = batch.state
+    end_ms = now_ms if state.proven_ms is None else state.proven_ms
+    return {
+        "series": series,
+        "series_key": key,
+        "covered_from": _time(end_ms if state.first_ms is None else state.first_ms),
+        "covered_to": _time(end_ms),
+        "loaded_rows": state.loaded_rows,
+        "missing_rows": sum(gap.missing for gap in batch.gaps),
+        "disagreement": " ".join(batch.disagreements) or None,
+        "checked_at": _time(now_ms),
+    }
+
+
+def gap_rows(series: str, key: str, batch: SeriesBatch) -> list[Row]:
+    """Rows of `series_gaps`."""
+    return [
+        {
+            "series": series,
+            "series_key": key,
+            "first_at": _time(gap.first_ms),
+            "last_at": _time(gap.last_ms),
+            "missing_rows": gap.missing,
+            "detail": gap.detail,
+        }
+        for gap in batch.gaps
+    ]
+
+
+def rejected_rows(series: str, key: str, batch: SeriesBatch) -> list[Row]:
+    """Rows of `rejected_records`."""
+    return [
+        {"series": series, "series_key": key, "reason": each.reason, "raw": each.raw}
+        for each in batch.rejected
+    ]
+
+
+def has_news(batch: SeriesBatch, before: Mapping[str, Any] | None) -> bool:
+    """Whether a batch has more to store than the time of its request.
+
+    Missing rows that were requested again are news, even if they are still missing, and so is the first success after a
+    failure. A key without rows has none.
+    """
+    old = SeriesState.read(before)
+    if batch.is_failed:
+        return False
+    if old.failed_ms is not None:
+        return True
+    if batch.state.proven_ms is None:
+        return False
+    is_retried = bool(batch.state.holes) and batch.state.healed_ms != old.healed_ms
+    has_changed = is_retried or before is None or batch.state.holes != old.holes
+    return bool(batch.table.num_rows or batch.rejected or batch.disagreements or has_changed)
+
+
+def _time(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)

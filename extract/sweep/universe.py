@@ -1,0 +1,225 @@
+"""Streams of the exchange: which currencies and kinds there are, taken from what the exchange lists and has traded.
+
+A list in code would lose the trades of a new kind, or of a currency that is no longer offered. The documented kinds are
+used only where the exchange's own lists cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import KINDS
+from extract.deribit.instruments import ListedInstrument, list_live_instruments
+from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.records import TooManyRecordsError
+from extract.deribit.schema import RejectedTrade
+from extract.deribit.streams import ANY, Stream
+from extract.errors import OutsideError, UsageError
+
+EXPIRED_RETRY_S = 30.0
+"""How long the list of all expired instruments is requested; the next run tries again."""
+
+
+@dataclass(frozen=True)
+class Universe:
+    """Streams to load, and what is unusual about them as sentences.
+
+    `listed`: the live instruments of all currencies, None if they cannot be read. `rejected`: records of currencies that
+    cannot be read. `expired`: streams of the expired instruments of all currencies, None while they have not been read;
+    `expired_error` is the reason.
+    """
+
+    streams: list[Stream]
+    notes: list[str] = field(default_factory=list)
+    listed: Sequence[ListedInstrument] | None = None
+    rejected: Sequence[RejectedTrade] = ()
+    expired: Sequence[Stream] | None = None
+    expired_error: OutsideError | None = None
+
+    @property
+    def kind_of(self) -> dict[str, str]:
+        """Kind of each live instrument, by name."""
+        return {each.name: each.kind for each in self.listed or () if each.kind and not each.fault}
+
+
+def resolve_universe(
+    client: DeribitClient,
+    currencies: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    stored: Iterable[Stream] = (),
+    *,
+    with_expired: bool = True,
+    expired: Iterable[Stream] | None = None,
+) -> Universe:
+    """The streams of the given currencies and kinds, by default of all that the exchange has or that are `stored`.
+
+    `with_expired`: whether to list expired instruments: of a currency that is not stored yet, for its kinds, and of all
+    currencies, for those that are no longer offered. `expired`: the result of the latter if it was read before.
+
+    Raises UsageError for a currency or kind that the exchange does not have, and OutsideError if it does not answer.
+    """
+    known = None if expired is None else list(expired)
+    return _Resolver(client, list(currencies), list(kinds), list(stored), with_expired, known).resolve()
+
+
+class _Currency(msgspec.Struct):
+    currency: str
+
+
+_currency_decoder = msgspec.json.Decoder(_Currency)
+
+
+@dataclass
+class _Resolver:
+    client: DeribitClient
+    currencies: list[str]
+    kinds: list[str]
+    stored: list[Stream]
+    with_expired: bool
+    expired: list[Stream] | None
+    expired_error: OutsideError | None = None
+    notes: list[str] = field(default_factory=list)
+    rejected: list[RejectedTrade] = field(default_factory=list)
+    is_certain: bool = True
+
+    def resolve(self) -> Universe:
+        offered = self._offered()
+        listed = _list_all(self.client)
+        self.is_certain = listed is not None and (self.with_expired or bool(self.stored))
+        live = [Stream(each.currency, each.kind) for each in listed or () if each.kind and not each.fault]
+        existing = [*live, *self.stored, *(self.expired or ())]
+        if self.with_expired:
+            existing += self._expired_streams(offered, existing)
+        names = self._checked_currencies(offered, existing)
+        kinds = self._checked_kinds(existing)
+        # A currency that is not offered any more has nothing but what is known of it.
+        open_names = {*offered, *(each.currency for each in live)}
+        streams = [Stream(name, kind) for name in names for kind in kinds]
+        streams = [each for each in streams if each.currency in open_names or each in existing]
+        self._note_unusual(offered, streams)
+        return Universe(streams, self.notes, listed, self.rejected, self.expired, self.expired_error)
+
+    def _offered(self) -> list[str]:
+        """Currencies of get_currencies; those of the stored streams if it cannot be read."""
+        try:
+            records = self.client.result(self.client.live, "get_currencies", type=list[msgspec.Raw])
+        except OutsideError as error:
+            if not self.stored and not self.currencies:
+                raise
+            self.notes.append(f"The list of currencies cannot be read: {error}")
+            return list(dict.fromkeys([*self.currencies, *(each.currency for each in self.stored)]))
+        offered = []
+        for record in records:
+            try:
+                offered.append(_currency_decoder.decode(record).currency)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                text = bytes(record).decode("utf-8", "replace")
+                self.rejected.append(RejectedTrade(f"not a currency: {error}", text))
+        return list(dict.fromkeys(offered))
+
+    def _expired_streams(self, offered: Sequence[str], existing: Sequence[Stream]) -> list[Stream]:
+        """Streams of expired instruments, also of currencies that are no longer offered."""
+        stored = {each.currency for each in self.stored}
+        has_unknown_kind = not {each.kind for each in existing}.issuperset(self.kinds)
+        new = [name for name in self.currencies or offered if name not in stored or has_unknown_kind]
+        streams: set[Stream] = set()
+        for name in new:
+            streams |= self._list_expired(name)
+        if self.expired is None and not self.currencies:
+            kinds = dict.fromkeys(each.kind for each in [*existing, *sorted(streams)])
+            streams |= self._list_all_expired([*kinds], offered)
+        return sorted(streams)
+
+    def _list_all_expired(self, kinds: Sequence[str], offered: Sequence[str]) -> set[Stream]:
+        """Streams of the expired instruments of all currencies; sets `expired` or `expired_error`.
+
+        A list may be too long for an answer, as that of all options. A currency is then known from its other kinds, and
+        all of its kinds from its own list.
+        """
+        streams: set[Stream] = set()
+        too_long: list[OutsideError] = []
+        try:
+            for kind in kinds:
+                try:
+                    streams |= self._request_expired(ANY, kind)
+                except TooManyRecordsError as error:
+                    too_long.append(error)
+            if too_long and len(too_long) == len(kinds):
+                raise too_long[0]
+            if too_long:
+                for name in sorted({each.currency for each in streams} - {*offered}):
+                    streams |= self._request_expired(name)
+        except OutsideError as error:
+            if self.client.is_cancelled:
+                raise
+            self.is_certain, self.expired_error = False, error
+        else:
+            self.expired = sorted(streams)
+        return streams
+
+    def _list_expired(self, currency: str) -> set[Stream]:
+        """Streams of the expired instruments of a currency; the list of kinds is uncertain if it cannot be read."""
+        try:
+            return self._request_expired(currency)
+        except OutsideError:
+            if self.client.is_cancelled:
+                raise
+            self.is_certain = False
+            return set()
+
+    def _request_expired(self, currency: str, kind: str | None = None) -> set[Stream]:
+        client = self.client.with_retries(EXPIRED_RETRY_S) if currency == ANY else self.client
+        try:
+            expired = map(ListedInstrument.of, client.instruments(currency, expired=True, kind=kind))
+            return {Stream(each.currency, each.kind) for each in expired if each.kind and not each.fault}
+        except ExchangeRefusedError:
+            return set()
+
+    def _checked_kinds(self, existing: Sequence[Stream]) -> list[str]:
+        """The selected kinds, by default all that exist; also the documented ones if a list cannot be read."""
+        kinds = list(dict.fromkeys(each.kind for each in existing))
+        if not self.is_certain or not kinds:
+            kinds = list(dict.fromkeys([*KINDS, *kinds]))
+        for kind in self.kinds:
+            if kind not in kinds:
+                raise UsageError(
+                    f"--kind {kind!r} does not exist; the exchange has {', '.join(sorted(kinds))}."
+                )
+        return list(dict.fromkeys(self.kinds)) or kinds
+
+    def _checked_currencies(self, offered: Sequence[str], existing: Sequence[Stream]) -> list[str]:
+        known = list(dict.fromkeys([*offered, *(each.currency for each in existing)]))
+        for currency in self.currencies:
+            if currency not in known and (self.with_expired or not self._list_expired(currency)):
+                raise UsageError(
+                    f"--currency {currency!r} does not exist; the exchange has {', '.join(sorted(offered))}."
+                )
+        return list(dict.fromkeys(self.currencies)) or known
+
+    def _note_unusual(self, offered: Sequence[str], streams: Sequence[Stream]) -> None:
+        for name in dict.fromkeys(stream.currency for stream in streams if stream.currency not in offered):
+            self.notes.append(
+                f"The exchange does not offer {name} any more: its trades are loaded up to the last one that it has."
+            )
+        noted = {*KINDS, *(each.kind for each in self.stored)}
+        for kind in dict.fromkeys(each.kind for each in streams if each.kind not in noted):
+            self.notes.append(f"The exchange lists a new kind of instrument, {kind}: its trades are loaded.")
+
+
+def relist(universe: Universe, client: DeribitClient) -> Universe:
+    """`universe` with the instruments that are live now."""
+    return replace(universe, listed=_list_all(client))
+
+
+def _list_all(client: DeribitClient) -> list[ListedInstrument] | None:
+    """Live instruments of all currencies; None if the list cannot be read, so that each currency's is requested."""
+    try:
+        return list_live_instruments(client, ANY)
+    except OutsideError:
+        if client.is_cancelled:
+            raise
+        return None
