@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -15,15 +17,17 @@ pytest_plugins = [
     "tests.support.edge",
     "tests.support.moto",
     "tests.support.dbt_fixtures",
+    "tests.support.market",
     "tests.support.attacker",
     "tests.support.embedded_server",
     "tests.support.loaded_user",
     "tests.support.small_windows",
     "tests.support.certs_command",
+    "tests.support.api",
 ]
 
 MARKERS_BY_FIXTURE = {
-    "clickhouse": ("clickhouse", "own_dir", "server", "built"),
+    "clickhouse": ("clickhouse", "own_dir", "server", "built", "market"),
     "edge": ("edge",),
     "moto": ("moto",),
     "browser": ("browser",),
@@ -47,17 +51,33 @@ def tape_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the checkout's own .tape."""
     with pytest.MonkeyPatch.context() as env:
         env.setenv("TAPE_DIR", str(tmp_path_factory.mktemp("tape")))
+        # Their history takes hundreds of requests; tests of series switch them on.
+        env.setenv("SOURCES__DERIBIT__SERIES", "none")
         yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    selected = config.getoption("-m")
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for marker, names in MARKERS_BY_FIXTURE.items():
             if fixtures & set(names):
                 item.add_marker(marker)
-        if "slow" not in config.getoption("-m") and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow; run it with `make test-slow`"))
+        for marker in ("heavy", "slow"):
+            if item.get_closest_marker(marker) and "slow" not in selected and "heavy" not in selected:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}; run it with `make test-{marker}`"))
+                break
+    if "slow" in selected:
+        _put_longest_files_first(items)
+
+
+def _put_longest_files_first(items: list[pytest.Item]) -> None:
+    """Sort by the `minutes` of the tests of a file, so that the workers finish at about the same time."""
+    minutes: Counter[Path] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        minutes[item.path] += marker.kwargs.get("minutes", 0.2) if marker else 0
+    items.sort(key=lambda item: -minutes[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

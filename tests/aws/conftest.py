@@ -193,6 +193,29 @@ class Function:
             self.kill()
 
 
+class Subscriber:
+    """A topic, and a queue that subscribes to it. The environment has to be that of `aws_env`."""
+
+    def __init__(self) -> None:
+        self._sqs = boto3.client("sqs")
+        sns = boto3.client("sns")
+        name = f"loads-{time.monotonic_ns()}"
+        self.topic: str = sns.create_topic(Name=name)["TopicArn"]
+        self._queue = self._sqs.create_queue(QueueName=name)["QueueUrl"]
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])
+        sns.subscribe(
+            TopicArn=self.topic,
+            Protocol="sqs",
+            Endpoint=attributes["Attributes"]["QueueArn"],
+            Attributes={"RawMessageDelivery": "true"},
+        )
+
+    def receive(self) -> list[dict[str, Any]]:
+        """The events since the last call, in their order."""
+        received = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10)
+        return [json.loads(each["Body"]) for each in received.get("Messages", ())]
+
+
 @pytest.fixture(scope="session")
 def tape() -> Tape:
     return Tape.generate(seed=11, trades=4_000, days=3)

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.aws.conftest import Machine
+from tests.aws.conftest import Machine, Subscriber
 from tests.aws.test_lambda_increment import SLOW, SMALL
 from tests.support.edge import needs_caddy
 from tests.support.small_windows import keys_in, keys_of, packages_in
@@ -47,7 +47,9 @@ def wait_for_pages(process: subprocess.Popen[str], exchange: SandboxExchange, pa
 def test_job_interrupted_by_sigterm_resumes(
     machine: Machine, exchange: SandboxExchange, cloud: Client, tape: Tape, tmp_path: Path
 ) -> None:
-    """A Spot interruption loses no trade; an increment reports busy while the job runs."""
+    """A Spot interruption loses no trade; an increment reports busy while the job runs. Each attempt publishes its load."""
+    queue = Subscriber()
+    machine.env["TAPE_LOADS_TOPIC"] = queue.topic
     job = machine.job(*WORDS, TMPDIR=str(tmp_path))  # of another machine than the function's
     wait_for_pages(job, exchange)
     with machine.function() as function:
@@ -63,6 +65,9 @@ def test_job_interrupted_by_sigterm_resumes(
     assert again.code == 0, again.out
     assert keys_in(cloud) == keys_of(tape)
     assert packages_in(cloud) > 3
+    interrupted, completed = queue.receive()
+    assert (interrupted["status"], completed["status"]) == ("more", "done")
+    assert interrupted["trades"] + completed["trades"] == len(keys_of(tape))
 
 
 @pytest.mark.slow

@@ -7,41 +7,20 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
-from typing import Any
+import tomllib
 
 import pytest
-import yaml
 
 from extract.aws.batch_backfill import INTERRUPTED
+from extract.cost.plan.estimate import AWS
 from extract.cost.plan.inputs import assumptions
 from extract.paths import ROOT
+from tests.support.cloudformation import TEMPLATE, of_type, resources, template
 
-TEMPLATE = ROOT / "deploy/aws/template.yaml"
 DOCKERFILE = ROOT / "deploy/aws/Dockerfile"
+FREE = 10
+"""Alarms, and metrics, of an account that are not charged."""
 SECRET_NAMES = ("PASSWORD", "CERT", "KEY", "HOST", "USER")
-
-
-class _Loader(yaml.SafeLoader):
-    """CloudFormation's short forms as plain values: `!Ref X` is ["Ref", "X"]."""
-
-
-def _short_form(loader: yaml.Loader, tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return [tag, loader.construct_scalar(node)]
-    return [tag, loader.construct_sequence(node)]  # type: ignore[arg-type]
-
-
-_Loader.add_multi_constructor("!", _short_form)
-
-
-@cache
-def resources() -> dict[str, dict[str, Any]]:
-    return yaml.load(TEMPLATE.read_text(), _Loader)["Resources"]
-
-
-def of_type(kind: str) -> list[dict[str, Any]]:
-    return [each["Properties"] for each in resources().values() if each["Type"] == kind]
 
 
 @pytest.mark.process
@@ -104,17 +83,24 @@ def test_base_images_are_selected_by_digest() -> None:
 
 @pytest.mark.process
 def test_entry_points_import_without_the_packages_left_out_of_the_image() -> None:
-    """The Dockerfile excludes packages of the lock by name; a wrong name there would include or exclude another one."""
-    pattern = re.search(r"!/\^\((.*?)\)==/", DOCKERFILE.read_text())
-    assert pattern
-    left_out = pattern[1].split("|")
+    """The Dockerfile excludes packages of the lock by name: the API and development, and nothing that is needed."""
+    listed = re.search(r'LEFT_OUT="(.*?)"', DOCKERFILE.read_text(), re.DOTALL)
+    assert listed
+    left_out = set(re.split(r"[|\\\n]+", listed[1]))
     lock = (ROOT / "requirements.lock").read_text()
     assert all(f"\n{name}==" in f"\n{lock}" for name in left_out)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build_tools = {"hatchling", "editables"}
+    others = [*project["project"]["optional-dependencies"]["serve"], *project["dependency-groups"]["dev"]]
+    names = {match[0].lower() for each in others if (match := re.match(r"[\w-]+", each))}
+    assert names - build_tools <= left_out
     script = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {'chdb', '_chdb', 'dbt', 'moto', 'cfnlint', 'sqlfluff', 'pytest', 'hypothesis', 'mypy'}:
+        if name.split('.')[0] in {'chdb', '_chdb', 'dbt', 'moto', 'cfnlint', 'sqlfluff', 'pytest', 'hypothesis', 'mypy',
+            'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'plotly', 'polars', 'pandas', 'duckdb',
+            'networkx', 'sympy'}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 import extract.aws.lambda_increment, extract.aws.batch_backfill, extract.aws.lambda_health, extract.health.checks
@@ -125,8 +111,13 @@ import awslambdaric.bootstrap
 
 
 def test_every_billed_resource_is_tagged() -> None:
-    """project=deribit-tape, and component as `tape cost baseline --by-component` groups."""
-    untagged = ("AWS::Events::Rule", "AWS::Lambda::Permission", "AWS::Lambda::EventInvokeConfig")
+    """project=deribit-tape, and the component of the cost plan. Metrics cannot be tagged; a page tags what it creates."""
+    untagged = (
+        "AWS::CloudWatch::Dashboard",
+        "AWS::Events::Rule",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::EventInvokeConfig",
+    )
     components = set()
     for name, each in resources().items():
         if each["Type"] in untagged:
@@ -135,7 +126,9 @@ def test_every_billed_resource_is_tagged() -> None:
         tags = tags if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
         assert tags["project"] == "deribit-tape", name
         components.add(tags["component"])
-    assert components == {"increment", "backfill", "health"}
+    tagged_by_hand = re.findall(r"Key=component,Value=(\w+)", (ROOT / "deploy/aws/README.md").read_text())
+    assert components.isdisjoint(tagged_by_hand)
+    assert {*components, *tagged_by_hand, "metrics"} == set(AWS)
     assert of_type("AWS::Batch::JobDefinition")[0]["PropagateTags"] is True
 
 
@@ -174,24 +167,18 @@ def test_environments_hold_no_secrets() -> None:
     (job,) = of_type("AWS::Batch::JobDefinition")
     environments.append({each["Name"]: each["Value"] for each in job["ContainerProperties"]["Environment"]})
     for environment in environments:
-        assert environment["TAPE_SECRET_ID"] == ["Ref", "SecretArn"]
+        assert environment["TAPE_SECRET_ID"] == {"Ref": "SecretArn"}
         assert not [name for name in environment for part in SECRET_NAMES if part in name]
+    assert [each.get("TAPE_LOADS_TOPIC") for each in environments] == [
+        {"Ref": "Loads"},
+        None,
+        {"Ref": "Loads"},
+    ]
     assert resources()["Increment"]["Properties"]["ReservedConcurrentExecutions"] == 1
     text = TEMPLATE.read_text()
     assert "Default: DISABLED" in text
     regions = set(re.findall(r"\b[a-z]{2}-[a-z]+-\d\b", text))
     assert regions == {"us-west-2"}
-
-
-def test_alarms_watch_published_metrics() -> None:
-    """Each alarm names a published metric with its namespace; missing health checks raise an alarm, too."""
-    from extract.aws.lambda_health import METRICS, NAMESPACE
-
-    alarms = {each["AlarmName"]: each for each in of_type("AWS::CloudWatch::Alarm")}
-    watched = [each for each in alarms.values() if each["Namespace"] == NAMESPACE]
-    assert {each["MetricName"] for each in watched} == {METRICS["alarm"], METRICS["unknown"]}
-    assert alarms["deribit-tape-health"]["TreatMissingData"] == "breaching"
-    assert all(each["AlarmActions"] == [["Ref", "Alarms"]] for each in alarms.values())
 
 
 @pytest.mark.parametrize("page", ["deploy/aws/README.md"])
@@ -200,7 +187,7 @@ def test_page_names_every_required_parameter_and_only_known_entries(page: str) -
     from extract.aws.secret import NAMES
 
     text = (ROOT / page).read_text()
-    parameters = yaml.load(TEMPLATE.read_text(), _Loader)["Parameters"]
+    parameters = template()["Parameters"]
     required = [name for name, each in parameters.items() if "Default" not in each]
     assert [name for name in required if f"{name}=" not in text] == []
     named = set(re.findall(r"CLICKHOUSE_CLOUD_\w+", text))
@@ -218,14 +205,14 @@ def test_batch_job_is_retried_after_spot_interruption() -> None:
     assert [text for text in patterns if not re.fullmatch(r"[\w.:\s]*\*?", text)] == []
 
 
-def test_missing_data_alarms_only_while_health_is_scheduled() -> None:
-    """An alarm that treats missing data as breaching exists only together with the schedule."""
-    silent = [
-        each for each in resources().values() if each["Properties"].get("TreatMissingData") == "breaching"
-    ]
-    assert [each.get("Condition") for each in silent] == ["IsScheduled"]
-
-
 def test_cost_plan_counts_the_alarms_of_the_template() -> None:
     """`tape cost plan` prices each of them."""
-    assert assumptions()["alarms"].value == len(of_type("AWS::CloudWatch::Alarm"))
+    from extract.aws.lambda_health import METRICS, STATE_METRIC
+
+    states = {
+        each["Dimensions"][0]["Value"]
+        for each in of_type("AWS::CloudWatch::Alarm")
+        if each["MetricName"] == STATE_METRIC
+    }
+    assert assumptions()["alarms"].value == len(of_type("AWS::CloudWatch::Alarm")) - FREE
+    assert assumptions()["metrics"].value == len(METRICS) + len(states) - FREE

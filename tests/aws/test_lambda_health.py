@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -17,18 +18,20 @@ from extract.health.thresholds import State
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.aws.conftest import Machine
+from tests.aws.test_alarms import alarms_of_checks
 from tests.support.edge import needs_caddy
 
 
-def test_metrics_count_each_state_and_hold_each_value() -> None:
-    """A state without checks counts 0; a check that cannot tell has no value."""
+def test_metrics_count_each_state_and_hold_the_state_of_each_check() -> None:
+    """A state without checks counts 0; the more serious a state, the larger its number."""
     lines = [
         {"check": "raw", "state": "alarm", "value": 7200, "unit": "seconds", "text": ""},
         {"check": "marts", "state": "unknown", "value": None, "unit": "seconds", "text": ""},
     ]
-    counts = {each["MetricName"]: each["Value"] for each in metrics(lines)}
-    assert counts == {"Fine": 0, "Warnings": 0, "Alarms": 1, "Unknown": 1, "Value": 7200.0}
-    assert metrics(lines)[-1]["Dimensions"] == [{"Name": "check", "Value": "raw"}]
+    counts = {each["MetricName"]: each["Value"] for each in metrics(lines) if "Dimensions" not in each}
+    assert counts == {"Fine": 0, "Warnings": 0, "Alarms": 1, "Unknown": 1}
+    states = {each["Dimensions"][0]["Value"]: each["Value"] for each in metrics(lines)[len(counts) :]}
+    assert states == {"raw": 3, "marts": 2}
 
 
 def test_options_of_tape_health_set_the_limits(
@@ -74,5 +77,10 @@ def test_health_of_the_cloud_is_published(
         return max(point["Maximum"] for point in statistics["Datapoints"])
 
     assert published("Alarms") == counts["Alarms"]
-    assert published("Value", check="raw") > 6 * 3600
-    assert published("Value", check="certificates") < 7
+    assert published("State", check="raw") == published("State", check="certificates") == 3
+    assert published("State", check="marts") == 2
+    listed = boto3.client("cloudwatch").list_metrics(Namespace="DeribitTape", MetricName="State")["Metrics"]
+    assert {each["Dimensions"][0]["Value"] for each in listed} <= alarms_of_checks().keys()
+    [values] = [json.loads(line) for line in machine.output.splitlines() if line.startswith('{"values"')]
+    assert values["values"]["raw"] > 6 * 3600
+    assert values["values"]["certificates"] < 7

@@ -37,10 +37,10 @@ def test_invocations_load_new_trades_once(
     assert os.listdir(machine.tmp) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize(
     ("slow_s", "trades", "timeout_s", "patience_s", "at_least"),
-    [(0.5, 4_000, 8, 60, 2), (0.5, 40_000, 20, 20, 10)],
+    [(0.5, 4_000, 8, 60, 2), pytest.param(0.5, 40_000, 20, 60, 10, marks=pytest.mark.heavy)],
 )
 def test_invocations_end_in_time_and_add_up_to_one_long_run(
     machine: Machine,
@@ -54,7 +54,7 @@ def test_invocations_end_in_time_and_add_up_to_one_long_run(
 ) -> None:
     """On a slow exchange each reports `more` and loads what it has, until every trade is loaded once.
 
-    On a busy machine eight seconds may be too few; twenty are never exceeded.
+    On a busy machine the time of an invocation may be too short, so none is killed before a minute has passed.
     """
     tape = Tape.generate(seed=11, trades=trades, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(slow_s))
@@ -105,21 +105,23 @@ def loaded(cloud: Client) -> int:
     return int(cloud.command(sql))
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
-def test_ten_invocations_killed_after_20_seconds(
+def test_ten_invocations_killed_at_different_times(
     machine: Machine, start_exchange: Start, cloud: Client
 ) -> None:
     """Whatever each of them is doing at that time; a long run completes the rest."""
-    tape = Tape.generate(seed=11, trades=200_000, days=3)
+    tape = Tape.generate(seed=11, trades=60_000, days=3)
     exchange = start_exchange(tape, faults=SLOW.format(0.2))
     machine.at(exchange, **SMALL)
-    for _ in range(10):
+    for after_s in (15, 3, 5, 7, 4, 9, 6, 11, 8, 10):
         with machine.function() as function, pytest.raises(TimeoutError):
-            function.invoke(timeout_s=900, kill_after_s=20)
+            function.invoke(timeout_s=900, kill_after_s=after_s)
     machine.at(exchange)
     finish(machine, exchange, cloud, tape, timeout_s=600)
 
 
+@pytest.mark.slow
 def test_invocation_killed_between_data_and_state_duplicates_nothing(
     machine: Machine, start_exchange: Start, cloud: Client, tape: Tape
 ) -> None:

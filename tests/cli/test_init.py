@@ -11,10 +11,10 @@ from clickhouse_connect.driver.client import Client
 from extract.cli.main import tape
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.schema.catalogue import read_catalogue
+from extract.source.options import RunOptions
 
 
 def init() -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,13 @@ from extract.clickhouse.embedded import config
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
 from extract.clickhouse.settings import ClickHouseSettings
+from extract.paths import dlt_dir
+from extract.plugins.dlt_plugin import RunCommand
 from extract.retention import levels
 from extract.retention.drop import DROPS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.commands import tape_here
+from tests.support.commands import Done, tape_here
 
 PASSWORD = "canary-rights"
 VIEWER = """
@@ -89,7 +94,8 @@ def owner(server: ClickHouseSettings) -> Database:
     time = "DateTime64(3, 'UTC')"
     stream = "currency String, kind String"
     for table, columns in {
-        "trades": f"instrument_name String, trade_seq Int64, timestamp {time}, {stream}, _dlt_load_id String",
+        "trades": f"instrument_name String, trade_seq Int64, timestamp {time}, {stream}, _dlt_load_id String, "
+        "trade_id String",
         "coverage": f"{stream}, covered_from {time}, covered_to {time}, _dlt_load_id String",
         "_dlt_loads": "load_id String, status Int64, inserted_at DateTime64(6, 'UTC')",
     }.items():
@@ -98,7 +104,7 @@ def owner(server: ClickHouseSettings) -> Database:
         "insert into deribit_raw.coverage select 'BTC', 'future', '2016-01-01', '2025-01-02', '1'"
     )
     database.command(
-        "insert into deribit_raw.trades select 'BTC-27JUN25', number * 2 + 1, '2025-01-01', 'BTC', 'future', '1' "
+        "insert into deribit_raw.trades select 'BTC-27JUN25', number * 2 + 1, '2025-01-01', 'BTC', 'future', '1', '7' "
         "from numbers(2)"
     )
     database.command("insert into deribit_raw._dlt_loads select '1', 0, now64(6)")
@@ -108,7 +114,7 @@ def owner(server: ClickHouseSettings) -> Database:
                 f"create table {level.table} ({level.time} {time}) engine = MergeTree "
                 f"partition by toYYYYMM({level.time}) order by tuple()"
             )
-    database.command("insert into deribit.ohlcv_1mo_versions select '2020-01-01'")
+    database.command("insert into deribit.ohlcv_1h_versions select '2020-01-01'")
     database.command(
         f"create table {DROPS} (table_name String, table_id UUID, month UInt32, dropped_at {time}) "
         "engine = MergeTree order by tuple()"
@@ -117,6 +123,7 @@ def owner(server: ClickHouseSettings) -> Database:
 
 
 WRITES = {
+    "run": ["run"],
     "reset": ["reset", "--yes"],
     "retention": ["retention", "--apply"],
     "repair": ["repair"],
@@ -126,9 +133,25 @@ WRITES = {
 }
 
 
+def run_here(words: list[str]) -> Done:
+    """`dlt pipeline run` or `tape WORDS` in this process."""
+    if words != ["run"]:
+        return tape_here(*words)
+    parser = argparse.ArgumentParser()
+    command = RunCommand()
+    command.configure_parser(parser)
+    (dlt_dir("local") / "pipelines").mkdir(
+        parents=True, exist_ok=True
+    )  # not a first run, which starts page workers
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        command.execute(parser.parse_args([]))
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
 def run_without_rights(words: list[str]) -> tuple[int, str]:
     """Exit code of a command that has to fail, and the one sentence that it prints."""
-    done = tape_here(*words)
+    done = run_here(words)
     lines = [line for line in done.err.splitlines() if " streams (" not in line]
     assert len(lines) == 1, done.err
     assert done.out == ""
@@ -143,7 +166,7 @@ def test_command_that_writes_needs_the_right_to_write(
 ) -> None:
     """With a read-only profile, and as a role that only reads: exit code 4, and nothing is changed."""
     project = tmp_path / "dbt_project.yml"
-    project.write_text(levels.PROJECT.read_text().replace(" ohlcv_1mo: null", " ohlcv_1mo: 1"))
+    project.write_text(levels.PROJECT.read_text().replace(" ohlcv_1h: null", " ohlcv_1h: 1"))
     env.setattr(levels, "PROJECT", project)
     env.setenv("CLICKHOUSE_LOCAL_USER", user)
     env.setenv("CLICKHOUSE_LOCAL_PASSWORD", PASSWORD)
@@ -151,7 +174,7 @@ def test_command_that_writes_needs_the_right_to_write(
     assert code == 4, sentence
     assert sentence.startswith("ClickHouse at ")
     assert owner.value("select count() from deribit_raw.trades") == 2
-    assert owner.value("select count() from deribit.ohlcv_1mo_versions") == 1
+    assert owner.value("select count() from deribit.ohlcv_1h_versions") == 1
 
 
 @pytest.mark.parametrize("user", ["viewer", "reader"])
@@ -169,7 +192,9 @@ def test_reading_needs_no_more_than_the_right_to_read(
     assert tape_here("health").err == ""
 
 
-@pytest.mark.parametrize("words", [["status"], ["gaps"], ["retention", "--plan"], ["repair"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["run"], ["status"], ["gaps"], ["retention", "--plan"], ["repair"]], ids=" ".join
+)
 def test_user_who_may_read_nothing_gets_one_sentence(
     env: pytest.MonkeyPatch, owner: Database, words: list[str]
 ) -> None:
@@ -197,7 +222,7 @@ def test_init_needs_the_right_to_create(
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["gaps"], ["repair"], ["retention", "--plan"], ["init"]], ids=" ".join
+    "words", [["run"], ["status"], ["gaps"], ["repair"], ["retention", "--plan"], ["init"]], ids=" ".join
 )
 def test_wrong_address_is_one_sentence(
     env: pytest.MonkeyPatch, exchange: SandboxExchange, words: list[str]

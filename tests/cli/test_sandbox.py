@@ -40,7 +40,7 @@ def test_sandbox_answers_once_it_prints_ready_and_stops_on_a_signal(stop: signal
             assert line, process.stderr.read()
             lines.append(line.strip())
         url = lines[-1].removeprefix("ready ")
-        assert httpx.get(f"{url}/public/test").status_code == 200
+        assert httpx.get(f"{url}/public/test", timeout=60).status_code == 200
         text = "\n".join(lines)
         assert f"SOURCES__DERIBIT__API_URL={url}" in text
         assert f"SOURCES__DERIBIT__HISTORY_URL={url.replace('/api', '/history/api')}" in text

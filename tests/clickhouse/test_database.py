@@ -66,6 +66,13 @@ def test_unknown_settings_are_left_out(direct: Database) -> None:
     [
         (500, 241, "Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED)", RetriableError, "Memory limit exceeded"),
         (500, 252, "Too many parts. (TOO_MANY_PARTS)", RetriableError, "Too many parts"),
+        (
+            500,
+            252,
+            "Too many partitions for single INSERT block (more than 100). (TOO_MANY_PARTS)",
+            FinalError,
+            "Too many partitions",
+        ),
         (500, 999, "Session expired. (KEEPER_EXCEPTION)", RetriableError, "Session expired"),
         (500, 432, "Unknown codec family code: 0. (UNKNOWN_CODEC)", FinalError, "Unknown codec family"),
         (404, 60, "Table x.y does not exist. (UNKNOWN_TABLE)", UndefinedRelationError, "x.y does not exist"),
@@ -165,3 +172,14 @@ def test_quoted_identifier_is_one_identifier(direct: Database, name: str) -> Non
     """The server reads back exactly the name."""
     columns = direct.client.query(f"select 1 as {quote_identifier(name)}").column_names
     assert columns == (name,)
+
+
+def test_answer_of_the_server_is_reported_and_no_error_before_it(direct: Database) -> None:
+    """A statement may be sent while an earlier error is handled, as when a missing table is created."""
+    try:
+        direct.value("select 1 from missing.trades")
+    except TapeError:
+        with pytest.raises(TapeError, match="second"):
+            direct.value("select throwIf(1, 'second')")
+    else:
+        pytest.fail("the table is missing")

@@ -1,10 +1,10 @@
-"""A lease admits one run at a time to a database, and rows of runs that were killed are deleted."""
+"""A lease admits one run at a time to a database."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -14,17 +14,22 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import OperationalError
 
 from extract.clickhouse.client import Database, shared_database
-from extract.clickhouse.lease import LEASE_S, AnotherRunError, Lease, delete_unfinished_loads
+from extract.clickhouse.lease import LEASE_S, AnotherRunError, Lease
+from extract.clickhouse.loads import delete_unfinished_loads
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import OutsideError
 
 
 class ClientDouble:
-    """Passes every call to a real client; `before_claim` runs first for each claim, `query_settings` are recorded."""
+    """Passes every call to a real client, and records `query_settings`.
+
+    `before_claim` runs first for each claim, `before_create` for each statement that creates something.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.before_claim: Callable[[], None] = lambda: None
+        self.before_create: Callable[[], None] = lambda: None
         self.query_settings: list[object] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -33,6 +38,8 @@ class ClientDouble:
     def command(self, sql: str, *arguments: object, **options: Any) -> object:
         if sql.startswith("insert into deribit_runs.leases"):
             self.before_claim()
+        if sql.startswith("create "):
+            self.before_create()
         return self._client.command(sql, *arguments, **options)
 
     def query(self, *arguments: object, settings: object = None, **options: Any) -> object:
@@ -56,20 +63,6 @@ def doubled(database: Database, double: ClientDouble) -> Database:
     return Database(double, database.settings)
 
 
-@pytest.fixture
-def raw_trades(database: Database) -> Iterator[Callable[[], list[str]]]:
-    """Tables as a run creates them, with one row of package 1.1, which is finished, and one of 1.2; the rows' ids."""
-    database.command("create database deribit_raw")
-    for table, columns in (
-        ("trades", "_dlt_load_id String"),
-        ("_dlt_loads", "load_id String, status Int64"),
-    ):
-        database.command(f"create table deribit_raw.{table} ({columns}) engine = MergeTree order by tuple()")
-    database.insert("deribit_raw.trades", [["1.1"], ["1.2"]], ["_dlt_load_id"])
-    database.insert("deribit_raw._dlt_loads", [["1.1", 0]], ["load_id", "status"])
-    return lambda: database.column("select _dlt_load_id from deribit_raw.trades order by all")
-
-
 def test_lease_is_renewed_while_its_run_lives_and_expires_after_a_kill(database: Database) -> None:
     """A lease outlives its first term by renewal; without renewal another holder gets it after that term."""
     with Lease(database, "one", lease_s=0.8, renew_every_s=0.2):
@@ -80,33 +73,48 @@ def test_lease_is_renewed_while_its_run_lives_and_expires_after_a_kill(database:
         with pytest.raises(AnotherRunError), Lease(database, "two"):
             pass
         time.sleep(1)
-        with Lease(database, "two") as two:
-            assert not two.resumes_own_run
+        with Lease(database, "two"):
+            pass
 
 
 def test_released_lease_is_free_at_once(database: Database) -> None:
     with Lease(database, "one"):
         pass
-    with Lease(database, "two") as two:
-        assert not two.resumes_own_run
-    with Lease(database, "two") as again:
-        assert again.resumes_own_run
-
-
-def test_run_killed_before_its_first_renewal_is_a_former_holder(database: Database) -> None:
-    """Its packages may be loaded already, so the next holder does not resume its own run."""
-    with Lease(database, "killed", lease_s=0.5):
-        time.sleep(0.7)
-        with Lease(database, "two") as two:
-            assert not two.resumes_own_run
-
-
-def test_refused_run_is_not_a_former_holder(database: Database) -> None:
-    """It has loaded nothing."""
-    with Lease(database, "one"), pytest.raises(AnotherRunError), Lease(database, "refused"):
+    with Lease(database, "two"):
         pass
-    with Lease(database, "one") as again:
-        assert again.resumes_own_run
+
+
+@pytest.mark.parametrize("created", range(4))
+def test_run_after_one_that_was_killed_while_it_created_its_tables(
+    doubled: Database, double: ClientDouble, database: Database, created: int
+) -> None:
+    """Whatever the killed run has created of the database and its three tables, the next run creates the rest."""
+    left = iter(range(created))
+
+    def kill_after_the_last() -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    double.before_create = kill_after_the_last
+    with pytest.raises(KeyboardInterrupt), Lease(doubled, "killed"):
+        pass
+    with Lease(database, "next") as lease:
+        lease.register_loads(["1.1"])
+        assert delete_unfinished_loads(database).unfinished == ["1.1"]
+
+
+@pytest.mark.parametrize("missing", [["deleted_loads"], ["deleted_loads", "begun_loads"]])
+def test_run_creates_tables_that_an_earlier_version_did_not_have(
+    database: Database, missing: list[str]
+) -> None:
+    with Lease(database, "first"):
+        pass
+    for table in missing:
+        database.command(f"drop table deribit_runs.{table} sync")
+    with Lease(database, "next") as lease:
+        assert delete_unfinished_loads(database).unfinished == []
+        lease.register_loads(["1.1"])
+        assert delete_unfinished_loads(database).unfinished == ["1.1"]
 
 
 def test_refusal_names_the_holder_and_the_time_left(database: Database) -> None:
@@ -174,24 +182,53 @@ def test_failed_renewal_is_retried_and_its_reason_is_reported(
 ) -> None:
     """A run continues while the lease is valid; the error after its expiry contains the driver's error in one sentence."""
     now = [1000.0]
-    failures = threading.Semaphore(0)
 
-    def fail() -> None:
-        failures.release()
-        raise OperationalError("HTTP status 503")
+    def wait_for_renewals(fails: bool) -> None:
+        """Until two have ended that began after this call."""
+        begun = threading.Semaphore(0)
+
+        def begin() -> None:
+            begun.release()
+            if fails:
+                raise OperationalError("HTTP status 503")
+
+        double.before_claim = begin
+        for _ in range(3):
+            assert begun.acquire(timeout=60)
 
     with Lease(doubled, "one", renew_every_s=0.01, clock=lambda: now[0]) as lease:
-        double.before_claim = fail
-        for _ in range(3):
-            assert failures.acquire(timeout=10)
+        wait_for_renewals(fails=True)
+        now[0] += LEASE_S - 1
+        wait_for_renewals(fails=False)
+        now[0] += LEASE_S - 1
         lease.require_held()
+        wait_for_renewals(fails=True)
         now[0] += LEASE_S + 1
         with pytest.raises(OutsideError, match=r"^The lease .* Run again\. \(.* HTTP status 503 [^\n]*\)$"):
             lease.require_held()
-        double.before_claim = failures.release
-        for _ in range(3):
-            assert failures.acquire(timeout=10)
-        lease.require_held()
+
+
+@pytest.mark.parametrize("lapses", ["before the claim", "during the claim"])
+def test_expired_lease_is_never_valid_again(doubled: Database, double: ClientDouble, lapses: str) -> None:
+    """Another run may have held the lease meanwhile, and deleted what this one was loading."""
+    now = [1000.0]
+    has_renewed, may_claim = threading.Event(), threading.Event()
+
+    def claim() -> None:
+        has_renewed.set()
+        assert may_claim.wait(60)
+
+    with Lease(doubled, "one", renew_every_s=0.3, clock=lambda: now[0]) as lease:
+        double.before_claim = claim
+        if lapses == "during the claim":
+            assert has_renewed.wait(60)
+        now[0] += LEASE_S + 1
+        may_claim.set()
+        deadline_s = time.monotonic() + 0.7
+        while time.monotonic() < deadline_s:
+            with pytest.raises(OutsideError, match="could not be renewed in time"):
+                lease.require_held()
+            time.sleep(0.05)
 
 
 def test_defect_in_the_renewal_ends_the_run(doubled: Database, double: ClientDouble) -> None:
@@ -204,7 +241,7 @@ def test_defect_in_the_renewal_ends_the_run(doubled: Database, double: ClientDou
 
     with Lease(doubled, "one", renew_every_s=0.01) as lease:
         double.before_claim = fail
-        assert has_failed.wait(10)
+        assert has_failed.wait(60)
         with pytest.raises(ZeroDivisionError):
             hold(lease, 10)
         double.before_claim = lambda: None
@@ -230,62 +267,3 @@ def test_forged_claim_expires_after_one_lease_term(database: Database, at: str, 
             return
     with pytest.raises(AnotherRunError, match=r"expires in (89|90) s"), Lease(database, "one"):
         pass
-
-
-def test_rows_of_unfinished_loads_are_deleted(
-    database: Database, raw_trades: Callable[[], list[str]]
-) -> None:
-    with Lease(database, "one") as lease:
-        lease.register_loads(["1.1", "1.2"])
-        assert delete_unfinished_loads(database) == ["1.2"]
-        assert raw_trades() == ["1.1"]
-        assert delete_unfinished_loads(database) == [], "the registered loads are cleared"
-
-
-def test_load_that_is_listed_as_incomplete_is_unfinished(
-    database: Database, raw_trades: Callable[[], list[str]]
-) -> None:
-    """Only status 0 in `_dlt_loads` means that all rows of a package are loaded."""
-    database.insert("deribit_raw._dlt_loads", [["1.2", 1]], ["load_id", "status"])
-    with Lease(database, "one") as lease:
-        lease.register_loads(["1.1", "1.2"])
-        assert delete_unfinished_loads(database) == ["1.2"]
-    assert raw_trades() == ["1.1"]
-
-
-def test_rows_are_deleted_where_no_load_was_ever_finished(
-    database: Database, raw_trades: Callable[[], list[str]]
-) -> None:
-    """The first run was killed before it created the table of finished loads."""
-    database.command("drop table deribit_raw._dlt_loads sync")
-    with Lease(database, "one") as lease:
-        lease.register_loads(["1.2"])
-        assert delete_unfinished_loads(database) == ["1.2"]
-    assert raw_trades() == ["1.1"]
-
-
-def test_finished_loads_are_read_from_an_up_to_date_replica(
-    doubled: Database, double: ClientDouble, raw_trades: Callable[[], list[str]]
-) -> None:
-    """A replica that lags behind would report a finished package as unfinished, and its rows would be deleted."""
-    with Lease(doubled, "one") as lease:
-        lease.register_loads(["1.2"])
-        delete_unfinished_loads(doubled)
-    assert double.query_settings == [{"select_sequential_consistency": 1}] * 4
-
-
-@pytest.mark.parametrize("name", ["trades where 1 -- ", "a`; drop table trades", "back\\slash`", "`trades`"])
-def test_hostile_table_name_is_only_a_name(
-    database: Database, raw_trades: Callable[[], list[str]], name: str
-) -> None:
-    """A table that the loader named like a piece of SQL changes no other table."""
-    quoted = "`" + name.replace("\\", "\\\\").replace("`", "``") + "`"
-    database.command(
-        f"create table deribit_raw.{quoted} (_dlt_load_id String) engine = MergeTree order by tuple()"
-    )
-    database.command(f"insert into deribit_raw.{quoted} values ('1.1'), ('1.2')")
-    with Lease(database, "one") as lease:
-        lease.register_loads(["1.2"])
-        assert delete_unfinished_loads(database) == ["1.2"]
-    assert raw_trades() == ["1.1"]
-    assert database.column(f"select _dlt_load_id from deribit_raw.{quoted}") == ["1.1"]

@@ -21,7 +21,8 @@ def test_quoted_output_is_current(
 ) -> None:
     """Each block is a contiguous part of the output."""
     cloud_env.setenv("CLICKHOUSE_LOCAL_PORT", "9")
-    cloud_env.delenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", raising=False)
+    for name in ("REQUESTS_PER_SECOND", "SERIES"):
+        cloud_env.delenv(f"SOURCES__DERIBIT__{name}", raising=False)
     done = tape(*shlex.split(words))
     assert done.code == 0
     assert quoted in done.out

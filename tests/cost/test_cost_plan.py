@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cost.measure.database_usage import measure_processor_time, measure_stored_bytes
+from extract.cost.plan.estimate import COMPONENTS
 from extract.estimate.store import save_measurement
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
+from extract.source.options import RunOptions
 from harness import raw_tables
 from tests.support.clickhouse import deribit_tables
 from tests.support.cloud_api import CloudApi, service
@@ -113,6 +115,26 @@ def test_every_input_is_shown_and_has_an_effect(cloud_env: pytest.MonkeyPatch, t
         figures = ("backfill", "holding", "increments")
         if each["name"] != "host_disk_gb":  # a larger disk changes nothing for what fits already
             assert [other[name] for name in figures] != [plan[name] for name in figures], each["name"]
+
+
+@pytest.mark.parametrize("setting", ["cloud, on demand", "cloud, always on"])
+def test_components_add_up_to_the_totals(
+    cloud_env: pytest.MonkeyPatch, tape: TapeCommand, setting: str
+) -> None:
+    """In whole cents: each column of the table has the total that the other tables show."""
+    words = ("cost", "plan", "--scope", "everything", "--assume", "--set", "egress_gb=0.33")
+    done = tape(*words).out
+    table = done.split(f"USD by component, {setting}", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    rows = {name: figures for name, *figures in (re.split(r"\s{2,}", line) for line in table)}
+    assert [*rows] == [*COMPONENTS, "total"]
+    plan = json.loads(tape(*words, "--json").out)
+    parts = [plan["backfill"], plan["holding"], *plan["increments"]]
+    for column, part in enumerate(parts):
+        cents = [Decimal(figures[column]) for figures in rows.values()]
+        assert sum(cents[:-1]) == cents[-1]
+        assert cents[-1] == round(Decimal(part["usd"][setting]), 2)
+        exact = [Decimal(usd) for usd in part["components"][setting].values()]
+        assert sum(exact) == pytest.approx(Decimal(part["usd"][setting]))
 
 
 def test_plan_uses_settings_of_the_cloud_service(cloud_api: CloudApi, tape: TapeCommand) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from extract.cost.plan.estimate import Estimate, estimate
+from extract.cost.plan.estimate import COMPONENTS, Estimate, estimate
 from extract.cost.plan.inputs import Inputs, assumptions, prices
 from extract.errors import UsageError
 
@@ -39,7 +39,17 @@ def inputs_of(*given: str) -> Inputs:
                 "batch_instance=0.09",
                 "public_ipv4=0",
             ),
-            *("secret=0.4", "alarms=0", "clickhouse_storage=25", "clickhouse_backup=25", "spot_share=0.5"),
+            *("series_requests=0", "series_bytes=0", "series_requests_per_day=0"),
+            *(
+                "secret=0.4",
+                "alarms=0",
+                "metrics=0",
+                "image_gb=0",
+                "health_s=0",
+                "clickhouse_storage=25",
+                "clickhouse_backup=25",
+                "spot_share=0.5",
+            ),
             *given,
         ]
     )
@@ -72,15 +82,30 @@ def test_storage_cost_matches_hand_calculation() -> None:
     """20 GB at 25 + 25 USD a TB and a secret; always on adds 730 hours of compute, queries add theirs."""
     table = "bytes.deribit.candles=20000"
     others = ("bytes.deribit_raw.trades=0", "bytes.deribit.trade_versions=0", "bytes.other=0")
-    usd = plan_of(table, *others).holding
+    usd = plan_of(table, *others).holding.usd
     assert usd == {
         "local": 0,
         "own host": prices()["own_host"].value,
         "cloud, on demand": Decimal("1.4"),
         "cloud, always on": Decimal("147.4"),
     }
-    assert plan_of(table, *others, "query_hours=10").holding["cloud, on demand"] == Decimal("3.4")
-    assert plan_of(table, *others, "host_disk_gb=19").holding["own host"] is None
+    assert plan_of(table, *others, "query_hours=10").holding.usd["cloud, on demand"] == Decimal("3.4")
+    assert plan_of(table, *others, "host_disk_gb=19").holding.usd["own host"] is None
+
+
+def test_series_add_requests_and_bytes_that_do_not_depend_on_trades() -> None:
+    """Requests of a sampled plan include them already. Hourly runs request them each time, daily ones once."""
+    series = ("series_requests=82", "series_bytes=1000000", "series_requests_per_day=48")
+    backfill, without = plan_of(*series).backfill, plan_of().backfill
+    assert (backfill.requests, backfill.series_requests) == (118, 82)
+    assert backfill.hours_at_rate_limit * 3600 == pytest.approx(Decimal(20))
+    assert backfill.all_rest_bytes == without.all_rest_bytes + 1_000_000
+    assert plan_of(*series, "requests=50").backfill.series_requests == 0
+    added = [
+        one.requests - other.requests
+        for one, other in zip(plan_of(*series).increments, plan_of().increments, strict=True)
+    ]
+    assert added == [pytest.approx(48 * Decimal(730) / 24), pytest.approx(48 * Decimal(730) / 24), 31 * 2]
 
 
 def test_service_that_is_queried_each_minute_never_idles() -> None:
@@ -91,9 +116,61 @@ def test_service_that_is_queried_each_minute_never_idles() -> None:
     assert minute.saved == 0
     assert 0 < hour.saved < day.saved < 1
     compute = Decimal("0.2") * 73
-    storage = plan_of().holding["cloud, on demand"]
-    assert hour.usd["cloud, on demand"] == pytest.approx(storage + compute + hour.lambda_usd)
+    holding = plan_of().holding.usd["cloud, on demand"]
+    assert holding is not None
+    assert hour.usd["cloud, on demand"] == pytest.approx(
+        holding + compute + hour.lambda_usd, rel=Decimal("0.001")
+    )
     assert hour.lambda_usd == pytest.approx(730 * 30 * prices()["lambda_duration"].value, rel=Decimal("0.05"))
+
+
+def test_cost_of_each_component_matches_hand_calculation() -> None:
+    """A month of hourly runs, at 20 GB at rest, 10 hours of queries and round prices; each total is the sum."""
+    plan = plan_of(
+        *(
+            "bytes.deribit.candles=20000",
+            "bytes.deribit_raw.trades=0",
+            "bytes.deribit.trade_versions=0",
+            "bytes.other=0",
+        ),
+        *(
+            "query_hours=10",
+            "egress_gb=4",
+            "clickhouse_egress=0.1",
+            "alarms=14",
+            "alarm=0.1",
+            "metrics=13",
+            "metric=0.3",
+        ),
+        *("image_gb=0.5", "image_storage=0.1", "lambda_duration=0.00002", "lambda_request=0", "fetch_s=29"),
+        *("health_s=5", "health_gb=0.5", "increment_log_bytes=1000", "health_log_bytes=4000", "log=0.5"),
+        "trades_per_day=24000",
+    )
+    [hour] = [each for each in plan.increments if each.every == "hour"]
+    fixed = {
+        "clickhouse storage": Decimal("0.5"),
+        "clickhouse backup": Decimal("0.5"),
+        "clickhouse egress": Decimal("0.4"),
+        "alarms": Decimal("1.4"),
+        "metrics": Decimal("3.9"),
+        "secret": Decimal("0.4"),
+        "image": Decimal("0.05"),
+    }
+    assert plan.holding.components["cloud, on demand"] == fixed | {"clickhouse compute": 2}
+    assert hour.components["cloud, on demand"] == fixed | {
+        "clickhouse compute": pytest.approx(Decimal("0.2") * (10 + 73)),
+        "increment": 730 * 30 * Decimal("0.00002"),
+        "health": 730 * 5 * Decimal("0.5") * Decimal("0.00002"),
+        "logs": 730 * 5000 * Decimal("0.5") / 10**9,
+    }
+    assert hour.components["cloud, always on"] == hour.components["cloud, on demand"] | {
+        "clickhouse compute": Decimal("0.2") * 730
+    }
+    assert plan.backfill.components["cloud, always on"] == {"backfill": pytest.approx(Decimal("0.0125"))}
+    for part in (plan.backfill, plan.holding, *plan.increments):
+        for setting, costs in part.components.items():
+            assert sum((costs or {}).values()) == part.usd[setting]
+            assert set(costs or {}) <= {"own host", *COMPONENTS}
 
 
 def test_input_set_by_the_user_replaces_a_measured_one() -> None:

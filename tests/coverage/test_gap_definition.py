@@ -8,10 +8,12 @@ import pytest
 
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.coverage.gaps import Scope, find_gaps
+from extract.coverage.gaps import Scope, Unproven, find_contradictions, find_gaps
 from extract.deribit.schema import MAX_SEQ
 from extract.deribit.streams import Stream
 from extract.errors import CannotTellError, UsageError
+from extract.sweep.ledger import SeqRange
+from tests.support.commands import tape_here
 from tests.support.raw_tables import EPOCH, NAME, Raw, at
 
 
@@ -161,6 +163,30 @@ def test_trades_dropped_by_retention_are_not_gaps(raw: Raw) -> None:
     assert raw.gaps() == [(10, 10, "inner")]
 
 
+def test_dropped_ranges_of_any_length_are_subtracted(raw: Raw) -> None:
+    """Billions of dropped trades cost as much as one; ranges may overlap each other and loaded trades."""
+    raw.make("dropped_trades")
+    raw.make("instrument_tails")
+    raw.covered(EPOCH, 10)
+    end = 5_000_000_000
+    raw.trades({2: 1, end + 1: 2, end + 3: 3})
+    raw.insert("instrument_tails", instrument_name=NAME, last_seq=end + 9)
+    raw.insert("instrument_tails", instrument_name="all dropped", last_seq=9)
+    for name, first, last in (
+        (NAME, 3, 4_000_000_000),
+        (NAME, 2, end),
+        (NAME, end + 5, end + 6),
+        ("all dropped", 1, 7),
+    ):
+        raw.insert("dropped_trades", instrument_name=name, first_seq=first, last_seq=last)
+    assert [(g.range.instrument_name, g.range.first, g.range.last, g.where) for g in raw.all_gaps()] == [
+        (NAME, 1, 1, "head"),
+        (NAME, end + 2, end + 2, "inner"),
+        (NAME, end + 7, end + 9, "tail"),
+        ("all dropped", 8, 9, "tail"),
+    ]
+
+
 def test_rejected_trade_is_a_gap_marked_as_rejected(raw: Raw) -> None:
     """It is not loaded; the exchange has it, but another request would return the same record."""
     raw.make("rejected_trades")
@@ -173,6 +199,21 @@ def test_rejected_trade_is_a_gap_marked_as_rejected(raw: Raw) -> None:
         (2, 2, False, False),
         (3, 3, False, True),
         (4, 4, False, False),
+    ]
+
+
+def test_rejected_last_trade_is_a_missing_tail(raw: Raw) -> None:
+    """No later trade shows that it is missing, also if it is the only one of its instrument."""
+    raw.make("rejected_trades")
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2})
+    for name, seq in ((NAME, 2), (NAME, 3), (NAME, 3), ("only", 1)):
+        raw.insert(
+            "rejected_trades", reason="price", raw=json.dumps({"instrument_name": name, "trade_seq": seq})
+        )
+    assert [(g.range, g.where, g.rejected, g.known_absent) for g in raw.all_gaps()] == [
+        (SeqRange(NAME, 3, 3), "tail", True, False),
+        (SeqRange("only", 1, 1), "tail", True, False),
     ]
 
 
@@ -223,9 +264,56 @@ def test_gaps_of_uncovered_streams_cannot_be_detected(raw: Raw) -> None:
     assert CannotTellError.exit_code == 2
 
 
-def test_unknown_kind_is_a_usage_error() -> None:
+def test_unknown_kind_is_a_usage_error(raw: Raw) -> None:
+    """Unless it is loaded: the exchange may add kinds."""
+    raw.covered(EPOCH, 10)
     with pytest.raises(UsageError, match="--kind 'swap'"):
-        Scope.of([], ["swap"])
+        find_gaps(raw.database, Scope.of([], ["swap"]))
+    raw.covered(EPOCH, 10, kind="swap")
+    raw.trades({1: 1, 3: 2}, kind="swap")
+    [gap] = find_gaps(raw.database, Scope.of([], ["swap"]))
+    assert gap.range.first == gap.range.last == 2
+
+
+def test_rejected_trade_with_the_number_of_another_is_listed_until_it_is_settled(
+    raw: Raw, clickhouse_env: ClickHouseSettings
+) -> None:
+    """`tape gaps` exits with 1 although no number is missing; deleting the record settles it."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2, 3: 3})
+    raw.make("rejected_trades")
+    for seq, trade_id in ((2, "77"), (2, "77"), (3, "78")):
+        record = {"instrument_name": NAME, "trade_seq": seq, "trade_id": trade_id}
+        raw.insert("rejected_trades", reason="another trade has this trade_seq", raw=json.dumps(record))
+    raw.insert(
+        "rejected_trades", reason="no price", raw=json.dumps({"instrument_name": NAME, "trade_seq": 1})
+    )
+    [contradiction] = find_contradictions(raw.database)
+    assert (contradiction.trades, contradiction.range) == (2, SeqRange(NAME, 2, 3))
+    assert find_contradictions(raw.database, Scope.of(["ETH"])) == []
+    done = tape_here("gaps")
+    assert (done.code, done.out) == (1, "")
+    assert f"2 trades of {NAME} are rejected, because other trades have their numbers, 2 to 3" in done.err
+    raw.client.command(
+        "delete from deribit_raw.rejected_trades where reason = 'another trade has this trade_seq'"
+    )
+    assert tape_here("gaps").code == 0
+
+
+def test_rejected_trade_without_a_number_is_listed_until_it_is_deleted(
+    raw: Raw, clickhouse_env: ClickHouseSettings
+) -> None:
+    """Any trade may be the missing one; an odd record of another list is none."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1})
+    raw.make("rejected_trades")
+    for text in ({"instrument_name": NAME, "trade_id": "7"}, {"trade_seq": 5}, {"unproven_from_ms": 1}, 7):
+        raw.insert("rejected_trades", reason="odd", raw=json.dumps(text))
+    done = tape_here("gaps")
+    assert done.code == 1
+    assert "2 records of BTC future cannot be read and have no trade_seq" in done.err
+    raw.client.command("truncate table deribit_raw.rejected_trades")
+    assert tape_here("gaps").code == 0
 
 
 @pytest.mark.parametrize("seq", [2**63 - 1, MAX_SEQ + 1])
@@ -242,3 +330,10 @@ def test_seq_out_of_range_is_no_trade(raw: Raw, seq: int) -> None:
         raw=json.dumps({"instrument_name": NAME, "trade_seq": seq}),
     )
     assert raw.gaps() == [(2, 2, "inner")]
+
+
+def test_time_that_is_not_proven_names_the_command_that_tries_again() -> None:
+    text = str(
+        Unproven(Stream("BTC", "option"), 1_700_000_000_000, 1_700_000_060_000, "The exchange failed.")
+    )
+    assert text.endswith("The exchange failed. `dlt pipeline run --since 2023-11-14T22:13:20Z` tries again.")

@@ -15,6 +15,7 @@ from extract.errors import UsageError
 from extract.pipeline.session import run_lock
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from tests.support.hostile_exchange import HostileExchange
 from tests.support.loaded_user import Key, User
 
 
@@ -173,9 +174,10 @@ def test_rejected_trades_are_requested_again_only_on_demand(user: User) -> None:
         f"select any(currency), any(kind) from deribit_raw.trades where instrument_name = '{name}'"
     ).result_rows
     user.lose([(name, seq)])
+    load_id = user.client.command("select any(load_id) from deribit_raw._dlt_loads where status = 0")
     user.client.insert(
         "deribit_raw.rejected_trades",
-        [[currency, kind, "price", json.dumps({"instrument_name": name, "trade_seq": seq}), "1", "1"]],
+        [[currency, kind, "price", json.dumps({"instrument_name": name, "trade_seq": seq}), load_id, "1"]],
         column_names=["currency", "kind", "reason", "raw", "_dlt_load_id", "_dlt_id"],
     )
     done = user.tape("repair")
@@ -184,6 +186,33 @@ def test_rejected_trades_are_requested_again_only_on_demand(user: User) -> None:
     assert "tape repair --again" in done.out
     assert user.requested_methods() == set()
     assert user.tape("repair", "--again").code == 0
+    assert user.keys() == keys
+
+
+def test_instrument_that_cannot_be_repaired_is_set_aside(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange answers for one instrument with trades of another: all others are fetched, and the command tells."""
+    keys = user.keys()
+    last = last_seqs(keys)
+    broken, whole = sorted(last, key=lambda name: -last[name])[:2]
+    lost = [(broken, 2), (whole, 2), (whole, 3)]
+    record = next(r for r in user.exchange.records() if r["instrument_name"] == whole)
+    body = json.dumps({"result": {"trades": [record], "has_more": False}}).encode()
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], list[bytes]] | None:
+        is_broken = method == "get_last_trades_by_instrument" and params["instrument_name"] == broken
+        return ({"Content-Length": str(len(body))}, [body]) if is_broken else None
+
+    user.lose(lost)
+    hostile = HostileExchange(user.exchange, answer)
+    with monkeypatch.context() as env:
+        env.setenv("SOURCES__DERIBIT__API_URL", hostile.url)
+        env.setenv("SOURCES__DERIBIT__HISTORY_URL", hostile.history_url)
+        done = user.tape("repair")
+    hostile.close()
+    assert done.code == 4
+    assert done.err.splitlines()[-1].startswith(f"{broken} was set aside: Trades of {broken} were requested")
+    assert seqs(find_gaps(user.database)) == {(broken, 2)}
+    assert repair_gaps().fetched == 1
     assert user.keys() == keys
 
 

@@ -67,8 +67,6 @@ def test_missing_trades_lower_the_proven_share(user: User) -> None:
 def test_absent_trades_are_proven_and_earlier_trades_are_not_expected(raw: Raw) -> None:
     raw.make("absent_trades")
     raw.make("instruments")
-    raw.make("_dlt_loads")
-    raw.insert("_dlt_loads", load_id="1", status=0, inserted_at=at(12))
     raw.insert("instruments", instrument_name="new", kind="future", creation_timestamp=at(1))
     raw.covered(0, 5)
     raw.covered(7, 10)
@@ -84,7 +82,7 @@ def test_absent_trades_are_proven_and_earlier_trades_are_not_expected(raw: Raw) 
 
 def test_missing_tails_are_counted(raw: Raw) -> None:
     """They count even if no seq before the last loaded one is missing; a known absent tail is not missing."""
-    for table in ("_dlt_loads", "instrument_tails", "absent_trades"):
+    for table in ("instrument_tails", "absent_trades"):
         raw.make(table)
     raw.covered(EPOCH, 10)
     raw.trades({1: 1, 2: 2})
@@ -103,10 +101,9 @@ def test_lag_counts_from_the_end_of_the_newest_span() -> None:
 
 
 def test_stream_without_trades_is_fully_proven(raw: Raw) -> None:
-    raw.make("_dlt_loads")
     raw.covered(EPOCH, 10)
     [stream] = fetch_status(raw.database)
-    assert (stream.trades, stream.missing, stream.proven_share, stream.last_load_at) == (0, 0, 1.0, None)
+    assert (stream.trades, stream.missing, stream.proven_share, stream.last_load_at) == (0, 0, 1.0, at(12))
 
 
 def test_status_before_the_first_run_cannot_be_determined(raw: Raw) -> None:

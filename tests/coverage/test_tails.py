@@ -80,13 +80,16 @@ def test_lost_tails_are_detected_and_repaired(user: User) -> None:
         ([{"trade_seq": -3}], "trade_seq -3 as the last one"),
         ([{"trade_seq": "7"}], "no trade has it"),
         ([{}], "no trade has it"),
+        ([{"trade_seq": 1}], "is loaded"),
+        ([], "is loaded"),
+        ([{"trade_seq": 99, "instrument_name": "BTC-PERPETUAL"}], "sent one of BTC-PERPETUAL"),
     ],
-    ids=["above all", "negative", "text", "none"],
+    ids=["above all", "negative", "text", "none", "before a loaded one", "no trade at all", "another's"],
 )
 def test_impossible_last_trade_is_set_aside(
     user: User, monkeypatch: pytest.MonkeyPatch, trades: list[dict[str, Any]], reason: str
 ) -> None:
-    """One instrument's answer has an impossible number: nothing of it is stored, all others are."""
+    """One instrument's answer contradicts itself or what is loaded: nothing of it is stored, all others are."""
     user.client.command("truncate table if exists deribit_raw.instrument_tails")
     last = dict(user.keys())
     name = max(expired_names(user) & last.keys(), key=lambda each: last[each])
@@ -105,11 +108,11 @@ def test_impossible_last_trade_is_set_aside(
     assert (done.code, json.loads(done.out)) == (4, [])
     assert done.err.splitlines()[-1].startswith(f"{name} was set aside: The ")
     assert reason in done.err
-    assert [name for name, _ in instruments_without_last_trade(user.database)] == [name]
+    assert [each.name for each in instruments_without_last_trade(user.database)] == [name]
 
 
 def requested_names(raw: Raw) -> list[str]:
-    return [name for name, _ in instruments_without_last_trade(raw.database)]
+    return [each.name for each in instruments_without_last_trade(raw.database)]
 
 
 def option(raw: Raw, name: str, created: datetime | None, expired: datetime | None) -> None:

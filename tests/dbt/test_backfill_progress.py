@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
 from extract.coverage.status import fetch_status
 from harness import raw_tables
 from harness.dbt_project import Project
@@ -82,7 +83,7 @@ def by_stream(dbt: Project) -> dict[tuple[str, str], dict[str, Any]]:
 @pytest.fixture(scope="module")
 def loaded(dbt: Project) -> Project:
     """Futures with holes inside, between and before spans, some known absent; whole options; a stream of another coin."""
-    dbt.fresh()
+    dbt.empty()
     perpetual = {2: -600, 3: -500, 7: -400, 8: -200, 11: -150, 14: -100, 15: -10}
     trades = [trade(seq=seq, at_ms=NOON_MS + minute * MINUTE_MS) for seq, minute in perpetual.items()]
     trades += [trade(OPTION, seq, NOON_MS - 30 * MINUTE_MS + seq, iv=50.0) for seq in (1, 2, 4)]
@@ -96,12 +97,24 @@ def loaded(dbt: Project) -> Project:
     ]
     load(dbt, "1764000001.5", NOON - timedelta(minutes=5), trades[::2], [*future_spans[:1], others[1]])
     load(dbt, "1764000002.5", NOON, trades[1::2], [*future_spans[1:], others[0]])
-    absent = [("BTC-PERPETUAL", 9, 10), ("BTC-PERPETUAL", 10, 12), (OPTION, 3, 3)]
-    for name, first, last in absent:
-        row = {"instrument_name": name, "first_seq": first, "last_seq": last, "currency": "BTC"}
+    # The package of the last one is not finished, so 13 is missing.
+    absent = [
+        ("BTC-PERPETUAL", 9, 10, "1764000001.5"),
+        ("BTC-PERPETUAL", 10, 12, "1764000002.5"),
+        (OPTION, 3, 3, "1764000002.5"),
+        ("BTC-PERPETUAL", 13, 13, "1764000009.5"),
+    ]
+    for name, first, last, load_id in absent:
+        row = {
+            "instrument_name": name,
+            "first_seq": first,
+            "last_seq": last,
+            "currency": "BTC",
+            "_dlt_load_id": load_id,
+        }
         row["kind"] = "future" if name == "BTC-PERPETUAL" else "option"
         raw_tables.insert_rows(dbt.client, "absent_trades", [row])
-    dbt.run()
+    refresh(dbt.database)
     return dbt
 
 
@@ -152,47 +165,36 @@ def test_figures_equal_tape_status(loaded: Project) -> None:
         assert row["proven_share"] == pytest.approx(each.proven_share)
 
 
-@pytest.mark.slow
-def test_unchanged_database_gets_no_row(loaded: Project) -> None:
-    """A new load package adds one row per stream, and only the newest is visible."""
-    count = "SELECT count() AS n FROM deribit.backfill_progress_versions"
+def test_refresh_updates_the_figures(loaded: Project) -> None:
+    """A loaded trade closes its gap, without a dbt run."""
     before = by_stream(loaded)
-    loaded.client.command("SYSTEM STOP MERGES deribit.backfill_progress_versions")
-    [rows_before] = loaded.rows(count)
-    loaded.run()
-    assert loaded.rows(count) == [rows_before]
-    assert by_stream(loaded) == before
+    assert before["BTC", "future"]["missing"] == 1
     load(
         loaded, "1764000003.5", NOON + timedelta(minutes=1), [trade(seq=13, at_ms=NOON_MS - 101 * MINUTE_MS)]
     )
-    loaded.run()
-    [rows_after] = loaded.rows(count)
-    assert rows_after["n"] == rows_before["n"] + 3
-    assert by_stream(loaded)["BTC", "future"]["missing"] == 0
-    loaded.client.command("SYSTEM START MERGES deribit.backfill_progress_versions")
+    refresh(loaded.database, ["1764000003.5"])
+    after = by_stream(loaded)
+    assert after["BTC", "future"]["missing"] == 0
+    assert after["BTC", "future"]["trades"] == before["BTC", "future"]["trades"] + 1
+    assert after["BTC", "option"] == before["BTC", "option"] | {
+        name: (NOON + timedelta(minutes=1)).replace(tzinfo=None) for name in ("target", "updated_at")
+    } | {"percent": after["BTC", "option"]["percent"]}
 
 
 def test_last_push_is_reported(loaded: Project) -> None:
-    """A push changes last_push_at of every stream even without another load; a run without a new push adds no row."""
+    """A push changes last_push_at of every stream even without another load."""
     before = by_stream(loaded)
     assert {row["last_push_at"] for row in before.values()} == {None}
     raw_tables.create_raw_table(loaded.client, "pushes")
     try:
-        loaded.run("--select", "backfill_progress_versions")
+        loaded.run("--select", "stg_deribit__pushes")
         assert by_stream(loaded) == before
         proofs = [NOON + timedelta(hours=hour, milliseconds=1) for hour in (2, 5, 3)]
         loaded.client.insert("deribit_raw.pushes", [["cloud", "202501", 9, at] for at in proofs])
-        for _ in range(2):
-            loaded.run("--select", "backfill_progress_versions")
-            last = proofs[1].replace(tzinfo=None)
-            expected = {
-                stream: row | {"last_push_at": last, "updated_at": last} for stream, row in before.items()
-            }
-            assert by_stream(loaded) == expected
-        [newest] = loaded.rows(
-            "SELECT count() AS n FROM deribit.backfill_progress_versions WHERE last_push_at IS NOT NULL"
-        )
-        assert newest["n"] == len(before)
+        last = proofs[1].replace(tzinfo=None)
+        assert by_stream(loaded) == {
+            stream: row | {"last_push_at": last, "updated_at": last} for stream, row in before.items()
+        }
     finally:
         loaded.client.command("DROP TABLE deribit_raw.pushes SYNC")
 

@@ -1,76 +1,118 @@
-"""The data tests of the dbt project ignore unmerged duplicates and fail for damaged rows."""
+"""The data tests of the dbt project ignore unmerged duplicates, fail for damaged rows, and stop no model."""
 
 from __future__ import annotations
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
+from extract.health.measurement import Inventory
+from extract.health.models import measure_marts
 from harness import raw_tables
-from harness.dbt_project import Project, failures
-from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
+from harness.dbt_project import TABLES, Project, failures
+from tests.dbt.test_model_truth import DAY_MS, NOON_MS, STORED, trade
+from tests.support.candle_truth import assert_true
 
 SOUND = "test_name:*_are_sound"
-# Damage: the statement that causes it, and the model whose test has to fail.
-DAMAGES = {
-    "instrument lost": ("DELETE FROM deribit.instrument_tallies WHERE true", "instruments"),
-    "trade lost": ("DELETE FROM deribit.trade_versions WHERE trade_seq = 3", "trades"),
-    "trade invented": (
-        "INSERT INTO deribit.trade_versions "
-        "SELECT * REPLACE (99 AS trade_seq) FROM deribit.trade_versions LIMIT 1",
-        "trades",
-    ),
-    "unknown side": (
-        "INSERT INTO deribit.trade_versions "
-        "SELECT * REPLACE ('bid' AS direction, version + 1 AS version) FROM deribit.trade_versions LIMIT 1",
-        "trades",
-    ),
-    "candle lost": (
-        "DELETE FROM deribit.ohlcv_4h_versions "
-        "WHERE bucket_at = (SELECT min(bucket_at) FROM deribit.ohlcv_4h)",
-        "ohlcv_4h",
-    ),
-    "volume off by the last digit": (
-        "INSERT INTO deribit.ohlcv_15m_versions SELECT * REPLACE ("
-        "volume + toDecimal128('0.000000000001', 12) AS volume, now64(6) AS built_at"
-        ") FROM deribit.ohlcv_15m_versions LIMIT 1",
-        "ohlcv_15m",
-    ),
-    "high below close": (
-        "INSERT INTO deribit.ohlcv_1mo_versions SELECT * REPLACE ("
-        "low AS high, high AS low, now64(6) AS built_at"
-        ") FROM deribit.ohlcv_1mo_versions LIMIT 1",
-        "ohlcv_1mo",
-    ),
+ODD = (*TABLES, "odd_trades", "ohlcv_1mo")
+TRADES = [trade(seq=seq, at_ms=NOON_MS + seq * DAY_MS, price=100.0 + seq) for seq in range(1, 6)]
+LOADS = {"1764000001.5": TRADES, "1764000002.5": TRADES}
+LOST = {
+    "instruments": "DELETE FROM deribit.instrument_ends WHERE true",
+    "trades": "DELETE FROM deribit.trade_versions WHERE trade_seq = 3",
+    "ohlcv_1h": "DELETE FROM deribit.ohlcv_1h_versions WHERE toDate(bucket_at) = '2025-01-02'",
 }
+"""Models whose test has to fail, and the statement that loses a row of each."""
+INVENTED = "INSERT INTO deribit.trade_versions SELECT * REPLACE STRICT (99 AS trade_seq) FROM deribit.trade_versions LIMIT 1"
+WRONG_CANDLES = (
+    "open + 1 AS open",
+    "open - 1 AS high",
+    "0 AS buy_volume",
+    "size + toDecimal128('0.000000000001', 12) AS size",
+    "null AS block_volume",
+)
+"""A wrong open, high, side, volume (by its last digit) and share of block trades, each in another bucket."""
+PLANTED = (
+    "INSERT INTO deribit.ohlcv_{level}_versions "
+    "SELECT * REPLACE STRICT ({columns}) FROM deribit.ohlcv_{level}_versions FINAL "
+    "ORDER BY bucket_at LIMIT 1 OFFSET {bucket}"
+)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sound(dbt: Project) -> Project:
     """Five trades, every package twice: parts full of duplicates."""
-    dbt.fresh()
-    trades = [trade(seq=seq, at_ms=NOON_MS + seq * DAY_MS, price=100.0 + seq) for seq in range(1, 6)]
-    for load_id in ("1764000001.5", "1764000002.5"):
+    dbt.empty()
+    for load_id, trades in LOADS.items():
         raw_tables.load(dbt.client, load_id, trades)
-        dbt.run()
+        refresh(dbt.database)
+    assert dbt.rows("SELECT count() AS n FROM deribit.trade_versions")[0]["n"] > 5
     return dbt
 
 
-def test_unmerged_duplicates_pass(sound: Project) -> None:
-    """Tests read the views; the table behind has each row several times."""
-    assert sound.rows("SELECT count() AS n FROM deribit.trade_versions")[0]["n"] > 5
-    sound.must("test", "--select", SOUND)
+def failed_models(dbt: Project) -> dict[str, int]:
+    """Number of rows that the test of each model returns, for those that fail."""
+    results = dbt.invoke("test", "--select", SOUND).result.results
+    return {
+        each.node.attached_node.split(".")[-1]: each.failures
+        for each in results
+        if each.status in ("fail", "error")
+    }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_rows_fail_a_data_test(sound: Project, damage: str) -> None:
-    """Deleted, added and altered rows fail the test of their model."""
-    statement, model = DAMAGES[damage]
-    table = next(part for part in statement.split() if part.startswith("deribit."))
-    sound.client.command(f"CREATE OR REPLACE TABLE deribit.kept CLONE AS {table}")
-    sound.client.command(statement)
-    try:
-        assert failures(sound.invoke("test", "--select", f"{model},{SOUND}"))
-    finally:  # the same table, because a new one would have consumed nothing
-        sound.client.command(f"TRUNCATE TABLE {table} SYNC")
-        sound.client.command(f"INSERT INTO {table} SELECT * FROM deribit.kept")
-        sound.client.command("DROP TABLE deribit.kept SYNC")
-    sound.must("test", "--select", f"{model},{SOUND}")
+def test_lost_rows_are_detected_and_restored(sound: Project) -> None:
+    """A lost row fails the test of its model, and a build restores it. Unmerged duplicates pass, as tests read the views."""
+    assert failed_models(sound) == {}
+    for statement in LOST.values():
+        sound.client.command(statement)
+    assert set(LOST) <= failed_models(sound).keys()
+    sound.must("build", *TABLES)
+    assert failed_models(sound) == {}
+    assert_true(sound, LOADS)
+
+
+def test_wrong_rows_are_detected_and_candles_are_replaced(sound: Project) -> None:
+    """`dbt test` fails for each wrong candle of any level and an invented trade; `dbt build` logs and replaces candles."""
+    # Otherwise a level would be wrong in the same way as the one that it is computed from.
+    for shift, level in enumerate(STORED):
+        for n, columns in enumerate(WRONG_CANDLES):
+            sound.client.command(PLANTED.format(level=level, columns=columns, bucket=(n + shift) % 5))
+    failed = failed_models(sound)
+    for level in STORED:
+        assert failed[f"ohlcv_{level}"] >= len(WRONG_CANDLES)
+    sound.logged.clear()
+    sound.must("build", *TABLES)
+    for level in STORED:
+        assert (
+            f"ohlcv_{level}_versions: 5 candles of [202501] were missing or wrong and are replaced"
+            in sound.logged
+        )
+    assert_true(sound, LOADS)
+    sound.client.command(INVENTED)
+    assert failed_models(sound).keys() >= {"trades"}
+
+
+def test_odd_trade_fails_every_build_until_it_is_settled(dbt: Project) -> None:
+    """It stops no model, also in later builds without odd trades, and `tape health` alarms; a restatement settles it."""
+    dbt.empty()
+    odd = trade("BTC-31DEC24-90000-C", 1, NOON_MS)
+    raw_tables.load(dbt.client, "1764000001.5", [odd, trade()])
+    assert failures(dbt.invoke("build", *ODD)).keys() == {"is_empty_odd_trades_"}
+    assert dbt.rows("SELECT count() AS n FROM deribit.ohlcv_1mo") == [{"n": 2}]
+    raw_tables.load(dbt.client, "1764000002.5", [trade(seq=2)])
+    assert failures(dbt.invoke("build", *ODD)).keys() == {"is_empty_odd_trades_"}
+    [row] = dbt.rows("SELECT instrument_name, reason FROM deribit.odd_trades")
+    assert row == {"instrument_name": odd["instrument_name"], "reason": "traded after its expiry"}
+    assert measure_marts(Inventory.read(dbt.database)).is_broken
+    raw_tables.load(dbt.client, "1764000003.5", [odd | {"timestamp": NOON_MS - 2 * DAY_MS}])
+    dbt.must("build", *ODD)
+    assert not measure_marts(Inventory.read(dbt.database)).is_broken
+
+
+def test_failed_test_skips_no_model(sound: Project) -> None:
+    """Every other model is built although the tests of trades and of their table fail."""
+    sound.client.command(INVENTED)
+    sound.client.command("ALTER TABLE deribit.trade_versions MODIFY COLUMN currency String CODEC(LZ4)")
+    sound.client.command("DROP VIEW deribit.ohlcv_1mo")
+    result = sound.invoke("build")
+    assert failures(result).keys() == {"trades_are_sound_trades_", "matches_declared_schema_trade_versions_"}
+    assert sound.rows("SELECT count() AS n FROM deribit.ohlcv_1mo") == [{"n": 1}]

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
 from extract.sandbox.tape import Tape
 from harness import raw_tables
 from harness.dbt_project import Project
@@ -19,12 +20,12 @@ KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 
 def built(dbt: Project, trades: list[dict]) -> None:
     """All of `trades` in packages, all time covered."""
-    dbt.fresh()
+    dbt.empty()
     raw_tables.cover_everything(dbt.client, *KINDS, currencies={trade["currency"] for trade in trades})
     half = len(trades) // 2
     raw_tables.load(dbt.client, "1764000001.5", trades[half:])
     raw_tables.load(dbt.client, "1764000002.5", trades[: half + 10])
-    dbt.run("--select", "+trade_gaps")
+    refresh(dbt.database)
 
 
 def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> None:

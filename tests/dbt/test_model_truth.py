@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
 from harness import raw_tables
-from harness.dbt_project import Project
-from tests.support.candle_truth import LEVELS, Trade, assert_true
+from harness.dbt_project import TABLES, Project
+from tests.support.candle_truth import Trade, assert_true
 
+STORED = ("1m", "1h")
+"""Levels with a table; the others are views over them."""
 SECOND_MS = 1_000
 DAY_MS = 86_400 * SECOND_MS
 NOON_MS = 1_735_732_799_000  # 2025-01-01 11:59:59, a Wednesday
@@ -40,7 +43,7 @@ def trade(name: str = "BTC-PERPETUAL", seq: int = 1, at_ms: int = NOON_MS, **fie
 MOVES_MS = {"MOVED0": 0, "MOVED1": 61 * SECOND_MS, "MOVED2": -3 * DAY_MS, "MOVED3": 45 * DAY_MS}
 TWICE = [trade(seq=seq, at_ms=NOON_MS + seq * 20_000) for seq in range(1, 8)]
 LOADS: dict[str, list[Trade]] = {
-    # In load order, each followed by a dbt run.
+    # In load order, each followed by a refresh.
     "1764000003.5": [
         *TWICE,
         *(trade("DAILY-PERPETUAL", seq, NOON_MS + (seq - 410) * DAY_MS) for seq in range(1, 410)),
@@ -66,13 +69,13 @@ LOADS: dict[str, list[Trade]] = {
 
 @pytest.fixture(scope="module")
 def built(dbt: Project) -> Project:
-    """All of LOADS, with a dbt run after each, and a package that was never finished."""
-    dbt.fresh()
+    """All of LOADS, refreshed after each by the loader, and a package that was never finished."""
+    dbt.empty()
     for load_id, trades in LOADS.items():
         raw_tables.load(dbt.client, load_id, trades)
-        dbt.run()
+        refresh(dbt.database, [load_id])
     raw_tables.load(dbt.client, "1764000005.5", [trade(seq=1000)], status=1)
-    dbt.run()
+    refresh(dbt.database)
     return dbt
 
 
@@ -83,45 +86,47 @@ def test_models_equal_python_computation(built: Project) -> None:
 
 def test_models_are_unchanged_by_merges(built: Project) -> None:
     """The views are exact before and after ClickHouse merges parts."""
-    for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in LEVELS)):
+    for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in STORED)):
         built.client.command(f"OPTIMIZE TABLE deribit.{table} FINAL")
     assert_true(built, LOADS)
 
 
 def test_moved_trade_is_not_visible_at_its_old_time(dbt: Project) -> None:
     """After a restatement that moves it to another month, also while parts are unmerged."""
-    dbt.fresh()
+    dbt.empty()
     for load_id, at_ms in {"1764000001.5": NOON_MS, "1764000002.5": NOON_MS + 70 * DAY_MS}.items():
         raw_tables.load(dbt.client, load_id, [trade(at_ms=at_ms)])
-        dbt.run("--select", "+trades")
+        refresh(dbt.database)
     assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp < '2025-02-01'") == [{"n": 0}]
     assert dbt.rows("SELECT count() AS n FROM deribit.trades WHERE timestamp > '2025-02-01'") == [{"n": 1}]
 
 
 def test_late_trade_recomputes_one_bucket_per_level(dbt: Project) -> None:
-    """One trade, 400 days late, writes one row per level."""
-    dbt.fresh()
+    """One trade, 400 days late, writes one row per stored level."""
+    dbt.empty()
     raw_tables.load(
         dbt.client, "1764000001.5", [trade(seq=n, at_ms=NOON_MS + n * DAY_MS) for n in range(1, 401)]
     )
-    dbt.run()
+    refresh(dbt.database)
     raw_tables.load(dbt.client, "1764000002.5", [trade(seq=401, at_ms=NOON_MS + DAY_MS + 1)])
-    dbt.run()
+    refresh(dbt.database, ["1764000002.5"])
     written = {
         level: dbt.rows(
             f"SELECT count() AS n FROM deribit.ohlcv_{level}_versions "
-            "GROUP BY built_at ORDER BY built_at DESC LIMIT 1"
+            "GROUP BY version ORDER BY version DESC LIMIT 1"
         )[0]["n"]
-        for level in LEVELS
+        for level in STORED
     }
-    assert written == dict.fromkeys(LEVELS, 1)
+    assert written == dict.fromkeys(STORED, 1)
 
 
 @pytest.mark.slow
 def test_unchanged_database_is_not_written_to(built: Project) -> None:
-    """Neither `dbt run` nor `dbt build` inserts a row when no load package is new."""
+    """Neither a refresh nor `dbt run` nor `dbt build` inserts a row when no load package is new."""
+    built.run(*TABLES)  # records that the months of the new packages are right
     built.client.command("SYSTEM FLUSH LOGS")
     (before,) = built.rows("SELECT now64(6) AS at")
+    assert refresh(built.database) == 0
     built.run()
     built.must("build")
     built.client.command("SYSTEM FLUSH LOGS")
@@ -141,11 +146,11 @@ ODD_NUMBERS = [
 
 def test_floats_are_stored_losslessly(dbt: Project) -> None:
     """iv, index_price and mark_price are stored as digits and places; the views return the same floats."""
-    dbt.fresh()
+    dbt.empty()
     numbers = ("iv", "index_price", "mark_price")
     odd = [trade(seq=n, **dict.fromkeys(numbers, x)) for n, x in enumerate([*ODD_NUMBERS, None], 1)]
     raw_tables.load(dbt.client, "1764000001.5", odd)
-    dbt.run("--select", "+ohlcv_1m")
+    refresh(dbt.database)
     shown = dbt.rows("SELECT * FROM deribit.trades ORDER BY trade_seq")
     for name in numbers:
         assert [row[name] for row in shown] == [*ODD_NUMBERS, None]
@@ -158,8 +163,8 @@ def test_duplicate_in_one_package_has_a_deterministic_winner(dbt: Project) -> No
     winners = set()
     records = [trade(price=float(price)) for price in range(1, 6)]
     for turned in (records, records[::-1]):
-        dbt.fresh()
+        dbt.empty()
         raw_tables.load(dbt.client, "1764000001.5", turned)
-        dbt.run("--select", "+trades")
+        refresh(dbt.database)
         winners |= {row["price"] for row in dbt.rows("SELECT price FROM deribit.trades")}
     assert len(winners) == 1

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 from harness.dbt_project import Project
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
@@ -18,7 +19,7 @@ OPTION, EXPIRED, COMBO = "BTC-31JAN25-90000-C", "BTC-30DEC24-90000-C", "BTC-FS-3
 @pytest.fixture(scope="module")
 def small(dbt: Project) -> Project:
     """A perpetual with gaps, a live and an expired option, a combo, and listed instruments without trades."""
-    dbt.fresh()
+    dbt.empty()
     listed = {"kind": "option", "base_currency": "BTC", "settlement_period": "month", "option_type": "put"}
     raw_tables.insert_rows(
         dbt.client,
@@ -55,7 +56,7 @@ def small(dbt: Project) -> Project:
         {**trade(COMBO, 1, NOON_MS - HOUR_MS, price=-7.0, index_price=5.0), "kind": "future_combo"},
     ]
     raw_tables.load(dbt.client, "1764000001.5", rows)
-    dbt.run()
+    refresh(dbt.database)
     return dbt
 
 
@@ -91,6 +92,7 @@ def test_current_prices_omit_expired_instruments(small: Project) -> None:
     assert perpetual["notional_24h"] == Decimal(30)
     assert (rows[OPTION]["price"], rows[OPTION]["iv"], rows[OPTION]["trades_24h"]) == (0.05, 55.5, 0)
     assert rows[OPTION]["high_24h"] is rows[OPTION]["change_24h"] is None
+    assert (rows[COMBO]["price"], rows[COMBO]["trades_24h"], rows[COMBO]["volume_24h"]) == (-7.0, 1, None)
 
 
 def test_index_prices_come_from_trades(small: Project) -> None:

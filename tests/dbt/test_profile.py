@@ -35,6 +35,7 @@ def dbt_parse(tmp_path: Path, target: str, **env: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_local_target_needs_no_variables(tmp_path: Path) -> None:
     """dbt runs in dbt_project/ from a plain shell, without the variables of cloud."""
     result = dbt_parse(tmp_path, "local")

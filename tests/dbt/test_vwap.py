@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import pytest
 
+from extract.clickhouse.refresh import refresh
 from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import Tape
 from harness import raw_tables
@@ -62,9 +63,9 @@ def across(instruments) -> dict:
 
 def test_vwap_equals_python_computation(dbt: Project, tape: Tape) -> None:
     """Every hour and underlying is equal; thin instruments, outliers and combos are excluded."""
-    dbt.fresh()
+    dbt.empty()
     raw_tables.load(dbt.client, "1764000001.5", raw_trades(tape))
-    dbt.run("--select", "+underlying_vwap_1h")
+    refresh(dbt.database)
     shown = {
         (row.pop("underlying"), row.pop("quote_currency"), row.pop("bucket_at")): row
         for row in dbt.rows("SELECT * FROM deribit.underlying_vwap_1h")

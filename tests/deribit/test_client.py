@@ -159,3 +159,16 @@ def test_cancel_ends_the_wait_between_retries() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert "cancelled" in str(caught[0])
+
+
+def test_client_with_fewer_retries_shares_everything_else() -> None:
+    """Its requests give up earlier, are counted together, and are cancelled together."""
+    config = DeribitConfig(api_url="http://live.test/api", history_url="http://old.test/api")
+    transport = httpx.MockTransport(lambda request: httpx.Response(503))
+    with DeribitClient(config, transport=transport, limiter=RateLimiter(1e6)) as client:
+        hasty = client.with_retries(0.0)
+        with pytest.raises(RetriableError, match="tried 1 time"):
+            hasty.result(hasty.live, "get_currencies")
+        assert client.stats.requests == 1
+        client.cancel()
+        assert hasty.is_cancelled

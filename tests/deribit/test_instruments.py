@@ -10,7 +10,14 @@ import pytest
 
 from extract.deribit.instrument_names import belongs_to_other_currency, has_expired
 from extract.deribit.instrument_schema import COLUMNS
-from extract.deribit.instruments import InstrumentsReport, changed_instruments, to_row
+from extract.deribit.instruments import (
+    InstrumentsReport,
+    changed_instruments,
+    list_live_instruments,
+    merge_known,
+    to_row,
+)
+from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
 from tests.support.contradictory_exchange import client_of
 
@@ -18,7 +25,7 @@ FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
 
 
 class Listing:
-    """Answers get_instruments with live and expired instruments; records the value of `expired` of each request."""
+    """Answers get_instruments and get_instrument; records the value of `expired`, or the name, of each request."""
 
     def __init__(self) -> None:
         self.live: dict[str, dict[str, Any]] = {}
@@ -30,19 +37,29 @@ class Listing:
     def list(self, name: str, kind: str = "future", created_ms: int = 0, **more: Any) -> None:
         self.live[name] = {"instrument_name": name, "kind": kind, "creation_timestamp": created_ms} | more
 
+    def expire(self, name: str) -> None:
+        self.expired[name] = self.live.pop(name) | {"is_active": False}
+
     def __call__(self, method: str, params: dict[str, str]) -> Any:
-        self.requests.append(params["expired"])
+        self.requests.append(params.get("expired") or params["instrument_name"])
+        if method == "get_instrument":
+            record = self.expired.get(params["instrument_name"])
+            return {"result": record} if record else {"error": {"code": 13020, "message": "not_found"}}
         return {"result": list((self.expired if params["expired"] == "true" else self.live).values())}
 
-    def changed(self, *streams: Stream, now_ms: int = 1_000) -> list[str]:
+    def changed(self, *streams: Stream, now_ms: int = 1_000, traded: tuple[str, ...] = ()) -> list[str]:
         with client_of(self) as client:
-            rows = list(changed_instruments(client, streams, self.known, now_ms, self.report))
+            rows = list(
+                changed_instruments(
+                    client, streams, self.known, now_ms, self.report, traded={streams[0]: traded}
+                )
+            )
         self.known = json.loads(json.dumps(self.known))
         return sorted(row["instrument_name"] for row in rows)
 
 
 def test_new_changed_and_expired_instruments_each_give_one_row() -> None:
-    """The first run returns all, later ones only changes; expired ones are listed again when a live one disappears."""
+    """The first run returns all, later ones only changes; an expired one is requested by name."""
     listing = Listing()
     listing.list("A")
     listing.list("B")
@@ -51,19 +68,89 @@ def test_new_changed_and_expired_instruments_each_give_one_row() -> None:
     assert listing.changed(FUTURES) == []
     listing.list("B", tick_size=0.5)
     assert listing.changed(FUTURES) == ["B"]
-    assert listing.requests.count("true") == 1
-    listing.expired["A"] = listing.live.pop("A")
+    listing.expire("A")
     assert listing.changed(FUTURES) == ["A"]
     assert listing.changed(FUTURES) == []
+    assert listing.requests.count("true") == 1
+    assert listing.requests.count("A") == 1
 
 
 def test_instrument_that_existed_only_between_two_runs_gives_a_row() -> None:
+    """Its trades show its name."""
     listing = Listing()
     listing.list("A")
     listing.changed(FUTURES, now_ms=1_000)
-    listing.expired["A"] = listing.live.pop("A")
-    listing.expired["SHORT"] = {"instrument_name": "SHORT", "kind": "future", "creation_timestamp": 1_500}
-    assert listing.changed(FUTURES, now_ms=2_000) == ["A", "SHORT"]
+    listing.list("SHORT")
+    listing.expire("SHORT")
+    assert listing.changed(FUTURES, now_ms=2_000, traded=("A", "SHORT")) == ["SHORT"]
+    assert listing.changed(FUTURES, now_ms=3_000) == []
+
+
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["by the state", "by loaded rows"])
+def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded: bool) -> None:
+    """Also one that history still shows as live; after a week it is reported instead."""
+    listing = LoadedListing() if is_loaded else Listing()
+    for name in ("LATE", "OPEN", "LOST"):
+        listing.list(name)
+    listing.changed(FUTURES, now_ms=1_000)
+    late, still_open = listing.live.pop("LATE"), listing.live.pop("OPEN")
+    del listing.live["LOST"]
+    listing.expired["OPEN"] = still_open | {"is_active": True}
+    assert listing.changed(FUTURES, now_ms=2_000) == []
+    assert listing.changed(FUTURES, now_ms=3_000) == []
+    listing.expired["LATE"] = late | {"is_active": False}
+    listing.expired["OPEN"]["is_active"] = False
+    assert listing.changed(FUTURES, now_ms=4_000) == ["LATE", "OPEN"]
+    assert listing.report.vanished == []
+    assert listing.changed(FUTURES, now_ms=4_000 + 8 * 86_400_000) == []
+    assert listing.report.vanished == ["LOST"]
+    requests = len(listing.requests)
+    listing.changed(FUTURES, now_ms=5_000 + 8 * 86_400_000)
+    assert listing.requests[requests:] == ["false"]
+
+
+def test_many_expired_instruments_are_taken_from_the_list() -> None:
+    """At most a few hundred are requested by name."""
+    listing = Listing()
+    names = [f"N{number:04}" for number in range(400)]
+    for name in names:
+        listing.list(name)
+    listing.changed(FUTURES)
+    for name in names:
+        listing.expire(name)
+    listing.requests.clear()
+    assert listing.changed(FUTURES) == names
+    assert listing.requests == ["false", "true"]
+
+
+def test_list_of_all_currencies_is_divided_by_currency() -> None:
+    """By settlement currency, else base currency, else the name; a record that cannot be read is rejected once."""
+    records = [
+        {"instrument_name": "BTC-PERPETUAL", "kind": "future", "settlement_currency": "BTC"},
+        {"instrument_name": "BTC_USDC-PERPETUAL", "kind": "future", "settlement_currency": "USDC"},
+        {"instrument_name": "BTC_USDC", "kind": "spot", "base_currency": "BTC"},
+        {"instrument_name": "ETH_USDC-27JUN25", "kind": "future"},
+        {"instrument_name": "ETH-27JUN25", "kind": "future"},
+        {"kind": "future"},
+    ]
+    streams = [Stream(currency, kind) for currency in ("BTC", "ETH", "USDC") for kind in ("future", "spot")]
+    known: dict[str, Any] = {}
+    report = InstrumentsReport()
+    with client_of(
+        lambda method, params: {"result": records if params["currency"] == "any" else []}
+    ) as client:
+        listed = list_live_instruments(client, "any")
+        rows = list(changed_instruments(client, streams, known, 1_000, report, listed=listed))
+        assert {row["instrument_name"]: row["currency"] for row in rows} == {
+            "BTC-PERPETUAL": "BTC",
+            "BTC_USDC-PERPETUAL": "USDC",
+            "BTC_USDC": "BTC",
+            "ETH_USDC-27JUN25": "USDC",
+            "ETH-27JUN25": "ETH",
+        }
+        assert len(report.rejected) == 1
+        assert list(changed_instruments(client, streams, known, 2_000, report, listed=listed)) == []
+        assert not report.rejected
 
 
 def test_instruments_of_a_kind_requested_later_are_new() -> None:
@@ -166,3 +253,84 @@ def test_currency_is_derived_from_a_name_that_follows_the_rules(
     name: str, currency: str, wrong: bool
 ) -> None:
     assert belongs_to_other_currency(name, currency) is wrong
+
+
+class LoadedListing(Listing):
+    """A listing whose rows are in a table that can be queried: the newest row of each instrument counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: dict[str, dict[str, Any]] = {}
+
+    def changed(self, *streams: Stream, now_ms: int = 1_000) -> list[str]:
+        def loaded(stream: Stream) -> dict[str, dict[str, Any]]:
+            rows = {name: row for name, row in self.table.items() if row["kind"] == stream.kind}
+            return {name: row for name, row in rows.items() if row["is_active"] is not False}
+
+        with client_of(self) as client:
+            rows = list(
+                changed_instruments(client, streams, self.known, now_ms, self.report, loaded_rows=loaded)
+            )
+        self.known = json.loads(json.dumps(self.known))
+        self.table |= {row["instrument_name"]: row for row in rows}
+        return sorted(row["instrument_name"] for row in rows)
+
+
+def test_list_is_compared_with_loaded_rows() -> None:
+    """New, changed and expired instruments give one row each, and the state has one checksum."""
+    listing = LoadedListing()
+    for number in range(500):
+        listing.list(f"I{number:03}")
+    assert len(listing.changed(FUTURES)) == 500
+    assert listing.changed(FUTURES) == []
+    listing.list("I007", tick_size=0.5)
+    listing.list("NEW")
+    assert listing.changed(FUTURES) == ["I007", "NEW"]
+    listing.expired["I001"] = listing.live.pop("I001") | {"is_active": False}
+    assert listing.changed(FUTURES) == ["I001"]
+    assert listing.changed(FUTURES) == []
+    assert len(json.dumps(listing.known)) < 100
+
+
+def test_same_instruments_in_another_spelling_give_no_row() -> None:
+    """The exchange sends the fields in another order."""
+    listing = LoadedListing()
+    listing.list("A", tick_size=0.5)
+    listing.changed(FUTURES)
+    listing.live["A"] = dict(reversed(listing.live["A"].items()))
+    assert listing.changed(FUTURES) == []
+
+
+def test_odd_record_of_a_currency_is_rejected_once() -> None:
+    """Until it changes; the exchange may list it for years."""
+    listing, known = LoadedListing(), dict[str, Any]()
+
+    def rejected(*texts: str) -> list[str]:
+        with client_of(listing) as client:
+            odd = [RejectedTrade("not a currency", text) for text in texts]
+            list(changed_instruments(client, [FUTURES], known, 1_000, listing.report, odd_currencies=odd))
+        return [bad.raw for _, bad in listing.report.rejected]
+
+    assert rejected("7") == ["7"]
+    assert rejected("7") == []
+    assert rejected("7", "null") == ["null"]
+    assert merge_known(known, known) == known
+    assert rejected() == []
+    assert rejected("7") == ["7"]
+
+
+def test_pair_that_expired_under_both_of_its_currencies_is_listed_by_its_base() -> None:
+    listing = Listing()
+    listing.expired["ETH_BTC"] = {"instrument_name": "ETH_BTC", "kind": "spot", "base_currency": "ETH"}
+    assert listing.changed(Stream("BTC", "spot"), Stream("ETH", "spot")) == ["ETH_BTC"]
+
+
+def test_rejected_record_is_reported_once_while_others_change() -> None:
+    listing = LoadedListing()
+    listing.live["odd"] = {"kind": "future"}
+    listing.list("A")
+    listing.changed(FUTURES)
+    assert len(listing.report.rejected) == 1
+    listing.list("B")
+    assert listing.changed(FUTURES) == ["B"]
+    assert listing.report.rejected == []

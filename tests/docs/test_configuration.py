@@ -51,8 +51,8 @@ def read_by_python() -> set[str]:
 def read_by_templates() -> set[str]:
     """Variables of the dbt profile and of the edge's configuration."""
     profile = (ROOT / "profiles" / "profiles.yml").read_text()
-    caddyfile = (ROOT / "deploy" / "edge" / "Caddyfile").read_text()
-    return {*re.findall(r"env_var\('(\w+)'", profile), *re.findall(r"TAPE_EDGE_[A-Z_]+", caddyfile)}
+    edge = "".join((ROOT / "deploy" / "edge" / name).read_text() for name in ("Caddyfile", "api.caddy"))
+    return {*re.findall(r"env_var\('(\w+)'", profile), *re.findall(r"TAPE_EDGE_[A-Z_]+", edge)}
 
 
 def read_by_make(path: Path = ROOT / "Makefile") -> set[str]:

@@ -122,6 +122,7 @@ def test_every_trade_is_loaded_and_built(cloud: Cloud) -> None:
     assert candles > 0
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_both_targets_are_aligned(cloud: Cloud) -> None:
     """After the same run into local, `tape schema-align` reports no difference."""

@@ -34,7 +34,7 @@ def request(
     certificate = edge.authority.signed(role)
     context = ssl.create_default_context(cafile=str(edge.authority.ca.cert))
     context.load_cert_chain(certificate.cert, certificate.key)
-    connection = http.client.HTTPSConnection("127.0.0.1", edge.port, context=context, timeout=10)
+    connection = http.client.HTTPSConnection("127.0.0.1", edge.port, context=context, timeout=60)
     try:
         connection.request("GET" if body is None else "POST", path, body=body, headers=headers or {})
         response = connection.getresponse()
@@ -141,7 +141,7 @@ def test_handshake_rejects_a_missing_foreign_or_expired_certificate(edge: Edge, 
             context.load_cert_chain(certificate.cert, certificate.key)
         with (
             pytest.raises(ssl.SSLError, match=r"bad certificate|certificate required|unknown ca|expired"),
-            socket.create_connection(("127.0.0.1", edge.port), timeout=10) as plain,
+            socket.create_connection(("127.0.0.1", edge.port), timeout=60) as plain,
             context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
         ):
             secured.recv(1)
@@ -183,15 +183,19 @@ def test_large_insert_is_forwarded_up_to_the_limit(edge: Edge, tmp_path: Path) -
 
 
 def test_every_setting_is_in_the_example_file() -> None:
-    """`edge.env.example` has the variables of `Caddyfile`, with the same defaults, and no others."""
-    taken = re.findall(r"\{\$(TAPE_EDGE_\w+)(?::([^}]*))?\}", CADDYFILE.read_text())
-    taken += re.findall(r"\{env\.(TAPE_EDGE_\w+)()\}", CADDYFILE.read_text())
+    """`edge.env.example` has the variables of `Caddyfile` and `api.caddy`, with the same defaults, and no others."""
+    configuration = CADDYFILE.read_text() + (CADDYFILE.parent / "api.caddy").read_text()
+    taken = re.findall(r"\{\$(TAPE_EDGE_\w+)(?::([^}]*))?\}", configuration)
+    taken += re.findall(r"\{env\.(TAPE_EDGE_\w+)()\}", configuration)
     defaults = dict(taken)
     del defaults["TAPE_EDGE_ADMIN"]  # its default is in the directory of the systemd unit
     example = (CADDYFILE.parent / "edge.env.example").read_text()
     shown = dict(re.findall(r"^#?(TAPE_EDGE_\w+)=(.*)$", example, re.MULTILINE))
-    assert shown.pop("TAPE_EDGE_CERTS")
-    assert shown == {name: default for name, default in defaults.items() if name != "TAPE_EDGE_CERTS"}
+    # Paths of files on the host; without the file of the API, a host does not serve it.
+    for name in ("TAPE_EDGE_CERTS", "TAPE_EDGE_API_SITE", "TAPE_EDGE_API_CERT", "TAPE_EDGE_API_KEY"):
+        assert shown.pop(name).startswith("/etc/deribit-tape/")
+        assert defaults.pop(name) in ("", "no-api-*.caddy")
+    assert shown == defaults
 
 
 def test_systemd_unit_matches_caddyfile_and_readme() -> None:

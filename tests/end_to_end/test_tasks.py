@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from extract.cli.main import command_names
 from extract.clickhouse.client import open_client
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
-from tests.support.commands import UserShell
+from tests.support.clickhouse import drop_project_databases
+from tests.support.commands import TIMEOUT_S, UserShell
 from tests.support.edge import Edge, needs_caddy
 
 
@@ -63,11 +65,20 @@ def run_mise(
         "MISE_CONFIG_DIR": str(tmp_path / "mise-config"),
         "MISE_OFFLINE": "1",
     }
+    # dbt parses the whole project again if the target differs from that of the command before.
+    is_cloud = words[-1].startswith("cloud-") or env.get("CLICKHOUSE_MODE") == "cloud"
+    own["DBT_TARGET_PATH"] = str(tmp_path / ("target-cloud" if is_cloud else "target-local"))
     return subprocess.run(
-        [str(mise), *words], cwd=ROOT, env=shell.env | own | env, capture_output=True, text=True, timeout=180
+        [str(mise), *words],
+        cwd=ROOT,
+        env=shell.env | own | env,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
 
 
+@pytest.mark.slow
 def test_mise_lists_every_task_with_a_description(mise: Path, shell: UserShell, tmp_path: Path) -> None:
     """`mise tasks` parses the file."""
     tasks = json.loads(mise_ok(mise, shell, tmp_path, "tasks", "ls", "--json"))
@@ -78,6 +89,7 @@ def test_mise_lists_every_task_with_a_description(mise: Path, shell: UserShell, 
     assert all(task["description"] for task in tasks)
 
 
+@pytest.mark.slow
 def test_exported_variables_override_those_of_mise(mise: Path, shell: UserShell, tmp_path: Path) -> None:
     """`tape up` in mise's environment uses the port that the user exported, not the default one."""
     output = mise_ok(mise, shell, tmp_path, "exec", "--", "tape", "up")
@@ -85,12 +97,20 @@ def test_exported_variables_override_those_of_mise(mise: Path, shell: UserShell,
     assert "answers" in output
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=6)
 @needs_caddy
 def test_tasks_of_both_targets_init_validate_and_align(
-    mise: Path, shell: UserShell, tmp_path: Path, edge: Edge, exchange: SandboxExchange
+    mise: Path,
+    shell: UserShell,
+    tmp_path: Path,
+    edge: Edge,
+    exchange: SandboxExchange,
+    drop_databases: Callable[[], None],
 ) -> None:
     """Both are created empty and equal, load a day of the exchange each, and drift in cloud is detected."""
+    drop_databases()
+    with open_client(edge.clickhouse) as client:
+        drop_project_databases(client)
     user = UserShell(shell.at(exchange).env | edge.env())
     for task in ("local-init", "cloud-init", "local-validate", "cloud-validate"):
         mise_ok(mise, user, tmp_path, "run", task)
@@ -101,15 +121,15 @@ def test_tasks_of_both_targets_init_validate_and_align(
         assert "\n0 new trades" not in output
     assert "local and cloud are aligned" in mise_ok(mise, user, tmp_path, "run", "schema-align")
     with open_client(edge.clickhouse) as client:
-        client.command("alter table deribit.ohlcv_1d_versions add column planted UInt8")
+        client.command("alter table deribit.ohlcv_1h_versions add column planted UInt8")
         assert run_mise(mise, user, tmp_path, "run", "cloud-validate").returncode != 0
         done = run_mise(mise, user, tmp_path, "run", "schema-align")
         assert done.returncode != 0
         assert "planted" in done.stdout
-        for database in ("deribit", "deribit_raw"):
-            client.command(f"drop database {database} sync")
+        drop_project_databases(client)
 
 
+@pytest.mark.slow
 def test_mise_environment_locates_the_dbt_project(mise: Path, shell: UserShell, tmp_path: Path) -> None:
     """In mise's environment, `dbt` finds project and profile from the root of the checkout."""
     output = mise_ok(mise, shell, tmp_path, "run", "dbt", "ls", "--target", "local", "--select", "trades")

@@ -13,10 +13,10 @@ from extract.errors import TapeError
 from extract.estimate.estimator import Plan
 from extract.estimate.plan import make_plan, plan_key, run_and_compare
 from extract.estimate.store import load_plan
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 from tests.support.commands import UserShell
 from tests.support.recorded import RECORDED_TAPE, needs_recordings
 

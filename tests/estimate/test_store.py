@@ -10,7 +10,7 @@ from extract.deribit.streams import Stream
 from extract.estimate.estimator import Plan, StreamPlan
 from extract.estimate.plan import plan_key
 from extract.estimate.store import delete_plan, load_measurement, load_plan, save_measurement, save_plan
-from extract.pipeline.options import RunOptions
+from extract.source.options import RunOptions
 
 
 @pytest.fixture(autouse=True)

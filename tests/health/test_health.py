@@ -22,14 +22,17 @@ from tests.support.commands import Done
 from tests.support.proxy import proxy_to
 from tests.support.raw_tables import Raw
 
-LEDGER = "model String, table_id UUID, load_id String, is_consumed Bool) engine = MergeTree order by model"
+DISKS = ("--disk", "0.2:0.1", "--disk-days", "0.2:0.1")
+"""Limits that the machine of the tests meets."""
 
 
 @pytest.fixture
 def raw(clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings) -> Raw:
     """A future whose first three trades are loaded in one finished package, covered until an hour ago."""
     raw = Raw(
-        shared_database(clickhouse_env), ("trades", "coverage", "absent_trades", "instruments", "_dlt_loads")
+        shared_database(clickhouse_env),
+        ("trades", "coverage", "absent_trades", "instruments"),
+        is_finished=False,
     )
     raw.client.command(
         "insert into deribit_raw.trades (instrument_name, trade_seq, timestamp, currency, kind, _dlt_load_id) "
@@ -41,8 +44,9 @@ def raw(clean_clickhouse: ClickHouseSettings, clickhouse_env: ClickHouseSettings
     )
     finish(raw, "1", hours_ago=1)
     raw.client.command("create database deribit")
-    raw.client.command(f"create table deribit.load_ledger ({LEDGER}")
-    raw.client.command("create table deribit.trade_versions (x Int8) engine = MergeTree order by x")
+    raw.client.command(
+        "create table deribit.consumed_loads (load_id String) engine = MergeTree order by load_id"
+    )
     consume(raw, "1")
     return raw
 
@@ -54,11 +58,8 @@ def finish(raw: Raw, load_id: str, hours_ago: float) -> None:
     )
 
 
-def consume(raw: Raw, load_id: str, model: str = "trade_versions") -> None:
-    raw.client.command(
-        f"insert into deribit.load_ledger select name, uuid, '{load_id}', true from system.tables "
-        f"where database = 'deribit' and name = '{model}'"
-    )
+def consume(raw: Raw, load_id: str) -> None:
+    raw.client.command(f"insert into deribit.consumed_loads values ('{load_id}')")
 
 
 @pytest.fixture
@@ -66,11 +67,14 @@ def health(tape: Callable[..., Done]) -> Callable[..., tuple[int, dict[str, dict
     """Exit code, and each check by its name."""
 
     def run(*words: str) -> tuple[int, dict[str, dict[str, Any]]]:
-        done = tape("health", "--json", "--disk", "0.2:0.1", *words)
+        done = tape("health", "--json", *DISKS, *words)
         return done.code, {each["check"]: each for each in json.loads(done.out)}
 
     return run
 
+
+ALWAYS = ("raw", "gaps", "marts", "rejected", "fields", "streams", "schema", "runs", "disk", "disk-days")
+"""Checks of a database in which one run has loaded trades, and whose models are hand-made."""
 
 Health = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
@@ -79,11 +83,11 @@ def test_fresh_and_complete_database_is_ok(raw: Raw, health: Health, tape: Calla
     """Without a cloud target there are no checks of push and certificates."""
     code, checks = health()
     assert (code, {name: each["state"] for name, each in checks.items()}) == (
-        0, {"raw": "ok", "gaps": "ok", "marts": "ok", "disk": "ok"}
+        0, dict.fromkeys(ALWAYS, "ok")
     )  # fmt: skip
     assert 3590 < checks["raw"]["value"] < 3700
-    lines = tape("health", "--disk", "0.2:0.1").out.splitlines()
-    assert len(lines) == 5
+    lines = tape("health", *DISKS).out.splitlines()
+    assert len(lines) == 1 + len(ALWAYS)
     assert re.fullmatch(r"ok +raw +covered time of BTC future ends \d+ min ago", lines[1])
 
 
@@ -93,6 +97,17 @@ def test_fresh_and_complete_database_is_ok(raw: Raw, health: Health, tape: Calla
 def test_raw_lag_is_classified(raw: Raw, health: Health, limits: str, state: str, code: int) -> None:
     got, checks = health("--raw", limits)
     assert (got, checks["raw"]["state"]) == (code, state)
+
+
+def test_raw_lag_ends_with_the_next_run(raw: Raw, health: Health) -> None:
+    """Which covers time until now."""
+    limits = ("--raw", "10m:30m")
+    assert health(*limits)[1]["raw"]["state"] == "alarm"
+    raw.client.command(
+        "insert into deribit_raw.coverage (currency, kind, covered_from, covered_to, _dlt_load_id) "
+        "select 'BTC', 'future', now64(3) - interval 1 hour, now64(3), '1'"
+    )
+    assert health(*limits)[1]["raw"]["state"] == "ok"
 
 
 def test_stalest_stream_in_scope_is_reported(raw: Raw, health: Health) -> None:
@@ -125,39 +140,40 @@ def test_missing_trades_are_counted(raw: Raw, health: Health) -> None:
     code, checks = health()
     assert (code, checks["gaps"]["state"]) == (0, "warn")
     raw.insert("absent_trades", instrument_name="BTC-27JUN25", first_seq=2, last_seq=2)
+    gaps = health()[1]["gaps"]
+    assert gaps["state"] == "ok"
+    assert "apart from 1 absent trades that are requested again" in gaps["text"]
+
+
+def test_unproven_time_and_contradictory_trades_alarm(raw: Raw, health: Health) -> None:
+    """Although no number is missing."""
+    raw.make("rejected_trades")
+    record = {"instrument_name": "BTC-27JUN25", "trade_seq": 2, "trade_id": "77"}
+    raw.insert("rejected_trades", reason="another trade has this trade_seq", raw=json.dumps(record))
+    code, checks = health()
+    assert (code, checks["gaps"]["state"], checks["gaps"]["value"]) == (1, "alarm", 0)
+    assert "nothing else is missing. 1 trades of BTC-27JUN25 are rejected" in checks["gaps"]["text"]
+    span = {"unproven_from_ms": 4_000_000_000_000, "unproven_to_ms": 4_000_000_000_001}
+    raw.insert("rejected_trades", reason="unreadable", raw=json.dumps(span))
+    assert "BTC future was set aside" in health()[1]["gaps"]["text"]
+    raw.client.command("truncate table deribit_raw.rejected_trades")
     assert health()[1]["gaps"]["state"] == "ok"
 
 
 def test_model_lag_is_the_age_of_the_oldest_pending_package(raw: Raw, health: Health) -> None:
-    """A rebuilt table has consumed nothing."""
-    finish(raw, "2", hours_ago=40)
-    code, checks = health()
-    assert (code, checks["marts"]["state"]) == (0, "warn")
-    assert "1 load packages wait for trade_versions" in checks["marts"]["text"]
-    assert 40 * 3600 <= checks["marts"]["value"] < 40 * 3600 + 60
-    consume(raw, "2")
-    assert health()[1]["marts"]["state"] == "ok"
-    raw.client.command(
-        "create or replace table deribit.trade_versions (x Int8) engine = MergeTree order by x"
-    )
-    code, checks = health("--marts", "10m:39h")
-    assert (code, checks["marts"]["state"]) == (1, "alarm")
-
-
-def test_stalest_model_is_reported(raw: Raw, health: Health) -> None:
-    """The stalest of two lagging models is the one whose oldest pending package is older."""
-    raw.client.command("create table deribit.ohlcv_1m_versions (x Int8) engine = MergeTree order by x")
+    """Of two pending packages the older one counts, whatever the limits."""
     finish(raw, "2", hours_ago=40)
     finish(raw, "3", hours_ago=30)
-    consume(raw, "1", "ohlcv_1m_versions")
-    consume(raw, "2", "ohlcv_1m_versions")
-    marts = health()[1]["marts"]
-    assert marts["text"].startswith("2 load packages wait for trade_versions, since 40 h")
-    assert 40 * 3600 <= marts["value"] < 40 * 3600 + 60
+    code, checks = health()
+    assert (code, checks["marts"]["state"]) == (0, "warn")
+    assert checks["marts"]["text"].startswith("2 load packages wait for the models, since 40 h")
+    assert 40 * 3600 <= checks["marts"]["value"] < 40 * 3600 + 60
+    code, checks = health("--marts", "10m:39h")
+    assert (code, checks["marts"]["state"]) == (1, "alarm")
     consume(raw, "2")
+    assert health()[1]["marts"]["text"].startswith("1 load packages wait for the models, since 30 h")
     consume(raw, "3")
-    marts = health()[1]["marts"]
-    assert marts["text"].startswith("1 load packages wait for ohlcv_1m_versions, since 30 h")
+    assert health()[1]["marts"]["state"] == "ok"
 
 
 def test_unfinished_package_is_not_pending(raw: Raw, health: Health) -> None:
@@ -222,6 +238,8 @@ def test_certificate_that_expires_first_is_reported(
     code, checks = health("--certificates", "0.9:0.5")
     assert (code, checks["certificates"]["state"], checks["certificates"]["value"]) == (1, "alarm", None)
     assert "none.pem" in checks["certificates"]["text"]
+    monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_CERT", str(authority.signed("loader", days=90).cert))
+    assert health("--certificates", "0.9:0.5")[1]["certificates"]["state"] == "ok"
     monkeypatch.setenv("CLICKHOUSE_CLOUD_CLIENT_CERT", "")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_HOST", "127.0.0.1")
     monkeypatch.setenv("CLICKHOUSE_CLOUD_PORT", "9")
@@ -254,6 +272,7 @@ def test_fullest_disk_is_reported(
     disk = health()[1]["disk"]
     assert place in disk["text"]
     assert (disk["value"] == 0.1) is (free == 1)
+    assert disk["state"] == ("alarm" if free == 1 else "ok")
 
 
 def test_free_disk_space_is_classified(raw: Raw, health: Health) -> None:
@@ -267,7 +286,7 @@ def test_check_that_cannot_be_made_is_unknown(
     raw: Raw, health: Health, tape: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No models, no tables, no server; the exit code of an alarm takes precedence."""
-    raw.client.command("drop table deribit.load_ledger")
+    raw.client.command("drop table deribit.consumed_loads")
     code, checks = health()
     assert (code, checks["marts"]["state"], checks["marts"]["value"]) == (2, "unknown", None)
     assert health("--raw", "1m:2m")[0] == 1

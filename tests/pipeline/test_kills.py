@@ -6,16 +6,21 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.client import open_client
+from extract.clickhouse.embedded.home import ServerHome
+from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.proxy import proxy_to
 from tests.support.small_windows import Runner, keys_in, keys_of, packages_in, tape_files
+from tests.support.waiting import wait_until
 
 Listed = Callable[[Tape], SandboxExchange]
 
@@ -30,7 +35,7 @@ def kill_and_finish(runner: Runner, kills: int, seed: int) -> int:
     return killed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 def test_backfill_killed_at_random_moments_loads_every_trade_once(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client
 ) -> None:
@@ -44,7 +49,8 @@ def test_backfill_killed_at_random_moments_loads_every_trade_once(
     assert not leftover_files()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
+@pytest.mark.slow(minutes=5)
 def test_next_run_resumes_after_a_kill_before_each_kind_of_file_change(
     listed: Listed, runner: Callable[[], Runner], clickhouse_client: Client, tmp_path: Path
 ) -> None:
@@ -81,6 +87,53 @@ def test_kill_between_insert_and_acknowledgement_duplicates_nothing(
         assert keys_in(clickhouse_client), "the insert was done when the run was killed"
         assert made.run() == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+@pytest.mark.slow
+def test_run_whose_server_is_killed_loads_every_trade_once(
+    listed: Listed, runner: Callable[[], Runner], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server has done an insert, is killed before it acknowledges it, and is started again by its supervisor."""
+    tape = Tape.generate(seed=3, trades=600, days=2)
+    listed(tape)
+    moments = [b"%60trades%60+FORMAT", b"%60coverage%60+FORMAT", b"INSERT INTO `deribit_raw`.`_dlt_loads`"]
+    with (
+        embedded_server(tmp_path / "server") as settings,
+        open_client(settings) as client,
+        proxy_to(settings.port) as proxy,
+    ):
+        monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
+        monkeypatch.setenv("CLICKHOUSE_LOCAL_PASSWORD", settings.password)
+        made = runner()
+
+        def kill_at_the_next_moment() -> None:
+            proxy.marker, proxy.lose_responses = moments.pop(0), 1
+
+        def kill() -> None:
+            supervisor = ServerHome(tmp_path / "server").server_pid()
+            assert supervisor is not None
+            os.kill(child_of(supervisor), signal.SIGKILL)
+            if moments:
+                kill_at_the_next_moment()
+
+        proxy.on_lost = kill
+        kill_at_the_next_moment()
+        for _ in range(10):
+            assert made.run() in (0, 4)
+            wait_until(lambda: answers(client))
+            if not moments and not proxy.lose_responses:
+                break
+        assert (moments, proxy.lose_responses) == ([], 0)
+        wait_until(lambda: answers(client))
+        assert made.run() == 0
+        assert keys_in(client) == keys_of(tape)
+
+
+def answers(client: Client) -> bool:
+    """Whether the server is up."""
+    with suppress(Exception):
+        return bool(client.ping())
+    return False
 
 
 def leftover_files() -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
-from extract.pipeline.run import RunSummary
+from extract.pipeline.summary import RunSummary
 from extract.sweep.ledger import SeqRange
 from extract.sweep.window import Absent, WindowReport
 

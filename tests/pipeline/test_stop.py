@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,14 +12,17 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cli.progress import RunProgress
+from extract.clickhouse.settings import ClickHouseSettings
 from extract.deribit.client import RequestStats
 from extract.deribit.streams import Stream
-from extract.pipeline.options import RunOptions
-from extract.pipeline.run import RunSummary, run
+from extract.pipeline.run import run
 from extract.pipeline.stop import StopSignal, stop_on_sigterm
+from extract.pipeline.summary import RunSummary
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 from tests.support.commands import BIN, ROOT, UserShell
+from tests.support.proxy import proxy_to
 from tests.support.small_windows import SMALL, keys_in, keys_of
 
 Listed = Callable[[Tape], SandboxExchange]
@@ -45,6 +49,7 @@ def stopped_after(slices: int) -> RunSummary:
     return run(RunOptions(currencies=("BTC",)), progress, progress.stop)
 
 
+@pytest.mark.slow
 def test_stopped_runs_add_up_to_one_long_run(
     listed: Listed, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +99,7 @@ def test_handler_of_sigterm_is_restored_after_the_run() -> None:
     """A program that calls `run` keeps its own handler."""
     stop = StopSignal()
     handler = lambda number, frame: None  # noqa: E731
+    of_sigint = signal.getsignal(signal.SIGINT)
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with stop_on_sigterm(stop):
@@ -103,7 +109,7 @@ def test_handler_of_sigterm_is_restored_after_the_run() -> None:
                 "as does this one, which nothing can swallow"
             )
         assert signal.getsignal(signal.SIGTERM) is handler
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is of_sigint
     finally:
         signal.signal(signal.SIGTERM, before)
     assert stop.reason == "on SIGTERM"
@@ -138,23 +144,21 @@ def test_invalid_max_minutes_is_a_usage_error(shell: UserShell) -> None:
 
 
 @pytest.fixture
-def started_run(
-    shell: UserShell, start_exchange: Callable[..., SandboxExchange]
-) -> Callable[[Tape], Started]:
+def started_run(shell: UserShell, start_exchange: Callable[..., SandboxExchange]) -> Callable[..., Started]:
     """Start `dlt pipeline run` against a slow exchange and return once it fetches trades."""
-    return lambda tape: Started(shell, start_exchange(tape, faults=SLOW))
+    return lambda tape, **env: Started(shell, start_exchange(tape, faults=SLOW), env)
 
 
 class Started:
     """A run from the command line, and the `shell` to run it again."""
 
-    def __init__(self, shell: UserShell, exchange: SandboxExchange) -> None:
+    def __init__(self, shell: UserShell, exchange: SandboxExchange, env: dict[str, str]) -> None:
         self.shell = shell.at(exchange)
         self.exchange = exchange
         self.process = subprocess.Popen(
             [str(BIN / "dlt"), "pipeline", "run", "--currency", "BTC"],
             cwd=ROOT,
-            env=self.shell.env | SMALL,
+            env=self.shell.env | SMALL | env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -171,7 +175,7 @@ class Started:
 
 
 def test_sigterm_finishes_the_window_with_exit_code_0(
-    started_run: Callable[[Tape], Started], clickhouse_client: Client
+    started_run: Callable[..., Started], clickhouse_client: Client
 ) -> None:
     """The fetched trades are loaded, and the next run resumes, as after a Spot interruption."""
     tape = Tape.generate(seed=8, trades=20_000, days=3)
@@ -190,7 +194,7 @@ def test_sigterm_finishes_the_window_with_exit_code_0(
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_the_run_at_once(
-    started_run: Callable[[Tape], Started], clickhouse_client: Client, second: signal.Signals
+    started_run: Callable[..., Started], clickhouse_client: Client, second: signal.Signals
 ) -> None:
     """The run does not wait for its window, and no trade is lost or duplicated."""
     tape = Tape.generate(seed=8, trades=3_000, days=3)
@@ -205,3 +209,54 @@ def test_second_signal_ends_the_run_at_once(
     started.end_faults()
     started.shell.ok("dlt", "pipeline", "run", "--currency", "BTC")
     assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+@pytest.mark.slow
+def test_run_ends_soon_after_sigterm_while_clickhouse_does_not_answer(
+    started_run: Callable[..., Started], clickhouse: ClickHouseSettings, clickhouse_client: Client
+) -> None:
+    """An insert without an answer, and all later requests; the next run loads each trade once."""
+    tape = Tape.generate(seed=8, trades=3_000, days=3)
+    with proxy_to(clickhouse.port) as proxy:
+        proxy.hang_at = b"`trades`"
+        started = started_run(tape, CLICKHOUSE_LOCAL_PORT=str(proxy.port))
+        started.end_faults()
+        assert proxy.hangs.wait(60)
+        stopped_s = time.monotonic()
+        started.process.send_signal(signal.SIGTERM)
+        _, err = started.process.communicate(timeout=60)
+    assert time.monotonic() - stopped_s < 35
+    assert started.process.returncode == 4
+    assert "The run did not finish in the time that SIGTERM leaves" in err
+    started.shell.ok("dlt", "pipeline", "run", "--currency", "BTC")
+    assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+HANGING = """
+import threading, time
+from extract.pipeline.stop import StopSignal, stop_on_sigterm
+with stop_on_sigterm(StopSignal(), end_s=0.5):
+    print("running", flush=True)
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    {wait}
+"""
+
+
+@pytest.mark.parametrize(
+    "wait", ["time.sleep(60)", "threading.Lock().acquire(); threading.Event().wait()", "while True: pass"]
+)
+def test_process_that_still_waits_after_sigterm_is_ended(wait: str) -> None:
+    """Whatever it waits for: one sentence and the exit code of an external failure."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING.format(wait=wait)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 4
+    assert err.splitlines()[-1].startswith("The run did not finish in the time that SIGTERM leaves")

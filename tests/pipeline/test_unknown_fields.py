@@ -8,10 +8,11 @@ from clickhouse_connect.driver.client import Client
 
 from extract.cli.output import MOST_NAMED
 from extract.cli.run_summary import notes
-from extract.pipeline.options import RunOptions
-from extract.pipeline.run import RunSummary, run
+from extract.pipeline.run import run
+from extract.pipeline.summary import RunSummary
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 
 
 def test_unknown_fields_count_each_record_once(

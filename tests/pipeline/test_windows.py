@@ -1,4 +1,4 @@
-"""Windows of a backfill: many load packages with one state, and recovery when either is lost."""
+"""Windows of a backfill: many load packages with one state, which is restored when the disk is lost."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import OutsideError, UsageError
-from extract.paths import tape_dir
-from extract.pipeline.load import open_pipeline
-from extract.pipeline.options import RunOptions
-from extract.pipeline.recovery import LOADED_PACKAGES_RETAINED, recover
-from extract.pipeline.run import RunSummary, run
+from extract.paths import dlt_dir, tape_dir
+from extract.pipeline.load import LOADED_PACKAGES_RETAINED, PIPELINE_NAME
+from extract.pipeline.run import run
+from extract.pipeline.summary import RunSummary
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.small_windows import keys_in, keys_of, packages_in
+from extract.source.options import RunOptions
+from tests.support.small_windows import keys_in, keys_of, packages_in, tape_files
 
 Listed = Callable[[Tape], SandboxExchange]
 DAY_MS = 86_400_000
@@ -129,76 +128,55 @@ def test_failed_load_ends_the_run_with_one_sentence(
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def numbers_in(client: Client) -> list[int]:
-    return [n for (n,) in client.query("SELECT n FROM deribit_raw.numbers ORDER BY n").result_rows]
-
-
-def test_package_normalized_but_not_deleted_is_loaded_once(
-    small_windows: None, clickhouse_client: Client, tmp_path: Path
+def test_working_directory_of_a_killed_run_is_discarded(
+    listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
-    """dlt was killed between normalizing and deleting a package; without repair it could never run again."""
-    pipeline = open_pipeline(clickhouse_settings())
-    pipeline.run([{"n": 0}], table_name="numbers")
-    pipeline.extract([{"n": n} for n in range(1, 5)], table_name="numbers")
-    extracted = Path(pipeline.working_dir) / "normalize" / "extracted"
-    shutil.copytree(extracted, tmp_path / "extracted")
-    pipeline.normalize()
-    shutil.copytree(tmp_path / "extracted", extracted, dirs_exist_ok=True)
-    assert pipeline.list_extracted_load_packages() == pipeline.list_normalized_load_packages()
-    recover(open_pipeline(clickhouse_settings()))
-    assert numbers_in(clickhouse_client) == list(range(5))
-    assert not pipeline.has_pending_data
+    """It has partial, extracted and normalized packages, a file that is no state, and no record of a clean end."""
+    listed(tape)
+    run_btc(since=iso(int(tape.trades[-1]["timestamp"]) - DAY_MS))
+    directory = working_directory()
+    for folder in ("normalize/a1b2c3d4", "normalize/extracted", "load/new", "load/normalized"):
+        package = directory / folder / "1700000000.0"
+        package.mkdir(parents=True)
+        (package / "trades.0.parquet").write_bytes(os.urandom(100))
+    (directory / "state.json").write_text("{")
+    marker_of(directory).unlink()
+    run_btc(since="2016-01-01")
+    assert keys_in(clickhouse_client) == keys_of(tape)
+    assert not [path for path in tape_files() if "1700000000.0" in path]
 
 
-def test_package_complete_but_not_moved_is_loaded_once(
-    small_windows: None, clickhouse_client: Client
-) -> None:
-    """dlt was killed between marking the package and moving it; without repair it would never move it."""
-    pipeline = open_pipeline(clickhouse_settings())
-    pipeline.run([{"n": n} for n in range(5)], table_name="numbers")
-    (load_id,) = pipeline.list_completed_load_packages()
-    load = Path(pipeline.working_dir) / "load"
-    (load / "loaded" / load_id).rename(load / "normalized" / load_id)
-    recover(open_pipeline(clickhouse_settings()))
-    assert numbers_in(clickhouse_client) == list(range(5))
-    assert pipeline.list_completed_load_packages() == [load_id]
-    assert not pipeline.has_pending_data
-
-
-def test_only_the_last_loaded_packages_are_retained(small_windows: None) -> None:
+def test_working_directory_is_discarded_once_it_has_many_packages(listed: Listed, tape: Tape) -> None:
     """Frequent runs do not fill the disk."""
-    for n in range(3):
-        pipeline = open_pipeline(clickhouse_settings())
-        pipeline.run([{"n": n}], table_name="numbers")
-    loaded = Path(pipeline.working_dir) / "load" / "loaded"
-    last = max(pipeline.list_completed_load_packages())
-    for second in range(50):
-        shutil.copytree(loaded / last, loaded / f"17000000{second}.0")
-    retained = open_pipeline(clickhouse_settings()).list_completed_load_packages()
-    assert len(retained) == LOADED_PACKAGES_RETAINED
-    assert last in retained
+    listed(tape)
+    run_btc(since=iso(int(tape.trades[-1]["timestamp"]) - DAY_MS))
+    loaded = working_directory() / "load" / "loaded"
+    last = max(path.name for path in loaded.iterdir())
+    for second in range(LOADED_PACKAGES_RETAINED):
+        shutil.copytree(loaded / last, loaded / f"1700000{second:03}.0")
+    run_btc(since="2016-01-01")
+    assert 0 < len(list(loaded.iterdir())) < LOADED_PACKAGES_RETAINED
 
 
-def test_state_older_than_its_package_is_updated(
+def test_state_older_than_its_package_is_restored(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
     """Killed after the package was complete and before the state was stored: nothing is fetched twice."""
     listed(tape)
-    state = Path(open_pipeline(clickhouse_settings()).working_dir) / "state.json"
     run_btc(since=iso(int(tape.trades[-1]["timestamp"]) - DAY_MS))
-    before = state.read_text()
+    state, marker = working_directory() / "state.json", marker_of(working_directory())
+    before = state.read_text(), marker.read_text()
     run_btc(since="2016-01-01")
-    state.write_text(before)
+    for path, text in zip((state, marker), before, strict=True):
+        path.write_text(text)
     assert run_btc(since="2016-01-01").total == 0
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
-def test_partial_extraction_is_deleted(small_windows: None) -> None:
-    """The next run deletes the files that a killed run had partly written."""
-    pipeline = open_pipeline(clickhouse_settings())
-    pipeline.run([{"n": 0}], table_name="numbers")
-    partial = Path(pipeline.working_dir) / "normalize" / "a1b2c3d4" / "1700000000.0"
-    partial.mkdir(parents=True)
-    (partial / "trades.0.parquet").write_bytes(os.urandom(100))
-    recover(open_pipeline(clickhouse_settings()))
-    assert not partial.parent.exists()
+def working_directory() -> Path:
+    return dlt_dir("local") / "pipelines" / PIPELINE_NAME
+
+
+def marker_of(directory: Path) -> Path:
+    """The record of a clean end."""
+    return directory.with_name(f"{PIPELINE_NAME}.clean")

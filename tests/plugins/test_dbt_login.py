@@ -33,9 +33,10 @@ def show_user(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_dbt_logs_in_with_the_generated_password(plain_shell: dict[str, str], own_dir: Path) -> None:
-    """Also with localhost as the host, and without the password in what dbt writes."""
+    """Also with localhost as the host and a proxy in the environment, and without the password in what dbt writes."""
     server.up(clickhouse_settings("local", plain_shell), own_dir)
-    done = show_user(plain_shell | {"CLICKHOUSE_LOCAL_HOST": "localhost"})
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy"), "http://127.0.0.1:9")
+    done = show_user(plain_shell | proxies | {"CLICKHOUSE_LOCAL_HOST": "localhost"})
     assert done.returncode == 0, done.stdout
     assert "tape" in done.stdout
     password = (own_dir / "password").read_bytes().strip()

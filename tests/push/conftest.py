@@ -10,10 +10,10 @@ from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import open_client, shared_client
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 from tests.support.clickhouse import drop_project_databases
 from tests.support.commands import Done, tape_here
 from tests.support.edge import Edge

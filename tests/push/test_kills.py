@@ -11,8 +11,8 @@ from clickhouse_connect.driver.client import Client
 
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.bulk_trades import multiply
 from tests.push.conftest import Both
-from tests.support.bulk_trades import multiply
 from tests.support.small_windows import Runner
 
 # Rows by load package, to detect packages on cloud that are listed as finished but incomplete.

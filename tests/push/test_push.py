@@ -17,8 +17,8 @@ from extract.push.push import push
 from extract.retry import Retrier
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.bulk_trades import multiply
 from tests.push.conftest import Both
-from tests.support.bulk_trades import multiply
 
 Listed = Callable[[Tape], SandboxExchange]
 PUSHED = ("trades", "instruments", "coverage", "rejected_trades", "_dlt_loads", "_dlt_pipeline_state")
@@ -65,6 +65,7 @@ def test_push_copies_everything_once_and_records_the_proof(loaded: Both) -> None
     assert loaded.same(*PUSHED)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_push_of_a_million_trades(loaded: Both) -> None:
     """Large packages and small ones; months that lack most are copied first."""
@@ -249,6 +250,24 @@ def test_push_waits_for_the_insert_of_a_killed_push(loaded: Both, ends: bool) ->
     assert now_s[0] > 1
 
 
+def test_rows_of_an_unfinished_package_are_no_versions_of_trades(loaded: Both) -> None:
+    """Newer rows of local that no run has finished do not differ from those of cloud's own runs; push mentions them."""
+    loaded.tape("push")
+    rows = "from (select * from deribit_raw.trades order by all limit 3)"
+    loaded.cloud.command(
+        f"insert into deribit_raw.trades select * replace ('9999999998.5' as _dlt_load_id) {rows}"
+    )
+    loaded.cloud.command(
+        "insert into deribit_raw._dlt_loads (load_id, status, inserted_at) values ('9999999998.5', 0, now())"
+    )
+    loaded.local.command(
+        f"insert into deribit_raw.trades select * replace ('9999999999.5' as _dlt_load_id, price + 1 as price) {rows}"
+    )
+    done = loaded.tape("push", "--verify")
+    assert done.code == 0, done.output
+    assert "Not pushed: 1 load package is not finished" in done.out
+
+
 def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:
     """Later packages are listed on cloud, but no state covers the missing one, so that a run into cloud fetches it."""
     loaded.tape("push")
@@ -294,3 +313,29 @@ def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
     assert len(loaded.keys(loaded.cloud)) == len(loaded.keys(loaded.local)) == 3000
     for name in ("`trades where 1 -- `", "trades"):
         loaded.local.command(f"drop table if exists deribit_raw.{name}")
+
+
+def test_push_copies_series_and_merges_their_state(
+    both: Both, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run into cloud afterwards loads only what is new of them. Snapshots that retention dropped here stay in cloud."""
+    monkeypatch.setenv(
+        "SOURCES__DERIBIT__SERIES",
+        "funding_rates, delivery_prices, settlements, volatility_index, book_summaries",
+    )
+    exchange = listed(Tape.generate(seed=1, trades=200, days=2))
+    both.run("local", currencies=("BTC",))
+    assert both.tape("push").code == 0
+    series = ("funding_rates", "delivery_prices", "settlements", "volatility_index", "series_coverage")
+    assert both.same(*series, "book_summaries")
+    snapshots = "select count() from deribit_raw.book_summaries"
+    before = both.cloud.command(snapshots)
+    both.local.command("alter table deribit_raw.book_summaries drop partition 202601")
+    assert both.tape("push").code == 0
+    assert (both.local.command(snapshots), both.cloud.command(snapshots)) == (0, before)
+    exchange.now_ms += 3_600_000
+    both.run("cloud", currencies=("BTC",))
+    rows = "select count(), uniqExact(timestamp) from deribit_raw.funding_rates"
+    expected = len(exchange.series("funding_rates", "BTC-PERPETUAL"))
+    assert both.cloud.query(rows).result_rows == [(expected, expected)]
+    assert both.same("delivery_prices")

@@ -70,6 +70,16 @@ def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> 
     assert both.keys(both.cloud) == wanted("BTC")
 
 
+def test_push_into_tables_that_init_has_created(both: Both, exchange: SandboxExchange) -> None:
+    """`tape init` stores a state without any source; the state of local is merged into it."""
+    assert both.tape("init", "--target", "cloud").code == 0
+    both.run("local", currencies=("BTC",))
+    done = both.tape("push")
+    assert done.code == 0, done.output
+    assert both.keys(both.cloud) == wanted("BTC")
+    assert both.run("cloud", currencies=("BTC",)) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cloud_until", [None, 4.0])
 def test_push_merges_states_of_two_extracting_databases(
@@ -100,6 +110,7 @@ def test_push_merges_states_of_two_extracting_databases(
     assert again.code == 0, again.output
 
 
+@pytest.mark.slow
 def test_merged_state_is_newer_than_that_of_runs_into_cloud(both: Both, exchange: SandboxExchange) -> None:
     """Its version is newer than that of any number of runs into cloud before the push."""
     for until in (10, 9, 8, 7):
@@ -112,6 +123,7 @@ def test_merged_state_is_newer_than_that_of_runs_into_cloud(both: Both, exchange
     assert loaded == len(late) > 0
 
 
+@pytest.mark.slow
 def test_restated_trade_in_a_newer_cloud_package_is_reported(both: Both, exchange: SandboxExchange) -> None:
     both.run("local", until=day(8))
     both.tape("push")
@@ -129,6 +141,7 @@ def test_restated_trade_in_a_newer_cloud_package_is_reported(both: Both, exchang
     assert sum(each["restated"] for each in report["partitions"]) == 3
 
 
+@pytest.mark.slow
 def test_state_is_not_written_after_the_lease_is_lost(
     both: Both, exchange: SandboxExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:

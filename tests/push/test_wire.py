@@ -9,8 +9,8 @@ import pytest
 
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.bulk_trades import multiply
 from tests.push.conftest import Both
-from tests.support.bulk_trades import multiply
 from tests.support.edge import SERVER_PASSWORD, Edge
 from tests.support.proxy import Proxy, proxy_to
 

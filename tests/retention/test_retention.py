@@ -9,19 +9,20 @@ import pytest
 
 from extract.cli.main import tape
 from extract.clickhouse.client import Database
+from extract.clickhouse.refresh import refresh
 from extract.coverage.gaps import find_gaps
 from extract.errors import CannotTellError, UsageError
 from extract.retention import levels
 from extract.retention.drop import Month, drop_months, plan_drops
 from extract.retention.levels import declared_retention
 from harness import raw_tables
-from harness.dbt_project import Project, failures
+from harness.dbt_project import TABLES, Project, failures
 from harness.raw_tables import cover_everything
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
-from tests.support.candle_truth import LEVELS, assert_true
+from tests.support.candle_truth import assert_true
 
 TODAY = date(2025, 2, 10)
-KEEP = {"ohlcv_1m": 1, "ohlcv_1d": 1}
+KEEP = {"ohlcv_1m": 1}
 OLD, OLDER = 202412, 202411
 SOUND = ("--select", "test_name:candles_are_sound", "test_name:trades_are_sound")
 # Noon of 1 January 2025 is trade 0; three a day, in two minutes.
@@ -39,10 +40,10 @@ LATE = trade("BTC-PERPETUAL", 1, NOON_MS - 10 * DAY_MS + 1_000, price=1.0)
 @pytest.fixture
 def built(dbt: Project) -> Project:
     """November 2024 to February 2025, at every level."""
-    dbt.fresh()
+    dbt.empty()
     for load_id, trades in LOADS.items():
         raw_tables.load(dbt.client, load_id, trades)
-    dbt.run()
+    refresh(dbt.database)
     return dbt
 
 
@@ -56,7 +57,8 @@ def months_of(dbt: Project, level: str) -> set[int]:
 
 
 def everything(dbt: Project) -> dict[str, Any]:
-    return {level: dbt.candles(level) for level in LEVELS if level not in ("1m", "1d")}
+    """Candles of the stored level that is made from dropped months, and of views over it."""
+    return {level: dbt.candles(level) for level in ("1h", "4h", "1d", "1mo")}
 
 
 @pytest.mark.slow
@@ -72,17 +74,17 @@ def test_old_months_are_dropped_and_late_trades_change_no_candle_in_them(built: 
 
     before = everything(built)
     assert all(month.is_dropped for month in drop_months(built.database, KEEP, TODAY))
-    assert months_of(built, "1m") == months_of(built, "1d") == {202501, 202502}
+    assert months_of(built, "1m") == months_of(built, "15m") == {202501, 202502}
     assert everything(built) == before
     assert plan_drops(built.database, KEEP, TODAY) == []
 
     raw_tables.load(client, "1764000002.5", [LATE])
-    built.run()
+    built.run(*TABLES)
     assert everything(built) == before
     assert built.rows("SELECT count() AS n FROM deribit.trades WHERE price = 1") == [{"n": 1}]
     built.must("test", *SOUND)
 
-    alone = built.invoke("run", "--full-refresh", "--select", "ohlcv_15m_versions")
+    alone = built.invoke("run", "--full-refresh", "--select", "ohlcv_1h_versions")
     assert "would lose the months that `tape retention` dropped" in str(failures(alone))
     assert everything(built) == before
     built.run("--full-refresh")
@@ -93,25 +95,24 @@ def test_old_months_are_dropped_and_late_trades_change_no_candle_in_them(built: 
 def test_month_that_differs_from_its_coarser_candles_is_refused(built: Project) -> None:
     """A volume that differs in the last digit, one more trade, a lost bucket: only that month is refused."""
     client = built.client
-    for change in ("volume + toDecimal128('0.000000000001', 12) AS volume", "trade_count + 1 AS trade_count"):
+    for change in ("size + toDecimal128('0.000000000001', 12) AS size", "trade_count + 1 AS trade_count"):
         client.command(
-            f"INSERT INTO deribit.ohlcv_15m_versions SELECT * REPLACE ({change}, now64(6) AS built_at) "
-            f"FROM deribit.ohlcv_15m_versions FINAL WHERE toYYYYMM(bucket_at) = {OLDER} LIMIT 1"
+            f"INSERT INTO deribit.ohlcv_1h_versions SELECT * REPLACE STRICT ({change}, version + 1 AS version) "
+            f"FROM deribit.ohlcv_1h_versions FINAL WHERE toYYYYMM(bucket_at) = {OLDER} LIMIT 1"
         )
         assert refusals(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is not None
-        built.run("--full-refresh", "--select", "ohlcv_15m_versions")
+        built.run("--full-refresh", "--select", "ohlcv_1h_versions")
         assert refusals(plan_drops(built.database, KEEP, TODAY))["ohlcv_1m", OLDER] is None
-    client.command("DELETE FROM deribit.ohlcv_1w_versions WHERE bucket_at = '2024-12-02'")
-    applied = refusals(drop_months(built.database, KEEP, TODAY))
-    assert applied.pop(("ohlcv_1d", OLD)) == "2 buckets differ in deribit.ohlcv_1w"
+    client.command("DELETE FROM deribit.ohlcv_1h_versions WHERE toStartOfDay(bucket_at) = '2024-12-02'")
+    applied = refusals(drop_months(built.database, {"ohlcv_1m": 1, "trades": 1}, TODAY))
+    assert applied.pop(("ohlcv_1m", OLD)) == "4 buckets differ in deribit.ohlcv_1h"
     assert set(applied.values()) == {None}
-    assert months_of(built, "1d") == {OLD, 202501, 202502}
-    assert months_of(built, "1m") == {202501, 202502}
+    assert months_of(built, "1m") == {OLD, 202501, 202502}
 
 
 @pytest.mark.slow
 def test_month_is_refused_if_any_level_made_from_it_lacks_a_bucket(built: Project) -> None:
-    """Days are compared with weeks and with months."""
+    """Each stored level is compared with the one that is made from it."""
     database = built.database
     for coarser in levels.read_levels().values():
         if coarser.finer in (None, levels.RAW):
@@ -137,7 +138,7 @@ def test_raw_months_are_dropped_only_by_name_and_only_if_trades_are_complete(bui
     assert applied == {("raw_trades", OLDER): None, ("raw_trades", OLD): "1 trades are not in deribit.trades"}
     months = built.rows("SELECT DISTINCT toYYYYMM(timestamp) AS month FROM deribit_raw.trades ORDER BY 1")
     assert [row["month"] for row in months] == [OLD, 202501, 202502]
-    built.run()
+    built.run(*TABLES)
     built.must("test", *SOUND)
 
 
@@ -147,13 +148,13 @@ LOST = [("BTC-PERPETUAL", 950), ("ETH_USDC-PERPETUAL", 1050)]  # in December and
 @pytest.fixture
 def with_gaps(dbt: Project) -> Project:
     """The project of `built` with all time covered and without the trades LOST."""
-    dbt.fresh()
+    dbt.empty()
     cover_everything(dbt.client, "future")
     trades = LOADS["1764000001.5"]
     raw_tables.load(
         dbt.client, "1764000001.5", [t for t in trades if (t["instrument_name"], t["trade_seq"]) not in LOST]
     )
-    dbt.run()
+    refresh(dbt.database)
     return dbt
 
 
@@ -161,6 +162,8 @@ def with_gaps(dbt: Project) -> Project:
 def test_month_dropped_from_trades_is_not_a_gap(with_gaps: Project) -> None:
     """Both statements report the same gaps as before; the raw table still has the times of their neighbours."""
     before, progress = gaps_of(with_gaps), progress_of(with_gaps)
+    firsts = {name: date(2024, 11, 17) for name, _ in LOST}
+    assert first_days_of(with_gaps) == firsts
     heads = [(name, 1, 864) for name, _ in LOST]
     assert before == tape_gaps(with_gaps.database) == sorted(heads + [(name, seq, seq) for name, seq in LOST])
     assert [row["missing"] for row in progress] == [2 * 864 + 2]
@@ -170,9 +173,10 @@ def test_month_dropped_from_trades_is_not_a_gap(with_gaps: Project) -> None:
     ]
     assert gaps_of(with_gaps) == tape_gaps(with_gaps.database) == before
     raw_tables.load(with_gaps.client, "1764000004.5", [LATE | {"trade_seq": 2000}])
-    with_gaps.run()
+    with_gaps.run(*TABLES)
     assert gaps_of(with_gaps) == tape_gaps(with_gaps.database)
     assert gaps_of(with_gaps)[: len(before) // 2] == before[: len(before) // 2]
+    assert first_days_of(with_gaps) == firsts, "the first trade is known although it was dropped"
 
 
 @pytest.mark.slow
@@ -185,10 +189,10 @@ def test_month_dropped_from_raw_is_not_a_gap(with_gaps: Project) -> None:
     assert gaps_of(with_gaps) == before
     assert tape_gaps(with_gaps.database) == [("ETH_USDC-PERPETUAL", 1050, 1050)]
     raw_tables.load(client, "1764000004.5", [LATE | {"trade_seq": 1109, "timestamp": NOON_MS + 36 * DAY_MS}])
-    with_gaps.run()
+    with_gaps.run(*TABLES)
     assert gaps_of(with_gaps) == [*before[:2], ("BTC-PERPETUAL", 1108, 1108), *before[2:]]
     assert progress_of(with_gaps)[0]["missing"] == 2
-    for model in ("trade_versions", "instrument_tallies"):
+    for model in ("trade_versions", "loaded_seqs"):
         refused = with_gaps.invoke("run", "--full-refresh", "--select", model)
         assert "months that `tape retention` dropped from deribit_raw.trades" in str(failures(refused))
 
@@ -197,6 +201,11 @@ def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
     """Gaps of the model deribit.trade_gaps."""
     query = "SELECT instrument_name, first_missing_seq, last_missing_seq FROM deribit.trade_gaps ORDER BY ALL"
     return [tuple(row) for row in dbt.client.query(query).result_rows]
+
+
+def first_days_of(dbt: Project) -> dict[str, date]:
+    query = "SELECT instrument_name, toDate(first_traded_on) FROM deribit.instruments"
+    return dict(dbt.client.query(query).result_rows)
 
 
 def tape_gaps(database: Database) -> list[tuple[str, int, int]]:
@@ -228,7 +237,7 @@ def test_command_follows_the_declared_retention(
             tape.main(["retention", "--plan"], standalone_mode=False)
     with pytest.raises(UsageError, match="Choose one of"):
         tape.main(["retention"], standalone_mode=False)
-    built.client.command("DROP TABLE deribit.ohlcv_4h_versions SYNC")
+    built.client.command("DROP TABLE deribit.ohlcv_1h_versions SYNC")
     project.write_text(declared.replace(" ohlcv_1m: null", " ohlcv_1m: 1"))
-    with pytest.raises(CannotTellError, match=r"There is no deribit\.ohlcv_4h_versions yet; run: dbt build"):
+    with pytest.raises(CannotTellError, match=r"There is no deribit\.ohlcv_1h_versions yet; run: dbt build"):
         tape.main(["retention", "--plan"], standalone_mode=False)

@@ -48,12 +48,12 @@ def test_errors_are_http_400_with_a_json_body(exchange, ask, code, reason, param
 
 def test_one_connection_serves_many_requests(exchange):
     """Keep-alive, on one socket; a name with a plus sign survives quoting."""
-    with httpx.Client(base_url=exchange.url) as client:
+    with httpx.Client(base_url=exchange.url, timeout=60) as client:
         for _ in range(3):
             assert client.get("/public/test").json()["result"]["version"]
         answer = client.get("/public/get_instrument", params={"instrument_name": "SOL_USDC-WEEK+1"})
     assert answer.json()["result"]["kind"] == "future"
-    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=60)
     sockets = set()
     for _ in range(3):
         connection.request("GET", "/api/v2/public/get_time")
@@ -80,4 +80,4 @@ def test_port_in_use_is_reported_and_stop_frees_the_port(small_tape):
     with SandboxExchange(small_tape, port=first.port) as second:
         assert get(second, "get_time") == second.now_ms
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{second.url}/public/get_time")
+        httpx.get(f"{second.url}/public/get_time", timeout=60)

@@ -58,8 +58,7 @@ def cloud(dbt: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 @pytest.fixture(scope="module")
 def both(dbt: Project, cloud: Client) -> Client:
     """The project built on local, and the same tables created on cloud."""
-    dbt.fresh()
-    dbt.run()
+    dbt.empty()
     for database in ("deribit_raw", "deribit"):
         cloud.command(f"CREATE DATABASE IF NOT EXISTS {database}")
     tables = dbt.rows("SELECT database, name FROM system.tables WHERE database IN ('deribit_raw', 'deribit')")
@@ -84,11 +83,11 @@ def differing(dbt: Project, both: Client) -> dict[tuple[str, str], dict[str, str
         plant(SimpleNamespace(client=both), table)  # type: ignore[arg-type]
     both.command("DROP VIEW deribit.ohlcv_1mo")
     both.command("CREATE TABLE deribit.forgotten (x UInt8) ENGINE = MergeTree ORDER BY x")
-    both.command("ALTER TABLE deribit.trade_moves ADD COLUMN planted UInt8 FIRST")
+    both.command("ALTER TABLE deribit.moved_trades ADD COLUMN planted UInt8 FIRST")
     both.command("ALTER TABLE deribit_raw.trades MODIFY COLUMN price Float32")
     both.command("CREATE TABLE deribit_raw.instrument_tails (x UInt8) ENGINE = MergeTree ORDER BY x")
     dbt.client.command("CREATE TABLE deribit_raw.pushes (x UInt8) ENGINE = MergeTree ORDER BY x")
-    dbt.client.command("ALTER TABLE deribit.load_ledger MODIFY COLUMN claim_id String CODEC(ZSTD(7))")
+    dbt.client.command("ALTER TABLE deribit.consumed_loads MODIFY COLUMN load_id String CODEC(ZSTD(7))")
     with redirect_stdout(io.StringIO()) as output:
         assert tape.main(["schema-align", "--json"], standalone_mode=False) == 1
     return {(each["table"], each["thing"]): each for each in json.loads(output.getvalue())}
@@ -111,7 +110,7 @@ def test_each_kind_of_drift_on_cloud_is_reported(differing: dict, table: str) ->
 
 def test_drift_on_local_is_distinguished_from_drift_on_cloud(differing: dict) -> None:
     """Only the side that drifted differs from the declared value."""
-    row = differing["deribit.load_ledger", "codec of claim_id"]
+    row = differing["deribit.consumed_loads", "codec of load_id"]
     assert (row["declared"], row["local"], row["cloud"]) == (None, "ZSTD(7)", None)
 
 
@@ -135,12 +134,12 @@ def test_a_table_on_one_side_is_one_difference(differing: dict) -> None:
 
 def test_added_column_is_one_difference(differing: dict) -> None:
     """The columns after it do not count as moved."""
-    assert [name for table, name in differing if table == "deribit.trade_moves"] == ["column planted"]
+    assert [name for table, name in differing if table == "deribit.moved_trades"] == ["column planted"]
 
 
 def test_equal_tables_are_not_reported(differing: dict) -> None:
     touched = {
-        f"deribit.{table}" for table in (*DRIFTS, "ohlcv_1mo", "forgotten", "trade_moves", "load_ledger")
+        f"deribit.{table}" for table in (*DRIFTS, "ohlcv_1mo", "forgotten", "moved_trades", "consumed_loads")
     }
     assert {table for table, _ in differing} == touched | {"deribit_raw.trades"}
 

@@ -7,7 +7,7 @@ import http.client
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,20 +104,23 @@ def children(pid: int) -> list[int]:
 @contextmanager
 def target_server(tape_dir: Path) -> Iterator[Target]:
     """Run a server with users `tape`, loader, transformer and reader, and one table in each database."""
-    with pytest.MonkeyPatch.context() as env:
-        for role in ROLES:
-            env.setenv(role.password_variable, f"password-of-{role.name}")
-        with embedded_server(tape_dir) as settings:
-            home = ServerHome(tape_dir)
-            target = Target(settings, home, home.data / "canary.txt")
-            target.canary.write_text(SECRET + "\n")
-            os.utime(target.canary, (1, 1))
-            owner = target.attacker(settings.user)
-            for database in ("deribit_raw", "deribit", "deribit_runs"):
-                owner.query(f"CREATE DATABASE {database}")
-                owner.query(f"CREATE TABLE {database}.t (x String) ENGINE = MergeTree ORDER BY x")
-                owner.query(f"INSERT INTO {database}.t VALUES ('row')")
-            yield target
+    with ExitStack() as stack:
+        with (
+            pytest.MonkeyPatch.context() as env
+        ):  # not longer than the start, because other servers start meanwhile
+            for role in ROLES:
+                env.setenv(role.password_variable, f"password-of-{role.name}")
+            settings = stack.enter_context(embedded_server(tape_dir))
+        home = ServerHome(tape_dir)
+        target = Target(settings, home, home.data / "canary.txt")
+        target.canary.write_text(SECRET + "\n")
+        os.utime(target.canary, (1, 1))
+        owner = target.attacker(settings.user)
+        for database in ("deribit_raw", "deribit", "deribit_runs"):
+            owner.query(f"CREATE DATABASE {database}")
+            owner.query(f"CREATE TABLE {database}.t (x String) ENGINE = MergeTree ORDER BY x")
+            owner.query(f"INSERT INTO {database}.t VALUES ('row')")
+        yield target
 
 
 @pytest.fixture(scope="session")

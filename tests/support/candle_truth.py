@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -41,8 +42,15 @@ def bucket_start(level: str, timestamp_ms: int) -> datetime:
     }[level]
 
 
+def is_inverse_combo(trade: Trade) -> bool:
+    """Whether the trade is of a combo of inverse futures, which has neither volume nor notional."""
+    return trade["kind"] == "future_combo" and "_" not in trade["instrument_name"].split("-")[0]
+
+
 def volume_and_notional(trade: Trade) -> tuple[Decimal, Decimal]:
-    """Base coin and quote currency to 12 places; inverse futures count USD in `amount`."""
+    """Base coin and quote currency to 12 places; inverse futures count USD in `amount`. 0 where there is none."""
+    if is_inverse_combo(trade):
+        return Decimal(0), Decimal(0)
     price, amount = (rounded(Decimal(repr(float(trade[name])))) for name in ("price", "amount"))
     is_inverse_future = trade["kind"] == "future" and "_" not in trade["instrument_name"]
     with localcontext() as context:
@@ -50,6 +58,37 @@ def volume_and_notional(trade: Trade) -> tuple[Decimal, Decimal]:
         if is_inverse_future:
             return (rounded(amount / price) if price else Decimal(0)), amount
         return amount, rounded(price * amount)
+
+
+STABLECOINS = ("USDC", "USDT", "USDE")
+PARSED = re.compile(
+    r"([A-Z0-9]+)(?:_([A-Z0-9]+))?(?:-(?:PERPETUAL|\d{1,2}[A-Z]{3}\d{2}(-\d+(?:d\d+)?-[CP])?))?"
+)
+
+
+def usd_rate(trade: Trade) -> float | None:
+    """Dollars per unit of the quote currency: 1, the index price of an inverse option, or unknown."""
+    name = PARSED.fullmatch(trade["instrument_name"])
+    if name is None or trade["kind"] in ("future_combo", "option_combo"):
+        return None
+    if name[2]:
+        return 1.0 if name[2] in STABLECOINS else None
+    return trade.get("index_price") if trade["kind"] == "option" else 1.0
+
+
+def notional_usd(trade: Trade) -> Decimal | None:
+    rate = usd_rate(trade)
+    if rate is None:
+        return None
+    with localcontext() as context:
+        context.prec = 60
+        return rounded(volume_and_notional(trade)[1] * rounded(Decimal(repr(float(rate)))))
+
+
+def is_book(trade: Trade) -> bool:
+    """Neither a block or RFQ trade nor a leg of a combo."""
+    is_leg = trade.get("combo_id") is not None and "combo" not in trade["kind"]
+    return trade.get("block_trade_id") is None and trade.get("block_rfq_id") is None and not is_leg
 
 
 def rounded(number: Decimal) -> Decimal:
@@ -78,7 +117,20 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
             (volume for trade, volume, _ in sizes if (trade.get(field) in values) is among), Decimal(0)
         )
 
-    return {
+    book = [trade for trade in trades if is_book(trade)]
+    book_prices = [trade["price"] for trade in book] or [None]
+    book_sizes = [volume_and_notional(trade) for trade in book]
+    dollars = [notional_usd(trade) for trade in trades]
+    candle = {
+        "notional_usd": None if None in dollars else sum(dollars, Decimal(0)),
+        "usd_rate": next((rate for trade in trades if (rate := usd_rate(trade)) is not None), None),
+        "book_open": book_prices[0],
+        "book_high": max(book_prices) if book else None,
+        "book_low": min(book_prices) if book else None,
+        "book_close": book_prices[-1],
+        "book_volume": sum((volume for volume, _ in book_sizes), Decimal(0)),
+        "book_notional": sum((notional for _, notional in book_sizes), Decimal(0)),
+        "book_trade_count": len(book),
         "kind": trades[0]["kind"],
         "open": prices[0],
         "high": max(prices),
@@ -96,6 +148,8 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
         "iv_low": min(ivs) if ivs != [None] else None,
         "iv_close": ivs[-1],
     }
+    amounts = {name for name in candle if "volume" in name or name.endswith("notional")}
+    return candle | (dict.fromkeys(amounts) if is_inverse_combo(trades[0]) else {})
 
 
 def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
@@ -116,7 +170,13 @@ def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
     expected, shown = candles(truth, level), dbt.candles(level)
     assert shown.keys() == expected.keys(), level
     for key, candle in expected.items():
-        vwap, _ = shown[key].pop("vwap"), shown[key].pop("underlying")
+        vwap, book_vwap = shown[key].pop("vwap"), shown[key].pop("book_vwap")
+        shown[key].pop("underlying")
+        assert (shown[key].pop("notional_usd_missing") is None) is (candle["notional_usd"] is not None)
         assert shown[key] == candle, (level, key)
+        has_book_volume = candle["book_trade_count"] > 0 and candle["book_volume"] is not None
+        assert (book_vwap is not None) is has_book_volume
+        if candle["book_volume"]:
+            assert math.isclose(book_vwap, candle["book_notional"] / candle["book_volume"], rel_tol=1e-12)
         if candle["volume"]:
             assert math.isclose(vwap, candle["notional"] / candle["volume"], rel_tol=1e-12)

@@ -9,7 +9,7 @@ import httpx
 from extract.sandbox.server import SandboxExchange
 
 Key = tuple[str, int]
-CLIENT = httpx.Client(timeout=10)
+CLIENT = httpx.Client(timeout=60)
 LATENESS_MS = 20  # more than the deviation of ids from time order
 
 

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from extract.errors import TapeError
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.push.push import push
+from extract.source.options import RunOptions
 
 OPTIONS = RunOptions(currencies=("BTC",))
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")

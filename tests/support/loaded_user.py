@@ -8,10 +8,10 @@ import pytest
 
 from extract.clickhouse.client import Database, shared_database
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 from tests.support.commands import Done, UserShell, environment, tape_here
 from tests.support.raw_tables import Raw
 

@@ -27,6 +27,9 @@ class Proxy:
         self.cut_response_after_bytes: int | None = None
         """Break the connection once, after about this many bytes of its responses."""
         self.rewrite: tuple[bytes, bytes] | None = None
+        self.hang_at = b""
+        """From the first request that contains this on, nothing is forwarded, and every connection stays open."""
+        self.hangs = threading.Event()
         self.canned_response: bytes | None = None
         """If not None, the response to every new connection; b"" is no response at all."""
         self.has_canned_request = threading.Event()
@@ -91,6 +94,12 @@ class _Connection:
             if proxy.marker and proxy.marker in data:
                 marked, sent = True, 0
                 self.is_losing = proxy.lose_responses > 0
+            if proxy.hang_at and proxy.hang_at in data:
+                proxy.hangs.set()
+            if proxy.hangs.is_set():
+                while self.client.recv(1 << 16):
+                    pass
+                break
             sent += len(data)
             if marked and proxy.cut_after_bytes is not None and sent > proxy.cut_after_bytes:
                 proxy.cut_after_bytes = None

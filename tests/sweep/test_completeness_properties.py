@@ -31,6 +31,7 @@ ways = st.fixed_dictionaries(
         "page_size": st.sampled_from([2, 5, 13, 20, 40, 10_000]),
         "in_flight": st.integers(1, 6),
         "max_trades": st.one_of(st.integers(10, 60), st.just(500_000)),
+        "together": st.booleans(),
     }
 )
 since = st.one_of(st.none(), st.integers(-5_000, 3 * 86_400_000).map(lambda offset: BEGIN_MS + offset))
@@ -190,3 +191,47 @@ def test_history_behind_the_live_host(lag_ms: int) -> None:
         crawl.run()
         assert crawl.rows == once(records)
         assert not crawl.absent
+
+
+class Clock:
+    """This computer's clock, in seconds; each reading takes a few."""
+
+    def __init__(self, step_s: float) -> None:
+        self._readings = count()
+        self._step_s = step_s
+
+    def __call__(self) -> float:
+        return next(self._readings) * self._step_s
+
+
+@several
+@given(histories(), ways, st.sampled_from([0.5, 5.0, 40.0]), st.integers(1, 6))
+def test_backfill_that_visits_the_newest_time_loads_each_trade_once(
+    records: list[Record], way: dict[str, int], step_s: float, windows: int
+) -> None:
+    """It is interrupted, and resumed without `since` at the oldest time that is missing."""
+    with SandboxExchange(Tape.of(records), clock=last_ms(records) + LATER_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS, machine_s=Clock(step_s), **way)
+        crawl.run(most_windows=windows)
+        crawl.run()
+        assert crawl.rows == once(records)
+        assert crawl.run() == 0
+        for state in json.loads(crawl.state).values():
+            assert len(state["covered"]) == 1
+            assert "resume_ms" not in state
+
+
+def test_backfill_keeps_the_newest_time_fresh() -> None:
+    """Within two minutes of the first window, the newest trades are loaded while years are missing."""
+    records = [trade("BTC-PERPETUAL", n + 1, n, BEGIN_MS + n * 60_000) for n in range(3_000)]
+    with SandboxExchange(Tape.of(records), clock=last_ms(records) + LATER_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS[:1], page_size=50, max_trades=100, machine_s=Clock(10.0))
+        crawl.run(most_windows=4)
+        [state] = json.loads(crawl.state).values()
+        assert len(state["covered"]) == 2
+        assert state["covered"][-1][1] >= last_ms(records)
+        assert (
+            state["resume_ms"] == state["covered"][0][1] + 1 or state["resume_ms"] <= state["covered"][0][1]
+        )
+        crawl.run()
+        assert crawl.rows == once(records)

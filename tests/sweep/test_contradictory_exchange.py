@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.streams import Stream
-from extract.errors import ProofError, RetriableError
+from extract.errors import CannotTellError, ProofError, RetriableError, TapeError
 from extract.sweep.fetch_slice import MAX_PAGES, sweep_slice
 from extract.sweep.ledger import SeqRange
 from extract.sweep.repair import RepairQueue, RepairResult, repairs
@@ -20,8 +21,7 @@ from extract.sweep.slices import Slice
 from extract.sweep.state import Span, StreamState
 from extract.sweep.stream_window import StreamSweep
 from extract.sweep.time_pager import CursorStuckError, OutsideRangeError, UnreadablePageError
-from extract.sweep.window import WindowReport, sweep_window
-from extract.sweep.windows import SweepRequest, sweep_windows
+from extract.sweep.window import SweepRequest, WindowReport, sweep_window
 from tests.support.contradictory_exchange import client_of, page
 from tests.support.histories import BEGIN_MS, trade
 
@@ -90,7 +90,7 @@ def window(client: DeribitClient, now_ms: int, since_ms: int) -> tuple[WindowRep
     state, report = StreamState(), WindowReport()
     [span] = state.wanted(since_ms, now_ms)
     sweep = StreamSweep(client, FUTURES, state, span, now_ms, has_more_spans=False)
-    tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=10_000, report=report))
+    tables = list(sweep_window(client, [sweep], SweepRequest(in_flight=2, max_trades=10_000), report))
     return report, state, sum(table.num_rows for table in tables)
 
 
@@ -130,15 +130,24 @@ def test_range_is_not_absent_if_a_rejected_record_has_no_seq() -> None:
         report, _, _ = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
     assert report.absent == []
     assert report.rejected
+    assert [each.range for each in report.unrepaired] == [SeqRange("BTC-PERPETUAL", 2, 2)]
 
 
 def test_range_is_not_absent_after_one_answer_with_a_rejected_record_without_seq() -> None:
     """Later answers without that record do not prove that it was another trade."""
     pages = iter([page([FULL[1] | {"trade_seq": {}}])])
+    errors: list[TapeError] = []
     with client_of(lambda method, params: next(pages, page([]))) as client:
-        results = repair_all(client, [SeqRange("BTC-PERPETUAL", 2, 2)])
+        queue = RepairQueue(
+            ((None, each) for each in repairs(client, [SeqRange("BTC-PERPETUAL", 2, 2)])),
+            lambda _, repair, error: errors.append(error),
+        )
+        results = [result for _, result in queue.run(in_flight=1, cancel=client.cancel)]
     assert [len(result.rejected) for result in results if result.rejected] == [1]
     assert [each for result in results for each in result.absent] == []
+    [error] = errors
+    assert isinstance(error, ProofError)
+    assert "without a trade_seq instead of trades 2–2 of BTC-PERPETUAL" in str(error)
 
 
 def test_missing_trade_before_an_unsettled_trade_is_not_absent_yet() -> None:
@@ -152,7 +161,7 @@ def test_missing_trade_before_an_unsettled_trade_is_not_absent_yet() -> None:
             client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, has_more_spans=False
         )
         report = WindowReport()
-        assert not list(sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report))
+        assert not list(sweep_window(client, [sweep], SweepRequest(in_flight=1, max_trades=9), report))
         assert [each.range for each in report.absent] == [SeqRange("BTC-PERPETUAL", n, n) for n in (2, 4)]
 
 
@@ -166,9 +175,66 @@ def test_restated_trades_are_new_versions_and_counted() -> None:
             client, FUTURES, state, state.wanted(None, now_ms)[0], now_ms, has_more_spans=False
         )
         report = WindowReport()
-        [table] = sweep_window(client, [sweep], in_flight=1, max_trades=9, report=report)
+        [table] = sweep_window(client, [sweep], SweepRequest(in_flight=1, max_trades=9), report)
     assert table.column("price").to_pylist() == [1.5]
     assert (report.restated, report.known, report.trades) == (1, 2, 1)
+
+
+def test_live_host_that_lacks_loaded_trades_proves_nothing() -> None:
+    """Its empty pages would also hide the one new trade of a quiet option; a later turn loads it."""
+    options = Stream("BTC", "option")
+    once = trade("BTC-29DEC23-30000-C", 1, 99, BEGIN_MS + 40_000)
+    is_empty = False
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        trades = FULL if params.get("kind") == "future" else [once]
+        return honest([] if is_empty else [each for each in trades if each["timestamp"] <= now_ms])(
+            method, params
+        )
+
+    states = {FUTURES: StreamState(), options: StreamState()}
+
+    def turn() -> list[str]:
+        report = WindowReport()
+        with client_of(answer) as client:
+            sweeps = [
+                StreamSweep(
+                    client, stream, state, state.wanted(BEGIN_MS, now_ms)[0], now_ms, has_more_spans=False
+                )
+                for stream, state in states.items()
+            ]
+            tables = list(sweep_window(client, sweeps, SweepRequest(in_flight=2, max_trades=99), report))
+        set_aside.append(report.set_aside)
+        return [name for table in tables for name in table.column("instrument_name").to_pylist()]
+
+    set_aside: list[Any] = []
+    now_ms = BEGIN_MS + 30_000
+    assert len(turn()) == SIZE
+    now_ms, is_empty = BEGIN_MS + 150_000, True
+    assert turn() == []
+    assert set_aside[-1].keys() == states.keys()
+    assert all(isinstance(each, CannotTellError) for each in set_aside[-1].values())
+    is_empty = False
+    assert turn() == [once["instrument_name"]]
+
+
+@pytest.mark.parametrize(("again", "kinds"), [(False, ["any"]), (True, ["future", "option"])])
+def test_newest_time_that_is_read_again_is_requested_by_kind(again: bool, kinds: list[str]) -> None:
+    """An answer to `any` may be what left trades out."""
+    now_ms, requested = BEGIN_MS + 30_000, []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        requested.append(params["kind"])
+        return page([])
+
+    with client_of(answer) as client:
+        sweeps = [
+            StreamSweep(client, stream, StreamState(), Span(BEGIN_MS, now_ms), now_ms, has_more_spans=False)
+            for stream in (FUTURES, Stream("BTC", "option"))
+        ]
+        request = SweepRequest(in_flight=1, kind_of={"BTC-PERPETUAL": "future"}, again=again)
+        assert not list(sweep_window(client, sweeps, request, WindowReport()))
+    assert requested == kinds
 
 
 def test_time_before_the_history_of_the_live_host_is_not_covered() -> None:
@@ -182,8 +248,8 @@ def test_time_before_the_history_of_the_live_host_is_not_covered() -> None:
     assert (state.covered, report.covered, rows) == ([], [], 0)
 
 
-def test_instrument_unknown_to_all_hosts_is_a_contradiction() -> None:
-    """The exchange sent trades of it, so the missing ones are not absent."""
+def test_trades_of_an_instrument_unknown_to_all_hosts_are_missing() -> None:
+    """The exchange sent trades of it, so the missing ones are not absent; those that arrived are loaded."""
 
     def answer(method: str, params: dict[str, str]) -> Any:
         if method == "get_time":
@@ -193,10 +259,12 @@ def test_instrument_unknown_to_all_hosts_is_a_contradiction() -> None:
             return {"error": {"code": -32602, "message": "Invalid params", "data": data}}
         return honest([FULL[0], FULL[2]])(method, params)
 
-    states = {FUTURES: StreamState()}
-    with client_of(answer) as client, pytest.raises(ProofError, match=r"BTC-PERPETUAL.*no such instrument"):
-        list(sweep_windows(client, SweepRequest(BEGIN_MS), states))
-    assert states[FUTURES].covered == []
+    with client_of(answer) as client:
+        report, state, rows = window(client, BEGIN_MS + HOUR_MS, BEGIN_MS)
+    assert (rows, report.absent) == (2, [])
+    assert [each.range for each in report.unrepaired] == [SeqRange("BTC-PERPETUAL", 2, 2)]
+    assert "refuses them by number" in report.unrepaired[0].reason
+    assert state.covered
 
 
 def test_dense_slice_ends_early_and_its_remainder_is_fetched() -> None:
@@ -229,7 +297,7 @@ def test_window_ends_at_its_maximum_of_trades() -> None:
     with client_of(answer, page_size=SIZE) as client:
         state, report = StreamState(), WindowReport()
         sweep = StreamSweep(client, FUTURES, state, Span(BEGIN_MS, now_ms), now_ms, has_more_spans=False)
-        tables = list(sweep_window(client, [sweep], in_flight=2, max_trades=50, report=report))
+        tables = list(sweep_window(client, [sweep], SweepRequest(in_flight=2, max_trades=50), report))
     rows = sum(table.num_rows for table in tables)
     assert 50 <= rows == report.trades <= 50 + 2 * 3 * SIZE
     assert not report.is_last
@@ -252,18 +320,19 @@ def test_trade_missing_between_two_covered_spans_is_fetched() -> None:
         [span] = state.wanted(BEGIN_MS, middle_ms)
         report = WindowReport()
         sweep = StreamSweep(client, FUTURES, state, span, now_ms, has_more_spans=False)
-        tables = list(sweep_window(client, [sweep], in_flight=1, max_trades=99, report=report))
+        tables = list(sweep_window(client, [sweep], SweepRequest(in_flight=1, max_trades=99), report))
     assert (report.trades, report.repaired, report.unknown_fields) == (10, 1, {"new_field": 1})
     assert tables[-1].column("trade_seq").to_pylist() == [10]
 
 
-def test_trade_with_two_ids_is_repaired_once() -> None:
-    """The latest of two versions of a trade on one page is used."""
+def test_second_trade_with_a_number_is_rejected_by_a_repair() -> None:
+    """The earliest of two trades with one number on a page is used, and the other is stored with its text."""
     first = trade("BTC-PERPETUAL", 1, 1, BEGIN_MS)
-    restated = first | {"trade_id": "2", "price": 7.0}
-    client = client_of(lambda method, params: page([first, restated]))
+    second = first | {"trade_id": "2", "timestamp": BEGIN_MS + 1, "price": 7.0}
+    client = client_of(lambda method, params: page([second, first]))
     (result,) = repair_all(client, [SeqRange("BTC-PERPETUAL", 1, 1)])
-    assert result.table.select(["trade_seq", "price"]).to_pylist() == [{"trade_seq": 1, "price": 7.0}]
+    assert result.table.column("trade_id").to_pylist() == [first["trade_id"]]
+    assert [json.loads(bad.raw)["trade_id"] for bad in result.rejected] == ["2"]
 
 
 def test_unreachable_exchange_cancels_the_requests_under_way() -> None:
@@ -286,6 +355,6 @@ def test_unreachable_exchange_cancels_the_requests_under_way() -> None:
             for stream in (FUTURES, Stream("BTC", "option"))
         ]
         with pytest.raises(RetriableError, match="cannot be reached"):
-            list(sweep_window(client, sweeps, in_flight=2, max_trades=10_000, report=report))
+            list(sweep_window(client, sweeps, SweepRequest(in_flight=2, max_trades=10_000), report))
         assert client.stats.requests < 2 * attempts
     assert not report.set_aside

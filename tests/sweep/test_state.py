@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from itertools import pairwise
 
 from hypothesis import given
@@ -61,7 +62,7 @@ def test_earlier_span_is_merged_with_the_later_one() -> None:
     state.add_span(Span(begin + 100, begin + 199), {"OLD": 8, "NEW": 1}, {"OLD": 9, "NEW": 3})
     assert state.first_after(begin + 99) == {"OLD": 8}
     state.add_span(Span(begin, begin + 49), {"OLD": 2}, {"OLD": 4})
-    assert state.last_before(begin + 50) == {"OLD": 4}
+    assert state.last_before(begin + 50, ()) == {"OLD": 4}
     state.add_span(Span(begin + 50, begin + 99), {"OLD": 5}, {"OLD": 7})
     assert state.covered == [Span(begin, begin + 199)]
     assert state.last_seq == {begin + 199: {"OLD": 9, "NEW": 3}}
@@ -110,7 +111,7 @@ def test_last_seq_of_an_earlier_span_is_retained_when_it_meets_a_later_one() -> 
         Span(0, 999), {"BTC-PERPETUAL": 1, "BTC-29DEC23": 1}, {"BTC-PERPETUAL": 5, "BTC-29DEC23": 3}
     )
     assert state.covered == [Span(0, 2_000)]
-    assert state.last_before(2_001) == {"BTC-PERPETUAL": 5, "BTC-29DEC23": 7}
+    assert state.last_before(2_001, ()) == {"BTC-PERPETUAL": 5, "BTC-29DEC23": 7}
 
 
 def test_expired_instruments_are_dropped_from_the_state() -> None:
@@ -120,14 +121,9 @@ def test_expired_instruments_are_dropped_from_the_state() -> None:
     first = {expired: 3, live: 4, perpetual: 5}
     state = StreamState()
     state.add_span(Span(EPOCH_MS, middle_ms), dict.fromkeys(first, 1), first)
-    assert state.last_before(middle_ms + 1) == first
+    assert state.last_before(middle_ms + 1, ()) == first
     state.add_span(Span(middle_ms + 1, end_ms), {}, {expired: 9})
-    assert state.last_before(end_ms + 1) == {live: 4, perpetual: 5}
-
-    older, newer = StreamState(), StreamState()
-    older.add_span(Span(EPOCH_MS, middle_ms), dict.fromkeys(first, 1), first)
-    newer.add_span(Span(middle_ms + 1, end_ms), {}, {live: 6})
-    assert older.merge_with(newer).last_seq == {end_ms: {live: 6, perpetual: 5}}
+    assert state.last_before(end_ms + 1, ()) == {live: 4, perpetual: 5}
 
 
 TRADED = {name: [EPOCH_MS + at for at in times] for name, times in {
@@ -153,20 +149,65 @@ def loader(parts: list[Span]) -> StreamState:
     return state
 
 
+class Database:
+    """A `SeqLookup` of a database that has all of TRADED."""
+
+    def last_seqs(self, span: Span, names: Collection[str]) -> dict[str, int]:
+        return {name: seq for name, seq in seqs_in(span)[1].items() if name in names}
+
+    def first_seqs(self, span: Span) -> dict[str, int]:
+        return seqs_in(span)[0]
+
+
+def restored(state: StreamState) -> StreamState:
+    """The state after JSON, with a database to query."""
+    return StreamState.from_json(json.loads(json.dumps(state.to_json())), Database())
+
+
+@given(st.lists(spans, max_size=8))
+def test_queried_sequence_numbers_equal_stored_ones(parts: list[Span]) -> None:
+    """A state that is restored before each span knows the same as one that stores the numbers, and is smaller."""
+    stored, queried = StreamState(), restored(StreamState())
+    for span in parts:
+        for part in subtract(Span(EPOCH_MS + 1 + span.start_ms, EPOCH_MS + 1 + span.end_ms), stored.covered):
+            for state in (stored, queried):
+                state.last_before(part.start_ms, TRADED)
+                state.add_span(part, *seqs_in(part))
+            if part.start_ms % 2:
+                queried = restored(queried)
+    assert queried.covered == stored.covered
+    for span in stored.covered:
+        assert queried.last_before(span.end_ms + 1, TRADED) == stored.last_before(span.end_ms + 1, TRADED)
+        assert queried.first_after(span.start_ms - 1) == stored.first_after(span.start_ms - 1)
+    assert set(queried.to_json()) == {"covered", "recent"}
+
+
+def test_spans_that_this_process_has_swept_are_not_queried() -> None:
+    """A backfill would query all of its history for each new instrument."""
+
+    class Empty(Database):
+        def last_seqs(self, span: Span, names: Collection[str]) -> dict[str, int]:
+            raise AssertionError(f"{names} were queried")
+
+    state = StreamState(lookup=Empty())
+    for start_ms in range(EPOCH_MS, EPOCH_MS + 60, 10):
+        part = Span(start_ms, start_ms + 9)
+        state.last_before(part.start_ms, TRADED)
+        state.add_span(part, *seqs_in(part))
+    assert state.last_before(EPOCH_MS + 60, TRADED) == seqs_in(Span(EPOCH_MS, EPOCH_MS + 59))[1]
+
+
 @given(st.lists(spans, max_size=5), st.lists(spans, max_size=5))
 def test_merged_state_of_two_loaders_equals_that_of_a_single_loader(
     mine: list[Span], theirs: list[Span]
 ) -> None:
     """Covered time and the sequence numbers at its edges, computed from the trades themselves."""
-    both = loader(mine).merge_with(loader(theirs))
+    both = restored(loader(mine).merge_with(loader(theirs)))
     assert both.covered == merge([*loader(mine).covered, *loader(theirs).covered])
     for span in both.covered:
         firsts, lasts = seqs_in(span)
-        assert {n: s for n, s in both.last_seq[span.end_ms].items() if n in lasts} == lasts
-        assert {n: s for n, s in both.first_seq[span.start_ms].items() if n in firsts} == {
-            name: seq for name, seq in firsts.items() if seq > 1
-        }
-    assert StreamState.from_json(json.loads(json.dumps(both.to_json()))) == both
+        assert both.last_before(span.end_ms + 1, TRADED) == lasts
+        assert both.first_after(span.start_ms - 1) == {name: seq for name, seq in firsts.items() if seq > 1}
 
 
 def test_json_does_not_change_when_the_state_does() -> None:

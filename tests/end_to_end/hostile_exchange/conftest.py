@@ -8,7 +8,11 @@ import pytest
 
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.hostile_exchange import Answer, HostileExchange, Start
+from tests.support.hostile_exchange import (
+    Answer,
+    HostileExchange,
+    Start,
+)
 
 
 @pytest.fixture(scope="module")

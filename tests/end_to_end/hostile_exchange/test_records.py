@@ -12,10 +12,14 @@ from extract.clickhouse.settings import clickhouse_settings
 from extract.coverage.gaps import find_gaps
 from extract.coverage.repair import repair_gaps
 from extract.coverage.status import fetch_status
-from extract.pipeline.options import RunOptions
 from extract.pipeline.run import run
 from extract.sandbox.tape import Tape
-from tests.support.hostile_exchange import VICTIM, Start, for_victim, nested
+from extract.source.options import RunOptions
+from tests.support.hostile_exchange import (
+    Start,
+    for_victim,
+    nested,
+)
 
 
 def test_nested_record_is_rejected_and_the_stream_continues(
@@ -32,12 +36,13 @@ def test_nested_record_is_rejected_and_the_stream_continues(
 def test_instrument_without_a_name_is_rejected_once(start: Start, clickhouse_client: Client) -> None:
     """With its currency and kind, the reason, and its text; deep values reject only their record."""
     deep = '{"instrument_name": "DEEP", "kind": "future", "odd": ' + "[" * 200_000 + "]" * 200_000 + "}"
-    records = f'[{{"kind": "future", "strike": 5}}, {deep}, {{"instrument_name": "GOOD", "kind": "future"}}]'
+    good = '{"instrument_name": "GOOD", "kind": "future", "base_currency": "BTC"}'
+    records = f'[{{"kind": "future", "strike": 5}}, {deep}, {good}]'
     body = f'{{"result": {records}}}'.encode()
     start(
         lambda method, params: (
             ({}, [body])
-            if method == "get_instruments" and params == {"currency": "BTC", "expired": "false"}
+            if method == "get_instruments" and params == {"currency": "any", "expired": "false"}
             else None
         )
     )
@@ -81,8 +86,8 @@ def test_names_of_an_exchange_are_data(start: Start, clickhouse_client: Client) 
     def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], Any] | None:
         if "trades" not in method:
             return None
-        first, last = int(params.get("start_timestamp", 0)), int(params.get("end_timestamp", 0))
-        is_victim = (params.get("currency"), params.get("kind")) == VICTIM
+        first, last = int(params.get("start_timestamp", 0)), int(params.get("end_timestamp", 10**13))
+        is_victim = params.get("currency") == "BTC" and params.get("kind") in ("option", "any")
         trades = [each for each in records if is_victim and first <= each["timestamp"] <= last]
         return {}, [json.dumps({"result": {"trades": trades, "has_more": False}}).encode()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,20 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.client import shared_database
+from extract.clickhouse.settings import clickhouse_settings
+from extract.coverage.gaps import find_unproven
 from extract.errors import OutsideError, ProofError
-from extract.pipeline.options import RunOptions
-from extract.pipeline.run import StreamsSetAsideError, run
+from extract.pipeline.run import run
+from extract.pipeline.summary import StreamsSetAsideError
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
+from tests.support.commands import tape_here
 from tests.support.hostile_exchange import (
     DRIP,
     GZIP,
     MIB,
+    VICTIM,
     Start,
     bomb,
     drip,
@@ -55,8 +62,12 @@ def test_stream_with_unusable_answers_is_set_aside(
     assert raised.value.exit_code == 4
     assert list(raised.value.summary.set_aside) == ["BTC option"]
     require_others_whole(clickhouse_client, tape)
+    [unproven] = find_unproven(shared_database(clickhouse_settings()))
+    assert unproven.stream == VICTIM
+    assert re.search(sentence, unproven.reason)
     is_hostile = False
     run(RunOptions())
+    assert find_unproven(shared_database(clickhouse_settings())) == []
     rows = loaded(clickhouse_client)
     assert {stream: sorted(keys) for stream, keys in rows.items()} == {
         stream: sorted(keys) for stream, keys in streams_of(tape).items()
@@ -86,11 +97,15 @@ def test_stream_that_fails_after_some_pages_leaves_no_trade(
 def test_contradiction_of_every_stream_is_the_error_of_the_run(
     start: Start, clickhouse_client: Client
 ) -> None:
-    """One sentence, as for a run of one stream."""
+    """One sentence, as for a run of one stream; `tape gaps` reports the time of each."""
     page = json.dumps({"result": {"trades": [{"odd": 1}] * 20, "has_more": True}}).encode()
     start(lambda method, params: ({}, [page]) if "trades" in method else None)
     with pytest.raises(ProofError, match="has no valid time to continue from"):
-        run(RunOptions(currencies=("BTC",)))
+        run(RunOptions(currencies=("BTC",), kinds=("option", "future")))
+    done = tape_here("gaps")
+    assert done.code == 2
+    assert "BTC option was set aside, and 2016-01-01" in done.err
+    assert "BTC future was set aside, and 2016-01-01" in done.err
 
 
 def test_unreachable_exchange_ends_the_run_at_once(start: Start) -> None:
@@ -122,7 +137,7 @@ def test_instruments_that_cannot_be_read_are_set_aside(
     """Of that currency; all trades are loaded and covered, and the other currency's instruments too."""
     start(
         lambda method, params: (
-            answer() if method == "get_instruments" and params["currency"] == "BTC" else None
+            answer() if method == "get_instruments" and params["currency"] in ("BTC", "any") else None
         )
     )
     with pytest.raises(StreamsSetAsideError, match=f"instruments of BTC was set aside.*{sentence}"):

@@ -1,0 +1,98 @@
+"""`dbt run` completes tables that lost or changed rows, whatever happened to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from extract.clickhouse.refresh import refresh
+from harness import raw_tables
+from harness.dbt_project import TABLES, Project
+from tests.dbt.test_model_truth import LOADS
+from tests.support.candle_truth import assert_true
+
+WRONG = (
+    "insert into deribit.ohlcv_{0}_versions "
+    "select * replace ({1}, version + 1 as version) from deribit.ohlcv_{0}_versions"
+)
+DAMAGES = (
+    "truncate table deribit.ohlcv_1m_versions",
+    "alter table deribit.ohlcv_1h_versions drop partition 202501",
+    "delete from deribit.ohlcv_1h_versions where toDate(bucket_at) = '2025-01-01'",
+    "truncate table deribit.trade_versions",
+    "alter table deribit.trade_versions drop partition 202501",
+    "truncate table deribit.loaded_seqs",
+    "truncate table deribit.instrument_ends",
+    "truncate table deribit.consumed_loads",
+    "drop table deribit.ohlcv_1h_versions sync",
+    "drop table deribit.trade_versions sync",
+    WRONG.format("1h", "open + 1 as open") + " limit 3",
+    WRONG.format("1h", "size + 1 as size") + " limit 1",
+    WRONG.format("1m", "0 as block_volume, 7 as negotiated_count") + " limit 1",
+)
+
+
+@pytest.fixture(scope="module")
+def built(dbt: Project) -> Project:
+    dbt.empty()
+    for load_id, trades in LOADS.items():
+        raw_tables.load(dbt.client, load_id, trades)
+    refresh(dbt.database)
+    return dbt
+
+
+def ends(dbt: Project) -> list[dict[str, object]]:
+    return dbt.rows("select * except (version) from deribit.instrument_ends final order by instrument_name")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        DAMAGES[0],
+        *(pytest.param(damage, marks=pytest.mark.slow) for damage in DAMAGES[3::3]),
+        *(
+            pytest.param(damage, marks=[pytest.mark.slow, pytest.mark.heavy])
+            for damage in (*DAMAGES[1::3], *DAMAGES[2::3])
+        ),
+    ],
+)
+def test_damaged_table_is_complete_after_a_run(built: Project, damage: str) -> None:
+    """Lost tables, partitions and rows, and wrong candles of any level: every trade, candle and tally is right again."""
+    before = ends(built)
+    built.client.command(damage)
+    built.run(*TABLES)
+    assert_true(built, LOADS)
+    assert ends(built) == before
+
+
+@pytest.mark.slow
+def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
+    """An ordinary run compares none of them."""
+    count = "select count() as n from deribit.verified_months"
+    built.run(*TABLES)
+    before = built.rows(count)
+    built.run(*TABLES)
+    assert built.rows(count) == before
+    built.run(*TABLES, "--vars", "audit: true")
+    assert built.rows(count)[0]["n"] > before[0]["n"]
+    assert_true(built, LOADS)
+
+
+def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
+    """The other one creates the tables and views after this one has found that there are none."""
+    dbt.empty()
+    dbt.fresh()
+    has_created = []
+
+    def create_models(event: Any) -> None:
+        if event.info.name == "NodeStart" and not has_created:
+            has_created.append(True)
+            dbt.create_models()
+
+    dbt.runner.callbacks.append(create_models)
+    try:
+        dbt.run("--threads", "1", "--select", "config.materialized:incremental", "trade_versions")
+    finally:
+        dbt.runner.callbacks.remove(create_models)
+    assert has_created

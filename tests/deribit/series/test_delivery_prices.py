@@ -1,0 +1,107 @@
+"""Delivery prices: offsets that shift or do not move, and days without a price."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from extract.deribit.series.delivery_prices import (
+    DeliveryCountError,
+    DeliveryPager,
+    Page,
+    fetch_delivery_prices,
+    require_total,
+    time_of_day,
+)
+from extract.deribit.series.grid import CursorStuckError
+from tests.support.series_exchange import HOUR, Loader, Peculiarities, SeriesExchange
+
+FIRST = date(2020, 1, 1)
+
+
+def days(count: int) -> list[date]:
+    return [FIRST + timedelta(number) for number in range(count)]
+
+
+def exchange_of(count: int, limit: int = 1_000) -> SeriesExchange:
+    prices = {day.isoformat(): 100.0 + number for number, day in enumerate(days(count))}
+    return SeriesExchange(Peculiarities(limit=limit), prices=prices)
+
+
+def run(loader: Loader, day: date, **options: Any) -> int:
+    now_ms = time_of_day(day) + HOUR
+    return loader.load(fetch_delivery_prices(loader.client, "btc_usd", loader.state, now_ms, **options))
+
+
+def test_next_day_costs_one_request() -> None:
+    exchange = exchange_of(2_500)
+    loader = Loader(exchange.answer, "date")
+    assert run(loader, days(2_500)[-1]) == 2_500
+    before = loader.requests
+    exchange.prices[(FIRST + timedelta(2_500)).isoformat()] = 7.0
+    assert run(loader, FIRST + timedelta(2_500)) == 1
+    assert loader.requests - before == 1
+
+
+def test_price_of_an_earlier_day_that_appears_later_is_loaded() -> None:
+    """The number of rows shows that not only the newest one is new."""
+    exchange = exchange_of(2_500)
+    late = exchange.prices.pop("2021-02-03")
+    loader = Loader(exchange.answer, "date")
+    run(loader, days(2_500)[-1])
+    exchange.prices |= {"2021-02-03": late, (FIRST + timedelta(2_500)).isoformat(): 7.0}
+    run(loader, FIRST + timedelta(2_500))
+    assert {day for (day,) in loader.rows} == set(exchange.prices)
+
+
+def test_expiry_day_without_a_price_is_a_gap_until_it_has_one() -> None:
+    exchange = exchange_of(20)
+    lost = exchange.prices.pop("2020-01-05")
+    loader = Loader(exchange.answer, "date")
+    run(loader, days(20)[-1], expiry_days=days(30))
+    assert [(gap.first_ms, gap.missing) for gap in loader.gaps] == [(time_of_day(date(2020, 1, 5)), 1)]
+    exchange.prices["2020-01-05"] = lost
+    run(loader, days(21)[-1])
+    assert loader.gaps == []
+
+
+def test_rows_that_only_the_total_counts_are_a_gap() -> None:
+    exchange = exchange_of(20)
+    answer = exchange.answer
+
+    def overstate(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result = answer(method, params)
+        result["result"]["records_total"] += 3
+        return result
+
+    loader = Loader(overstate, "date")
+    assert run(loader, days(20)[-1]) == 20
+    assert [gap.missing for gap in loader.gaps] == [3]
+    assert "23" in loader.gaps[0].detail
+    with pytest.raises(DeliveryCountError, match="counts 23"):
+        require_total("btc_usd", 20, 23)
+
+
+def test_offset_that_is_ignored_is_an_error() -> None:
+    exchange = exchange_of(50, limit=10)
+    answer = exchange.answer
+    loader = Loader(lambda method, params: answer(method, {**params, "offset": "0"}), "date")
+    with pytest.raises(CursorStuckError, match="offset"):
+        run(loader, days(50)[-1])
+
+
+def test_rows_that_a_removal_skipped_are_requested_again() -> None:
+    """Two rows are removed after the first page, so that row c is at an offset that was read already."""
+    pager = DeliveryPager()
+    pager.feed(["f", "e", "d"], 6)
+    assert pager.request == Page(2)
+    pager.feed(["b", "a"], 4)
+    pager.feed(["d", "c", "b"], 4)  # the first page again
+    assert pager.request == Page(0)
+    pager.feed(["d", "c", "b"], 4)
+    pager.feed(["b", "a"], 4)
+    pager.feed(["d", "c", "b"], 4)
+    assert pager.request is None
+    assert "c" in pager.rows

@@ -1,0 +1,126 @@
+"""Funding rates: hours without a row are named, and sums are compared with the exchange's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from extract.deribit.series.funding_rates import (
+    FundingSumError,
+    fetch_funding_rates,
+    require_equal_sums,
+    sum_spans,
+)
+from extract.deribit.series.grid import Span
+from tests.support.series_exchange import BEGIN, DAY, HOUR, NAME, Loader, Peculiarities, SeriesExchange
+
+
+def exchange_of(hours: int, **ways: object) -> SeriesExchange:
+    funding = {BEGIN + hour * HOUR: (hour % 7 - 3) * 1e-6 for hour in range(hours)}
+    return SeriesExchange(Peculiarities(**ways), funding=funding)
+
+
+def run(
+    loader: Loader, now_ms: int, since_ms: int = BEGIN - 5 * 365 * DAY, until_ms: int | None = None
+) -> int:
+    return loader.load(
+        fetch_funding_rates(loader.client, NAME, loader.state, now_ms, since_ms=since_ms, until_ms=until_ms)
+    )
+
+
+def test_five_empty_years_before_the_history_cost_few_requests() -> None:
+    exchange = exchange_of(1_000)
+    loader = Loader(exchange.answer, "timestamp")
+    assert run(loader, BEGIN + 1_000 * HOUR) == 1_000
+    assert loader.requests < 20
+
+
+def test_next_hour_costs_one_request() -> None:
+    exchange = exchange_of(1_000)
+    loader = Loader(exchange.answer, "timestamp")
+    run(loader, BEGIN + 999 * HOUR + HOUR // 2)
+    exchange.funding[BEGIN + 1_000 * HOUR] = 1e-6
+    before = loader.requests
+    assert run(loader, BEGIN + 1_000 * HOUR + HOUR // 2) == 1
+    assert loader.requests - before == 1
+
+
+def test_hole_is_requested_again_once_a_day_and_healed() -> None:
+    exchange = exchange_of(2_000)
+    lost = {at: exchange.funding.pop(at) for at in (BEGIN + 500 * HOUR, BEGIN + 1_990 * HOUR)}
+    loader = Loader(exchange.answer, "timestamp")
+    now_ms = BEGIN + 2_000 * HOUR
+    run(loader, now_ms)
+    assert [gap.first_ms for gap in loader.gaps] == sorted(lost)
+    exchange.funding |= lost
+    assert run(loader, now_ms + 2 * HOUR) == 1  # the recent hole is within what is read anyway
+    assert run(loader, now_ms + DAY) == 1
+    assert loader.gaps == []
+    assert {at for (at,) in loader.rows} == set(exchange.funding)
+
+
+def test_expired_perpetual_is_not_requested_any_more() -> None:
+    exchange = exchange_of(100)
+    loader = Loader(exchange.answer, "timestamp")
+    expiry_ms = BEGIN + 99 * HOUR + 5 * 60_000
+    run(loader, BEGIN + 500 * HOUR, until_ms=expiry_ms)
+    before = loader.requests
+    assert run(loader, BEGIN + 5_000 * HOUR, until_ms=expiry_ms) == 0
+    assert loader.requests == before
+
+
+def test_sum_that_differs_is_reported_after_reading_again() -> None:
+    """The exchange's sum contains another value than its rows."""
+    exchange = exchange_of(300)
+    answer = exchange.answer
+
+    def contradict(method: str, params: dict[str, str]) -> dict[str, object]:
+        result = answer(method, params)
+        return {"result": 0.5} if method == "get_funding_rate_value" else result
+
+    loader = Loader(contradict, "timestamp")
+    assert run(loader, BEGIN + 300 * HOUR, since_ms=BEGIN) == 300
+    assert len(loader.disagreements) == 1
+    assert "adds up to" in loader.disagreements[0]
+    assert "0.5" in loader.disagreements[0]
+
+
+def test_value_that_was_wrong_once_is_corrected_by_the_sum() -> None:
+    """A rate that one answer distorts is read again because the sum differs."""
+    exchange = exchange_of(300)
+    distorted = BEGIN + 100 * HOUR
+    answers = 0
+
+    def distort(method: str, params: dict[str, str]) -> dict[str, object]:
+        nonlocal answers
+        result = exchange.answer(method, params)
+        if method == "get_funding_rate_history" and result["result"]:
+            answers += 1
+            if answers == 1:
+                for row in result["result"]:
+                    row["interest_1h"] += 0.01 * (row["timestamp"] == distorted)
+        return result
+
+    loader = Loader(distort, "timestamp")
+    run(loader, BEGIN + 300 * HOUR, since_ms=BEGIN)
+    assert loader.disagreements == []
+    assert loader.rows[(distorted,)]["interest_1h"] == exchange.funding[distorted]
+
+
+def test_sum_error_has_both_values() -> None:
+    rows = [{"timestamp": BEGIN + hour * HOUR, "interest_1h": 1e-5} for hour in range(25)]
+    span = Span(BEGIN, BEGIN + 24 * HOUR)
+    require_equal_sums(NAME, span, rows, 24e-5)
+    require_equal_sums(NAME, span, rows, 25e-5)
+    with pytest.raises(FundingSumError) as error:
+        require_equal_sums(NAME, span, rows, 20e-5)
+    assert error.value.loaded == pytest.approx(24e-5)
+    assert error.value.exchange == 20e-5
+
+
+def test_spans_of_sums_leave_out_holes() -> None:
+    hole = BEGIN + 100 * HOUR, BEGIN + 101 * HOUR
+    spans = sum_spans(BEGIN, BEGIN + 240 * HOUR, [hole])
+    assert spans == [
+        Span(BEGIN, BEGIN + 99 * HOUR),
+        Span(BEGIN + 102 * HOUR, BEGIN + 240 * HOUR),
+    ]

@@ -1,0 +1,105 @@
+"""Settlements: continuations that end too early or do not move, and expired instruments without a delivery."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from extract.deribit.series.grid import CursorStuckError
+from extract.deribit.series.settlements import (
+    Continue,
+    Latest,
+    SettlementPager,
+    UndeliveredError,
+    fetch_settlements,
+    require_deliveries,
+)
+from tests.support.series_exchange import BEGIN, DAY, HOUR, Loader, Peculiarities, SeriesExchange
+
+
+def delivery(day: int, name: str, **fields: Any) -> dict[str, Any]:
+    at_ms = BEGIN + day * DAY + 8 * HOUR
+    return {"type": "delivery", "timestamp": at_ms, "instrument_name": name, "index_price": 1.0} | fields
+
+
+def test_walk_back_ends_at_known_time() -> None:
+    pager = SettlementPager(stop_ms=100)
+    assert pager.request == Latest()
+    pager.feed([300, 200], 2, "a")
+    assert pager.request == Continue("a")
+    pager.feed([150, 90], 2, "b")
+    assert pager.request is None
+
+
+def test_walk_that_ends_too_early_is_continued_from_its_oldest_time() -> None:
+    """An empty page, or a missing continuation, is not believed before older rows were requested twice."""
+    pager = SettlementPager()
+    pager.feed([300, 200], 2, "a")
+    pager.feed([], 0, None)
+    assert pager.request == Latest(201)
+    pager.feed([200, 100], 1, None)
+    assert pager.request == Latest(101)
+    pager.feed([100], 0, None)
+    pager.feed([100], 0, None)
+    assert pager.request is None
+
+
+def test_repeated_token_is_an_error() -> None:
+    pager = SettlementPager()
+    pager.feed([300], 1, "a")
+    with pytest.raises(CursorStuckError, match="does not move"):
+        pager.feed([200], 1, "a")
+
+
+def test_tokens_without_new_rows_are_an_error() -> None:
+    pager = SettlementPager()
+    pager.feed([300], 1, "a")
+    pager.feed([300], 0, "b")
+    pager.feed([300], 0, "c")
+    with pytest.raises(CursorStuckError):
+        pager.feed([300], 0, "d")
+
+
+def test_next_day_costs_one_request() -> None:
+    rows = [delivery(day, f"I-{day}") for day in range(100)]
+    exchange = SeriesExchange(Peculiarities(limit=20), settled=rows)
+    loader = Loader(exchange.answer, "instrument_name")
+    loader.load(
+        fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + 99 * DAY + 9 * HOUR)
+    )
+    rows.append(delivery(100, "new"))
+    before = loader.requests
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + 100 * DAY + 9 * HOUR)
+    assert loader.load(batches) == 1
+    assert loader.requests - before == 1
+
+
+def test_expired_instruments_without_a_delivery_are_gaps() -> None:
+    """The feed has holes: whole expiries of options are missing in it."""
+    exchange = SeriesExchange(settled=[delivery(day, f"I-{day}") for day in (0, 2)])
+    loader = Loader(exchange.answer, "instrument_name")
+    expired = {f"I-{day}": BEGIN + day * DAY + 8 * HOUR for day in range(3)}
+    now_ms = BEGIN + 2 * DAY + 9 * HOUR
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, now_ms, expired=expired)
+    assert loader.load(batches) == 2
+    assert [(gap.first_ms, gap.missing) for gap in loader.gaps] == [(expired["I-1"], 1)]
+    assert "I-1" in loader.gaps[0].detail
+
+
+def test_undelivered_error_has_both_values() -> None:
+    require_deliveries(BEGIN, ["a", "b"], {"a", "b", "c"})
+    with pytest.raises(UndeliveredError, match="2 of 3") as error:
+        require_deliveries(BEGIN, ["a", "b", "c"], {"b"})
+    assert (error.value.expired, error.value.missing) == (3, ["a", "c"])
+
+
+def test_bankruptcies_of_one_moment_are_all_loaded() -> None:
+    """They have no instrument, so that only their content tells them apart."""
+    rows = [
+        {"type": "bankruptcy", "timestamp": BEGIN, "instrument_name": "", "session_bankruptcy": loss}
+        for loss in (1.0, 2.0)
+    ]
+    loader = Loader(SeriesExchange(settled=rows).answer, "session_bankruptcy")
+    batches = fetch_settlements(loader.client, "BTC", "bankruptcy", loader.state, BEGIN + DAY)
+    assert loader.load(batches) == 2

@@ -1,0 +1,77 @@
+"""The volatility index is loaded in batches that are complete on their own."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from extract.deribit.series.grid import CursorStuckError
+from extract.deribit.series.state import SeriesState
+from extract.deribit.series.volatility_index import fetch_volatility_index
+from extract.errors import UsageError
+from tests.support.contradictory_exchange import client_of
+from tests.support.series_exchange import BEGIN, HOUR, Loader, Peculiarities, SeriesExchange
+
+
+def test_interrupted_history_continues_after_its_last_batch() -> None:
+    """The next run is due at once, and loads nothing twice."""
+    minutes, minute_ms = 25_000, 60_000
+    candles = {BEGIN + minute * minute_ms: [1.0, 1.0, 1.0, 1.0] for minute in range(minutes)}
+    exchange = SeriesExchange(Peculiarities(limit=1_000), candles=candles)
+    loader = Loader(exchange.answer, "timestamp")
+    now_ms = BEGIN + minutes * minute_ms + minute_ms * 3 // 2
+
+    def batches() -> object:
+        return fetch_volatility_index(loader.client, "BTC", "60", loader.state, now_ms, since_ms=BEGIN)
+
+    first = loader.load(islice(batches(), 1))
+    assert 0 < first < minutes
+    assert first + loader.load(batches()) == minutes == len(loader.rows)
+    assert list(batches()) == []
+
+
+@pytest.mark.parametrize("now_ms", [BEGIN, BEGIN - 10 * 365 * 24 * HOUR])
+def test_currency_without_an_index_costs_two_requests_a_day(now_ms: int) -> None:
+    """Also at a time before the first candle of any currency."""
+    loader = Loader(SeriesExchange().answer, "timestamp")
+    for hours in (0, 1, 23, 24):
+        at_ms = now_ms + hours * HOUR
+        loader.load(fetch_volatility_index(loader.client, "USDC", "3600", loader.state, at_ms))
+    assert loader.requests == (4 if now_ms == BEGIN else 0)
+    assert loader.state.requested_ms == now_ms + 24 * HOUR
+
+
+def test_reading_again_loads_restated_candles_of_an_old_year() -> None:
+    hours = 12_000
+    candles = {BEGIN + hour * HOUR: [1.0, 1.0, 1.0, 1.0] for hour in range(hours)}
+    exchange = SeriesExchange(Peculiarities(limit=1_000), candles=candles)
+    loader = Loader(exchange.answer, "timestamp")
+    now_ms = BEGIN + hours * HOUR + HOUR // 2
+
+    def run(*, again: bool) -> int:
+        return loader.load(
+            fetch_volatility_index(
+                loader.client, "BTC", "3600", loader.state, now_ms, since_ms=BEGIN, again=again
+            )
+        )
+
+    run(again=False)
+    assert run(again=True) == 0
+    candles[BEGIN + 2_000 * HOUR] = [2.0, 2.0, 2.0, 2.0]
+    assert run(again=True) > 0
+    assert loader.rows[(BEGIN + 2_000 * HOUR,)]["close"] == 2.0
+    assert run(again=True) == 0
+
+
+def test_continuation_that_does_not_move_is_an_error() -> None:
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        return {"result": {"data": [], "continuation": int(params["end_timestamp"])}}
+
+    with client_of(answer) as client, pytest.raises(CursorStuckError):
+        list(fetch_volatility_index(client, "BTC", "3600", SeriesState(), BEGIN))
+
+
+def test_unknown_resolution_is_the_users_mistake() -> None:
+    with client_of(lambda method, params: {}) as client, pytest.raises(UsageError, match="3600"):
+        list(fetch_volatility_index(client, "BTC", "7", SeriesState(), BEGIN))

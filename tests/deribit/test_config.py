@@ -1,0 +1,56 @@
+"""Lists in the configuration: plain names or JSON, and one sentence for anything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from extract.deribit.config import deribit_config, parse_names
+from extract.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("BTC", ["BTC"]),
+        ("BTC,ETH", ["BTC", "ETH"]),
+        (" BTC, ETH ", ["BTC", "ETH"]),
+        ('["BTC", "ETH"]', ["BTC", "ETH"]),
+        ("['BTC']", ["BTC"]),
+        ("[]", None),
+    ],
+)
+def test_currencies_in_the_environment(
+    text: str, names: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__DERIBIT__CURRENCIES", text)
+    assert deribit_config().currencies == names
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_no_names_are_all(value: str | list[str] | None) -> None:
+    assert parse_names("currencies", value) == []
+    assert deribit_config().currencies is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            '["any"]',
+            "currencies of [sources.deribit] has no name 'any'; leave currencies out to load all of them.",
+        ),
+        (
+            "ANY",
+            "currencies of [sources.deribit] has no name 'any'; leave currencies out to load all of them.",
+        ),
+        ("[BTC", "currencies of [sources.deribit] is '[BTC'; write names with commas between them."),
+        ("[1]", "currencies of [sources.deribit] is '[1]'; write names with commas between them."),
+    ],
+)
+def test_names_that_cannot_be_loaded_are_a_usage_error(
+    text: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__DERIBIT__CURRENCIES", text)
+    with pytest.raises(UsageError) as raised:
+        deribit_config()
+    assert str(raised.value) == sentence

@@ -1,0 +1,1 @@
+"""The soak test, for some minutes."""

@@ -1,0 +1,299 @@
+"""Series as resources of the source, in a pipeline of any destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+
+from extract.deribit.client import DeribitClient
+from extract.deribit.config import DeribitConfig
+from extract.deribit.series.grid import CursorStuckError
+from extract.deribit.streams import Stream
+from extract.errors import FinalError, UsageError
+from extract.pipeline.errors import unwrap_dlt_errors
+from extract.sandbox.faults import Faults
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.source import deribit
+from extract.source.series import ALL_NAMES, SeriesFeed, resolve_series
+from tests.support.contradictory_exchange import client_of
+from tests.support.sweep_helpers import quick_client
+
+# dlt's destination duckdb logs by a deprecated method.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
+SERIES = ["delivery_prices", "settlements", "volatility_index", "funding_rates"]
+NAME = "BTC-PERPETUAL"
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+@pytest.fixture(scope="module")
+def tape() -> Tape:
+    return Tape.generate(seed=4, trades=500, days=4)
+
+
+@pytest.fixture
+def exchange(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxExchange]:
+    with SandboxExchange(tape) as running:
+        monkeypatch.setenv("SOURCES__DERIBIT__API_URL", running.url)
+        monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", running.history_url)
+        monkeypatch.setenv("SOURCES__DERIBIT__REQUESTS_PER_SECOND", "1000")
+        monkeypatch.delenv("SOURCES__DERIBIT__SERIES", raising=False)
+        yield running
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> dlt.Pipeline:
+    return dlt.pipeline(
+        "mine",
+        destination=dlt.destinations.duckdb(str(tmp_path / "mine.duckdb")),
+        dataset_name="market",
+        pipelines_dir=str(tmp_path / "pipelines"),
+    )
+
+
+def run(pipeline: dlt.Pipeline, *names: str, **arguments: Any) -> bool:
+    """Load series; returns whether there was a load package."""
+    source = deribit(["BTC"], **arguments).with_resources(
+        *(names or SERIES), "series_coverage", "series_gaps", "rejected_records"
+    )
+    with unwrap_dlt_errors():
+        return bool(pipeline.run(source).loads_ids)
+
+
+def query(pipeline: dlt.Pipeline, sql: str) -> list[tuple[Any, ...]]:
+    with pipeline.sql_client() as client:
+        return [tuple(row) for row in client.execute_sql(sql) or []]
+
+
+def counts(pipeline: dlt.Pipeline) -> dict[str, int]:
+    return {name: query(pipeline, f"select count(*) from {name}")[0][0] for name in SERIES}
+
+
+def expected(exchange: SandboxExchange) -> dict[str, int]:
+    return {
+        "delivery_prices": len(exchange.series("delivery_prices", "btc_usd")),
+        "settlements": len(exchange.series("settlements", "BTC")),
+        "volatility_index": len(exchange.series("volatility_index", "BTC", HOUR)) - 1,
+        "funding_rates": len(exchange.series("funding_rates", NAME)),
+    }
+
+
+def distinct(pipeline: dlt.Pipeline) -> dict[str, int]:
+    """Rows of each series, of which several versions count once."""
+    keys = {
+        "delivery_prices": "index_name, date",
+        "settlements": "type, timestamp, instrument_name",
+        "volatility_index": "timestamp",
+        "funding_rates": "timestamp",
+    }
+    return {
+        name: query(pipeline, f"select count(*) from (select distinct {columns} from {name})")[0][0]
+        for name, columns in keys.items()
+    }
+
+
+def test_series_are_loaded_once_from_the_beginning_of_their_history(
+    pipeline: dlt.Pipeline, exchange: SandboxExchange
+) -> None:
+    """A second run at the same time sends no request for them, and has no load package; the state is small.
+
+    On the next day, also on another machine, what is new is added, and a restated value replaces the earlier one.
+    """
+    assert run(pipeline)
+    assert counts(pipeline) == expected(exchange)
+    exchange.requests.clear()
+    assert not run(pipeline)
+    assert {request.path.rpartition("/")[2] for request in exchange.requests} <= {
+        "get_time",
+        "get_currencies",
+        "get_instruments",
+    }
+    assert len(str(pipeline.state["sources"])) < 10_000
+
+    pipeline.drop()
+    at_ms = exchange.now_ms // HOUR * HOUR - 5 * HOUR
+    exchange.restate_series("funding_rates", NAME, at_ms, interest_1h=0.25)
+    exchange.now_ms += DAY
+    assert run(pipeline)
+    assert distinct(pipeline) == expected(exchange)
+    [[latest]] = query(
+        pipeline,
+        f"select arg_max(interest_1h, _dlt_load_id) from funding_rates where epoch_ms(timestamp) = {at_ms}",
+    )
+    assert latest == 0.25
+    assert counts(pipeline)["volatility_index"] == expected(exchange)["volatility_index"]
+
+
+def test_gaps_and_coverage_name_what_is_missing(pipeline: dlt.Pipeline, exchange: SandboxExchange) -> None:
+    """An hour that the feed lacks is named, and removed from the gaps once the exchange has it."""
+    hole = exchange.now_ms // HOUR * HOUR - 5 * HOUR
+    exchange.restate_series("funding_rates", NAME, hole)
+    run(pipeline, "funding_rates")
+    gaps = query(pipeline, "select series_key, epoch_ms(first_at), missing_rows from series_gaps")
+    assert gaps == [(NAME, hole, 1)]
+    [[covered, loaded, missing]] = query(
+        pipeline,
+        "select epoch_ms(covered_to), loaded_rows, missing_rows from series_coverage where series = 'funding_rates'",
+    )
+    assert (covered, missing) == (exchange.now_ms // HOUR * HOUR, 1)
+    assert loaded == len(exchange.series("funding_rates", NAME))
+    exchange.restate_series("funding_rates", NAME, hole, interest_1h=0.0)
+    exchange.now_ms += DAY
+    run(pipeline, "funding_rates")
+    latest = query(
+        pipeline,
+        "select arg_max(missing_rows, _dlt_load_id), arg_max(loaded_rows, _dlt_load_id) from series_coverage",
+    )
+    assert latest == [(0, len(exchange.series("funding_rates", NAME)))]
+
+
+def test_no_series_on_request() -> None:
+    assert resolve_series(DeribitConfig(series=["none"]), [Stream("BTC", "option")])[0] == []
+
+
+def feed_of(client: DeribitClient, now_ms: int, names: list[str] | None = None, **options: Any) -> SeriesFeed:
+    """A feed without a pipeline: its state is what it was given."""
+    options = {"states": {}, "listings": {}} | options
+    return SeriesFeed(client, ["BTC"], names or SERIES, ["3600"], now_ms, **options)
+
+
+def rows_of(feed: SeriesFeed) -> dict[str, int]:
+    rows = dict.fromkeys(feed.names, 0)
+    for series, _, batch in feed.batches():
+        rows[series] += batch.table.num_rows
+    return rows
+
+
+def test_series_that_fails_is_left_for_the_next_run(exchange: SandboxExchange) -> None:
+    """The others are loaded. After one key failed, no other of its series waits for retries."""
+    exchange.faults = Faults.parse("rate=1,kinds=503,on=get_funding_rate_history")
+    config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, retry_total_s=0.1)
+    with DeribitClient(config) as client:
+        feed = feed_of(client, exchange.now_ms)
+        assert rows_of(feed) == expected(exchange) | {"funding_rates": 0}
+    assert list(feed.report.set_aside) == [f"funding_rates of {NAME}"]
+    exchange.faults = Faults.parse("")
+    with quick_client(exchange) as client:
+        later = feed_of(client, exchange.now_ms, states=feed.states, listings=feed.listings)
+        assert later.is_due
+        assert rows_of(later) == {
+            **dict.fromkeys(SERIES, 0),
+            "funding_rates": expected(exchange)["funding_rates"],
+        }
+        assert not feed_of(client, exchange.now_ms, states=later.states, listings=later.listings).is_due
+
+
+def test_continuation_that_does_not_move_sets_its_key_aside(exchange: SandboxExchange) -> None:
+    exchange.faults = Faults.parse("traps=stuck")
+    with quick_client(exchange) as client:
+        feed = feed_of(client, exchange.now_ms)
+        rows = rows_of(feed)
+    assert rows["funding_rates"] == expected(exchange)["funding_rates"]
+    assert isinstance(feed.report.set_aside["settlements of BTC settlement"], CursorStuckError)
+
+
+def test_exchange_that_does_not_offer_a_series_is_requested_again_a_day_later(
+    exchange: SandboxExchange,
+) -> None:
+    """Its refusal is neither an error nor an empty history."""
+    listed = {"instrument_name": "BTC-31DEC30", "kind": "future", "price_index": "btc_usd"}
+    refusal = {"error": {"code": -32601, "message": "Method not found"}}
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        return {"result": [listed]} if method == "get_instruments" else refusal
+
+    now_ms = 1_700_000_000_000
+    with client_of(answer) as client:
+        feed = feed_of(client, now_ms)
+        assert rows_of(feed) == dict.fromkeys(SERIES, 0)
+        assert not feed.report.set_aside
+        assert "volatility_index of BTC 3600" in feed.report.refused
+        stored = {"states": feed.states, "listings": feed.listings}
+        assert not feed_of(client, now_ms + DAY - 1, **stored).is_due
+        assert feed_of(client, now_ms + DAY, **stored).is_due
+
+
+def test_exchange_that_answers_nothing_is_not_requested_for_every_key(exchange: SandboxExchange) -> None:
+    """The first failure ends the feed; everything stays due."""
+    exchange.stop()
+    config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, retry_total_s=0.1)
+    with DeribitClient(config) as client:
+        feed = feed_of(client, exchange.now_ms)
+        assert rows_of(feed) == dict.fromkeys(SERIES, 0)
+        assert list(feed.report.set_aside) == ["series of BTC"]
+        assert feed.is_due
+
+
+def test_cancelled_client_ends_the_feed(exchange: SandboxExchange) -> None:
+    """What was not read stays due."""
+    with quick_client(exchange) as client:
+        feed = feed_of(client, exchange.now_ms)
+        batches = feed.batches()
+        next(batches)
+        client.cancel()
+        assert list(batches) == []
+        assert not feed.report.is_complete
+        assert feed.is_due
+        with pytest.raises(FinalError):
+            client.now_ms()
+
+
+def test_load_package_ends_after_its_most_rows(exchange: SandboxExchange) -> None:
+    """The next one continues, and loads nothing twice."""
+    total: dict[str, int] = dict.fromkeys(SERIES, 0)
+    states: dict[str, Any] = {}
+    listings: dict[str, Any] = {}
+    packages = 0
+    with quick_client(exchange) as client:
+        while True:
+            feed = feed_of(client, exchange.now_ms, states=states, listings=listings, max_rows=1)
+            for name, rows in rows_of(feed).items():
+                total[name] += rows
+            packages += 1
+            if feed.report.is_complete:
+                break
+    assert packages > len(SERIES)
+    assert total == expected(exchange)
+
+
+def test_snapshots_are_recorded_once_an_hour(exchange: SandboxExchange) -> None:
+    """They have no history, so that they are loaded only if they are named."""
+    assert "book_summaries" not in resolve_series(DeribitConfig(), [Stream("BTC", "option")])[0]
+    instruments = len(exchange.series("book_summaries", "BTC"))
+    states: dict[str, Any] = {}
+    with quick_client(exchange) as client:
+        for now_ms, rows in (
+            (exchange.now_ms, instruments),
+            (exchange.now_ms, 0),
+            (exchange.now_ms + HOUR, instruments),
+        ):
+            feed = feed_of(client, now_ms, ["book_summaries"], states=states)
+            assert rows_of(feed) == {"book_summaries": rows}
+
+
+def test_series_are_those_of_the_requested_kinds_and_currencies() -> None:
+    config = DeribitConfig(series=list(ALL_NAMES))
+    names, currencies, resolutions = resolve_series(
+        config, [Stream("ETH", "option"), Stream("BTC", "option")]
+    )
+    assert "funding_rates" not in names
+    assert "volatility_index" in names
+    assert (currencies, resolutions) == (["ETH", "BTC"], ["3600"])
+    assert resolve_series(config, [Stream("BTC", "spot")])[0] == ["book_summaries"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"series": ["quotes"]}, "no name 'quotes'"),
+        ({"volatility_resolutions": "60, 7"}, "'7' is not a resolution"),
+    ],
+)
+def test_unknown_setting_is_one_sentence(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve_series(DeribitConfig(**setting), [Stream("BTC", "option")])

@@ -1,0 +1,187 @@
+"""Trades are loaded wherever history ends, and time that no host can prove is not covered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extract.deribit.streams import Stream
+from extract.errors import CannotTellError, FinalError
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.sweep.state import StreamState
+from extract.sweep.window import SweepRequest
+from extract.sweep.windows import sweep_windows
+from tests.support.altered_exchange import AlteredExchange
+from tests.support.contradictory_exchange import client_of
+from tests.support.histories import BEGIN_MS, STREAMS, Record, histories, trade
+from tests.support.sweep_helpers import Crawl, row_of
+
+MINUTE_MS = 60_000
+DAY_MS = 24 * 60 * MINUTE_MS
+OPTIONS = Stream("BTC", "option")
+NOW_MS = BEGIN_MS + 3 * DAY_MS
+EMPTY = {"trades": [], "has_more": False}
+
+
+def busy_days(*, until_ms: int = NOW_MS, step_ms: int = 30 * MINUTE_MS) -> list[Record]:
+    """A trade of a future every half hour, and 20 trades of an option between 35 and 25 minutes before NOW_MS."""
+    times = [("BTC-PERPETUAL", n, at_ms) for n, at_ms in enumerate(range(BEGIN_MS, until_ms, step_ms), 1)]
+    option_ms = NOW_MS - 35 * MINUTE_MS
+    times += [("BTC-17NOV23-35000-P", n, option_ms + n * MINUTE_MS // 2) for n in range(1, 21)]
+    times.sort(key=lambda each: each[2])
+    return [trade(name, seq, number, at_ms) for number, (name, seq, at_ms) in enumerate(times)]
+
+
+def once(records: list[Record]) -> dict[Any, int]:
+    return dict.fromkeys(map(row_of, records), 1)
+
+
+def test_trades_that_a_late_history_lacks_come_from_the_live_host() -> None:
+    """History is 40 minutes behind; the option does not trade again."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS, history_lag_ms=40 * MINUTE_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+        exchange.history_lag_ms = 0
+        exchange.now_ms = NOW_MS + 10 * MINUTE_MS
+        assert crawl.run() == 0
+
+
+def test_trades_that_a_late_history_of_one_kind_lacks_come_from_the_live_host() -> None:
+    """After a pause of two and a half hours the history of options is 40 minutes behind, and that of futures is not."""
+    records = busy_days(step_ms=5 * MINUTE_MS)
+    late_ms = NOW_MS - 40 * MINUTE_MS
+
+    def answer(method: str, params: dict[str, str], is_history: bool) -> Any:
+        if not is_history or "trades" not in method or params.get("kind") in ("future", "any"):
+            return None
+        return lambda result: (
+            result | {"trades": [each for each in result["trades"] if each["timestamp"] <= late_ms]}
+        )
+
+    with SandboxExchange(Tape.of(records), clock=NOW_MS - 150 * MINUTE_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.run()
+        exchange.now_ms = NOW_MS
+        crawl.transport = AlteredExchange(answer)
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+
+
+def test_history_that_ends_before_the_live_host_begins_proves_nothing() -> None:
+    """The next run, when history has caught up, loads everything."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS, history_lag_ms=2 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        with pytest.raises(CannotTellError, match="on the history host end at"):
+            crawl.run()
+        assert not crawl.rows
+        exchange.history_lag_ms = 0
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+
+
+def test_history_without_trades_proves_nothing() -> None:
+    """The first run finds empty pages since 2016, although there are instruments and newer trades."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: EMPTY if is_history and "trades" in method else None
+        )
+        with pytest.raises(CannotTellError, match="do not exist"):
+            crawl.run()
+        assert crawl.state == "{}"
+        crawl.transport = None
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+        assert not crawl.absent
+
+
+def test_currency_with_expired_instruments_and_no_trade_is_not_covered() -> None:
+    """Neither host has a trade, so that nobody can tell whether history is complete."""
+    with SandboxExchange(Tape.of(busy_days()), clock=NOW_MS + 90 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, [OPTIONS])
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: EMPTY if "trades" in method else None
+        )
+        with pytest.raises(CannotTellError, match="lists expired instruments of BTC"):
+            crawl.run()
+        assert crawl.state == "{}"
+
+
+def test_quiet_stream_is_covered_up_to_now() -> None:
+    """Its newest trade is 40 days old, and both hosts agree that it has no other."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS + 40 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+        assert all(span.end_ms > NOW_MS + 39 * DAY_MS for _, span in crawl.reports[-1].covered)
+        assert len(crawl.reports[-1].covered) == len(STREAMS)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(histories(), st.integers(0, 60 * 60), st.integers(2, 50))
+def test_each_trade_is_loaded_once_however_late_history_is(
+    records: list[Record], lag_minutes: int, page_size: int
+) -> None:
+    """Either a run loads every trade, or it covers nothing and the next one does."""
+    now_ms = max(record["timestamp"] for record in records) + 2 * MINUTE_MS
+    with SandboxExchange(Tape.of(records), clock=now_ms, history_lag_ms=lag_minutes * MINUTE_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS, page_size=page_size)
+        try:
+            crawl.run()
+        except CannotTellError:
+            assert not crawl.rows
+        else:
+            set_aside = crawl.reports[-1].set_aside
+            assert set_aside or dict(crawl.rows) == once(records)
+        exchange.history_lag_ms = 0
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+        assert not crawl.absent
+
+
+def test_time_after_the_answers_is_not_covered_if_the_clock_was_ahead_once() -> None:
+    """`get_time` is a day ahead in one answer; trades of that day are loaded by the next runs."""
+    records = busy_days(until_ms=NOW_MS + DAY_MS)
+    with SandboxExchange(Tape.of(records), clock=NOW_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: NOW_MS + DAY_MS if method == "get_time" else None
+        )
+        crawl.run()
+        crawl.transport = None
+        for hours in (1, 12, 25):
+            exchange.now_ms = NOW_MS + hours * 60 * MINUTE_MS
+            crawl.run()
+        assert dict(crawl.rows) == once(records)
+
+
+def test_short_span_is_fetched_from_the_live_host_alone() -> None:
+    """A run an hour needs no request to the history host."""
+    with SandboxExchange(Tape.of(busy_days()), clock=NOW_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS)
+        crawl.run()
+        crawl.transport = transport = AlteredExchange()
+        exchange.now_ms = NOW_MS + 60 * MINUTE_MS
+        crawl.run()
+    assert [method for method, _, is_history in transport.requests if is_history] == []
+
+
+@pytest.mark.parametrize("ahead_ms", [DAY_MS, -DAY_MS, 11 * MINUTE_MS])
+def test_exchange_whose_clock_differs_from_the_computers_is_refused(ahead_ms: int) -> None:
+    """Nothing is requested but the time; a sandbox may show any time."""
+    state = StreamState()
+    with client_of(lambda method, params: {"result": NOW_MS}) as client:
+        request = SweepRequest(NOW_MS - MINUTE_MS, machine_s=lambda: (NOW_MS - ahead_ms) / 1000)
+        with pytest.raises(FinalError, match="clock shows 2023-11-17"):
+            list(sweep_windows(client, request, {OPTIONS: state}))
+    assert client.stats.requests == 1
+    assert state.covered == []

@@ -1,0 +1,244 @@
+"""Streams come from what the exchange lists and from what is stored, and cost few requests."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from extract.deribit.config import KINDS
+from extract.deribit.streams import Stream
+from extract.errors import UsageError
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.sweep.universe import Universe, resolve_universe
+from tests.support.altered_exchange import Alter, AlteredExchange
+from tests.support.contradictory_exchange import client_of
+from tests.support.histories import BEGIN_MS, trade
+from tests.support.sweep_helpers import Crawl, quick_client, row_of
+
+MINUTE_MS = 60_000
+LISTED = [
+    {"instrument_name": "BTC-PERPETUAL", "kind": "future", "settlement_currency": "BTC"},
+    {"instrument_name": "BTC-INDEX-1", "kind": "index_option", "settlement_currency": "BTC"},
+]
+EXPIRED = [
+    {"instrument_name": "SOL-25MAR22", "kind": "future", "settlement_currency": "SOL", "is_active": False}
+]
+
+
+def universe_of(
+    offered: Any = ({"currency": "BTC"},),
+    stored: tuple[Stream, ...] = (),
+    selected: list[str] | None = None,
+    kinds: list[str] | None = None,
+) -> Universe:
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": list(offered)}
+        expired = [each for each in EXPIRED if each["kind"] == params.get("kind", each["kind"])]
+        if params["currency"] not in ("any", "SOL"):
+            expired = []
+        return {"result": expired if params["expired"] == "true" else LISTED}
+
+    with client_of(answer) as client:
+        return resolve_universe(client, selected or (), kinds or (), stored)
+
+
+def test_kind_that_only_the_exchange_knows_is_a_stream_and_noted_once() -> None:
+    universe = universe_of()
+    assert Stream("BTC", "index_option") in universe.streams
+    assert [note for note in universe.notes if "new kind" in note and "index_option" in note]
+    again = universe_of(stored=tuple(universe.streams))
+    assert sorted(again.streams) == sorted(universe.streams)
+    assert not [note for note in again.notes if "new kind" in note]
+
+
+def test_stored_currency_that_is_no_longer_offered_remains_a_stream() -> None:
+    universe = universe_of(stored=(Stream("BTC", "future"), Stream("ETH", "future")))
+    assert Stream("ETH", "future") in universe.streams
+    assert any(re.search("does not offer ETH any more", note) for note in universe.notes)
+
+
+def test_first_run_includes_currencies_that_only_history_has() -> None:
+    assert Stream("SOL", "future") in universe_of().streams
+
+
+@pytest.mark.parametrize("stored", [(), (Stream("BTC", "future"),)], ids=["first run", "loaded before"])
+def test_currencies_of_history_are_listed_until_the_list_could_be_read(stored: tuple[Stream, ...]) -> None:
+    """Also where every offered currency is loaded already; then the list is not requested again."""
+    is_broken = True
+    requested = []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        if params["expired"] == "false":
+            return {"result": LISTED}
+        if params["currency"] != "any":
+            return {"result": []}
+        requested.append(params["kind"])
+        return httpx.Response(503) if is_broken else {"result": EXPIRED if params["kind"] == "future" else []}
+
+    with client_of(answer) as client:
+        universe = resolve_universe(client, stored=stored)
+        assert universe.expired is None
+        assert "503" in str(universe.expired_error)
+        is_broken = False
+        universe = resolve_universe(client, stored=universe.streams, expired=universe.expired)
+        assert universe.expired_error is None
+        assert Stream("SOL", "future") in universe.streams
+        requested.clear()
+        again = resolve_universe(client, stored=[Stream("BTC", "future")], expired=universe.expired)
+        assert Stream("SOL", "future") in again.streams, "although no trade of it was loaded yet"
+        assert not requested
+
+
+def test_currency_of_history_has_all_kinds_if_the_list_of_one_kind_is_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("extract.deribit.client.MAX_EXPIRED", 5)
+    option = {"instrument_name": "SOL-25MAR22-100-C", "kind": "index_option", "settlement_currency": "SOL"}
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        if params["expired"] == "false":
+            return {"result": LISTED}
+        if params["currency"] == "any":
+            return {"result": [option] * 6 if params["kind"] == "index_option" else EXPIRED}
+        return {"result": [*EXPIRED, option] if params["currency"] == "SOL" else []}
+
+    with client_of(answer) as client:
+        universe = resolve_universe(client)
+    assert {Stream("SOL", "future"), Stream("SOL", "index_option")} <= {*universe.streams}
+    assert universe.expired_error is None
+
+
+def test_record_of_a_currency_that_cannot_be_read_is_rejected_with_its_text() -> None:
+    universe = universe_of([{"currency": "BTC"}, {"currency": ["X"]}, 7, None, {"currency": "ETH"}])
+    assert {"BTC", "ETH"} <= {stream.currency for stream in universe.streams}
+    assert [each.raw for each in universe.rejected] == ['{"currency": ["X"]}', "7", "null"]
+    assert all(each.reason.startswith("not a currency: ") for each in universe.rejected)
+
+
+def test_kinds_are_those_that_are_listed_or_have_expired_or_are_stored() -> None:
+    """A documented kind without any instrument is not requested."""
+    assert {stream.kind for stream in universe_of().streams} == {"future", "index_option"}
+    stored = (Stream("BTC", "option"), Stream("SOL", "spot"))
+    assert set(universe_of(stored=stored).streams) == {
+        *(Stream("BTC", kind) for kind in ("future", "index_option", "option", "spot")),
+        Stream("SOL", "spot"),
+        Stream("SOL", "future"),
+    }
+
+
+def test_kind_of_expired_instruments_alone_can_be_selected() -> None:
+    """Nothing of it is live at the moment, as it often is with combos."""
+    combo = {"instrument_name": "BTC-FS-A_B", "kind": "future_combo", "settlement_currency": "BTC"}
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        return {"result": [combo] if params["expired"] == "true" else LISTED}
+
+    with client_of(answer) as client:
+        for stored in ((), (Stream("BTC", "future"),)):
+            universe = resolve_universe(client, ["BTC"], ["future_combo"], stored)
+            assert universe.streams == [Stream("BTC", "future_combo")]
+
+
+@pytest.mark.parametrize("broken", ["false", "true"], ids=["live", "expired"])
+def test_documented_kinds_are_requested_if_a_list_of_instruments_cannot_be_read(broken: str) -> None:
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        if params["expired"] == broken:
+            return httpx.Response(503)
+        return {"result": LISTED if params["expired"] == "false" else []}
+
+    with client_of(answer) as client:
+        assert {*KINDS} <= {stream.kind for stream in resolve_universe(client).streams}
+
+
+@pytest.mark.parametrize("selected", [{"selected": ["XYZ"]}, {"kinds": ["odd"]}])
+def test_currency_or_kind_that_does_not_exist_is_a_usage_error(selected: dict[str, list[str]]) -> None:
+    with pytest.raises(UsageError, match=r"--(currency 'XYZ'|kind 'odd') does not exist"):
+        universe_of(**selected)
+
+
+def test_selected_streams_may_be_of_a_delisted_currency_or_a_new_kind() -> None:
+    assert universe_of(kinds=["index_option"]).streams == [Stream("BTC", "index_option")]
+    assert universe_of(selected=["SOL"], kinds=["future"]).streams == [Stream("SOL", "future")]
+
+
+def crawl_with(alter: Alter, exchange: SandboxExchange, universe: Universe) -> tuple[Crawl, AlteredExchange]:
+    transport = AlteredExchange(alter)
+    crawl = Crawl(exchange, universe.streams, kind_of=universe.kind_of)
+    crawl.transport = transport
+    return crawl, transport
+
+
+def test_idle_run_of_thirty_streams_needs_at_most_ten_requests(small_tape: Tape) -> None:
+    """The currencies, the instruments, and one page for each currency, and the trades are the same as by kind."""
+    with SandboxExchange(small_tape, clock=small_tape.trades[-1]["timestamp"] - 60 * MINUTE_MS) as exchange:
+        with quick_client(exchange) as client:
+            universe = resolve_universe(client)
+        assert len(universe.streams) >= 25
+        crawl, transport = crawl_with(lambda method, params, is_history: None, exchange, universe)
+        crawl.run()
+        transport.requests.clear()
+        exchange.now_ms += 20 * MINUTE_MS
+        with quick_client(exchange, transport) as client:
+            universe = resolve_universe(client, stored=universe.streams, expired=universe.expired)
+            crawl.kind_of = universe.kind_of
+        crawl.transport = together = AlteredExchange()
+        loaded = crawl.run()
+        assert loaded > 0
+        assert len(transport.requests) + len(together.requests) <= 10
+        exchange.now_ms = small_tape.trades[-1]["timestamp"] + MINUTE_MS
+        crawl.run()
+        assert crawl.rows == Counter(map(row_of, small_tape.trades))
+
+
+def test_trades_of_an_instrument_that_is_not_listed_are_requested_by_kind() -> None:
+    """An instrument that was created or that expired since the list was requested."""
+    names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
+    trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
+    streams = [Stream("BTC", "future"), Stream("BTC", "option")]
+    with SandboxExchange(Tape.of(trades), clock=BEGIN_MS + 5 * MINUTE_MS) as exchange:
+        crawl, transport = crawl_with(
+            lambda method, params, is_history: None, exchange, Universe(streams, listed=())
+        )
+        crawl.kind_of = {names[0]: "future"}
+        crawl.run()
+        exchange.now_ms = BEGIN_MS + 15 * MINUTE_MS
+        crawl.run()
+        assert crawl.rows == Counter(map(row_of, trades))
+    assert {"any", "future", "option"} <= {params.get("kind") for _, params, is_history in transport.requests}
+
+
+def test_kind_that_any_leaves_out_is_requested_by_kind_while_a_loaded_trade_shows_it() -> None:
+    """The newest minute is read twice: a trade that was loaded and is not on the page of all kinds is a contradiction."""
+    names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
+    trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
+    streams = [Stream("BTC", "future"), Stream("BTC", "option")]
+    kind_of = dict(zip(names, ("future", "option"), strict=True))
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        if params.get("kind") != "any":
+            return None
+        return lambda result: (
+            result | {"trades": [each for each in result["trades"] if each["instrument_name"] == names[0]]}
+        )
+
+    with SandboxExchange(Tape.of(trades), clock=BEGIN_MS + 5 * MINUTE_MS) as exchange:
+        crawl, _ = crawl_with(alter, exchange, Universe(streams))
+        crawl.kind_of = kind_of
+        for minutes in (5, 6, 7, 8, 15):
+            exchange.now_ms = BEGIN_MS + minutes * MINUTE_MS
+            crawl.run()
+        assert crawl.rows == Counter(map(row_of, trades))
