@@ -27,8 +27,13 @@ FIRST_MS = 1_577_836_800_000
 STEP_MS = 250
 """Time between two trades: 345,600 trades a day."""
 FIRST_ID = 100_000_000
+NOW_MS = FIRST_MS + 2000 * 86_400_000
+"""The server's time."""
 HEAD = b'{"jsonrpc":"2.0","result":{"trades":['
-TAIL = b'],"has_more":%s},"usIn":1,"usOut":2,"usDiff":1,"testnet":false}'
+TAIL = b'],"has_more":%%s},"usIn":%d,"usOut":%d,"usDiff":1,"testnet":false}' % (
+    NOW_MS * 1000,
+    NOW_MS * 1000 + 1,
+)
 NEWLINE = b"\n"
 
 
@@ -120,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
         method = url.path.rpartition("/")[2]
         if method == "get_last_trades_by_currency_and_time":
             self._send_trades(*self._requested_range(params))
+        elif method == "get_last_trades_by_currency":
+            total = self.server.trades.trades
+            self._send_trades(max(0, total - int(params["count"])), total - 1, total > int(params["count"]))
         elif method in _RESULTS:
             self._send(json.dumps({"jsonrpc": "2.0", "result": _RESULTS[method]}).encode())
         else:
@@ -164,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _RESULTS: dict[str, Any] = {
-    "get_time": FIRST_MS + 2000 * 86_400_000,
+    "get_time": NOW_MS,
     "get_currencies": [{"currency": CURRENCY}],
     "get_instruments": [],
 }

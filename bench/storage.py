@@ -1,9 +1,11 @@
-"""Compare bytes per trade of `deribit.trades` with the best known published layout, on the same merged trades.
+"""Compare bytes per trade with the best known published layout, and the bytes of all candles with those of the trades.
 
-Measured on the recorded tape, where it exists, and on a generated one. `--codecs` also prints the size of each column with
-other codecs and types next to the declared one.
+Measured with merged parts on the recorded tape, where it exists, on one of the sandbox, and on the sparse one, nearly
+each of whose trades is a candle of its own at every level. `--codecs` also prints the size of each column with other
+codecs and types next to the declared one.
 
-Run `python -m bench.storage [--trades N] [--codecs]`; exit code 1 if the project's layout takes more than half.
+Run `python -m bench.storage [--trades N] [--codecs]`; exit code 1 if trades take more than half of the published layout, or
+the candles of all levels together more than twice the bytes of the trades.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from bench.own_project import TRADES, build_trades, own_project, tapes
+from bench.own_project import CANDLES, TRADES, build_trades, own_project, tapes
 from harness.dbt_project import Project
 
 AT_MOST_SHARE = 0.5
+AT_MOST_CANDLES = 2.0
 REFERENCE = "deribit.reference"
 CREATE_REFERENCE = f"""
     CREATE TABLE {REFERENCE} (trade_id String, instrument_name String, timestamp DateTime64(3),
@@ -35,12 +38,13 @@ FILL_REFERENCE = f"""
     FROM deribit.trades
 """
 SIZE = """
-    SELECT sum(data_compressed_bytes) / sum(rows) AS data, sum(bytes_on_disk) / sum(rows) AS disk
-    FROM system.parts WHERE active AND concat(database, '.', table) = {table:String}
+    SELECT sum(data_compressed_bytes) / sum(parts.rows) AS data, sum(bytes_on_disk) / sum(parts.rows) AS disk,
+        sum(data_compressed_bytes) AS bytes, sum(parts.rows) AS rows
+    FROM system.parts AS parts WHERE active AND concat(database, '.', table) = {table:String}
 """
 COLUMNS = """
-    SELECT column, sum(column_data_compressed_bytes) / sum(rows) AS bytes
-    FROM system.parts_columns WHERE active AND concat(database, '.', table) = {table:String}
+    SELECT column, sum(column_data_compressed_bytes) / sum(parts_columns.rows) AS bytes
+    FROM system.parts_columns AS parts_columns WHERE active AND concat(database, '.', table) = {table:String}
     GROUP BY column
 """
 INTEGERS = (
@@ -69,9 +73,9 @@ def main() -> int:
     with own_project() as dbt:
         for tape in tapes():
             build_trades(dbt, tape, options.trades)
-            is_within_promise &= _compare_with_reference(dbt, tape)
-            if options.codecs:
-                _show_codecs(dbt, tape)
+            is_within_promise &= _compare_with_reference(dbt, tape) and _compare_candles(dbt)
+            for table in (TRADES, *CANDLES) if options.codecs else ():
+                _show_codecs(dbt, table, tape)
     return int(not is_within_promise)
 
 
@@ -93,12 +97,26 @@ def _compare_with_reference(dbt: Project, tape: str) -> bool:
     return max(shares) <= AT_MOST_SHARE
 
 
-def _show_codecs(dbt: Project, tape: str) -> None:
-    """Print the declared codec of each column, largest column first, and the other codecs, best first."""
-    ddl: str = dbt.client.command(f"SHOW CREATE TABLE {TRADES} FORMAT TSVRaw")
-    sizes = {each: _bytes_by_column(dbt, ddl, each) for each in (DECLARED, *ANY, *INTEGERS, *FLOATS, SWAPPED)}
+def _compare_candles(dbt: Project) -> bool:
+    """Print the sizes of the stored levels; whether together they take at most twice the bytes of the trades."""
+    sizes = {
+        table: dbt.client.query(SIZE, parameters={"table": table}).first_item for table in (TRADES, *CANDLES)
+    }
+    table = Table("table", "rows", "bytes per row", "bytes", box=None, pad_edge=False)
+    for name, size in sizes.items():
+        table.add_row(name, f"{size['rows']:,}", f"{size['data']:.2f}", f"{size['bytes']:,}")
+    times = sum(sizes[name]["bytes"] for name in CANDLES) / sizes[TRADES]["bytes"]
+    Console(width=100).print(table, f"all candles: {times:.2f} times the trades (at most {AT_MOST_CANDLES})")
+    return bool(times <= AT_MOST_CANDLES)
+
+
+def _show_codecs(dbt: Project, of: str, tape: str) -> None:
+    """Print the declared codec of each column of a table, largest column first, and the other codecs, best first."""
+    ddl: str = dbt.client.command(f"SHOW CREATE TABLE {of} FORMAT TSVRaw")
+    candidates = (DECLARED, *ANY, *INTEGERS, *FLOATS, SWAPPED)
+    sizes = {each: _bytes_by_column(dbt, of, ddl, each) for each in candidates}
     codecs = {column["name"]: column["codec"] for column in COLUMN.finditer(ddl)}
-    table = Table(tape, "declared", "bytes", "others", box=None, pad_edge=False)
+    table = Table(f"{of}, {tape}", "declared", "bytes", "others", box=None, pad_edge=False)
     for name, size in sorted(sizes[DECLARED].items(), key=lambda each: -each[1]):
         others = sorted(
             (sizes[each][name], each) for each in sizes if name in sizes[each] and each != DECLARED
@@ -108,7 +126,7 @@ def _show_codecs(dbt: Project, tape: str) -> None:
     Console(width=250).print(table)
 
 
-def _bytes_by_column(dbt: Project, ddl: str, candidate: str) -> dict[str, float]:
+def _bytes_by_column(dbt: Project, of: str, ddl: str, candidate: str) -> dict[str, float]:
     """Bytes per trade of each column that the candidate applies to, in wide parts, which have a size per column."""
     changed: set[str] = set()
 
@@ -125,13 +143,11 @@ def _bytes_by_column(dbt: Project, ddl: str, candidate: str) -> dict[str, float]
 
     copy = "deribit.candidate"
     text = (
-        COLUMN.sub(edit, ddl)
-        .replace(TRADES, copy)
-        .replace("SETTINGS ", "SETTINGS min_bytes_for_wide_part = 0, ")
+        COLUMN.sub(edit, ddl).replace(of, copy).replace("SETTINGS ", "SETTINGS min_bytes_for_wide_part = 0, ")
     )
     dbt.client.command(f"DROP TABLE IF EXISTS {copy} SYNC")
     dbt.client.command(text, settings={"allow_suspicious_low_cardinality_types": 1})
-    dbt.client.command(f"INSERT INTO {copy} SELECT * FROM {TRADES}")
+    dbt.client.command(f"INSERT INTO {copy} SELECT * FROM {of}")
     dbt.client.command(f"OPTIMIZE TABLE {copy} FINAL")
     rows = dbt.client.query(COLUMNS, parameters={"table": copy}).named_results()
     return {row["column"]: row["bytes"] for row in rows if row["column"] in changed}
