@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extract.client.coverage import Coverage
-from extract.client.question import FOREVER_MS, Question, Route, Subject, When, bounds_ms, now_ms, to_ms
+from extract.client.question import (
+    FOREVER_MS,
+    STATEMENTS,
+    Question,
+    Route,
+    Subject,
+    When,
+    bounds_ms,
+    now_ms,
+    to_ms,
+)
 from extract.client.result import Answer, Result
 from extract.errors import UsageError
 from extract.times import iso
@@ -176,14 +186,16 @@ class Tape:
     def smile(self, currency: str, at: When | None = None) -> Result:
         """Implied volatility in percent by expiry and delta (-0.1, -0.25, 0.5, 0.25, 0.1) in one hour.
 
-        The newest hour at or before `at`, by default the newest of all; the columns of `deribit.iv_smile_1h`.
+        The newest hour of the two days before `at`, by default before the newest trade of an option; the columns of
+        `deribit.iv_smile_1h`.
         """
         return self._at("smile", "smile", currency, at)
 
     def term_structure(self, currency: str, at: When | None = None) -> Result:
         """Implied volatility in percent by days to maturity in one hour, with risk reversal and butterfly.
 
-        The newest hour at or before `at`, by default the newest of all; the columns of `deribit.iv_tenors_1h`.
+        The newest hour of the two days before `at`, by default before the newest trade of an option; the columns of
+        `deribit.iv_tenors_1h`.
         """
         return self._at("term_structure", "term-structure", currency, at)
 
@@ -255,6 +267,7 @@ class Tape:
                 {"currency": currency, "at_ms": at_ms},
                 [Route(f"/v1/volatility/{quote(currency, safe='')}/{route}", query, has_pages=False)],
                 Subject("options", (currency,), hour_ms if at is not None else 0, hour_ms + HOUR_MS),
+                {"recent_hours": STATEMENTS["recent_hours"]},
             )
         )
 

@@ -64,7 +64,7 @@ def read_content(path: Path, *, is_parquet: bool, has_seqs: bool) -> Content:
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path, read_dictionary=[KEY[0]]) as file:
-        yield from file.iter_batches(BATCH_ROWS, columns=list(KEY))
+        yield from file.iter_batches(BATCH_ROWS, columns=list(KEY), use_threads=False)
 
 
 def _csv_batches(path: Path, has_seqs: bool) -> Iterator[pa.RecordBatch]:
