@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.clickhouse.client import Database, open_database
+from extract.clickhouse.embedded.config import IDLE_THREADS
 from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.probe import free_port
 from extract.clickhouse.embedded.server import down, up
@@ -383,8 +384,9 @@ class Soak:
             growth[f"memory of {process}"] = Growth("MiB", **mib)
             growth[f"handles of {process}"] = Growth("", 0.2, 16)
             growth[f"threads of {process}"] = Growth("", 0.2, 16)
-        # The engine has the files of parts open that reads and merges need at the moment; parts are bounded below.
-        growth["handles of server"] = Growth("", 1.0, 200)
+        # Idle threads of the engine stay, up to a number, and each has three files open.
+        growth["threads of server"] = Growth("", 0.2, 2 * IDLE_THREADS)
+        growth["handles of server"] = Growth("", 0.2, 6 * IDLE_THREADS)
         growth["files below TAPE_DIR"] = Growth("", 9.0, 100, FILES_AT_MOST)
         growth["files of backups"] = Growth("", 1.0, 50)
         growth["tables"] = Growth("")

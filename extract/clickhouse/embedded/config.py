@@ -60,6 +60,8 @@ KEEP_ALIVE_S = 10
 LOG_FILE_BYTES = 10_000_000
 LOG_FILES = 3
 QUERY_LOG_DAYS = 14
+# Each thread has three files open, and would stay for ever: a burst of queries would leave up to a thousand of them.
+IDLE_THREADS = 32
 MEMORY_SHARE = 0.6
 
 
@@ -116,6 +118,7 @@ def config_xml(settings: ClickHouseSettings, *, tcp_port: int | None, home: Serv
     </logger>
     <max_server_memory_usage>{memory_limit_bytes()}</max_server_memory_usage>
     <mark_cache_size>{256 * 1024**2}</mark_cache_size>
+    <max_thread_pool_free_size>{IDLE_THREADS}</max_thread_pool_free_size>
     <query_log>
         <database>system</database>
         <table>query_log</table>
