@@ -378,10 +378,9 @@ class Soak:
 
     def _sample(self, commands: dict[str, Command]) -> None:
         """Measure processes, files and tables once a second, while nothing is killed."""
-        mib = {"share": 0.3, "more": 96.0}
         growth: dict[str, Growth] = defaultdict(lambda: Growth(""))
         for process in ("follow", "serve", "server"):
-            growth[f"memory of {process}"] = Growth("MiB", **mib)
+            growth[f"memory of {process}"] = Growth("MiB", 0.3, 96)
             growth[f"handles of {process}"] = Growth("", 0.2, 16)
             growth[f"threads of {process}"] = Growth("", 0.2, 16)
         # Idle threads of the engine stay, up to a number, and each has three files open.

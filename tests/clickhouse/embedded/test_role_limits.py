@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from extract.clickhouse import roles
+from extract.clickhouse.embedded.config import IDLE_THREADS
 from tests.support.attacker import Target, target_server
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.clickhouse, pytest.mark.usefixtures("unharmed")]
 
@@ -68,3 +70,20 @@ def test_reader_memory_rows_queries_and_quota_are_limited(
         answers = [reader.query("SELECT x FROM deribit_raw.t") for _ in range(60)]
         assert "QUOTA_EXCEEDED" in answers[-1]
         assert target.attacker("tape").query("SELECT 1") == "1"
+
+
+def test_threads_of_a_burst_of_queries_end(target: Target) -> None:
+    """Idle threads above IDLE_THREADS end; each has files open, so they must not collect."""
+    user = target.attacker("tape")
+    heavy = "SELECT sum(sipHash64(number)) FROM numbers_mt(100000000) SETTINGS max_threads = 16"
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: target.attacker("tape").query(heavy), range(8)))) == 1
+
+    def idle() -> int:
+        counts = user.query(
+            "SELECT sumIf(value, metric = 'GlobalThread') - sumIf(value, metric = 'GlobalThreadActive') "
+            "FROM system.metrics"
+        )
+        return int(counts)
+
+    wait_until(lambda: 0 < idle() <= IDLE_THREADS)
