@@ -44,23 +44,25 @@ order by settlement_currency, expiry, strike, option_type
 -- name: smile
 select *
 from deribit.iv_smile_1h
-where <recent_hours>
+where
+    <recent_hours>
 qualify bucket_at = max(bucket_at) over ()
 order by settlement_currency, expiry, delta
 
 -- name: term_structure
 select *
 from deribit.iv_tenors_1h
-where <recent_hours>
+where
+    <recent_hours>
 qualify bucket_at = max(bucket_at) over ()
 order by settlement_currency, tenor_days
 
 -- name: recent_hours
--- Hours of the two days until a time, or until the newest trade of an option before it: the views compute each from its trades.
+-- Hours before a time, or before the newest trade of an option until then: the views compute each hour from its trades.
 underlying = {currency:String}
 and bucket_at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
 and bucket_at > (
-    select max(least(last_at, fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC'))) - toIntervalHour(48)
+    select max(least(last_at, fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC'))) - toIntervalHour({hours:UInt32})
     from deribit.instrument_ends final
     where
         kind = 'option'

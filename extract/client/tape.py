@@ -28,6 +28,8 @@ from extract.times import iso
 Level = Literal["1m", "15m", "1h", "4h", "1d", "1w", "1mo"]
 LEVELS = ("1m", "15m", "1h", "4h", "1d", "1w", "1mo")
 HOUR_MS = 3_600_000
+LOOKBACK_HOURS = (48, 40 * 24)
+"""How far before a time an hour is searched for, in steps, because each hour is computed from its trades."""
 
 
 class Backend(Protocol):
@@ -186,16 +188,16 @@ class Tape:
     def smile(self, currency: str, at: When | None = None) -> Result:
         """Implied volatility in percent by expiry and delta (-0.1, -0.25, 0.5, 0.25, 0.1) in one hour.
 
-        The newest hour of the two days before `at`, by default before the newest trade of an option; the columns of
-        `deribit.iv_smile_1h`.
+        The newest hour of the two days before `at`, by default of 40 days before the newest trade of an option; the columns
+        of `deribit.iv_smile_1h`.
         """
         return self._at("smile", "smile", currency, at)
 
     def term_structure(self, currency: str, at: When | None = None) -> Result:
         """Implied volatility in percent by days to maturity in one hour, with risk reversal and butterfly.
 
-        The newest hour of the two days before `at`, by default before the newest trade of an option; the columns of
-        `deribit.iv_tenors_1h`.
+        The newest hour of the two days before `at`, by default of 40 days before the newest trade of an option; the columns
+        of `deribit.iv_tenors_1h`.
         """
         return self._at("term_structure", "term-structure", currency, at)
 
@@ -261,15 +263,23 @@ class Tape:
         at_ms = now_ms() if at is None else to_ms(at, "at")
         query = {"at": None if at is None else iso(at_ms)}
         hour_ms = at_ms - at_ms % HOUR_MS
-        return self._result(
+        narrow, wide = (
             Question(
                 statement,
-                {"currency": currency, "at_ms": at_ms},
+                {"currency": currency, "at_ms": at_ms, "hours": hours},
                 [Route(f"/v1/volatility/{quote(currency, safe='')}/{route}", query, has_pages=False)],
                 Subject("options", (currency,), hour_ms if at is not None else 0, hour_ms + HOUR_MS),
                 {"recent_hours": STATEMENTS["recent_hours"]},
             )
+            for hours in LOOKBACK_HOURS
         )
+
+        def read() -> Answer:
+            answer = self._backend.read(narrow)
+            return answer if answer.table.num_rows or at is not None else self._backend.read(wide)
+
+        question = wide if at is None else narrow
+        return Result(read, self._prover(question), question.text, decimals=self._decimals)
 
     def _of_instrument(
         self,
