@@ -9,10 +9,12 @@
 {{ blocks_nothing() }}
 {%- if execute -%}
     {%- set drift = schema_drift_query(declared_node(model.identifier)) -%}
-    {%- for row in run_query(drift).rows -%}
+    {%- set rows = run_query(drift).rows -%}
+    {%- for row in rows -%}
         {%- do log(row[0] ~ ': ' ~ row[1] ~ ': declared ' ~ (row[2] or 'none') ~ ', actual ' ~ (row[3] or 'none'), info=true) -%}
     {%- endfor -%}
-    {{ drift }}
+    {#- Without a difference the statement need not run again. -#}
+    {{ drift if rows else 'select 1 where false' }}
 {%- else -%}
     select 1 where false
 {%- endif -%}
