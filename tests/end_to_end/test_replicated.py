@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +20,12 @@ from typing import Any
 
 import clickhouse_connect
 import pytest
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from bench.soak import BIN, Command
 from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
 from extract.paths import ROOT
+from extract.sandbox.faults import Faults
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import UserShell, environment
@@ -27,6 +34,8 @@ from tests.support.waiting import wait_until
 CLUSTER = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared")) / "cluster"
 DATABASES = ("deribit_raw", "deribit", "deribit_runs")
 REPLICATED = {"TAPE_REPLICATED": "1"}
+LIVE_S = 90
+KILLS = 6
 CONTENT = """
     select (select count() from deribit.trades), (select sum(sipHash64(tuple(*))) from deribit.trades),
         (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1m), (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1mo)"""
@@ -90,7 +99,7 @@ class Nodes:
                 self.query(node, f"system sync replica {database}.{name}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes that accept tables with replicated engines only, and whose databases an admin has created."""
     # In a separate process, because that code does not close its files.
@@ -157,6 +166,78 @@ def test_every_table_is_on_both_nodes(nodes: Nodes, small_tape: Tape, tmp_path: 
         assert nodes.query(0, CONTENT) == nodes.query(1, CONTENT)
         assert nodes.query(0, CONTENT)[0][0] == len(small_tape.trades)
         assert "Nothing is missing" in second.ok("tape", "gaps").out
+
+
+@pytest.mark.slow(minutes=5)
+def test_replicas_that_are_killed_again_and_again_lose_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    """Each node is killed in turn while `tape follow` loads live trades, a share of all requests fails, and both are read.
+
+    No reader ever sees a trade twice, and in the end both nodes have each trade once.
+    """
+    begin_ms = int(time.time() * 1000)
+    tape = Tape.generate(
+        seed=7,
+        trades=4_000,
+        days=2 * LIVE_S / 86_400,
+        end_ms=begin_ms + LIVE_S * 1000,
+    )
+    started_s: list[float] = []
+
+    def now_ms() -> int:
+        return begin_ms + int((time.monotonic() - started_s[0]) * 1000 if started_s else 0)
+
+    with (
+        SandboxExchange(tape, faults="rate=0.03,seed=7,slow=0.2", clock=now_ms) as exchange,
+        contextlib.ExitStack() as stack,
+    ):
+        shell = UserShell(environment(nodes.settings(0), tmp_path / "tape") | REPLICATED).at(exchange)
+        shell.ok("tape", "init")
+        shell.ok("dlt", "pipeline", "run")
+        shell.ok("dbt", "run", "--target", "local", cwd=ROOT / "dbt_project")
+        started_s.append(time.monotonic())
+        follow = Command(
+            "follow", [str(BIN / "tape"), "follow", "--every", "2s"], shell.env, tmp_path / "follow.log", 1.0
+        )
+        stack.callback(follow.stop)
+        is_over = threading.Event()
+        pool = stack.enter_context(ThreadPoolExecutor())
+        reads = [pool.submit(_count_until, is_over, nodes, node) for node in range(2)]
+        stack.callback(is_over.set)
+        for node in itertools.islice(itertools.cycle((1, 0)), KILLS):
+            time.sleep(LIVE_S / KILLS / 2)
+            nodes.command("kill", node)
+            time.sleep(LIVE_S / KILLS / 2)
+            nodes.command("start", node)
+        follow.stop()
+        is_over.set()
+        assert all(read.result() > 0 for read in reads)
+        exchange.faults = Faults()
+        exchange.now_ms = tape.trades[-1]["timestamp"] + 120_000
+        shell.ok("dlt", "pipeline", "run")
+        assert "Nothing is missing" in shell.ok("tape", "gaps").out
+        nodes.sync()
+        for node in range(2):
+            for table in ("deribit_raw.trades", "deribit.trades"):
+                loaded = Counter(nodes.query(node, f"select instrument_name, trade_seq from {table}"))
+                assert loaded == Counter(
+                    (trade["instrument_name"], trade["trade_seq"]) for trade in tape.trades
+                )
+        assert nodes.query(0, CONTENT) == nodes.query(1, CONTENT)
+
+
+def _count_until(is_over: threading.Event, nodes: Nodes, node: int) -> int:
+    """Count trades of a node until the end, and return how often; those that are there twice are an error."""
+    reads = 0
+    while not is_over.wait(0.5):
+        try:
+            [(rows, different)] = nodes.query(
+                node, "select count(), uniqExact(instrument_name, trade_seq) from deribit.trades"
+            )
+        except (ClickHouseError, OSError):  # it is being killed, or starts
+            continue
+        assert rows == different
+        reads += 1
+    return reads
 
 
 def test_lease_admits_one_run_across_replicas(nodes: Nodes) -> None:
