@@ -58,7 +58,7 @@ qualify bucket_at = max(bucket_at) over ()
 order by settlement_currency, tenor_days
 
 -- name: recent_hours
--- Hours before a time, or before the newest trade of an option until then: the views compute each hour from its trades.
+-- The last hours before a time, counted back from the newest option trade at or before it.
 underlying = {currency:String}
 and bucket_at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
 and bucket_at > (

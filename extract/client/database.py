@@ -67,18 +67,22 @@ class ClickHouseBackend:
 
     def read(self, question: Question) -> Answer:
         """Rows as ClickHouse writes them to Arrow. Raises CannotTellError where the models are not built."""
-        parameters = dict(question.parameters)
+        table = self._read_table(question.sql, dict(question.parameters))
+        if question.wider and not table.num_rows:
+            table = self._read_table(question.sql, {**question.parameters, **question.wider})
+        return Answer(
+            table.sort_by([(name, "ascending") for name in question.order]) if question.order else table, None
+        )
+
+    def _read_table(self, sql: str, parameters: dict[str, Any]) -> pa.Table:
         try:
-            pieces = self._database.stream(question.sql, "ArrowStream", parameters, ARROW_SETTINGS)
+            pieces = self._database.stream(sql, "ArrowStream", parameters, ARROW_SETTINGS)
             with pa.ipc.open_stream(b"".join(pieces)) as stream:
-                table = stream.read_all()
+                return stream.read_all()
         except UndefinedRelationError as error:
             raise CannotTellError(
                 "The models are not built yet; run: dlt pipeline run, and then: dbt build --target local"
             ) from error
-        return Answer(
-            table.sort_by([(name, "ascending") for name in question.order]) if question.order else table, None
-        )
 
     def prove(self, question: Question) -> Coverage:
         subject = question.subject

@@ -46,7 +46,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Question:
-    """`texts`: fixed texts of the statement. `order`: columns by which the answer is sorted."""
+    """`texts`: fixed texts of the statement. `order`: columns by which the answer is sorted.
+
+    `wider`: parameters with which a database is asked again if the first answer has no row; the HTTP API does that itself.
+    """
 
     statement: str
     parameters: Mapping[str, Any]
@@ -55,6 +58,7 @@ class Question:
     texts: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     index: str | None = None
+    wider: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sql(self) -> str:
@@ -64,7 +68,8 @@ class Question:
     @property
     def text(self) -> str:
         """The statement with the values of its parameters, for any client of ClickHouse."""
-        return re.sub(r"\{(\w+):[^}]+\}", lambda match: _literal(self.parameters[match[1]]), self.sql)
+        values = {**self.parameters, **self.wider}
+        return re.sub(r"\{(\w+):[^}]+\}", lambda match: _literal(values[match[1]]), self.sql)
 
 
 def _literal(value: object) -> str:

@@ -29,7 +29,10 @@ Level = Literal["1m", "15m", "1h", "4h", "1d", "1w", "1mo"]
 LEVELS = ("1m", "15m", "1h", "4h", "1d", "1w", "1mo")
 HOUR_MS = 3_600_000
 LOOKBACK_HOURS = (48, 40 * 24)
-"""How far before a time an hour is searched for, in steps, because each hour is computed from its trades."""
+"""How far before `at` the newest hour is searched for, and how far without an `at` if that has no rows.
+
+The views compute each hour from its trades, so a longer time costs more.
+"""
 
 
 class Backend(Protocol):
@@ -263,23 +266,17 @@ class Tape:
         at_ms = now_ms() if at is None else to_ms(at, "at")
         query = {"at": None if at is None else iso(at_ms)}
         hour_ms = at_ms - at_ms % HOUR_MS
-        narrow, wide = (
+        narrow, wide = ({"hours": hours} for hours in LOOKBACK_HOURS)
+        return self._result(
             Question(
                 statement,
-                {"currency": currency, "at_ms": at_ms, "hours": hours},
+                {"currency": currency, "at_ms": at_ms, **narrow},
                 [Route(f"/v1/volatility/{quote(currency, safe='')}/{route}", query, has_pages=False)],
                 Subject("options", (currency,), hour_ms if at is not None else 0, hour_ms + HOUR_MS),
                 {"recent_hours": STATEMENTS["recent_hours"]},
+                wider=wide if at is None else {},
             )
-            for hours in LOOKBACK_HOURS
         )
-
-        def read() -> Answer:
-            answer = self._backend.read(narrow)
-            return answer if answer.table.num_rows or at is not None else self._backend.read(wide)
-
-        question = wide if at is None else narrow
-        return Result(read, self._prover(question), question.text, decimals=self._decimals)
 
     def _of_instrument(
         self,
