@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import secrets
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
 from harness.bulk_trades import multiply
+from harness.processes import peak_bytes
 
 LOADED_TRADES = 50_000
 Report = BackupReport | RestoreReport
@@ -100,14 +100,13 @@ def _step(
         seconds = time.perf_counter() - began_s
         client.command("system flush logs")
         peak = client.query(_PEAK, {"since": since}).first_row[0]
-    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table.add_row(
         name,
         f"{seconds:.1f}",
         f"{rows / seconds:,.0f}",
         f"{result.bytes:,}",
         f"{peak / 2**20:,.0f} MiB",
-        f"{process:,.0f} MiB",
+        f"{peak_bytes(os.getpid()) / 2**20:,.0f} MiB",
     )
     return result
 

@@ -75,11 +75,10 @@ def _measure(trades: int) -> Cost:
         return Cost(trades, seconds, verify_seconds, size, peak, _server_memory(dbt), _is_equal(dbt, folder))
 
 
-# Not ru_maxrss: Linux begins it with the memory of the process that started this one.
 _PROGRAM = """
-import atexit, pathlib, re
-status = pathlib.Path("/proc/self/status")
-atexit.register(lambda: print(int(re.search(r"VmHWM:\\s+([0-9]+)", status.read_text())[1]) * 1024))
+import atexit, os
+from harness.processes import peak_bytes
+atexit.register(lambda: print(peak_bytes(os.getpid())))
 from extract.cli.main import main
 main()
 """

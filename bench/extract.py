@@ -10,7 +10,6 @@ Run `python -m bench.extract [--trades N] [--plain-trades N] [--rounds N]`, or `
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.paths import ROOT, tape_dir
 from extract.source.tables import TRADES
+from harness.processes import peak_bytes, process_tree, resident_bytes
 
 BIN = Path(sys.executable).parent
 PROJECT = "deribit-tape"
@@ -159,7 +159,7 @@ class Bench:
         ).result_rows
         if rows != trades or keys != trades:
             raise SystemExit(f"{name}: {rows:,} rows with {keys:,} keys were loaded of {trades:,} trades.")
-        return Result(name, trades, seconds, usage, server_cpu_s, _peak_bytes(self._server_pid))
+        return Result(name, trades, seconds, usage, server_cpu_s, peak_bytes(self._server_pid))
 
 
 FIELDS = [name for name in TRADES.columns if name not in ("currency", "kind", "extra", "_dlt_load_id")]
@@ -184,36 +184,13 @@ def _run(command: list[object], env: dict[str, str]) -> Usage:
     process = subprocess.Popen([str(each) for each in command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     peak = 0
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        peak = max(peak, sum(map(_resident_bytes, _process_tree(process.pid))))
+        peak = max(peak, sum(map(resident_bytes, process_tree(process.pid))))
         time.sleep(WATCH_S)
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with exit code {process.returncode}; its message is above.")
     return Usage(usage.ru_utime + usage.ru_stime, peak)
-
-
-def _process_tree(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
-    yield pid
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _process_tree(int(child))
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _peak_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _cpu_s(pid: int) -> float:

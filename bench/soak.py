@@ -47,6 +47,7 @@ from extract.paths import ROOT
 from extract.sandbox.faults import Faults
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.processes import children
 
 BIN = Path(sys.executable).parent
 TRADES_PER_SECOND = 60
@@ -291,7 +292,7 @@ class Soak:
         def kill_engine() -> bool:
             """The supervisor starts it again."""
             supervisor = home.server_pid()
-            engines = _children(supervisor) if supervisor else []
+            engines = children(supervisor) if supervisor else []
             for pid in engines[:1]:
                 os.kill(pid, signal.SIGKILL)
             return bool(engines)
@@ -383,7 +384,7 @@ class Soak:
             growth[f"memory of {process}"] = Growth("MiB", 0.3, 96)
             growth[f"handles of {process}"] = Growth("", 0.2, 16)
             growth[f"threads of {process}"] = Growth("", 0.2, 16)
-        # Idle threads of the engine stay, up to a number, and each has three files open.
+        # The engine keeps IDLE_THREADS idle threads, and each thread has three files open.
         growth["threads of server"] = Growth("", 0.2, 2 * IDLE_THREADS)
         growth["handles of server"] = Growth("", 0.2, 6 * IDLE_THREADS)
         growth["files below TAPE_DIR"] = Growth("", 9.0, 100, FILES_AT_MOST)
@@ -462,13 +463,6 @@ class Soak:
             )
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
 def _use(pid: int) -> tuple[float, int, int] | None:
     """Resident MiB, open handles and threads of a process and its descendants; None if it has ended."""
     try:
@@ -477,7 +471,7 @@ def _use(pid: int) -> tuple[float, int, int] | None:
         own = int(lines["VmRSS"].split()[0]) / 1024, len(os.listdir(f"/proc/{pid}/fd")), int(lines["Threads"])
     except (OSError, KeyError):
         return None
-    uses = [own, *filter(None, map(_use, _children(pid)))]
+    uses = [own, *filter(None, map(_use, children(pid)))]
     memory, handles, threads = (sum(values) for values in zip(*uses, strict=True))
     return memory, int(handles), int(threads)
 

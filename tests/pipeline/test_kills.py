@@ -18,6 +18,7 @@ from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness.processes import children
 from tests.support.proxy import proxy_to
 from tests.support.small_windows import Runner, keys_in, keys_of, packages_in, tape_files
 from tests.support.waiting import wait_until
@@ -144,5 +145,5 @@ def leftover_files() -> list[str]:
 
 def child_of(pid: int) -> int:
     """The only child of a process."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return int(file.read())
+    [child] = children(pid)
+    return child

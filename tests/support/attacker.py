@@ -17,6 +17,7 @@ from extract.clickhouse.embedded.home import ServerHome
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
 from extract.clickhouse.settings import ClickHouseSettings
+from harness.processes import children
 
 SECRET = "hunter2-canary"
 
@@ -94,11 +95,6 @@ class Target:
     @property
     def engine_pid(self) -> int:
         return children(self.supervisor_pid)[0]
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of the direct children (Linux)."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from extract.clickhouse.embedded import server
-from tests.support.attacker import Attacker, Target, children, target_server
+from harness.processes import children
+from tests.support.attacker import Attacker, Target, target_server
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.clickhouse, pytest.mark.usefixtures("unharmed")]

@@ -73,7 +73,7 @@ def test_reader_memory_rows_queries_and_quota_are_limited(
 
 
 def test_threads_of_a_burst_of_queries_end(target: Target) -> None:
-    """Idle threads above IDLE_THREADS end; each has files open, so they must not collect."""
+    """Idle threads above IDLE_THREADS end; each has files open, so they must not accumulate."""
     user = target.attacker("tape")
     slow = "SELECT count() FROM numbers_mt(64) WHERE sleepEachRow(0.05) = 0 SETTINGS max_threads = 16, max_block_size = 1"
     with ThreadPoolExecutor(8) as pool:

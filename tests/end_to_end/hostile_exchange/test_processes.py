@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from harness.processes import process_tree, resident_bytes
 from tests.support.hostile_exchange import (
     DRIP,
     GZIP,
@@ -104,19 +105,6 @@ def wait_until_idle(exchange: HostileExchange, quiet_s: float = 3.0) -> None:
             return
 
 
-def tree_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants."""
-    total = 0
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                total = int(line.split()[1]) * 1024
-        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    except OSError:
-        return 0
-    return total + sum(tree_bytes(int(child)) for child in children.split())
-
-
 GIANTS: dict[str, Callable[[], tuple[dict[str, str], Any]]] = {
     "1 GiB of gzip": lambda: (GZIP, bomb(2**30)),
     "2 GB of JSON": lambda: ({}, plain(2 * 10**9)),
@@ -154,7 +142,7 @@ def test_memory_of_a_run_is_bounded(
     with run_process("--since", "2016-01-01") as process:
         most = 0
         while process.poll() is None:
-            most = max(most, tree_bytes(process.pid))
+            most = max(most, sum(map(resident_bytes, process_tree(process.pid))))
             time.sleep(0.02)
         out, err = process.communicate()
     print(f"{attack}: {most / 1e6:.0f} MB at most")
