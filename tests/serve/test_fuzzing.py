@@ -43,7 +43,11 @@ def calls(api: httpx.Client) -> int:
 
 
 def test_generated_calls_have_documented_answers(api: httpx.Client, tmp_path: Path) -> None:
-    """Two thousand calls: no 5xx, and no status, header or body that the document does not have."""
+    """Two thousand calls: no 5xx, and no status, header or body that the document does not have.
+
+    One worker: CPython 3.11 counts the depth of `ast.parse` for all threads together, and two that parse at once can
+    end with a SystemError.
+    """
     before = calls(api)
     command = [
         *(
@@ -56,7 +60,7 @@ def test_generated_calls_have_documented_answers(api: httpx.Client, tmp_path: Pa
             "1",
         ),
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "60", "--generation-deterministic"),
-        *("--workers", "2", "--request-timeout", "30"),
+        *("--workers", "1", "--request-timeout", "30"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-6000:]
