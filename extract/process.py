@@ -11,6 +11,15 @@ from contextlib import contextmanager
 
 SINGLE_THREADED_BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 """Environment for numpy without its thread pool, whose threads would spin while they wait."""
+LEAN_LIBRARIES = SINGLE_THREADED_BLAS | {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "CLICKHOUSE_DRIVER_LASY_DATE_LUT": "yes",
+}
+"""Environment for libraries that are not imported yet.
+
+Arrow's own allocator keeps what it freed: 100 MiB more in a run. dlt's destination imports clickhouse-driver, which
+otherwise computes every date from 1900 to 2299 at its import: a quarter of a second. Its variable is spelled like this.
+"""
 
 
 class _BlockPandas:
@@ -27,7 +36,7 @@ class _BlockPandas:
 def configure_process() -> None:
     """Tune this process; call it before large imports. Garbage collection is off until `gc_frozen` begins."""
     sys.meta_path.insert(0, _BlockPandas())
-    os.environ.update(SINGLE_THREADED_BLAS)
+    os.environ.update(LEAN_LIBRARIES)
     gc.disable()
     atexit.register(gc.freeze)  # no collection of imported modules at exit either
 

@@ -33,7 +33,7 @@ MAX_CLOCK_DIFFERENCE_MS = 10 * 60_000
 """Difference of the exchange's clock and this computer's above which nothing is loaded."""
 VISIT_MS = 15 * 60_000
 """Newest time that is fetched before older time is covered, the first time."""
-BATCH_ROWS = 100_000
+BATCH_ROWS = 50_000
 """Trades per table, because dlt has a cost per table."""
 
 
