@@ -1,4 +1,4 @@
-"""Measure the questions about one hour of options: chain, smile and term structure.
+"""Measure the questions about one hour of options: chain, smile and term structure; and all analyses.
 
 The tape has 90 days: 30 % option trades of BTC, half of them of 600 options that are live all the time and half of others
 that expire within three days, 10 % trades of dated futures and 60 % of perpetuals. Milliseconds, rows and MiB are those of
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.own_project import OwnProject, own_project
+from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 
 PACKAGE = 1_000_000
@@ -61,12 +62,6 @@ _LOAD = """
         {load:String}
     from (select number + {first:UInt64} as n from numbers({count:UInt64}))
     settings max_partitions_per_insert_block = 1000"""
-_ENDS = """
-    insert into deribit.instrument_ends (instrument_name, currency, kind, underlying, expiry, first_at, last_at, version)
-    select
-        instrument_name, any(currency), any(kind), any(underlying), any(expiry), min(timestamp), max(timestamp), 1
-    from deribit.trades
-    group by instrument_name"""
 _NEWEST = (
     "underlying = 'BTC' and bucket_at > '2025-11-28 00:00:00' and bucket_at <= '2025-11-30 00:00:00' "
     "qualify bucket_at = max(bucket_at) over ()"
@@ -89,26 +84,30 @@ def main() -> int:
     options = parser.parse_args()
     table = Table("question", "rows", "ms", "rows read", "MiB", box=None, pad_edge=False)
     with own_project() as dbt:
-        dbt.run("--select", "+option_chain_1h", "+option_chain_at", "+iv_smile_1h", "+iv_tenors_1h")
+        dbt.run()
         _load(dbt, options.trades)
         for name, relation in QUESTIONS.items():
             table.add_row(name, *_cost(dbt, f"select * from deribit.{relation}", options.repeat))
+        for name, sql in _analyses(dbt).items():
+            table.add_row(f"analysis {name}", *_cost(dbt, sql, options.repeat))
     Console(width=160).print(f"{options.trades:,} generated trades of 90 days", table)
     return 0
 
 
 def _load(dbt: OwnProject, trades: int) -> None:
-    """Load the tape in packages, and refresh the tables that the questions read."""
+    """Load the tape in packages, and refresh the models after each."""
     for first in range(0, trades, PACKAGE):
         load = f"{1_764_100_000 + first // PACKAGE}.5"
         numbers = {"first": first, "count": min(PACKAGE, trades - first), "trades": trades}
         dbt.client.command(_LOAD, parameters={**numbers, "load": load})
         raw_tables.load(dbt.client, load, [])
-        dbt.client.command(
-            f"insert into deribit.trade_versions select * from deribit.refresh_trade_versions(loads = ['{load}'])",
-            settings={"max_partitions_per_insert_block": 1000},
-        )
-    dbt.client.command(_ENDS)
+        refresh(dbt.database, [load])
+
+
+def _analyses(dbt: OwnProject) -> dict[str, str]:
+    """SQL of each analysis, about the newest day of the tape."""
+    compiled = dbt.must("compile", "--select", "resource_type:analysis").result.results
+    return {each.node.name: each.node.compiled_code for each in compiled}
 
 
 def _cost(dbt: OwnProject, sql: str, repeat: int) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def test_options_of_tape_health_set_the_limits(
         run_checks_with(["--nope"])
 
 
+@pytest.mark.slow
 @needs_caddy
 def test_health_of_the_cloud_is_published(
     machine: Machine, start_exchange: Callable[..., SandboxExchange], cloud: Client, tape: Tape

@@ -145,6 +145,7 @@ def age(user: User, by: str) -> None:
             )
 
 
+@pytest.mark.slow
 def test_trades_that_the_exchange_fills_in_are_loaded(hidden: tuple[User, list[Key], list[dict]]) -> None:
     """By a repair after an hour, by a run after a day; each is requested when it is due and not before."""
     user, keys, records = hidden

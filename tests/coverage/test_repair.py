@@ -137,6 +137,7 @@ def own(new_user: Callable[[Tape], User]) -> User:
     return new_user(Tape.generate(seed=3, trades=400, days=1))
 
 
+@pytest.mark.slow
 def test_absent_trades_are_requested_once(own: User) -> None:
     """They are listed as known absent and no longer count as missing; `retry_absent` requests them again."""
     own.load()

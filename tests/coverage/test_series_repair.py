@@ -29,6 +29,7 @@ def user(new_user: Callable[[Tape], User]) -> Iterator[User]:
         yield user
 
 
+@pytest.mark.slow
 def test_missing_rows_and_keys_are_named_until_a_repair_has_fetched_them(user: User) -> None:
     """A repair exits with 4 while a series is unusable; the next one requests just these keys, and completes them."""
     hole = user.exchange.now_ms // HOUR * HOUR - 5 * HOUR

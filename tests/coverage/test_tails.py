@@ -73,6 +73,7 @@ def test_lost_tails_are_detected_and_repaired(user: User) -> None:
     assert find_gaps(user.database) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trades", "reason"),
     [

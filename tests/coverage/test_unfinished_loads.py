@@ -115,6 +115,7 @@ def answers(raw: Raw) -> list[Any]:
     return [find_gaps(raw.database), statuses, instruments_without_last_trade(raw.database)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [None, 1])
 def test_unfinished_package_changes_no_answer(loaded_in_part: Raw, status: int | None) -> None:
     """Trades, covered time, absent and rejected trades, tails and instruments; once it is finished all of them do."""

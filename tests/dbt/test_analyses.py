@@ -313,6 +313,7 @@ def test_every_column_is_described_and_readme_models_have_exposures(
     assert {models[name].unique_id for name in named} <= exposed
 
 
+@pytest.mark.slow
 def test_docs_page_contains_every_model(dbt: Project, compiled: dict[str, str]) -> None:
     """The file of `make docs` has models, analyses, exposures, and descriptions and types of columns."""
     dbt.must("docs generate", "--static")

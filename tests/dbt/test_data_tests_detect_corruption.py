@@ -59,6 +59,7 @@ def failed_models(dbt: Project) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_lost_rows_are_detected_and_restored(sound: Project) -> None:
     """A lost row fails the test of its model, and a build restores it. Unmerged duplicates pass, as tests read the views."""
     assert failed_models(sound) == {}
@@ -70,6 +71,7 @@ def test_lost_rows_are_detected_and_restored(sound: Project) -> None:
     assert_true(sound, LOADS)
 
 
+@pytest.mark.slow
 def test_wrong_rows_are_detected_and_candles_are_replaced(sound: Project) -> None:
     """`dbt test` fails for each wrong candle of any level and an invented trade; `dbt build` logs and replaces candles."""
     # Otherwise a level would be wrong in the same way as the one that it is computed from.
@@ -91,6 +93,7 @@ def test_wrong_rows_are_detected_and_candles_are_replaced(sound: Project) -> Non
     assert failed_models(sound).keys() >= {"trades"}
 
 
+@pytest.mark.slow(minutes=2)
 def test_odd_trade_fails_every_build_until_it_is_settled(dbt: Project) -> None:
     """It stops no model, also in later builds without odd trades, and `tape health` alarms; a restatement settles it."""
     dbt.empty()
@@ -108,6 +111,7 @@ def test_odd_trade_fails_every_build_until_it_is_settled(dbt: Project) -> None:
     assert not measure_marts(Inventory.read(dbt.database)).is_broken
 
 
+@pytest.mark.slow
 def test_failed_test_skips_no_model(sound: Project) -> None:
     """Every other model is built although the tests of trades and of their table fail."""
     sound.client.command(INVENTED)

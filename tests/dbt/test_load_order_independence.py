@@ -101,6 +101,7 @@ def act(dbt: Project, load_id: str, after: str | int) -> None:
             refresh(database, [load_id])
 
 
+@pytest.mark.slow(minutes=3)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PACKAGES, st.randoms(use_true_random=False), st.lists(AFTER, min_size=4, max_size=4))
 def test_models_depend_on_packages_only(

@@ -42,6 +42,7 @@ def test_local_target_needs_no_variables(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", CLOUD)
 def test_missing_cloud_variable_is_named(tmp_path: Path, missing: str) -> None:
     """The output names the variable and has no traceback."""

@@ -158,6 +158,7 @@ def test_chain_has_the_greeks_of_the_end_of_the_hour(built: Project) -> None:
         assert 7 * 3600 <= row["age_seconds"] <= 8 * 3600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("underlying", ["BTC", "ETH"])
 @pytest.mark.parametrize("hours", [-1, 0, 5, 21, 60, 24 * 400])
 def test_chain_at_a_time_equals_the_chain_of_all_hours(built: Project, underlying: str, hours: int) -> None:

@@ -186,6 +186,7 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.clickhouse
 @needs_root

@@ -80,6 +80,7 @@ ORDINARY = [("dbt", "revoked"), ("tape", "expired"), ("dlt", "foreign")]
 ALL = [pytest.param("dlt", wrong, marks=pytest.mark.slow) for wrong in SENTENCES if wrong != "foreign"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "wrong"), [*ORDINARY, *ALL])
 def test_each_command_shows_the_sentence_once(
     cloud: Callable[[str], dict[str, str]],

@@ -131,6 +131,7 @@ def test_trades_of_two_exchanges_are_not_mixed(user: pytest.MonkeyPatch, clickho
     assert clickhouse_client.command(f"select count() from {RAW_DATABASE}.trades") == rows
 
 
+@pytest.mark.slow
 def test_reset_restores_the_state_before_the_first_run(shell: UserShell, exchange: SandboxExchange) -> None:
     """`tape reset` drops everything loaded, and the next run loads it again."""
     at_exchange = shell.at(exchange)

@@ -46,6 +46,7 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_limited", [False, True], ids=["compare everything", "changed since"])
 def test_only_changed_files_are_written_again(market: Market, trades_only: Path, is_limited: bool) -> None:
     """A late trade of December changes one file of trades, its runs and the gaps; a repetition changes none."""
@@ -67,6 +68,7 @@ def test_only_changed_files_are_written_again(market: Market, trades_only: Path,
     assert prove(trades_only).is_proven
 
 
+@pytest.mark.slow
 def test_export_that_is_killed_is_resumed(
     market: Market, clickhouse_env: ClickHouseSettings, tmp_path: Path
 ) -> None:
@@ -243,6 +245,7 @@ def bucket(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     client.delete_bucket(Bucket="lake")
 
 
+@pytest.mark.slow
 def test_export_to_a_bucket(market: Market, bucket: str, tmp_path: Path) -> None:
     """The same bytes as in a folder; a changed, a missing and a foreign object are refused by name."""
     place, options = f"s3://{bucket}/tape/one", {"tables": ("trades", "funding_1h")}

@@ -69,6 +69,7 @@ def test_next_run_resumes_after_a_kill_before_each_kind_of_file_change(
     assert not leftover_files()
 
 
+@pytest.mark.slow
 def test_kill_between_insert_and_acknowledgement_duplicates_nothing(
     listed: Listed,
     runner: Callable[[], Runner],

@@ -174,6 +174,7 @@ class Started:
         self.exchange.faults = type(self.exchange.faults)()
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_window_with_exit_code_0(
     started_run: Callable[..., Started], clickhouse_client: Client
 ) -> None:
@@ -192,6 +193,7 @@ def test_sigterm_finishes_the_window_with_exit_code_0(
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_the_run_at_once(
     started_run: Callable[..., Started], clickhouse_client: Client, second: signal.Signals

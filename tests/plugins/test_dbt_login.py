@@ -32,6 +32,7 @@ def show_user(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_dbt_logs_in_with_the_generated_password(plain_shell: dict[str, str], own_dir: Path) -> None:
     """Also with localhost as the host and a proxy in the environment, and without the password in what dbt writes."""
     server.up(clickhouse_settings("local", plain_shell), own_dir)

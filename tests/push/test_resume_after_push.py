@@ -44,6 +44,7 @@ def exchange(listed: Callable[[Tape], SandboxExchange]) -> SandboxExchange:
     return listed(TAPE)
 
 
+@pytest.mark.slow
 def test_run_into_cloud_resumes_where_local_ended(both: Both, exchange: SandboxExchange) -> None:
     """The run fetches only new trades; the next push copies nothing again."""
     first = both.run("local", until=day(5))
@@ -56,6 +57,7 @@ def test_run_into_cloud_resumes_where_local_ended(both: Both, exchange: SandboxE
     assert f"{rest:,} trades are from cloud's own runs" in done.out
 
 
+@pytest.mark.slow
 def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> None:
     """A run into local does not change the state of cloud, although both use one directory."""
     both.run("local", until=day(10), currencies=("BTC",))

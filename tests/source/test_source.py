@@ -129,6 +129,7 @@ def duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dlt.Pipeline:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_each_resource_can_be_loaded_alone(
     duckdb: dlt.Pipeline, exchange: SandboxExchange, name: str

@@ -72,6 +72,7 @@ def test_reader_memory_rows_queries_and_quota_are_limited(
         assert target.attacker("tape").query("SELECT 1") == "1"
 
 
+@pytest.mark.slow
 def test_threads_of_a_burst_of_queries_end(target: Target) -> None:
     """Idle threads above IDLE_THREADS end; each has files open, so they must not accumulate."""
     user = target.attacker("tape")

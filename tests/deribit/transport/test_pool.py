@@ -117,6 +117,7 @@ def test_workers_start_with_the_first_large_page() -> None:
     assert outcome(decoder.decode, PAGE) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "message"), [(signal.SIGKILL, "has ended"), (signal.SIGSTOP, "did not answer within 1 s")]
 )

@@ -48,6 +48,7 @@ ATTACKS: dict[str, tuple[Callable[[], tuple[dict[str, str], Any]], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_stream_with_unusable_answers_is_set_aside(
     attack: str, start: Start, clickhouse_client: Client, tape: Tape
@@ -118,6 +119,7 @@ def test_unreachable_exchange_ends_the_run_at_once(start: Start) -> None:
     assert time.monotonic() - started_s < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [

@@ -207,6 +207,7 @@ def test_page_follows_new_loads(visited: Visit, planted: Planted) -> None:
     assert count == planted.user.client.query("select count() from deribit.trades").result_rows[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "width"), [("light", 1280), ("dark", 390)], ids=["light-desktop", "dark-phone"]
 )
@@ -237,6 +238,7 @@ def test_list_of_routes_is_shown_with_its_style(served: str, visit: Visitor) -> 
     here.page.context.close()
 
 
+@pytest.mark.slow
 def test_server_that_ends_is_reported(planted: Planted, visit: Visitor, tmp_path: Path) -> None:
     """In a sentence with the command that starts it; the data remain."""
     with serving(planted.user.shell, tmp_path) as url:
@@ -262,6 +264,7 @@ def test_database_without_data_is_reported(planted: Planted, visit: Visitor, tmp
         here.page.context.close()
 
 
+@pytest.mark.slow
 def test_wrong_key_is_reported_and_the_right_one_accepted(
     planted: Planted, visit: Visitor, tmp_path: Path
 ) -> None:
