@@ -115,27 +115,30 @@ def health(
 
     Example: tape health --raw 2h:6h --currency BTC
     """
+    from extract.clickhouse.settings import clickhouse_settings
     from extract.coverage.gaps import Scope
     from extract.health.checks import exit_code, run_checks
     from extract.health.notify import Webhook
 
     webhook = Webhook.of(notify_url, form)
     thresholds = Thresholds(**limits, requires_backup=requires_backup)
-    checks = run_checks(thresholds, Scope.of(currencies, kinds), only=only)
+    scope = Scope.of(currencies, kinds)
+    checks = run_checks(thresholds, scope, only=only)
     if as_json:
         print_json_lines(check.to_json() for check in checks)
     else:
         rows = [(check.state.name.lower(), check.check, check.text) for check in checks]
         print_table(HEADER, rows, COLOURS)
     if webhook:
-        _post_changes(checks, webhook)
+        names = (*scope.currencies, *scope.kinds, *sorted(only))
+        _post_changes(checks, webhook, " ".join((clickhouse_settings().url, *names)))
     return exit_code(checks)
 
 
-def _post_changes(checks: list[Check], webhook: Webhook) -> None:
+def _post_changes(checks: list[Check], webhook: Webhook, scope: str) -> None:
     from extract.health.notify import notify
 
     try:
-        notify(checks, webhook)
+        notify(checks, webhook, scope=scope)
     except (TapeError, OSError) as error:
         echo(str(error), err=True)

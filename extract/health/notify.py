@@ -111,18 +111,20 @@ def notify(
     checks: Sequence[Check],
     webhook: Webhook,
     *,
+    scope: str = "",
     pause_s: float = PAUSE_S,
     total_s: float = TOTAL_S,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
     """Queue a message if a check changed its state since the last call, and deliver the queue; returns what was delivered.
 
-    A check that was never seen counts as ok before. Returns within about `total_s` seconds, whatever the webhook does.
+    `scope` names what was checked: a change is one since the last call with the same scope. A check that was never seen
+    counts as ok before, and one that is no longer measured as ok now. Returns within about `total_s` seconds, whatever the webhook does.
     Raises NotDeliveredError if messages remain for the next call, and OSError where TAPE_DIR cannot be written.
     """
     with _locked_state() as state:
-        changes = list(_changes(checks, state.states))
-        state.states |= {check.check: check.state.name.lower() for check in checks}
+        changes = list(_changes(checks, state.states.get(scope, {})))
+        state.states[scope] = {check.check: check.state.name.lower() for check in checks}
         if changes:
             state.add({"text": _text(changes), "at": now().isoformat(timespec="seconds"), "changes": changes})
         state.save()
@@ -130,10 +132,14 @@ def notify(
 
 
 def _changes(checks: Sequence[Check], before: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    ended = {name: was for name, was in before.items() if was != State.OK.name.lower()}
     for check in checks:
-        was = before.get(check.check, State.OK.name.lower())
+        was = ended.pop(check.check, State.OK.name.lower())
         if check.state.name.lower() != was:
             yield check.to_json() | {"was": was, "runbook": f"docs/runbooks.md#{check.check}"}
+    for name, was in ended.items():
+        check = Check(name, State.OK, None, "", "there is nothing to measure any more")
+        yield check.to_json() | {"was": was, "runbook": f"docs/runbooks.md#{name}"}
 
 
 def _text(changes: Sequence[Mapping[str, Any]]) -> str:
@@ -151,10 +157,10 @@ def _text(changes: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass
 class _QueueState:
-    """Content of the file: the last state of each check, messages to deliver, and how many were dropped."""
+    """Content of the file: the last states of the checks by scope, messages to deliver, and how many were dropped."""
 
     path: Path
-    states: dict[str, str] = field(default_factory=dict)
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
     queue: list[dict[str, Any]] = field(default_factory=list)
     dropped: int = 0
 
@@ -179,11 +185,10 @@ def _locked_state() -> Iterator[_QueueState]:
     with path.with_suffix(".lock").open("a") as lock:
         _lock(lock.fileno())
         state = _QueueState(path)
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             content = json.loads(path.read_text())
-            state = _QueueState(
-                path, dict(content["states"]), list(content["queue"]), int(content["dropped"])
-            )
+            states = {scope: dict(of_scope) for scope, of_scope in content["states"].items()}
+            state = _QueueState(path, states, list(content["queue"]), int(content["dropped"]))
         yield state
 
 
