@@ -17,6 +17,18 @@ _AGO = re.compile(r"(\d+)\s*([mhdw])")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
+_FIRST_MONDAY_MS = 4 * 86_400_000
+
+
+def bucket_end_ms(level: str, at_ms: int) -> int:
+    """End of the candle of a level, for example `15m`, `1w` (from Monday) or `1mo`, in which the moment `at_ms` is."""
+    if level == "1mo":
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
+        year, month = divmod(at.year * 12 + at.month, 12)
+        return round(datetime(year, month + 1, 1, tzinfo=UTC).timestamp() * 1000)
+    length_ms = int(level[:-1]) * _UNIT_S[level[-1]] * 1000
+    return at_ms - (at_ms - (_FIRST_MONDAY_MS if level == "1w" else 0)) % length_ms + length_ms
+
 
 def parse_time_ms(text: str, option: str, now_ms: int) -> int:
     """Milliseconds since 1970 of `2025-01-31`, `2025-01-31T08:00` (also with `Z` or an offset), or `7d` before now.

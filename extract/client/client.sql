@@ -103,6 +103,23 @@ from deribit.instrument_ends
 where instrument_name in {instruments:Array(String)}
 order by currency, kind
 
+-- name: created_of_instruments
+-- When the first of some instruments was created, in ms; 0 where that is not known of each.
+select min(ifNull(toUnixTimestamp64Milli(created_at), 0)) as created_ms
+from deribit.instruments
+where instrument_name in {instruments:Array(String)}
+
+-- name: created_of_outcomes
+-- The same of the options of a coin that expired in a time; its start where none did.
+select
+    if(count() = 0, {since_ms:Int64}, min(ifNull(toUnixTimestamp64Milli(created_at), 0))) as created_ms
+from deribit.instruments
+where
+    underlying = {currency:String}
+    and kind = 'option'
+    and expires_at >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')
+    and expires_at < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')
+
 -- name: options_of_currency
 select distinct toString(currency) as currency, toString(kind) as kind
 from deribit.instrument_ends

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from extract.clickhouse.client import Database
 from extract.clickhouse.errors import UndefinedRelationError
 from extract.client.coverage import NOTHING_COVERED, Coverage, combine
-from extract.client.question import FOREVER_MS, STATEMENTS, Question, Subject
+from extract.client.question import FOREVER_MS, HOUR_MS, STATEMENTS, Question, Subject
 from extract.client.result import Answer
 from extract.coverage.gaps import Gap, Scope, find_gaps
-from extract.coverage.series import SeriesRowsGap, SeriesStatus, fetch_series_status, find_series_gaps
+from extract.coverage.series import (
+    SeriesRowsGap,
+    SeriesStatus,
+    fetch_series_status,
+    find_series_gaps,
+    settlement_keys,
+)
 from extract.coverage.status import StreamStatus, fetch_status
 from extract.deribit.streams import Stream
 from extract.errors import CannotTellError
@@ -87,10 +95,12 @@ class ClickHouseBackend:
     def prove(self, question: Question) -> Coverage:
         subject = question.subject
         if subject.kind == "series":
-            return combine([self._series_coverage(subject, name) for name in subject.names])
+            keys = subject.names if subject.series != "settlements" else self._settlement_keys(subject)
+            return combine([self._series_coverage(subject, key) for key in keys])
         streams = self._streams(subject)
         if not streams:
             return NOTHING_COVERED
+        subject = self._with_start(question)
         scope = Scope(tuple({each.currency for each in streams}), tuple({each.kind for each in streams}))
         try:
             statuses = {each.stream: each for each in fetch_status(self._database)}
@@ -117,11 +127,41 @@ class ClickHouseBackend:
         return Answer(pa.Table.from_pylist(rows, GAP_SCHEMA), None)
 
     def _streams(self, subject: Subject) -> set[Stream]:
-        statement = {"instruments": "streams_of_instruments", "options": "options_of_currency"}.get(
-            subject.kind
-        )
+        statement = {
+            "instruments": "streams_of_instruments",
+            "series": "streams_of_instruments",
+            "outcomes": "options_of_currency",
+            "hour": "options_of_currency",
+        }.get(subject.kind, "streams")
         parameters: dict[str, Any] = {"instruments": list(subject.names), "currency": "".join(subject.names)}
-        return {Stream(*row) for row in self._database.rows(STATEMENTS[statement or "streams"], parameters)}
+        return {Stream(*row) for row in self._database.rows(STATEMENTS[statement], parameters)}
+
+    def _settlement_keys(self, subject: Subject) -> list[str]:
+        return sorted({key for stream in self._streams(subject) for key in settlement_keys(stream)})
+
+    def _with_start(self, question: Question) -> Subject:
+        """The subject from the moment on that its rows depend on: nothing is traded before it was created."""
+        subject = question.subject
+        if subject.kind == "hour":
+            hours = self.read(question).table["bucket_at"]
+            if not len(hours):
+                return subject
+            hour_ms = int(pc.max(hours).as_py()) * 1000
+            return replace(subject, since_ms=hour_ms, until_ms=hour_ms + HOUR_MS)
+        parameters: dict[str, Any] = {
+            "instruments": list(subject.names),
+            "currency": "".join(subject.names),
+            "since_ms": subject.since_ms,
+            "until_ms": subject.until_ms,
+        }
+        if subject.kind == "outcomes":
+            return replace(
+                subject, since_ms=self._database.value(STATEMENTS["created_of_outcomes"], parameters)
+            )
+        if subject.kind == "instruments":
+            created_ms = self._database.value(STATEMENTS["created_of_instruments"], parameters)
+            return replace(subject, since_ms=max(subject.since_ms, created_ms))
+        return subject
 
     def _coverage(self, statuses: list[StreamStatus], gaps: Iterable[Gap], subject: Subject) -> Coverage:
         as_of = min(status.spans[-1][1] for status in statuses).astimezone(UTC)
@@ -130,7 +170,8 @@ class ClickHouseBackend:
         for gap, after_ms, before_ms in self._timed(list(gaps)):
             if before_ms >= subject.since_ms and after_ms < end_ms:
                 counts[gap.known_absent] += len(gap)
-        is_covered = all(_covers(status, subject.since_ms, end_ms) for status in statuses)
+        since_ms = None if subject.kind == "everything" else subject.since_ms
+        is_covered = all(_covers(status, since_ms, end_ms) for status in statuses)
         return Coverage(is_covered and not counts[False], counts[False], counts[True], as_of)
 
     def _timed(self, gaps: list[Gap]) -> Iterable[tuple[Gap, int, int]]:
@@ -151,14 +192,11 @@ class ClickHouseBackend:
                 at_ms.get((name, gap.range.last + 1), FOREVER_MS),
             )
 
-    def _series_coverage(self, subject: Subject, name: str) -> Coverage:
-        """Coverage of a series, whose keys are instruments or begin with the currency."""
+    def _series_coverage(self, subject: Subject, key: str) -> Coverage:
+        """Coverage of one key of a series."""
 
         def matches(each: SeriesStatus | SeriesRowsGap) -> bool:
-            key = each.stream.key
-            return each.stream.series == subject.series and (
-                key == name or key.split()[0] == name.split("-")[0]
-            )
+            return (each.stream.series, each.stream.key) == (subject.series, key)
 
         statuses = [each for each in fetch_series_status(self._database) if matches(each)]
         if not statuses:
@@ -185,13 +223,12 @@ def stream_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(timed, STREAM_SCHEMA)
 
 
-def _covers(status: StreamStatus, since_ms: int, end_ms: int) -> bool:
+def _covers(status: StreamStatus, since_ms: int | None, end_ms: int) -> bool:
     """Whether one span of a stream has the whole time; without a start, the first span has to have it."""
-    if not since_ms:
-        return len(status.spans) == 1
-    return since_ms < end_ms and any(
-        _ms(start) <= since_ms and end_ms <= _ms(end) for start, end in status.spans
-    )
+    spans = [(_ms(start), _ms(end)) for start, end in status.spans]
+    if since_ms is None:
+        return spans[0][0] < end_ms <= spans[0][1]
+    return since_ms < end_ms and any(start <= since_ms and end_ms <= end for start, end in spans)
 
 
 def _ms(at: datetime) -> int:

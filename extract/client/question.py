@@ -20,6 +20,7 @@ When = str | datetime | date
 """A time: an aware datetime, a day (its start in UTC), or text such as 2026-01-31, 2026-01-31T08:00Z or 7d."""
 FOREVER_MS = 4_102_444_800_000
 """2100-01-01, the end of a question without one; ClickHouse's DateTime ends in 2106."""
+HOUR_MS = 3_600_000
 ALL = "all"
 """As `since`: from the first row."""
 
@@ -35,9 +36,12 @@ class Route:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the coverage of an answer is about, from `since_ms` until `until_ms`, in ms since 1970 UTC."""
+    """What the coverage of an answer is about, from `since_ms` until `until_ms`, in ms since 1970 UTC.
 
-    kind: Literal["instruments", "options", "series", "everything"]
+    `outcomes`: options that expired in that time, from the creation of the first one. `hour`: the hour of the answer.
+    """
+
+    kind: Literal["instruments", "outcomes", "hour", "series", "everything"]
     names: tuple[str, ...] = ()
     since_ms: int = 0
     until_ms: int = FOREVER_MS

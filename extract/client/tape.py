@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from extract.client.coverage import Coverage
 from extract.client.question import (
     FOREVER_MS,
+    HOUR_MS,
     STATEMENTS,
     Question,
     Route,
@@ -23,11 +24,10 @@ from extract.client.question import (
 )
 from extract.client.result import Answer, Result
 from extract.errors import UsageError
-from extract.times import iso
+from extract.times import bucket_end_ms, iso
 
 Level = Literal["1m", "15m", "1h", "4h", "1d", "1w", "1mo"]
 LEVELS = ("1m", "15m", "1h", "4h", "1d", "1w", "1mo")
-HOUR_MS = 3_600_000
 LOOKBACK_HOURS = (48, 40 * 24)
 """How far before `at` the newest hour is searched for, and how far without an `at` if that has no rows.
 
@@ -130,13 +130,14 @@ class Tape:
         if level not in LEVELS:
             raise UsageError(f"level {level!r} does not exist; choose of {', '.join(LEVELS)}.")
         since_ms, until_ms = bounds_ms(f"candles of {names[0]}", since, until, limit)
-        query = {"level": level, **_time_query(since_ms, until_ms), **_limited(limit)}
+        # Without a start, the API answers the newest buckets only.
+        query = {"level": level, **_time_query(since_ms, until_ms), "since": iso(since_ms), **_limited(limit)}
         return self._result(
             Question(
                 "candles",
                 {"instruments": names, "since_ms": since_ms, "until_ms": until_ms},
                 [Route(f"/v1/instruments/{quote(name, safe='')}/candles", query) for name in names],
-                Subject("instruments", tuple(names), since_ms, until_ms),
+                Subject("instruments", tuple(names), since_ms, bucket_end_ms(level, until_ms - 1)),
                 {"level": level, **_direction(limit)},
                 ("instrument_name", "bucket_at"),
                 "bucket_at" if isinstance(instruments, str) else None,
@@ -184,7 +185,8 @@ class Tape:
         """Options of a coin with their last trade before the end of an hour, its volatility and Greeks.
 
         The newest hour at or before `at`, by default the newest of all; the columns of `deribit.option_chain_1h`. `price`
-        and `option_value` are as the option is quoted (inverse: in coin), `iv` is in percent.
+        and `model_price` are as the option is quoted (inverse: in coin), `option_value` is in the currency of the
+        strike, `iv` in percent.
         """
         return self._at("option_chain", "chain", currency, at)
 
@@ -239,7 +241,7 @@ class Tape:
                 "outcomes",
                 {"currency": currency, "since_ms": since_ms, "until_ms": until_ms},
                 [Route(f"/v1/outcomes/{quote(currency, safe='')}", _time_query(since_ms, until_ms))],
-                Subject("options", (currency,), 0, until_ms),
+                Subject("outcomes", (currency,), since_ms, until_ms),
                 order=("expires_at", "instrument_name"),
             )
         )
@@ -272,7 +274,7 @@ class Tape:
                 statement,
                 {"currency": currency, "at_ms": at_ms, **narrow},
                 [Route(f"/v1/volatility/{quote(currency, safe='')}/{route}", query, has_pages=False)],
-                Subject("options", (currency,), hour_ms if at is not None else 0, hour_ms + HOUR_MS),
+                Subject("hour", (currency,), hour_ms - narrow["hours"] * HOUR_MS, hour_ms + HOUR_MS),
                 {"recent_hours": STATEMENTS["recent_hours"]},
                 wider=wide if at is None else {},
             )

@@ -12,6 +12,7 @@ from extract.clickhouse.finished import CONSISTENT
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.coverage.gaps import EVERYTHING, Scope
+from extract.deribit.streams import Stream
 from extract.source.series import KINDS_OF
 from extract.source.tables import SERIES_COVERAGE, loaded_relation
 from extract.times import iso
@@ -127,6 +128,12 @@ class SeriesStatus:
             "absent": self.absent,
             "disagreement": self.disagreement,
         }
+
+
+def settlement_keys(stream: Stream) -> list[str]:
+    """Keys of the settlements of a stream's instruments; bankruptcies, which are rare, have no time of their own."""
+    types = ("settlement", "delivery") if stream.kind in ("future", "option") else ("settlement",)
+    return [f"{stream.currency} {each}" for each in types]
 
 
 def fetch_series_status(database: Database, scope: Scope = EVERYTHING) -> list[SeriesStatus]:

@@ -144,11 +144,8 @@ class _Export:
         self.place = Place(store, scope, before_publish or (lambda path: None))
 
     def run(self, wait_s: float) -> ExportReport:
-        packages = finished_packages(self.database, self.raw)
-        if not packages.count:
+        if not finished_packages(self.database, self.raw).count:
             raise CannotTellError("Nothing is loaded that could be exported; run: dlt pipeline run")
-        if any(not table.is_raw for table in self.tables):
-            wait_for_models(self.database, self.raw, self.planner.marts, wait_s)
         self.place.read({table.name for table in self.tables})
         since_us = self.options.changed_since_us
         if since_us is not None and self.place.is_new:
@@ -157,17 +154,23 @@ class _Export:
             since_us = None
         report = ExportReport(str(self.store), self.place.manifest)
         for _ in range(ROUNDS):
+            # The manifest names what was there before the files were written, so that they have all of it.
+            coverage = self._coverage()
+            packages = finished_packages(self.database, self.raw)
+            if any(not table.is_raw for table in self.tables):
+                wait_for_models(self.database, self.raw, self.planner.marts, wait_s)
             self._write_changed(since_us, report)
-            earlier, packages = packages, finished_packages(self.database, self.raw)
-            since_us = round(float(earlier.newest) * 1_000_000)
+            since_us = round(float(packages.newest) * 1_000_000)
             # A trade that moves between two months while their files are written may be in both, or in none.
-            if packages == earlier or not have_trades_moved(self.database, self.planner.marts, since_us):
+            if packages == finished_packages(self.database, self.raw) or not have_trades_moved(
+                self.database, self.planner.marts, since_us
+            ):
                 break
         else:
             raise RetriableError(
                 "Trades keep moving between months while they are exported; try again later."
             )
-        self._finish(packages, report)
+        self._finish(packages, coverage, report)
         return report
 
     def _write_changed(self, since_us: int | None, report: ExportReport) -> None:
@@ -262,8 +265,12 @@ class _Export:
         self.listener.advance(part.rows)
         return digest.hexdigest()
 
-    def _finish(self, packages: LoadPackages, report: ExportReport) -> None:
-        coverage, series_coverage = self._coverage()
+    def _finish(
+        self,
+        packages: LoadPackages,
+        coverage: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+        report: ExportReport,
+    ) -> None:
         files = [file for path in sorted(self.place.files) for file in self.place.files[path]]
         if any(file.table == SEQS for file in files):
             filters = self.options.filters
@@ -274,8 +281,7 @@ class _Export:
             self.place.scope,
             {"mode": self.database.settings.mode, "raw": RAW_DATABASE, "marts": MART_DATABASE},
             packages,
-            coverage,
-            series_coverage,
+            *coverage,
             {table.name: self._summary(table) for table in self.tables},
             files,
         )

@@ -119,7 +119,8 @@ def notify(
     """Queue a message if a check changed its state since the last call, and deliver the queue; returns what was delivered.
 
     `scope` names what was checked: a change is one since the last call with the same scope. A check that was never seen
-    counts as ok before, and one that is no longer measured as ok now. Returns within about `total_s` seconds, whatever the webhook does.
+    counts as ok before, and one that is no longer measured as ok now. Returns within about `total_s` seconds, whatever
+    the webhook does.
     Raises NotDeliveredError if messages remain for the next call, and OSError where TAPE_DIR cannot be written.
     """
     with _locked_state() as state:

@@ -315,6 +315,22 @@ where
     and expires_at >= {since:DateTime64(3, 'UTC')}
     and expires_at < {until:DateTime64(3, 'UTC')}
 
+-- name: first_created
+-- When the first option of an underlying that expired in a time was created, in ms: 0 where that is not known of each, and
+-- the start of the time where none expired.
+select
+    if(
+        count() = 0,
+        toUnixTimestamp64Milli({since:DateTime64(3, 'UTC')}),
+        min(ifNull(toUnixTimestamp64Milli(created_at), 0))
+    ) as created_ms
+from deribit.instruments
+where
+    underlying = {currency:String}
+    and kind = 'option'
+    and expires_at >= {since:DateTime64(3, 'UTC')}
+    and expires_at < {until:DateTime64(3, 'UTC')}
+
 -- name: dvol
 select * from deribit.volatility_index_1h
 where

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,16 @@ import msgspec
 
 from extract.clickhouse.finished import LOADS
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.coverage.series import SeriesRowsGap, SeriesStatus, fetch_series_status, find_series_gaps
+from extract.coverage.series import (
+    SeriesRowsGap,
+    SeriesStatus,
+    fetch_series_status,
+    find_series_gaps,
+    settlement_keys,
+)
 from extract.deribit.streams import Stream
 from extract.serve.cells import Cache, Cell, Version
-from extract.serve.coverage import NOTHING_COVERED, Proof, TradeCoverage
+from extract.serve.coverage import NOTHING_COVERED, Proof, TradeCoverage, combined
 from extract.serve.errors import ApiError
 from extract.serve.formats import JSON
 from extract.serve.parameters import LAST_MS
@@ -108,14 +114,30 @@ class Service:
         coverage = await self.coverage.get()
         return coverage.of_streams(_volatility_streams(coverage, underlying), since_ms, until_ms)
 
+    async def proof_of_outcomes(self, underlying: str, since_ms: int, until_ms: int) -> Proof:
+        """Proof of all trades of the options of an underlying that expired in that time."""
+        parameters = {"currency": underlying, "since": sql_time(since_ms), "until": sql_time(until_ms)}
+        [row] = await self.reader.rows("first_created", parameters)
+        return await self.proof_of_options(underlying, row["created_ms"], until_ms)
+
+    async def settlement_keys(self, underlying: str) -> list[str]:
+        """Keys of the loaded settlements of an underlying: those in coin, and the linear ones."""
+        statuses, _ = await self.series.get()
+        keys = {key for series, key in statuses if series == "settlements"}
+        streams = _volatility_streams(await self.coverage.get(), underlying)
+        return sorted({key for stream in streams for key in settlement_keys(stream) if key in keys})
+
     async def newest_hour_ms(self, table: str, underlying: str) -> int:
         """The newest hour of a table, at most LOOKBACK_HOURS before the newest trade of all instruments; 0 without one."""
         version = await self.version.current()
         key = (table, underlying)
         return await self._hours.get(key, version, lambda: self._read_newest_hour(*key), lambda _: FACTS_SIZE)
 
-    async def proof_of_series(self, series: str, key: str, since_ms: int, until_ms: int) -> Proof:
+    async def proof_of_series(self, series: str, keys: Sequence[str], since_ms: int, until_ms: int) -> Proof:
         """Proof of the rows of a series, see extract/coverage/series.sql for what counts as missing."""
+        return combined([await self._proof_of_key(series, key, since_ms, until_ms) for key in keys])
+
+    async def _proof_of_key(self, series: str, key: str, since_ms: int, until_ms: int) -> Proof:
         statuses, gaps = await self.series.get()
         status = statuses.get((series, key))
         if status is None:

@@ -20,6 +20,7 @@ import pytest
 
 from extract.cli.main import tape
 from extract.clickhouse.embedded.probe import free_port
+from extract.clickhouse.embedded.server import embedded_server
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -177,6 +178,43 @@ def handles_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def pid_file(tape_dir: Path) -> Path:
+    """The file from which systemd reads the process that it starts again, with TAPE_DIR in `tape_dir`."""
+    unit = (HOST / "deribit-tape-clickhouse.service").read_text()
+    [path] = re.findall(r"^PIDFile=/var/lib/deribit-tape/(.*)$", unit, re.MULTILINE)
+    return tape_dir / path
+
+
+def is_running(file: Path) -> bool:
+    """Whether the first line of a PID file names the supervisor of an embedded server."""
+    command = Path("/proc", file.read_text().splitlines()[0], "cmdline")
+    return b"extract.clickhouse.embedded.process" in command.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.clickhouse
+def test_ninth_command_builds_the_models(tmp_path: Path) -> None:
+    """In a shell without dbt's variables; paths of the host are those of the test, its settings those of a server."""
+    [command] = [line for line in commands() if line.startswith("runuser ")]
+    script = shlex.split(command)[-1]
+    with embedded_server(tmp_path / "server") as settings:
+        (tmp_path / "env").write_text(
+            f"CLICKHOUSE_MODE=local\nCLICKHOUSE_LOCAL_HOST={settings.host}\nCLICKHOUSE_LOCAL_PORT={settings.port}\n"
+            f"CLICKHOUSE_LOCAL_PASSWORD={settings.password}\n"
+        )
+        for path, here in (
+            ("/etc/deribit-tape/env", tmp_path / "env"),
+            ("/var/lib/deribit-tape", tmp_path / "lib"),
+            ("/opt/deribit-tape", ROOT),
+        ):
+            assert path in script
+            script = script.replace(path, str(here))
+        env = {"PATH": os.environ["PATH"]}
+        done = subprocess.run(["sh", "-c", script], env=env, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"PASS=\d+ .*ERROR=0", done.stdout)
+
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """A directory of the unprivileged user."""
@@ -256,6 +294,7 @@ def test_services_start_restart_and_stop_as_an_unprivileged_user(
     up = run("clickhouse")
     assert up.returncode == 0, up.stderr
     try:
+        assert is_running(pid_file(directory / "tape"))
         assert "new trades" in first_line_then_kill(started("follow"))
         follow = started("follow")
         wait_until(lambda: handles_sigterm(follow.pid) or follow.poll() is not None)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from extract.certs import ROLES
+from extract.paths import ROOT
 from tests.support.certificates import Authority
 from tests.support.edge import CADDYFILE, Edge, needs_caddy, running_edge
 
@@ -193,18 +194,27 @@ def test_every_setting_is_in_the_example_file() -> None:
     shown = dict(re.findall(r"^#?(TAPE_EDGE_\w+)=(.*)$", example, re.MULTILINE))
     # Paths of files on the host; without the file of the API, a host does not serve it.
     for name in ("TAPE_EDGE_CERTS", "TAPE_EDGE_API_SITE", "TAPE_EDGE_API_CERT", "TAPE_EDGE_API_KEY"):
-        assert shown.pop(name).startswith("/etc/deribit-tape/")
+        assert shown.pop(name).startswith("/etc/tape-edge/")
         assert defaults.pop(name) in ("", "no-api-*.caddy")
     assert shown == defaults
 
 
 def test_systemd_unit_matches_caddyfile_and_readme() -> None:
     """The unit has the paths of the README and the socket directory of the Caddyfile."""
-    unit = (CADDYFILE.parent / "deribit-tape-edge.service").read_text()
+    unit = (CADDYFILE.parent / "tape-edge.service").read_text()
     readme = (CADDYFILE.parent / "README.md").read_text()
-    assert "EnvironmentFile=/etc/deribit-tape/edge.env\n" in unit
-    assert unit.count("--config /etc/deribit-tape/Caddyfile") == 2
-    assert "RuntimeDirectory=deribit-tape-edge\n" in unit
-    assert "unix//run/deribit-tape-edge/" in CADDYFILE.read_text()
-    for path in ("/etc/deribit-tape/edge.env", "root@edge.example.com:/etc/deribit-tape/\n"):
+    assert "EnvironmentFile=/etc/tape-edge/edge.env\n" in unit
+    assert unit.count("--config /etc/tape-edge/Caddyfile") == 2
+    assert "RuntimeDirectory=tape-edge\n" in unit
+    assert "unix//run/tape-edge/" in CADDYFILE.read_text()
+    for path in ("/etc/tape-edge/edge.env", "root@edge.example.com:/etc/tape-edge/\n"):
         assert path in readme
+
+
+def test_unit_is_no_service_of_the_host() -> None:
+    """systemd applies `deribit-tape-.service.d` to all names that begin like it, whose user cannot read these keys."""
+    prefixes = [each.name.removesuffix(".service.d") for each in (ROOT / "deploy/host").glob("*-.service.d")]
+    units = [each.name for each in CADDYFILE.parent.glob("*.service")]
+    assert prefixes
+    assert units
+    assert not any(unit.startswith(prefix) for unit in units for prefix in prefixes)

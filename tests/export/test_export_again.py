@@ -68,6 +68,28 @@ def test_only_changed_files_are_written_again(market: Market, trades_only: Path,
     assert prove(trades_only).is_proven
 
 
+def test_package_that_is_loaded_meanwhile_is_not_named(market: Market, tmp_path: Path) -> None:
+    """It changed a month that was written already, which the next export by the manifest's newest package writes."""
+    restated = dict(market.trades[0], amount=market.trades[0]["amount"] + 30)
+    load_id = "1769000003.7"
+    loaded: list[str] = []
+
+    def load_once(path: str) -> None:
+        if "month=2026-01" in path and not loaded:
+            loaded.append(load_id)
+            market.load(load_id, [restated])
+
+    report = export_to(market, tmp_path / "lake", tables=("trades",), before_publish=load_once)
+    assert loaded
+    newest = report.manifest.load_packages.newest
+    assert float(newest) < float(load_id)
+    since_us = round(float(newest) * 1e6)
+    report = export_to(market, tmp_path / "lake", tables=("trades",), changed_since_us=since_us)
+    assert report.manifest.load_packages.newest == load_id
+    amounts = read(tmp_path / "lake", "trades", "instrument_name, trade_seq, amount")
+    assert (*key_of(restated), restated["amount"]) in [(*key[:2], float(key[2])) for key in amounts]
+
+
 @pytest.mark.slow
 def test_export_that_is_killed_is_resumed(
     market: Market, clickhouse_env: ClickHouseSettings, tmp_path: Path

@@ -110,6 +110,27 @@ def test_only_changes_are_posted(receiver: Receiver) -> None:
     assert all(set(body) == {"text"} for body in receiver.bodies)
 
 
+def test_check_that_is_no_longer_measured_is_ok(receiver: Receiver) -> None:
+    """So its next alarm is a change again."""
+    send(receiver, raw=State.OK, duration=State.WARN)
+    send(receiver, raw=State.OK)
+    send(receiver, raw=State.OK)
+    send(receiver, raw=State.OK, duration=State.WARN)
+    assert [body["text"].splitlines()[1] for body in receiver.bodies] == [
+        "WARN duration: duration &lt; 3 &amp; more (was ok)",
+        "OK duration: there is nothing to measure any more (was warn)",
+        "WARN duration: duration &lt; 3 &amp; more (was ok)",
+    ]
+
+
+def test_scopes_have_states_of_their_own(receiver: Receiver) -> None:
+    """Calls for local and cloud in turn post nothing while neither changes."""
+    for _ in range(3):
+        notify(checks(raw=State.ALARM), Webhook(receiver.url), scope="cloud")
+        notify(checks(raw=State.OK), Webhook(receiver.url), scope="local")
+    assert len(receiver.bodies) == 1
+
+
 def test_json_has_the_changes(receiver: Receiver) -> None:
     send(receiver, "json", raw=State.ALARM)
     (change,) = receiver.bodies[0]["changes"]

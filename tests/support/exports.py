@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ from extract.export.verify import VerifyReport, verify
 from tests.support.market import Market
 
 
-def export_to(market: Market, folder: Path | str, **options: Any) -> ExportReport:
+def export_to(
+    market: Market,
+    folder: Path | str,
+    *,
+    before_publish: Callable[[str], None] | None = None,
+    **options: Any,
+) -> ExportReport:
     with open_store(str(folder), is_new=True) as store:
-        return export(market.database, store, ExportOptions(**options), wait_s=0)
+        return export(
+            market.database, store, ExportOptions(**options), wait_s=0, before_publish=before_publish
+        )
 
 
 def prove(folder: Path | str) -> VerifyReport:

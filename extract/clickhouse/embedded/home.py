@@ -3,7 +3,7 @@
 TAPE_DIR/clickhouse/    data/ tmp/   all that the engine can write
                         run/         configuration of a starting server, deleted as soon as the engine has read it
                         up.lock      locked during a start or a stop
-                        server.lock  locked by the running server; contains its process id and its port
+                        server.lock  locked by the running server; a line each with its process id and its port
 TAPE_DIR/log/           clickhouse.log, clickhouse.err.log (rotated), clickhouse.out.log (start-up messages)
 """
 

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     os.closerange(3, 4096)  # otherwise pipes of make or a shell stay open while the server runs
     signal.signal(signal.SIGCHLD, lambda *_: None)  # a signal with the default action may not be waited for
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
-    if not _lock(home / "server.lock", f"{os.getpid()} {argv[2]}\n"):
+    if not _lock(home / "server.lock", f"{os.getpid()}\n{argv[2]}\n"):
         print(DATA_DIR_LOCKED, file=sys.stderr)
         return 1
     run = home / "run"

@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from extract.coverage.series import settlement_keys
 from extract.serve.coverage import DAY_MS, Proof, combined, iso_ms
 from extract.serve.errors import ApiError
 from extract.serve.formats import JSON, require_json
@@ -45,7 +46,7 @@ from extract.serve.parameters import (
 )
 from extract.serve.routes.shared import TheService, TheTimeList, answers, list_answers
 from extract.serve.service import InstrumentFacts, Service
-from extract.times import sql_time
+from extract.times import bucket_end_ms, sql_time
 
 router = APIRouter(prefix="/v1", tags=["Instruments"])
 
@@ -208,7 +209,8 @@ async def list_candles(
     )
 
     async def proof(rows: Sequence[bytes]) -> Proof:
-        return await service.proof_of_instrument(facts, chosen.since_ms, chosen.until_ms)
+        end_ms = bucket_end_ms(chosen.level, chosen.until_ms - 1)  # of the last candle
+        return await service.proof_of_instrument(facts, chosen.since_ms, end_ms)
 
     return await answer_list(
         service, request, question, proof, limit=limit, cursor=cursor, format_name=format
@@ -230,7 +232,7 @@ async def list_funding(
     await page.service.instrument(name)
     key = Column("timestamp", TIME) if level == "1h" else Column("day", DAY)
     question = page.question(f"funding_{level}", {"name": name}, [key])
-    return await page.answer_series(question, "funding_rates", name)
+    return await page.answer_series(question, "funding_rates", [name])
 
 
 @router.get(
@@ -244,7 +246,7 @@ async def list_settlements(page: TheTimeList, name: Name) -> Response:
     facts = await page.service.instrument(name)
     key = [Column("timestamp", TIME), Column("type", TEXT)]
     question = page.question("settlements", {"name": name}, key)
-    return await page.answer_series(question, "settlements", f"{facts.stream.currency} settlement")
+    return await page.answer_series(question, "settlements", settlement_keys(facts.stream))
 
 
 @router.get(
@@ -257,7 +259,7 @@ async def list_open_interest_of_instrument(page: TheTimeList, name: Name) -> Res
     """The last open interest of each day, from settlements, else from recorded summaries of the order book."""
     facts = await page.service.instrument(name)
     question = page.question("open_interest", {"name": name}, [Column("day", DAY)], "open_interest_1d")
-    return await page.answer_series(question, "settlements", f"{facts.stream.currency} settlement")
+    return await page.answer_series(question, "settlements", settlement_keys(facts.stream))
 
 
 @router.get(

@@ -67,10 +67,10 @@ class TimeList:
             format_name=self.format_name,
         )
 
-    async def answer_series(self, question: Question, series: str, series_key: str) -> Response:
-        """The page, with the proof of one key of a series."""
+    async def answer_series(self, question: Question, series: str, keys: Sequence[str]) -> Response:
+        """The page, with the proof of some keys of a series."""
         return await self.answer(
-            question, lambda rows: self.service.proof_of_series(series, series_key, *self.range_ms)
+            question, lambda rows: self.service.proof_of_series(series, keys, *self.range_ms)
         )
 
 

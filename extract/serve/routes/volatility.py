@@ -103,7 +103,7 @@ async def list_dvol(page: TheTimeList, currency: Currency) -> Response:
     """The volatility index in percent; empty for a currency without one."""
     await page.service.require_underlying(currency)
     question = page.question("dvol", {"currency": currency}, [Column("timestamp", TIME)])
-    return await page.answer_series(question, "volatility_index", DVOL_KEY.format(currency))
+    return await page.answer_series(question, "volatility_index", [DVOL_KEY.format(currency)])
 
 
 @router.get(
@@ -121,7 +121,7 @@ async def list_deliveries(
     """The prices at which instruments of an index expired."""
     await page.service.require_index(index)
     question = page.question("deliveries", {"index": index}, [Column("date", DAY)])
-    return await page.answer_series(question, "delivery_prices", index)
+    return await page.answer_series(question, "delivery_prices", [index])
 
 
 @router.get(
@@ -137,7 +137,8 @@ async def list_open_interest(page: TheTimeList, currency: Currency) -> Response:
     await page.service.require_underlying(currency)
     key = [Column("day", DAY), Column("settlement_currency", TEXT), Column("kind", TEXT)]
     question = page.question("open_interest_of_currency", {"currency": currency}, key)
-    return await page.answer_series(question, "settlements", f"{currency} settlement")
+    keys = await page.service.settlement_keys(currency)
+    return await page.answer_series(question, "settlements", keys)
 
 
 @router.get(
@@ -151,7 +152,7 @@ async def list_outcomes(page: TheTimeList, currency: Currency) -> Response:
     await page.service.require_underlying(currency)
     key = [Column("expires_at", TIME), Column("instrument_name", TEXT)]
     question = page.question("outcomes", {"currency": currency}, key)
-    return await page.answer(question, lambda rows: page.service.proof_of_options(currency, *page.range_ms))
+    return await page.answer(question, lambda rows: page.service.proof_of_outcomes(currency, *page.range_ms))
 
 
 class _Hour(msgspec.Struct):
