@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 
 from extract.errors import UsageError
-from extract.times import duration, iso, parse_day, parse_duration, parse_month, parse_time_ms
+from extract.times import bucket_end_ms, duration, iso, parse_day, parse_duration, parse_month, parse_time_ms
 
 NOW_MS = 1_700_000_000_000
 
@@ -70,3 +70,21 @@ def test_duration_is_shown_rounded_down_in_the_largest_unit_that_fits_twice() ->
 def test_iso_has_milliseconds_where_there_are_any() -> None:
     """Always in UTC, with Z."""
     assert [iso(NOW_MS), iso(NOW_MS + 7)] == ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.007Z"]
+
+
+@pytest.mark.parametrize(
+    ("level", "at", "end"),
+    [
+        ("1m", "2026-01-15T10:07:59.999", "2026-01-15T10:08"),
+        ("15m", "2026-01-15T10:07:30", "2026-01-15T10:15"),
+        ("4h", "2026-01-15T10:07", "2026-01-15T12:00"),
+        ("1d", "2026-01-15T00:00", "2026-01-16"),
+        ("1w", "2026-01-15T10:07", "2026-01-19"),  # a Monday
+        ("1w", "2026-01-19T00:00", "2026-01-26"),
+        ("1mo", "2026-12-31T23:59:59.999", "2027-01-01"),
+        ("1mo", "2028-02-01T00:00", "2028-03-01"),
+    ],
+)
+def test_bucket_ends_where_the_next_begins(level: str, at: str, end: str) -> None:
+    at_ms, end_ms = (parse_time_ms(text, "at", 0) for text in (at, end))
+    assert bucket_end_ms(level, at_ms) == end_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ PART_ROWS = 1_000_000
 ROUNDS = 5
 """Times that rows are read again which changed while they were read."""
 PARQUET_END = b"PAR1"
+CHECK_DAYS = 30
+"""Days within which daily backups read each file of earlier ones again, to write anew what was damaged since."""
 
 READ_SETTINGS: Mapping[str, Any] = {
     **CONSISTENT,
@@ -208,6 +211,9 @@ class _Backup:
             for part in divide(reader.table, digests[name], self.part_rows)
         ]
         files = {path: file for path, file in known.items() if sizes.get(path) == file.bytes} | self.written
+        for path in {path for _, _, path in planned if path in files and path not in self.written}:
+            if _is_due(path) and not self._is_whole(files[path]):
+                del files[path]
         missing = [part.digest.rows for _, part, path in planned if path not in files]
         self.listener.start(sum(missing), "rows")
         for reader, part, path in planned:
@@ -244,6 +250,12 @@ class _Backup:
         size, sha256 = check_file(self.store, self.key, path)
         return BackedUpFile(path, table.name, part.first_day, part.last_day, *part.digest, size, sha256)
 
+    def _is_whole(self, file: BackedUpFile) -> bool:
+        try:
+            return check_file(self.store, self.key, file.path) == (file.bytes, file.sha256)
+        except ProofError:
+            return False
+
     def _require_all(self, files: list[BackedUpFile]) -> None:
         sizes = self.store.sizes()
         if missing := [file.path for file in files if sizes.get(file.path) != file.bytes]:
@@ -251,6 +263,11 @@ class _Backup:
                 f"{self.store}/{missing[0]} was deleted or replaced meanwhile, by another backup into the same place; "
                 "run the same command again."
             )
+
+
+def _is_due(path: str) -> bool:
+    """Whether a file of an earlier backup is read again today: one of CHECK_DAYS parts of all files is each day."""
+    return zlib.crc32(path.encode()) % CHECK_DAYS == now_ms().toordinal() % CHECK_DAYS
 
 
 def check_file(store: Store, key: BackupKey, path: str) -> tuple[int, str]:

@@ -125,6 +125,22 @@ def test_files_of_an_interrupted_backup_are_used(backups: Backups) -> None:
     assert changed == {first, second}
 
 
+def test_file_of_an_earlier_backup_that_was_damaged_is_written_again(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is the same. Each file is read again on one of thirty days, here on every day."""
+    assert backups.back_up().code == 0
+    damaged, *_ = sorted(backups.folder.glob("files/trades/*"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    assert backups.restore("--verify").code == 1
+    monkeypatch.setattr("extract.backup.backup.CHECK_DAYS", 1)
+    for expected in (1, 0):
+        done = backups.back_up("--json")
+        assert json.loads(done.out)["files_written"] == expected, done.output
+    assert backups.restore("--verify").code == 0
+
+
 def test_large_months_are_divided_into_days(backups: Backups) -> None:
     database = backups.user.database
     (most, month), *others = database.rows(

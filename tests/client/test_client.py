@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,31 @@ def test_coverage_counts_gaps_of_the_requested_time(tape: Tape, market: Market) 
     assert [(gap["first_missing_seq"], gap["known_absent"]) for gap in gaps] == sorted(
         [(market.missing["trade_seq"], False), (market.absent["trade_seq"], True)]
     )
+
+
+def test_candles_of_all_time_are_all(tape: Tape, market: Market) -> None:
+    """The API's own default would be the newest 1,500 buckets."""
+    minutes = {t["timestamp"] // 60_000 for t in market.trades if t["instrument_name"] == PERPETUAL}
+    found = tape.candles(PERPETUAL, "1m", since="all").arrow()["bucket_at"].to_pylist()
+    assert {round(at.timestamp()) // 60 for at in found} == minutes
+    assert len(found) == len(minutes)
+
+
+def test_time_that_was_not_loaded_is_not_proven(tape: Tape) -> None:
+    """The covered time begins with 2016."""
+    for since in ("all", "2015-01-01"):
+        assert not tape.trades(PERPETUAL, since=since, until="2015-06-01").coverage.proven
+    assert not tape.trades(PERPETUAL, since="2015-06-01", until="2016-06-01").coverage.proven
+    assert tape.trades(PERPETUAL, since="2016-01-01", until="2016-06-01").coverage.proven
+
+
+def test_whole_last_candle_is_proven(tape: Tape, market: Market) -> None:
+    """A trade is missing after `until`, but in the last candle."""
+    missing_ms = market.missing["timestamp"]
+    day = datetime.fromtimestamp(missing_ms / 1000, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    until = day + timedelta(minutes=1)
+    assert tape.candles(PERPETUAL, "1d", since=day, until=until).coverage.missing == 1
+    assert tape.candles(PERPETUAL, "1m", since=day, until=until).coverage.missing == 0
 
 
 def test_nothing_is_proven_without_coverage(in_database: Tape) -> None:
