@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ from extract.deribit.series import (
     settlements,
     volatility_index,
 )
-from extract.deribit.series.cadence import DAY_MS, Cadence
+from extract.deribit.series.cadence import DAY_MS, HOUR_MS, Cadence
 from extract.deribit.series.decode import RejectedRecord
-from extract.deribit.series.keys import SeriesKeys, list_keys
+from extract.deribit.series.keys import list_keys
 from extract.deribit.series.schema import BOOK_SUMMARIES
 from extract.deribit.series.state import SeriesBatch, SeriesState
 from extract.deribit.streams import Stream
@@ -43,6 +43,9 @@ KINDS_OF = {
 """Kinds of instruments to which each series belongs."""
 MAX_ROWS = 500_000
 """Rows after which a load package ends: the most that an interrupted run loses."""
+MAX_UNANSWERED = 3
+"""Successive keys of a series without an answer, after which its other keys are not requested: each would take
+as long until its last retry."""
 
 RETRY_TOTAL_S = 30.0
 """Seconds to retry a request: what fails longer is left for the next run, which does not hold up trades."""
@@ -55,9 +58,9 @@ Fetch = Callable[[SeriesState], Iterator[SeriesBatch]]
 class SeriesReport:
     """Result of loading series. `rows` are new and restated ones by series.
 
-    `set_aside` are keys that could not be loaded, as `funding_rates of BTC-PERPETUAL`; `refused` those that the exchange
-    does not offer, with its answer. `missing` counts rows that it did not send, `is_complete` is False where MAX_ROWS or
-    a stop ended the package.
+    `set_aside` are keys that could not be loaded, as `funding_rates of BTC-PERPETUAL`; `refused` those without any row
+    that the exchange does not offer, with its answer. `missing` counts rows that it did not send, `is_complete` is False
+    where MAX_ROWS or a stop ended the package.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -117,7 +120,8 @@ class SeriesFeed:
     def batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
         """Yield (series, key, batch) of every key that is due.
 
-        A key whose answers cannot be used is set aside. Once the exchange answers no request at all, the feed ends.
+        A key whose answers cannot be used is set aside, and so are the others of its series after MAX_UNANSWERED without
+        an answer. Once the exchange answers no request at all, the feed ends.
         """
         self.report.is_complete = False
         yield from self._batches()
@@ -126,36 +130,32 @@ class SeriesFeed:
     def _batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
         for currency in self.currencies if self.names else ():
             if self._must_list(currency):
-                name = f"series of {currency}"
-                self._attempt(name, partial(self._list, currency))
-                if name in self.report.refused:
-                    self._store_listing(currency, SeriesKeys())
+                self._attempt(f"series of {currency}", partial(self._list, currency))
                 if self._must_end:
                     return
+        unanswered: dict[str, list[TapeError]] = defaultdict(list)
         for task in self._tasks():
             if not self._is_due(task):
                 continue
-            if failing := [name for name in self._failing if name.startswith(f"{task.series} of ")]:
-                yield task.series, task.key, self._failed(task, self.report.set_aside[failing[0]])
+            if len(errors := unanswered[task.series]) >= MAX_UNANSWERED:
+                self.report.set_aside[str(task)] = errors[-1]
+                yield task.series, task.key, self._failed(task, errors[-1])
                 continue
             batches = task.fetch(self._state_to_fetch(task))
-            while batch := self._attempt(str(task), partial(next, batches, None)):
+            while batch := self._attempt(str(task), partial(next, batches, None), task):
                 self._note(task, batch)
                 yield task.series, task.key, batch
                 if self._must_end:
                     return
             if str(task) in self.report.refused:
                 yield task.series, task.key, self._refused(task)
-            elif (error := self.report.set_aside.get(str(task))) and not self._is_unreachable:
+            error = self.report.set_aside.get(str(task))
+            if error and not self._is_unreachable:
                 yield task.series, task.key, self._failed(task, error)
+            unanswered[task.series] = [*errors, error] if isinstance(error, RetriableError) else []
             if self._must_end:
                 return
         self.report.is_complete = True
-
-    @property
-    def _failing(self) -> list[str]:
-        """What failed after retries, so that further keys of the same series would only wait again."""
-        return [name for name, error in self.report.set_aside.items() if isinstance(error, RetriableError)]
 
     @property
     def _must_end(self) -> bool:
@@ -167,18 +167,24 @@ class SeriesFeed:
             or self.report.rows.total() >= self.max_rows
         )
 
-    def _attempt(self, name: str, call: Callable[[], Any]) -> Any:
-        """What `call` returns; None where the exchange refused, or what it names was set aside."""
+    def _attempt(self, name: str, call: Callable[[], Any], task: _Task | None = None) -> Any:
+        """What `call` returns; None where `task` is not offered, or what `name` names was set aside."""
         try:
             return call()
-        except ExchangeRefusedError as error:
-            self.report.refused[name] = str(error)
         except (OutsideError, ProofError) as error:
             if self.client.is_cancelled:
+                return None
+            if task and self._is_not_offered(task, error):
+                self.report.refused[name] = str(error)
                 return None
             self.report.set_aside[name] = error
             self._is_unreachable |= isinstance(error, RetriableError) and not self._answers()
         return None
+
+    def _is_not_offered(self, task: _Task, error: TapeError) -> bool:
+        """Whether the exchange itself, not a proxy before it, refused a key of which it never had a row."""
+        is_refusal = isinstance(error, ExchangeRefusedError) and error.code is not None
+        return is_refusal and self._state(task).proven_ms is None
 
     def _answers(self) -> bool:
         """Whether the exchange answers any request."""
@@ -189,9 +195,7 @@ class SeriesFeed:
         return True
 
     def _list(self, currency: str) -> None:
-        self._store_listing(currency, list_keys(self.client, currency))
-
-    def _store_listing(self, currency: str, keys: SeriesKeys) -> None:
+        keys = list_keys(self.client, currency, self.now_ms)
         self.listings[currency] = {
             "listed_ms": self.now_ms,
             "perpetuals": {name: list(times) for name, times in keys.perpetuals.items()},
@@ -219,6 +223,7 @@ class SeriesFeed:
 
     def _note(self, task: _Task, batch: SeriesBatch) -> None:
         batch.state.failed_ms = None
+        batch.rejected = batch.state.reject_once(batch.rejected)
         self.states.setdefault(task.series, {})[task.key] = batch.state.to_builtins()
         self.report.rows[task.series] += batch.table.num_rows
         self.report.rejected += len(batch.rejected)
@@ -245,9 +250,13 @@ class SeriesFeed:
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state, rejected=rejected, is_failed=True)
 
     def _tasks(self) -> Iterator[_Task]:
+        """Keys by series, at last those that failed before: another one of them first in each hour."""
         for name in self.names:
-            for currency in self.currencies:
-                yield from getattr(self, f"_{name}")(currency)
+            tasks = [task for currency in self.currencies for task in getattr(self, f"_{name}")(currency)]
+            failed = [task for task in tasks if self._state(task).failed_ms is not None]
+            yield from (task for task in tasks if task not in failed)
+            first = self.now_ms // HOUR_MS % (len(failed) or 1)
+            yield from failed[first:] + failed[:first]
 
     def _book_summaries(self, currency: str) -> Iterator[_Task]:
         def fetch(state: SeriesState) -> Iterator[SeriesBatch]:
