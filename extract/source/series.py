@@ -21,7 +21,7 @@ from extract.deribit.series import (
     settlements,
     volatility_index,
 )
-from extract.deribit.series.cadence import DAY_MS, HOUR_MS, Cadence
+from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence
 from extract.deribit.series.decode import RejectedRecord
 from extract.deribit.series.keys import list_keys
 from extract.deribit.series.schema import BOOK_SUMMARIES
@@ -46,12 +46,16 @@ MAX_ROWS = 500_000
 MAX_UNANSWERED = 3
 """Successive keys of a series without an answer, after which its other keys are not requested: each would take
 as long until its last retry."""
+REREAD_MS = 28 * DAY_MS
+"""Time after which the whole history of a key is read again, to notice restated rows that are older than what each
+request reads again."""
 
 RETRY_TOTAL_S = 30.0
 """Seconds to retry a request: what fails longer is left for the next run, which does not hold up trades."""
 
 Row = dict[str, Any]
-Fetch = Callable[[SeriesState], Iterator[SeriesBatch]]
+Fetch = Callable[[SeriesState, bool], Iterator[SeriesBatch]]
+"""Batches that follow a state, or, if True, of the whole history."""
 
 
 @dataclass
@@ -74,12 +78,13 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class _Task:
-    """One key of a series."""
+    """One key of a series. `has_history`: whether its whole history can be compared with what is loaded."""
 
     series: str
     key: str
     cadence: Cadence
     fetch: Fetch
+    has_history: bool = True
 
     def __str__(self) -> str:
         return f"{self.series} of {self.key}"
@@ -106,6 +111,7 @@ class SeriesFeed:
     only: Collection[tuple[str, str]] | None = None
     report: SeriesReport = field(default_factory=SeriesReport)
     _is_unreachable: bool = False
+    _has_reread: bool = False
 
     def __post_init__(self) -> None:
         self.client = self.client.with_retries(RETRY_TOTAL_S)
@@ -121,7 +127,8 @@ class SeriesFeed:
         """Yield (series, key, batch) of every key that is due.
 
         A key whose answers cannot be used is set aside, and so are the others of its series after MAX_UNANSWERED without
-        an answer. Once the exchange answers no request at all, the feed ends.
+        an answer. Once the exchange answers no request at all, the feed ends. The whole history of one key that is due is
+        read again, if that was not done for REREAD_MS.
         """
         self.report.is_complete = False
         yield from self._batches()
@@ -141,9 +148,11 @@ class SeriesFeed:
                 self.report.set_aside[str(task)] = errors[-1]
                 yield task.series, task.key, self._failed(task, errors[-1])
                 continue
-            batches = task.fetch(self._state_to_fetch(task))
+            again = self._must_reread(task)
+            is_whole = again or self._state(task).proven_ms is None
+            batches = task.fetch(self._state_to_fetch(task), again)
             while batch := self._attempt(str(task), partial(next, batches, None), task):
-                self._note(task, batch)
+                self._note(task, batch, is_whole=is_whole)
                 yield task.series, task.key, batch
                 if self._must_end:
                     return
@@ -151,7 +160,7 @@ class SeriesFeed:
                 yield task.series, task.key, self._refused(task)
             error = self.report.set_aside.get(str(task))
             if error and not self._is_unreachable:
-                yield task.series, task.key, self._failed(task, error)
+                yield task.series, task.key, self._failed(task, error, again=again)
             unanswered[task.series] = [*errors, error] if isinstance(error, RetriableError) else []
             if self._must_end:
                 return
@@ -221,8 +230,18 @@ class SeriesFeed:
         state = self._state(task)
         return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
 
-    def _note(self, task: _Task, batch: SeriesBatch) -> None:
+    def _must_reread(self, task: _Task) -> bool:
+        """Whether to read the whole history again; True for one key at most."""
+        state = self._state(task)
+        if self._has_reread or self.only is not None or not task.has_history or state.proven_ms is None:
+            return False
+        self._has_reread = (state.reread_ms or 0) + REREAD_MS <= self.now_ms
+        return self._has_reread
+
+    def _note(self, task: _Task, batch: SeriesBatch, *, is_whole: bool) -> None:
         batch.state.failed_ms = None
+        if is_whole and batch.state.requested_ms == self.now_ms:  # the last batch
+            batch.state.reread_ms = self.now_ms
         batch.rejected = batch.state.reject_once(batch.rejected)
         self.states.setdefault(task.series, {})[task.key] = batch.state.to_builtins()
         self.report.rows[task.series] += batch.table.num_rows
@@ -238,9 +257,14 @@ class SeriesFeed:
         self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state)
 
-    def _failed(self, task: _Task, error: TapeError) -> SeriesBatch:
-        """A batch without rows that records, once, that the answers could not be used; the key stays due."""
+    def _failed(self, task: _Task, error: TapeError, *, again: bool = False) -> SeriesBatch:
+        """A batch without rows that records, once, that the answers could not be used; the key stays due.
+
+        After a failure to read the whole history again, the next request is for what is new.
+        """
         state = self._state(task)
+        if again:
+            state.reread_ms = self.now_ms
         rejected = []
         if state.failed_ms is None:
             state.failed_ms = self.now_ms
@@ -259,18 +283,18 @@ class SeriesFeed:
             yield from failed[first:] + failed[:first]
 
     def _book_summaries(self, currency: str) -> Iterator[_Task]:
-        def fetch(state: SeriesState) -> Iterator[SeriesBatch]:
+        def fetch(state: SeriesState, _: bool) -> Iterator[SeriesBatch]:
             return book_summaries.fetch_book_summaries(self.client, currency, state, self.now_ms)
 
-        yield _Task("book_summaries", currency, book_summaries.cadence, fetch)
+        yield _Task("book_summaries", currency, book_summaries.cadence, fetch, has_history=False)
 
     def _delivery_prices(self, currency: str) -> Iterator[_Task]:
         for index in self.listings.get(currency, {}).get("indexes", ()):
             yield _Task("delivery_prices", index, delivery_prices.cadence, partial(self._fetch_prices, index))
 
-    def _fetch_prices(self, index: str, state: SeriesState) -> Iterator[SeriesBatch]:
+    def _fetch_prices(self, index: str, state: SeriesState, again: bool) -> Iterator[SeriesBatch]:
         return delivery_prices.fetch_delivery_prices(
-            self.client, index, state, self.now_ms, again=self.only is not None
+            self.client, index, state, self.now_ms, again=again or self.only is not None
         )
 
     def _has_instruments(self, currency: str) -> bool:
@@ -283,9 +307,11 @@ class SeriesFeed:
             fetch = partial(self._fetch_settlements, currency, type_)
             yield _Task("settlements", f"{currency} {type_}", settlements.cadence, fetch)
 
-    def _fetch_settlements(self, currency: str, type_: str, state: SeriesState) -> Iterator[SeriesBatch]:
+    def _fetch_settlements(
+        self, currency: str, type_: str, state: SeriesState, again: bool
+    ) -> Iterator[SeriesBatch]:
         return settlements.fetch_settlements(
-            self.client, currency, type_, state, self.now_ms, again=self.only is not None
+            self.client, currency, type_, state, self.now_ms, again=again or self.only is not None
         )
 
     def _volatility_index(self, currency: str) -> Iterator[_Task]:
@@ -296,10 +322,15 @@ class SeriesFeed:
                 f"{currency} {resolution}",
                 volatility_index.cadence(resolution),
                 fetch,
+                has_history=volatility_index.step_ms_of(resolution) > MINUTE_MS,
             )
 
-    def _fetch_candles(self, currency: str, resolution: str, state: SeriesState) -> Iterator[SeriesBatch]:
-        return volatility_index.fetch_volatility_index(self.client, currency, resolution, state, self.now_ms)
+    def _fetch_candles(
+        self, currency: str, resolution: str, state: SeriesState, again: bool
+    ) -> Iterator[SeriesBatch]:
+        return volatility_index.fetch_volatility_index(
+            self.client, currency, resolution, state, self.now_ms, again=again
+        )
 
     def _funding_rates(self, currency: str) -> Iterator[_Task]:
         for name, (created_ms, expiry_ms) in self.listings.get(currency, {}).get("perpetuals", {}).items():
@@ -307,10 +338,16 @@ class SeriesFeed:
             yield _Task("funding_rates", name, funding_rates.cadence, fetch)
 
     def _fetch_rates(
-        self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState
+        self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState, again: bool
     ) -> Iterator[SeriesBatch]:
         return funding_rates.fetch_funding_rates(
-            self.client, name, state, self.now_ms, since_ms=created_ms, until_ms=expiry_ms
+            self.client,
+            name,
+            state,
+            self.now_ms,
+            since_ms=created_ms,
+            until_ms=expiry_ms,
+            again=again,
         )
 
 

@@ -22,6 +22,7 @@ from extract.sandbox.tape import Tape
 from extract.source import deribit
 from extract.source.series import ALL_NAMES, SeriesFeed, resolve_series
 from tests.support.contradictory_exchange import client_of
+from tests.support.series_exchange import SeriesExchange
 from tests.support.sweep_helpers import quick_client
 
 # dlt's destination duckdb logs by a deprecated method.
@@ -448,3 +449,43 @@ def test_snapshots_continue_after_an_answer_with_an_impossible_time() -> None:
         for now_ms in (NOW, NOW + HOUR):
             feed = feed_of(client, now_ms, ["book_summaries"], states=states)
             assert rows_of(feed) == {"book_summaries": 1}
+
+
+def test_value_restated_before_what_each_request_reads_is_loaded_within_four_weeks_per_key() -> None:
+    """The whole history of one key is read again in each run, and not again for four weeks; also if that fails."""
+    begin = NOW // HOUR * HOUR - 2_000 * HOUR
+    exchange = SeriesExchange(funding={begin + hour * HOUR: 1e-6 for hour in range(4_000)})
+    names = ["A-PERPETUAL", "B-PERPETUAL"]
+    end_ms = NOW
+    is_broken = False
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        if method == "get_instruments":
+            return {"result": [perpetual(name, creation_timestamp=begin) for name in names]}
+        if is_broken and int(params.get("start_timestamp", NOW)) < NOW - 60 * DAY:
+            return REFUSAL
+        if "end_timestamp" in params:
+            params["end_timestamp"] = str(min(int(params["end_timestamp"]), end_ms))
+        return exchange.answer(method, params)
+
+    states: dict[str, Any] = {}
+    listings: dict[str, Any] = {}
+
+    def run_at(now_ms: int) -> dict[str, int]:
+        nonlocal end_ms
+        end_ms = now_ms
+        feed = feed_of(client, now_ms, ["funding_rates"], states=states, listings=listings)
+        return {key: batch.table.num_rows for _, key, batch in feed.batches()}
+
+    with client_of(answer, most=5_000) as client:
+        assert run_at(NOW) == dict.fromkeys(names, 2_001)
+        exchange.funding[begin + 5 * HOUR] = 0.5
+        assert run_at(NOW + 27 * DAY) == dict.fromkeys(names, 27 * 24)
+        is_broken = True
+        assert run_at(NOW + 28 * DAY) == {names[0]: 0, names[1]: 24}
+        is_broken = False
+        rows = run_at(NOW + 28 * DAY + HOUR)
+        assert rows[names[0]] == 25
+        assert rows[names[1]] > 1_000
+        assert run_at(NOW + 28 * DAY + 2 * HOUR) == dict.fromkeys(names, 1)
+        assert run_at(NOW + 56 * DAY)[names[0]] > 1_000
