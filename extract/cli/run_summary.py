@@ -111,6 +111,10 @@ def _series_notes(summary: RunSummary) -> list[str]:
         sentences.append(
             f"The exchange did not send {plural(missing, 'row')} of series: deribit_raw.series_gaps."
         )
+    if summary.series_refused:
+        (name, answer), *others = summary.series_refused.items()
+        also = f" and {plural(len(others), 'other key')}" if others else ""
+        sentences.append(f"The exchange does not offer {name}{also}, and is asked again in a day: {answer}.")
     if summary.series_rejected:
         rejected = plural(summary.series_rejected, "record")
         sentences.append(f"{rejected} of series could not be read: deribit_raw.rejected_records.")

@@ -62,7 +62,7 @@ class _Sampler(NamedTuple):
         """(series, key, how to estimate it) of a currency; the first one, without a series, lists the keys."""
         before = self.client.stats.bytes
         try:
-            keys = list_keys(self.client, currency)
+            keys = list_keys(self.client, currency, self.now_ms)
         except OutsideError:
             return
         listed = SeriesEstimate(2, self.client.stats.bytes - before)

@@ -22,7 +22,8 @@ class RunSummary:
     `BTC option` or `instruments of BTC`, with the reason. `recovered`: fetched trades that were absent before, besides
     `trades`. `unrepaired`: missing trades of streams that were loaded. `contradictory`: rejected trades whose number
     another trade has. `notes`: sentences about other unusual things. `series` counts loaded rows by series,
-    `series_missing` those that the exchange did not send, by series and key.
+    `series_missing` those that the exchange did not send, by series and key; `series_refused` are the keys that it does
+    not offer, with its answer.
     """
 
     trades: dict[Stream, int] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)
     series: Counter[str] = field(default_factory=Counter)
     series_missing: dict[str, int] = field(default_factory=dict)
+    series_refused: dict[str, str] = field(default_factory=dict)
     series_rejected: int = 0
     disagreements: list[str] = field(default_factory=list)
 
@@ -91,6 +93,7 @@ class RunSummary:
         self.series_missing |= report.missing
         self.series_rejected += report.rejected
         self.disagreements += report.disagreements
+        self.series_refused |= report.refused
         self.set_aside |= {name: str(error) for name, error in report.set_aside.items()}
 
 

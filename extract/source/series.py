@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ from extract.deribit.series import (
     settlements,
     volatility_index,
 )
-from extract.deribit.series.cadence import DAY_MS, Cadence
+from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence
 from extract.deribit.series.decode import RejectedRecord
-from extract.deribit.series.keys import SeriesKeys, list_keys
+from extract.deribit.series.keys import list_keys
 from extract.deribit.series.schema import BOOK_SUMMARIES
 from extract.deribit.series.state import SeriesBatch, SeriesState
 from extract.deribit.streams import Stream
@@ -43,21 +43,28 @@ KINDS_OF = {
 """Kinds of instruments to which each series belongs."""
 MAX_ROWS = 500_000
 """Rows after which a load package ends: the most that an interrupted run loses."""
+MAX_UNANSWERED = 3
+"""Successive keys of a series without an answer, after which its other keys are not requested: each would take
+as long until its last retry."""
+REREAD_MS = 28 * DAY_MS
+"""Time after which the whole history of a key is read again, to notice restated rows that are older than what each
+request reads again."""
 
 RETRY_TOTAL_S = 30.0
 """Seconds to retry a request: what fails longer is left for the next run, which does not hold up trades."""
 
 Row = dict[str, Any]
-Fetch = Callable[[SeriesState], Iterator[SeriesBatch]]
+Fetch = Callable[[SeriesState, bool], Iterator[SeriesBatch]]
+"""Batches that follow a state, or, if True, of the whole history."""
 
 
 @dataclass
 class SeriesReport:
     """Result of loading series. `rows` are new and restated ones by series.
 
-    `set_aside` are keys that could not be loaded, as `funding_rates of BTC-PERPETUAL`; `refused` those that the exchange
-    does not offer, with its answer. `missing` counts rows that it did not send, `is_complete` is False where MAX_ROWS or
-    a stop ended the package.
+    `set_aside` are keys that could not be loaded, as `funding_rates of BTC-PERPETUAL`; `refused` those without any row
+    that the exchange does not offer, with its answer. `missing` counts rows that it did not send, `is_complete` is False
+    where MAX_ROWS or a stop ended the package.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -71,12 +78,13 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class _Task:
-    """One key of a series."""
+    """One key of a series. `has_history`: whether its whole history can be compared with what is loaded."""
 
     series: str
     key: str
     cadence: Cadence
     fetch: Fetch
+    has_history: bool = True
 
     def __str__(self) -> str:
         return f"{self.series} of {self.key}"
@@ -103,6 +111,7 @@ class SeriesFeed:
     only: Collection[tuple[str, str]] | None = None
     report: SeriesReport = field(default_factory=SeriesReport)
     _is_unreachable: bool = False
+    _has_reread: bool = False
 
     def __post_init__(self) -> None:
         self.client = self.client.with_retries(RETRY_TOTAL_S)
@@ -117,7 +126,9 @@ class SeriesFeed:
     def batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
         """Yield (series, key, batch) of every key that is due.
 
-        A key whose answers cannot be used is set aside. Once the exchange answers no request at all, the feed ends.
+        A key whose answers cannot be used is set aside, and so are the others of its series after MAX_UNANSWERED without
+        an answer. Once the exchange answers no request at all, the feed ends. The whole history of one key that is due is
+        read again, if that was not done for REREAD_MS.
         """
         self.report.is_complete = False
         yield from self._batches()
@@ -126,36 +137,34 @@ class SeriesFeed:
     def _batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
         for currency in self.currencies if self.names else ():
             if self._must_list(currency):
-                name = f"series of {currency}"
-                self._attempt(name, partial(self._list, currency))
-                if name in self.report.refused:
-                    self._store_listing(currency, SeriesKeys())
+                self._attempt(f"series of {currency}", partial(self._list, currency))
                 if self._must_end:
                     return
+        unanswered: dict[str, list[TapeError]] = defaultdict(list)
         for task in self._tasks():
             if not self._is_due(task):
                 continue
-            if failing := [name for name in self._failing if name.startswith(f"{task.series} of ")]:
-                yield task.series, task.key, self._failed(task, self.report.set_aside[failing[0]])
+            if len(errors := unanswered[task.series]) >= MAX_UNANSWERED:
+                self.report.set_aside[str(task)] = errors[-1]
+                yield task.series, task.key, self._failed(task, errors[-1])
                 continue
-            batches = task.fetch(self._state_to_fetch(task))
-            while batch := self._attempt(str(task), partial(next, batches, None)):
-                self._note(task, batch)
+            again = self._must_reread(task)
+            is_whole = again or self._state(task).proven_ms is None
+            batches = task.fetch(self._state_to_fetch(task), again)
+            while batch := self._attempt(str(task), partial(next, batches, None), task):
+                self._note(task, batch, is_whole=is_whole)
                 yield task.series, task.key, batch
                 if self._must_end:
                     return
             if str(task) in self.report.refused:
                 yield task.series, task.key, self._refused(task)
-            elif (error := self.report.set_aside.get(str(task))) and not self._is_unreachable:
-                yield task.series, task.key, self._failed(task, error)
+            error = self.report.set_aside.get(str(task))
+            if error and not self._is_unreachable:
+                yield task.series, task.key, self._failed(task, error, again=again)
+            unanswered[task.series] = [*errors, error] if isinstance(error, RetriableError) else []
             if self._must_end:
                 return
         self.report.is_complete = True
-
-    @property
-    def _failing(self) -> list[str]:
-        """What failed after retries, so that further keys of the same series would only wait again."""
-        return [name for name, error in self.report.set_aside.items() if isinstance(error, RetriableError)]
 
     @property
     def _must_end(self) -> bool:
@@ -167,18 +176,24 @@ class SeriesFeed:
             or self.report.rows.total() >= self.max_rows
         )
 
-    def _attempt(self, name: str, call: Callable[[], Any]) -> Any:
-        """What `call` returns; None where the exchange refused, or what it names was set aside."""
+    def _attempt(self, name: str, call: Callable[[], Any], task: _Task | None = None) -> Any:
+        """What `call` returns; None where `task` is not offered, or what `name` names was set aside."""
         try:
             return call()
-        except ExchangeRefusedError as error:
-            self.report.refused[name] = str(error)
         except (OutsideError, ProofError) as error:
             if self.client.is_cancelled:
+                return None
+            if task and self._is_not_offered(task, error):
+                self.report.refused[name] = str(error)
                 return None
             self.report.set_aside[name] = error
             self._is_unreachable |= isinstance(error, RetriableError) and not self._answers()
         return None
+
+    def _is_not_offered(self, task: _Task, error: TapeError) -> bool:
+        """Whether the exchange itself, not a proxy before it, refused a key of which it never had a row."""
+        is_refusal = isinstance(error, ExchangeRefusedError) and error.code is not None
+        return is_refusal and self._state(task).proven_ms is None
 
     def _answers(self) -> bool:
         """Whether the exchange answers any request."""
@@ -189,9 +204,7 @@ class SeriesFeed:
         return True
 
     def _list(self, currency: str) -> None:
-        self._store_listing(currency, list_keys(self.client, currency))
-
-    def _store_listing(self, currency: str, keys: SeriesKeys) -> None:
+        keys = list_keys(self.client, currency, self.now_ms)
         self.listings[currency] = {
             "listed_ms": self.now_ms,
             "perpetuals": {name: list(times) for name, times in keys.perpetuals.items()},
@@ -217,8 +230,19 @@ class SeriesFeed:
         state = self._state(task)
         return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
 
-    def _note(self, task: _Task, batch: SeriesBatch) -> None:
+    def _must_reread(self, task: _Task) -> bool:
+        """Whether to read the whole history again; True for one key at most."""
+        state = self._state(task)
+        if self._has_reread or self.only is not None or not task.has_history or state.proven_ms is None:
+            return False
+        self._has_reread = (state.reread_ms or 0) + REREAD_MS <= self.now_ms
+        return self._has_reread
+
+    def _note(self, task: _Task, batch: SeriesBatch, *, is_whole: bool) -> None:
         batch.state.failed_ms = None
+        if is_whole and batch.state.requested_ms == self.now_ms:  # the last batch
+            batch.state.reread_ms = self.now_ms
+        batch.rejected = batch.state.reject_once(batch.rejected)
         self.states.setdefault(task.series, {})[task.key] = batch.state.to_builtins()
         self.report.rows[task.series] += batch.table.num_rows
         self.report.rejected += len(batch.rejected)
@@ -233,9 +257,14 @@ class SeriesFeed:
         self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state)
 
-    def _failed(self, task: _Task, error: TapeError) -> SeriesBatch:
-        """A batch without rows that records, once, that the answers could not be used; the key stays due."""
+    def _failed(self, task: _Task, error: TapeError, *, again: bool = False) -> SeriesBatch:
+        """A batch without rows that records, once, that the answers could not be used; the key stays due.
+
+        After a failure to read the whole history again, the next request is for what is new.
+        """
         state = self._state(task)
+        if again:
+            state.reread_ms = self.now_ms
         rejected = []
         if state.failed_ms is None:
             state.failed_ms = self.now_ms
@@ -245,23 +274,27 @@ class SeriesFeed:
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state, rejected=rejected, is_failed=True)
 
     def _tasks(self) -> Iterator[_Task]:
+        """Keys by series, at last those that failed before: another one of them first in each hour."""
         for name in self.names:
-            for currency in self.currencies:
-                yield from getattr(self, f"_{name}")(currency)
+            tasks = [task for currency in self.currencies for task in getattr(self, f"_{name}")(currency)]
+            failed = [task for task in tasks if self._state(task).failed_ms is not None]
+            yield from (task for task in tasks if task not in failed)
+            first = self.now_ms // HOUR_MS % (len(failed) or 1)
+            yield from failed[first:] + failed[:first]
 
     def _book_summaries(self, currency: str) -> Iterator[_Task]:
-        def fetch(state: SeriesState) -> Iterator[SeriesBatch]:
+        def fetch(state: SeriesState, _: bool) -> Iterator[SeriesBatch]:
             return book_summaries.fetch_book_summaries(self.client, currency, state, self.now_ms)
 
-        yield _Task("book_summaries", currency, book_summaries.cadence, fetch)
+        yield _Task("book_summaries", currency, book_summaries.cadence, fetch, has_history=False)
 
     def _delivery_prices(self, currency: str) -> Iterator[_Task]:
         for index in self.listings.get(currency, {}).get("indexes", ()):
             yield _Task("delivery_prices", index, delivery_prices.cadence, partial(self._fetch_prices, index))
 
-    def _fetch_prices(self, index: str, state: SeriesState) -> Iterator[SeriesBatch]:
+    def _fetch_prices(self, index: str, state: SeriesState, again: bool) -> Iterator[SeriesBatch]:
         return delivery_prices.fetch_delivery_prices(
-            self.client, index, state, self.now_ms, again=self.only is not None
+            self.client, index, state, self.now_ms, again=again or self.only is not None
         )
 
     def _has_instruments(self, currency: str) -> bool:
@@ -274,9 +307,11 @@ class SeriesFeed:
             fetch = partial(self._fetch_settlements, currency, type_)
             yield _Task("settlements", f"{currency} {type_}", settlements.cadence, fetch)
 
-    def _fetch_settlements(self, currency: str, type_: str, state: SeriesState) -> Iterator[SeriesBatch]:
+    def _fetch_settlements(
+        self, currency: str, type_: str, state: SeriesState, again: bool
+    ) -> Iterator[SeriesBatch]:
         return settlements.fetch_settlements(
-            self.client, currency, type_, state, self.now_ms, again=self.only is not None
+            self.client, currency, type_, state, self.now_ms, again=again or self.only is not None
         )
 
     def _volatility_index(self, currency: str) -> Iterator[_Task]:
@@ -287,10 +322,15 @@ class SeriesFeed:
                 f"{currency} {resolution}",
                 volatility_index.cadence(resolution),
                 fetch,
+                has_history=volatility_index.step_ms_of(resolution) > MINUTE_MS,
             )
 
-    def _fetch_candles(self, currency: str, resolution: str, state: SeriesState) -> Iterator[SeriesBatch]:
-        return volatility_index.fetch_volatility_index(self.client, currency, resolution, state, self.now_ms)
+    def _fetch_candles(
+        self, currency: str, resolution: str, state: SeriesState, again: bool
+    ) -> Iterator[SeriesBatch]:
+        return volatility_index.fetch_volatility_index(
+            self.client, currency, resolution, state, self.now_ms, again=again
+        )
 
     def _funding_rates(self, currency: str) -> Iterator[_Task]:
         for name, (created_ms, expiry_ms) in self.listings.get(currency, {}).get("perpetuals", {}).items():
@@ -298,10 +338,16 @@ class SeriesFeed:
             yield _Task("funding_rates", name, funding_rates.cadence, fetch)
 
     def _fetch_rates(
-        self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState
+        self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState, again: bool
     ) -> Iterator[SeriesBatch]:
         return funding_rates.fetch_funding_rates(
-            self.client, name, state, self.now_ms, since_ms=created_ms, until_ms=expiry_ms
+            self.client,
+            name,
+            state,
+            self.now_ms,
+            since_ms=created_ms,
+            until_ms=expiry_ms,
+            again=again,
         )
 
 

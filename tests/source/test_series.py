@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import httpx
 import pytest
 
 from extract.deribit.client import DeribitClient
@@ -21,6 +22,7 @@ from extract.sandbox.tape import Tape
 from extract.source import deribit
 from extract.source.series import ALL_NAMES, SeriesFeed, resolve_series
 from tests.support.contradictory_exchange import client_of
+from tests.support.series_exchange import SeriesExchange
 from tests.support.sweep_helpers import quick_client
 
 # dlt's destination duckdb logs by a deprecated method.
@@ -170,7 +172,7 @@ def rows_of(feed: SeriesFeed) -> dict[str, int]:
 
 
 def test_series_that_fails_is_left_for_the_next_run(exchange: SandboxExchange) -> None:
-    """The others are loaded. After one key failed, no other of its series waits for retries."""
+    """The others are loaded."""
     exchange.faults = Faults.parse("rate=1,kinds=503,on=get_funding_rate_history")
     config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url, retry_total_s=0.1)
     with DeribitClient(config) as client:
@@ -297,3 +299,193 @@ def test_series_are_those_of_the_requested_kinds_and_currencies() -> None:
 def test_unknown_setting_is_one_sentence(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_series(DeribitConfig(**setting), [Stream("BTC", "option")])
+
+
+NOW = 1_700_000_000_000
+REFUSAL = {"error": {"code": -32601, "message": "Method not found"}}
+
+
+def perpetual(name: str, **fields: Any) -> dict[str, Any]:
+    return {"instrument_name": name, "kind": "future", "settlement_period": "perpetual"} | fields
+
+
+def hourly(now_ms: int = NOW, hours: int = 10) -> list[dict[str, Any]]:
+    newest = now_ms // HOUR * HOUR
+    return [{"timestamp": newest - hour * HOUR, "interest_1h": 1e-6} for hour in range(hours)]
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+@pytest.mark.parametrize("refusal", [REFUSAL, httpx.Response(403, text="<html>Forbidden</html>")])
+def test_refused_key_is_set_aside_unless_it_is_not_offered(
+    refusal: dict[str, Any] | httpx.Response, is_loaded: bool
+) -> None:
+    """Only an error of the exchange itself, for a key that never had a row, shows that it does not offer the key."""
+    is_refused = not is_loaded
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any] | httpx.Response:
+        if method == "get_instruments":
+            return {"result": [perpetual(NAME)]}
+        return refusal if is_refused else {"result": hourly()}
+
+    with client_of(answer) as client:
+        feed = feed_of(client, NOW, ["funding_rates"])
+        if is_loaded:
+            assert rows_of(feed) == {"funding_rates": 10}
+            is_refused = True
+            feed = feed_of(client, NOW + HOUR, ["funding_rates"], states=feed.states, listings=feed.listings)
+        failed = [key for _, key, batch in feed.batches() if batch.is_failed]
+        is_offered = is_loaded or refusal is not REFUSAL
+        assert failed == [NAME] * is_offered
+        assert (list(feed.report.set_aside), list(feed.report.refused))[not is_offered] == [
+            f"funding_rates of {NAME}"
+        ]
+        assert feed.is_due == is_offered
+
+
+def test_refused_list_of_keys_is_set_aside_and_keeps_the_earlier_one() -> None:
+    """No empty list replaces it."""
+    is_refused = False
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        if method == "get_instruments":
+            return REFUSAL if is_refused else {"result": [perpetual(NAME)]}
+        return {"result": hourly()}
+
+    with client_of(answer) as client:
+        feed = feed_of(client, NOW, ["funding_rates"])
+        rows_of(feed)
+        is_refused = True
+        later = feed_of(client, NOW + DAY, ["funding_rates"], states=feed.states, listings=feed.listings)
+        rows_of(later)
+        assert "series of BTC" in later.report.set_aside
+        assert NAME in later.listings["BTC"]["perpetuals"]
+        assert later.is_due
+
+
+@pytest.mark.parametrize("fault", [httpx.Response(503), {"result": {"of": "another shape"}}])
+def test_key_that_fails_does_not_hold_up_the_others_of_its_series(fault: Any) -> None:
+    """After three in a row without an answer the others wait, and the next runs begin with another one."""
+    names = [f"C{number}-PERPETUAL" for number in range(8)]
+    failing = {names[0]}
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_instruments":
+            return {"result": [perpetual(name) for name in names]}
+        if params.get("instrument_name") in failing:
+            return fault
+        return {"result": hourly() if "instrument_name" in params else NOW}
+
+    with client_of(answer, most=5_000) as client:
+        feed = feed_of(client, NOW, ["funding_rates"])
+        assert rows_of(feed) == {"funding_rates": 70}
+        assert list(feed.report.set_aside) == [f"funding_rates of {names[0]}"]
+
+        failing = {*names[:4]}
+        feed = feed_of(client, NOW, ["funding_rates"])
+        assert rows_of(feed) == {"funding_rates": 0}
+        assert list(feed.report.set_aside) == [f"funding_rates of {name}" for name in names]
+        loaded = 0
+        for hour in range(len(names)):
+            feed = feed_of(
+                client, NOW + hour * HOUR, ["funding_rates"], states=feed.states, listings=feed.listings
+            )
+            loaded += rows_of(feed)["funding_rates"]
+        assert loaded == 40
+
+
+def test_rejected_record_is_stored_once() -> None:
+    """A record that each request returns again is not news."""
+    odd = {"timestamp": NOW // HOUR * HOUR - 20 * HOUR, "interest_1h": "abc"}
+    now_ms = NOW
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        if method == "get_instruments":
+            return {"result": [perpetual(NAME)]}
+        return {"result": [*hourly(now_ms), odd]}
+
+    states: dict[str, Any] = {}
+    listings: dict[str, Any] = {}
+    rejected = []
+    with client_of(answer) as client:
+        for now_ms in (NOW, NOW + HOUR, NOW + 2 * HOUR):
+            feed = feed_of(client, now_ms, ["funding_rates"], states=states, listings=listings)
+            rejected.append(sum(len(batch.rejected) for _, _, batch in feed.batches()))
+    assert rejected == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"creation_timestamp": 9_000_000_000_000},
+        {"creation_timestamp": (NOW - 30 * DAY) * 1_000},
+        {"creation_timestamp": NOW - 30 * DAY, "expiration_timestamp": 0},
+        {"creation_timestamp": NOW - 30 * DAY, "expiration_timestamp": NOW - 31 * DAY},
+        {"creation_timestamp": NOW - 30 * DAY, "expiration_timestamp": NOW * 1_000},
+    ],
+)
+def test_odd_times_of_a_perpetual_neither_hide_its_rates_nor_end_them(times: dict[str, int]) -> None:
+    now_ms = NOW
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        if method == "get_instruments":
+            return {"result": [perpetual(NAME, **times)]}
+        return {"result": hourly(now_ms)}
+
+    with client_of(answer) as client:
+        feed = feed_of(client, now_ms, ["funding_rates"])
+        assert rows_of(feed) == {"funding_rates": 10}
+        now_ms += HOUR
+        later = feed_of(client, now_ms, ["funding_rates"], states=feed.states, listings=feed.listings)
+        assert rows_of(later) == {"funding_rates": 1}
+
+
+def test_snapshots_continue_after_an_answer_with_an_impossible_time() -> None:
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        odd = {"usIn": (NOW + 400 * DAY) * 1_000}
+        return {"result": [{"instrument_name": NAME}], **(odd if "book" in method else {})}
+
+    states: dict[str, Any] = {}
+    with client_of(answer) as client:
+        for now_ms in (NOW, NOW + HOUR):
+            feed = feed_of(client, now_ms, ["book_summaries"], states=states)
+            assert rows_of(feed) == {"book_summaries": 1}
+
+
+def test_value_restated_before_what_each_request_reads_is_loaded_within_four_weeks_per_key() -> None:
+    """The whole history of one key is read again in each run, and not again for four weeks; also if that fails."""
+    begin = NOW // HOUR * HOUR - 2_000 * HOUR
+    exchange = SeriesExchange(funding={begin + hour * HOUR: 1e-6 for hour in range(4_000)})
+    names = ["A-PERPETUAL", "B-PERPETUAL"]
+    end_ms = NOW
+    is_broken = False
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        if method == "get_instruments":
+            return {"result": [perpetual(name, creation_timestamp=begin) for name in names]}
+        if is_broken and int(params.get("start_timestamp", NOW)) < NOW - 60 * DAY:
+            return REFUSAL
+        if "end_timestamp" in params:
+            params["end_timestamp"] = str(min(int(params["end_timestamp"]), end_ms))
+        return exchange.answer(method, params)
+
+    states: dict[str, Any] = {}
+    listings: dict[str, Any] = {}
+
+    def run_at(now_ms: int) -> dict[str, int]:
+        nonlocal end_ms
+        end_ms = now_ms
+        feed = feed_of(client, now_ms, ["funding_rates"], states=states, listings=listings)
+        return {key: batch.table.num_rows for _, key, batch in feed.batches()}
+
+    with client_of(answer, most=5_000) as client:
+        assert run_at(NOW) == dict.fromkeys(names, 2_001)
+        exchange.funding[begin + 5 * HOUR] = 0.5
+        assert run_at(NOW + 27 * DAY) == dict.fromkeys(names, 27 * 24)
+        is_broken = True
+        assert run_at(NOW + 28 * DAY) == {names[0]: 0, names[1]: 24}
+        is_broken = False
+        rows = run_at(NOW + 28 * DAY + HOUR)
+        assert rows[names[0]] == 25
+        assert rows[names[1]] > 1_000
+        assert run_at(NOW + 28 * DAY + 2 * HOUR) == dict.fromkeys(names, 1)
+        assert run_at(NOW + 56 * DAY)[names[0]] > 1_000

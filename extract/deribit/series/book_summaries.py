@@ -34,6 +34,8 @@ def fetch_book_summaries(
         lambda body: decode_list(BOOK_SUMMARIES, body, currency=currency, timestamp=now_ms),
     )
     at_ms = page.at_ms or now_ms
+    if abs(at_ms - now_ms) > cadence.period_ms:
+        at_ms = now_ms
     rows: dict[Any, Row] = {}
     for row in page.rows:
         row["timestamp"] = at_ms

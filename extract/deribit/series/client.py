@@ -19,6 +19,10 @@ class SeriesClient(Protocol):
     def history(self) -> Any:
         """The host that lists expired instruments."""
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether every further request fails."""
+
     def call(
         self, host: Any, method: str, params: Mapping[str, str | int], decode: Callable[[bytes], T]
     ) -> T:

@@ -23,6 +23,9 @@ from extract.deribit.series.schema import DATE, NUMBER, TIME, Row, Series
 MAX_PAGE_RECORDS = 100_000
 """The largest known answer has 10,000 records."""
 
+Check = Callable[[Row], None]
+"""Raises ValidationError for a typed row that cannot be right, which is then rejected."""
+
 _CANDLE = ("timestamp", "open", "high", "low", "close")
 
 
@@ -68,30 +71,43 @@ _settlements_decoder = msgspec.json.Decoder(Envelope[_Settlements])
 _data_decoder = msgspec.json.Decoder(Envelope[_Data])
 
 
-def decode_list(series: Series, body: bytes, **requested: Any) -> SeriesPage:
+def require_time(at_ms: int, first_ms: int, last_ms: int) -> None:
+    """Raise ValidationError for a time that no row can have: it would count as the newest or the first of its key."""
+    if not first_ms <= at_ms <= last_ms:
+        raise msgspec.ValidationError(f"{at_ms} ms is not from {first_ms} to {last_ms} ms")
+
+
+def _accept(row: Row) -> None:
+    pass
+
+
+def decode_list(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """An answer that is a list of records. Raises NoResultError or one of DECODE_ERRORS."""
     answer, deep_values = decode_envelope(_list_decoder, body)
     records = split_records(answer.unwrap(), deep_values, MAX_PAGE_RECORDS)
-    rows, rejected = _type_records(series, records, _fields_of_object, requested)
+    rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     return SeriesPage(rows, rejected, at_ms=answer.at_ms)
 
 
-def decode_settlements(series: Series, body: bytes, **requested: Any) -> SeriesPage:
+def decode_settlements(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """A page of settlements with its continuation. Raises NoResultError or one of DECODE_ERRORS."""
     answer, deep_values = _decode_shape(_settlements_decoder, body)
     page: _Settlements = answer.unwrap()
     records = split_records(page.settlements, deep_values, MAX_PAGE_RECORDS)
-    rows, rejected = _type_records(series, records, _fields_of_object, {"instrument_name": "", **requested})
+    requested = {"instrument_name": "", **requested}
+    rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     token = page.continuation if isinstance(page.continuation, str) else None
     return SeriesPage(rows, rejected, continuation=None if token in ("", "none") else token)
 
 
-def decode_delivery_prices(series: Series, body: bytes, **requested: Any) -> SeriesPage:
+def decode_delivery_prices(
+    series: Series, body: bytes, check: Check = _accept, **requested: Any
+) -> SeriesPage:
     """A page of delivery prices with `records_total`. Raises NoResultError or one of DECODE_ERRORS."""
     answer, deep_values = _decode_shape(_data_decoder, body)
     page: _Data = answer.unwrap()
     records = split_records(page.data, deep_values, MAX_PAGE_RECORDS)
-    rows, rejected = _type_records(series, records, _fields_of_object, requested)
+    rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     total = page.records_total
     is_count = isinstance(total, (int, float)) and not isinstance(total, bool) and 0 <= total < 1e9
     if not is_count:
@@ -99,12 +115,12 @@ def decode_delivery_prices(series: Series, body: bytes, **requested: Any) -> Ser
     return SeriesPage(rows, rejected, total=int(total))
 
 
-def decode_candles(series: Series, body: bytes, **requested: Any) -> SeriesPage:
+def decode_candles(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """Candles of the volatility index with their continuation. Raises NoResultError or one of DECODE_ERRORS."""
     answer, _ = _decode_shape(_data_decoder, body)
     page: _Data = answer.unwrap()
     elements = _split_arrays(page.data)
-    rows, rejected = _type_records(series, elements, _fields_of_candle, requested)
+    rows, rejected = _type_records(series, elements, _fields_of_candle, requested, check)
     continuation = page.continuation
     if isinstance(continuation, bool) or not isinstance(continuation, int | None):
         raise NoResultError("continuation is not a time")
@@ -135,6 +151,7 @@ def _type_records(
     records: Iterable[Record],
     fields_of: Callable[[Any], dict[str, Any]],
     requested: Mapping[str, Any],
+    check: Check,
 ) -> tuple[list[Row], list[RejectedRecord]]:
     rows, rejected = [], []
     for record in records:
@@ -143,7 +160,9 @@ def _type_records(
             try:
                 record.text.decode()
                 fields = fields_of(msgspec.json.decode(record.text))
-                rows.append(to_row(series, fields, requested))
+                row = to_row(series, fields, requested)
+                check(row)
+                rows.append(row)
             except (*DECODE_ERRORS, TypeError) as error:
                 fault = str(error)
         if fault:

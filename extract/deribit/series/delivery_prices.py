@@ -13,7 +13,7 @@ from typing import Any
 
 from extract.deribit.series.cadence import DAY_MS, EIGHT_O_CLOCK, HOUR_MS
 from extract.deribit.series.client import SeriesClient
-from extract.deribit.series.decode import RejectedRecord, decode_delivery_prices
+from extract.deribit.series.decode import RejectedRecord, decode_delivery_prices, require_time
 from extract.deribit.series.grid import CursorStuckError
 from extract.deribit.series.schema import DELIVERY_PRICES, Row
 from extract.deribit.series.state import (
@@ -25,6 +25,7 @@ from extract.deribit.series.state import (
     forget_old_days,
     select_changed,
 )
+from extract.deribit.streams import EPOCH_MS
 from extract.errors import ProofError
 
 PAGE_ROWS = 1_000
@@ -149,12 +150,16 @@ def fetch_delivery_prices(
     pager = DeliveryPager(state.loaded_rows, newest)
     rows: dict[Any, Row] = {}
     rejected: list[RejectedRecord] = []
+
+    def check(row: Row) -> None:
+        require_time(_time(row), EPOCH_MS, now_ms + DAY_MS)
+
     while request := pager.request:
         page = client.call(
             client.live,
             "get_delivery_prices",
             {"index_name": index_name, "offset": request.offset, "count": request.count},
-            lambda body: decode_delivery_prices(DELIVERY_PRICES, body, index_name=index_name),
+            lambda body: decode_delivery_prices(DELIVERY_PRICES, body, check, index_name=index_name),
         )
         rows |= {DELIVERY_PRICES.key_of(row): row for row in page.rows}
         rejected += [each for each in page.rejected if each not in rejected]
@@ -162,36 +167,43 @@ def fetch_delivery_prices(
         pager.feed([*days, *(each.raw for each in page.rejected)], page.total or 0)
     dates = {row["date"] for row in rows.values()}
     complete_from_ms = 0 if pager.is_whole or not dates else time_of_day(min(dates)) // DAY_MS * DAY_MS
-    gaps = _gaps(index_name, pager, dates, expiry_days, state, complete_from_ms, now_ms)
+    missing = _missing_days(dates, expiry_days, state, complete_from_ms, now_ms)
+    gaps = _gaps(index_name, pager, dates, missing, state, now_ms)
     changed = select_changed(state, rows.values(), _time, complete_from_ms=complete_from_ms)
     advance(state, map(_time, rows.values()), searched_ms=now_ms)
     state.requested_ms = now_ms
-    state.holes = [(gap.first_ms, gap.last_ms) for gap in gaps if gap.missing == 1][-MAX_HOLES:]
+    state.holes = [(at_ms, at_ms) for at_ms in missing][-MAX_HOLES:]
     forget_old_days(state)
     yield SeriesBatch(DELIVERY_PRICES.to_table(changed), state, gaps, rejected)
+
+
+def _missing_days(
+    dates: set[date], expiry_days: Iterable[date], state: SeriesState, complete_from_ms: int, now_ms: int
+) -> list[int]:
+    """Times of expiry days without a price, of which earlier ones are in the state."""
+    due_ms = cadence.last_due_ms(now_ms)
+    expected = {time_of_day(day) for day in expiry_days}
+    arrived = {time_of_day(day) for day in dates}
+    missing = {at_ms for at_ms in expected - arrived if complete_from_ms <= at_ms <= due_ms}
+    return sorted(missing | {first for first, _ in state.holes} - arrived)
 
 
 def _gaps(
     index_name: str,
     pager: DeliveryPager,
     dates: set[date],
-    expiry_days: Iterable[date],
+    missing: Iterable[int],
     state: SeriesState,
-    complete_from_ms: int,
     now_ms: int,
 ) -> list[SeriesGap]:
-    """Expiry days without a price, of which earlier ones are in the state, and rows that only `records_total` counts."""
-    due_ms = cadence.last_due_ms(now_ms)
-    expected = {time_of_day(day) for day in expiry_days}
-    arrived = {time_of_day(day) for day in dates}
-    missing = {at_ms for at_ms in expected - arrived if complete_from_ms <= at_ms <= due_ms}
-    missing |= {first for first, _ in state.holes} - arrived
-    gaps = [SeriesGap(at_ms, at_ms, 1, "no delivery price of an expiry day") for at_ms in sorted(missing)]
+    """The `missing` days, and rows that only `records_total` counts: of these no day is known."""
+    gaps = [SeriesGap(at_ms, at_ms, 1, "no delivery price of an expiry day") for at_ms in missing]
     try:
         require_total(index_name, pager.returned, pager.total)
     except DeliveryCountError as error:
-        first = min(arrived, default=state.first_ms or 0)
-        gaps.append(SeriesGap(first, max(arrived, default=now_ms), error.total - error.returned, str(error)))
+        first = time_of_day(min(dates)) if dates else state.first_ms or 0
+        last = time_of_day(max(dates)) if dates else now_ms
+        gaps.append(SeriesGap(first, last, error.total - error.returned, str(error)))
     return gaps
 
 

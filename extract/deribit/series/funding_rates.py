@@ -15,7 +15,7 @@ import msgspec
 from extract.deribit.jsonrpc import Envelope
 from extract.deribit.series.cadence import DAY_MS, HOUR_MS, HOURLY
 from extract.deribit.series.client import SeriesClient
-from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_list
+from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_list, require_time
 from extract.deribit.series.grid import (
     GridPager,
     Span,
@@ -39,7 +39,8 @@ from extract.deribit.series.state import (
     missing_steps,
     select_changed,
 )
-from extract.errors import ProofError
+from extract.deribit.streams import EPOCH_MS
+from extract.errors import OutsideError, ProofError
 
 WINDOW_HOURS = 28 * 24
 """Less than the 744 rows of an answer, with the margin of a request."""
@@ -161,7 +162,8 @@ def fetch_funding_rates(
         first = max(step_of(state.proven_ms, HOUR_MS) - REREAD_HOURS, step_of(state.first_ms or 0, HOUR_MS))
     elif not again and state.searched_ms is not None:
         first = max(first, step_of(state.searched_ms, HOUR_MS))
-    walk = _Walk(client, instrument_name)
+    limits = max(since_ms, EPOCH_MS) - HOUR_MS, now_ms + HOUR_MS
+    walk = _Walk(client, instrument_name, limits)
     loaded, holes = loaded_steps(state, HOUR_MS), hole_steps(state, HOUR_MS)
     heals = again or (state.healed_ms or 0) + DAY_MS <= now_ms
     walk.read(FundingPager(first, last, loaded if heals else [*loaded, *holes]))
@@ -170,7 +172,7 @@ def fetch_funding_rates(
         state.healed_ms = now_ms
     hours = {step_of(_time(row), HOUR_MS) for row in walk.rows.values()}
     remaining = missing_steps(loaded, hours)
-    disagreements = walk.compare_sums(state, remaining)
+    disagreements = walk.compare_sums(state, remaining) if heals else []
     rows = list(walk.rows.values())
     changed = select_changed(state, rows, _time, complete_from_ms=(first - 1) * HOUR_MS + 1)
     advance(state, map(_time, rows), searched_ms=last * HOUR_MS)
@@ -188,11 +190,12 @@ def _time(row: Row) -> int:
 class _Walk:
     """Rows of one perpetual that the requests of any number of pagers return; each row once, in its latest version."""
 
-    def __init__(self, client: SeriesClient, instrument_name: str) -> None:
+    def __init__(self, client: SeriesClient, instrument_name: str, limits: tuple[int, int]) -> None:
         self.rows: dict[Any, Row] = {}
         self.rejected: list[RejectedRecord] = []
         self._client = client
         self._name = instrument_name
+        self._limits = limits
 
     def read(self, pager: FundingPager | GridPager) -> None:
         """Feed the pager until it has no further request."""
@@ -209,14 +212,20 @@ class _Walk:
                 "start_timestamp": max(span.start_ms, 0),
                 "end_timestamp": span.end_ms,
             },
-            lambda body: decode_list(FUNDING_RATES, body, instrument_name=self._name),
+            lambda body: decode_list(FUNDING_RATES, body, self._check, instrument_name=self._name),
         )
         self.rows |= {FUNDING_RATES.key_of(row): row for row in page.rows}
         self.rejected += [each for each in page.rejected if each not in self.rejected]
         return page
 
+    def _check(self, row: Row) -> None:
+        require_time(_time(row), *self._limits)
+
     def compare_sums(self, state: SeriesState, holes: list[Steps]) -> list[str]:
-        """Compare sums of complete days since `compared_ms` with the exchange's; a span that differs is read again."""
+        """Compare sums of complete days since `compared_ms` with the exchange's; a span that differs is read again.
+
+        What the exchange does not answer is compared the next time, and does not hold up the rows.
+        """
         if not self.rows:
             return []
         times = [_time(row) for row in self.rows.values()]
@@ -226,7 +235,20 @@ class _Walk:
             return []
         state.compared_ms = last
         spans = sum_spans(first, last, [(start * HOUR_MS, end * HOUR_MS) for start, end in holes])
-        return [str(error) for span in spans if (error := self._sum_error(span))]
+        disagreements = []
+        for span in spans:
+            try:
+                if differs := self._sum_error(span):
+                    disagreements.append(str(differs))
+            except OutsideError as error:
+                if self._client.is_cancelled:
+                    raise
+                state.compared_ms = span.start_ms
+                return [
+                    *disagreements,
+                    f"Funding of {self._name} could not be compared with the exchange's sum: {error}",
+                ]
+        return disagreements
 
     def _sum_error(self, span: Span) -> FundingSumError | None:
         exchange = self._client.call(

@@ -14,8 +14,6 @@ from extract.deribit.series.client import SeriesClient
 from extract.deribit.streams import EPOCH_MS
 
 MAX_INSTRUMENTS = 250_000
-NEVER_MS = 4_102_444_800_000
-"""2100-01-01; the exchange writes 3000 for an instrument that does not expire."""
 
 _decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
@@ -40,13 +38,16 @@ class SeriesKeys:
     indexes: list[str] = field(default_factory=list)
 
 
-def list_keys(client: SeriesClient, currency: str) -> SeriesKeys:
+def list_keys(client: SeriesClient, currency: str, now_ms: int) -> SeriesKeys:
     """Perpetuals of a currency, live and expired, and the indexes of its live instruments and expired futures.
 
-    Records that cannot be read are left out: the resource `instruments` rejects them. Raises the errors of `client`.
+    Records that cannot be read are left out: the resource `instruments` rejects them. A time of creation or expiry that
+    cannot be right is ignored, since it would hide the history or end it. Raises the errors of `client`.
     """
     live = _list(client, client.live, currency=currency, expired="false")
     expired = _list(client, client.history, currency=currency, kind="future", expired="true")
+    for each in live:
+        each.expiration_timestamp = None
     keys = SeriesKeys()
     for each in (*live, *expired):
         name, index = each.instrument_name, each.price_index
@@ -54,10 +55,10 @@ def list_keys(client: SeriesClient, currency: str) -> SeriesKeys:
             keys.indexes.append(index)
         if isinstance(name, str) and (each.settlement_period == "perpetual" or name.endswith("-PERPETUAL")):
             created, expiry = each.creation_timestamp, each.expiration_timestamp
-            keys.perpetuals[name] = (
-                created if type(created) is int and created > EPOCH_MS else EPOCH_MS,
-                expiry if type(expiry) is int and expiry < NEVER_MS else None,
-            )
+            if type(created) is not int or not EPOCH_MS < created <= now_ms:
+                created = EPOCH_MS
+            is_over = type(expiry) is int and created < expiry <= now_ms
+            keys.perpetuals[name] = created, expiry if is_over else None
     return keys
 
 

@@ -13,9 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from extract.deribit.series.cadence import DAY_MS, EIGHT_O_CLOCK
 from extract.deribit.series.client import SeriesClient
-from extract.deribit.series.decode import RejectedRecord, decode_settlements
+from extract.deribit.series.decode import RejectedRecord, decode_settlements, require_time
 from extract.deribit.series.grid import CursorStuckError
 from extract.deribit.series.schema import SETTLEMENTS, Row
 from extract.deribit.series.state import (
@@ -26,6 +28,7 @@ from extract.deribit.series.state import (
     forget_old_days,
     select_changed,
 )
+from extract.deribit.streams import EPOCH_MS
 from extract.errors import ProofError
 
 TYPES = ("delivery", "settlement", "bankruptcy")
@@ -34,7 +37,8 @@ PAGE_ROWS = 1_000
 REREAD_DAYS = 7
 """Days before the newest row that are read again with the next request, to notice late and restated rows."""
 FRUITLESS_PAGES = 3
-"""Successive pages without a new row after which the continuation counts as stuck."""
+"""Successive pages without a new row after which the continuation counts as stuck: in a walk for what is older, which
+repeats the rows of the oldest time, as many more as there were pages before it."""
 MAX_PAGES = 100_000
 """Pages of one walk; the deliveries of BTC since 2019 are 90."""
 MAX_NAMES = 5
@@ -82,9 +86,13 @@ class SettlementPager:
         self._has_progress = self._is_answered = False
         self._tokens: set[str] = set()
         self._fruitless = self._pages = 0
+        self._most_fruitless = FRUITLESS_PAGES
 
     def feed(self, times_ms: Collection[int], new_rows: int, token: str | None) -> None:
-        """Accept the times of a page, how many of its rows are new, and its continuation. Raises CursorStuckError."""
+        """Accept the times of a page, how many of its rows are new, and its continuation. Raises CursorStuckError.
+
+        Rejected rows have no time, and count as new once.
+        """
         self._pages += 1
         self._has_progress |= new_rows > 0
         self._is_answered |= self._is_probe and 0 < len(times_ms) < PAGE_ROWS
@@ -94,7 +102,7 @@ class SettlementPager:
         if self.oldest_ms is not None and self.oldest_ms < self._stop_ms:
             self.request = None
         elif (
-            not times_ms
+            not (times_ms or new_rows)
             or token is None
             or (self._is_probe and not new_rows and any(at_ms != before for at_ms in times_ms))
         ):
@@ -104,7 +112,7 @@ class SettlementPager:
 
     def _continue(self, token: str, new_rows: int) -> None:
         self._fruitless = 0 if new_rows else self._fruitless + 1
-        is_stuck = token in self._tokens or self._fruitless >= FRUITLESS_PAGES
+        is_stuck = token in self._tokens or self._fruitless >= self._most_fruitless
         if is_stuck or self._pages >= MAX_PAGES:
             raise CursorStuckError(
                 f"The continuation of settlements does not move past {self.oldest_ms} ms after {self._pages:,} pages."
@@ -118,6 +126,7 @@ class SettlementPager:
             self._is_repeated = not self._has_progress
             self._is_probe, self._has_progress, self._fruitless = True, False, 0
             self._is_answered = False
+            self._most_fruitless = FRUITLESS_PAGES + self._pages
             self._tokens.clear()
             self.request = Latest(None if self.oldest_ms is None else self.oldest_ms + 1)
         else:
@@ -148,6 +157,12 @@ def fetch_settlements(
     rows: dict[Any, Row] = {}
     rejected: list[RejectedRecord] = []
     pager = SettlementPager(stop_ms)
+
+    def check(row: Row) -> None:
+        if row["type"] not in TYPES:
+            raise msgspec.ValidationError(f"type: {row['type']!r} is none of {', '.join(TYPES)}")
+        require_time(_time(row), EPOCH_MS, now_ms + DAY_MS)
+
     while request := pager.request:
         position: dict[str, str | int] = {}
         if isinstance(request, Continue):
@@ -158,12 +173,14 @@ def fetch_settlements(
             client.live,
             "get_last_settlements_by_currency",
             {"currency": currency, "type": type_, "count": PAGE_ROWS, **position},
-            lambda body: decode_settlements(SETTLEMENTS, body, currency=currency, type=type_),
+            lambda body: decode_settlements(SETTLEMENTS, body, check, currency=currency, type=type_),
         )
-        before = len(rows)
+        before = len(rows) + len(rejected)
         rows |= {identity(row): row for row in page.rows if row["type"] == type_}
         rejected += [each for each in page.rejected if each not in rejected]
-        pager.feed([_time(row) for row in page.rows], len(rows) - before, _token(page.continuation))
+        pager.feed(
+            [_time(row) for row in page.rows], len(rows) + len(rejected) - before, _token(page.continuation)
+        )
     delivered = {row["instrument_name"] for row in rows.values()}
     gaps = delivery_gaps(expired or {}, delivered, stop_ms) if type_ == "delivery" else []
     inside = [row for row in rows.values() if _time(row) >= stop_ms]

@@ -24,6 +24,8 @@ RECENT_DAYS = 40
 """Days before the newest row in which restated rows are noticed by each run."""
 MAX_HOLES = 1_000
 """Ranges of missing rows in the state; further ones are requested again only if everything is read again."""
+MAX_REJECTED = 500
+"""Rejected records of a key that are remembered."""
 _CHECKSUM = 2**53 - 1
 
 Digest = tuple[int, int]
@@ -40,6 +42,8 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     holes         spans without the rows that they should have, requested again once a day (`healed_ms`)
     compared_ms   the end of the time whose sums were compared with the exchange's
     failed_ms     when the answers could not be used for the first time since the last success
+    reread_ms     when the whole history was read for the last time
+    rejected      checksums of the records that were rejected last
     """
 
     first_ms: int | None = None
@@ -49,9 +53,11 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     healed_ms: int | None = None
     compared_ms: int | None = None
     failed_ms: int | None = None
+    reread_ms: int | None = None
     holes: list[tuple[int, int]] = []
     days: dict[str, Digest] = {}
     years: dict[str, Digest] = {}
+    rejected: list[int] = []
 
     @classmethod
     def read(cls, stored: Any) -> SeriesState:
@@ -69,6 +75,13 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
 
     def copy(self) -> SeriesState:
         return SeriesState.read(self.to_builtins())
+
+    def reject_once(self, records: Iterable[RejectedRecord]) -> list[RejectedRecord]:
+        """The records that were not rejected before, which the state then remembers."""
+        by_checksum = {zlib.crc32(each.raw.encode()): each for each in records}
+        new = {checksum: each for checksum, each in by_checksum.items() if checksum not in self.rejected}
+        self.rejected = [*self.rejected, *new][-MAX_REJECTED:]
+        return list(new.values())
 
     def is_in_hole(self, at_ms: int) -> bool:
         return any(first <= at_ms <= last for first, last in self.holes)

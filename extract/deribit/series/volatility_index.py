@@ -12,7 +12,7 @@ from typing import Any
 
 from extract.deribit.series.cadence import DAY_MS, MINUTE_MS, Cadence
 from extract.deribit.series.client import SeriesClient
-from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_candles
+from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_candles, require_time
 from extract.deribit.series.grid import (
     FRUITLESS_ANSWERS,
     GridPager,
@@ -36,6 +36,7 @@ from extract.deribit.series.state import (
     missing_steps,
     select_changed,
 )
+from extract.deribit.streams import EPOCH_MS
 from extract.errors import UsageError
 
 HISTORY_MS = 1_609_459_200_000
@@ -94,7 +95,7 @@ def fetch_volatility_index(
         first = max(step_of(state.proven_ms, step_ms) - REREAD_STEPS, begin)
     elif not again and state.searched_ms is not None:
         first = max(first, step_of(state.searched_ms, step_ms))
-    walk = _Walk(client, currency, resolution, step_ms)
+    walk = _Walk(client, currency, resolution, step_ms, now_ms)
     if state.proven_ms is None and not walk.has_candles(first, last):
         state = state.copy()
         advance(state, (), searched_ms=max(last * step_ms, state.searched_ms or 0))
@@ -129,10 +130,13 @@ def _windows(first: int, last: int, step_ms: int, *, by_year: bool) -> Iterator[
 class _Walk:
     """Requests of the candles of one currency and resolution."""
 
-    def __init__(self, client: SeriesClient, currency: str, resolution: str, step_ms: int) -> None:
+    def __init__(
+        self, client: SeriesClient, currency: str, resolution: str, step_ms: int, now_ms: int
+    ) -> None:
         self._client = client
         self._requested = {"currency": currency, "resolution": resolution}
         self._step_ms = step_ms
+        self._now_ms = now_ms
 
     def has_candles(self, first: int, last: int) -> bool:
         """Whether there is any candle from step `first` to `last`; most currencies have none at all."""
@@ -149,8 +153,11 @@ class _Walk:
             self._client.live,
             "get_volatility_index_data",
             {**self._requested, **times},
-            lambda body: decode_candles(VOLATILITY_INDEX, body, **self._requested),
+            lambda body: decode_candles(VOLATILITY_INDEX, body, self._check, **self._requested),
         )
+
+    def _check(self, row: Row) -> None:
+        require_time(_time(row), EPOCH_MS, self._now_ms + self._step_ms)
 
     def read(self, state: SeriesState, first: int, last: int, *, heals: bool) -> SeriesBatch:
         """Read the candles from step `first` to `last`; changes `state`."""

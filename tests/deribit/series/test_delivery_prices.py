@@ -105,3 +105,35 @@ def test_rows_that_a_removal_skipped_are_requested_again() -> None:
     pager.feed(["d", "c", "b"], 4)
     assert pager.request is None
     assert "c" in pager.rows
+
+
+def test_price_of_a_day_that_cannot_have_one_is_rejected_and_moves_nothing() -> None:
+    exchange = exchange_of(20)
+    exchange.prices |= {"2199-01-01": 1.0, "1970-01-01": 2.0}
+    loader = Loader(exchange.answer, "date")
+    assert run(loader, days(20)[-1]) == 20
+    assert len(loader.rejected) == 2
+    assert loader.state.proven_ms == time_of_day(days(20)[-1])
+    exchange.prices[days(21)[-1].isoformat()] = 7.0
+    assert run(loader, days(21)[-1]) == 1
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_total_above_the_returned_rows_loads_no_row_again(count: int) -> None:
+    """The gap has no known day, so that none of the loaded rows counts as missing."""
+    exchange = exchange_of(count)
+    answer = exchange.answer
+
+    def overstate(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result = answer(method, params)
+        result["result"]["records_total"] += 1
+        return result
+
+    loader = Loader(overstate, "date")
+    assert run(loader, days(count)[-1]) == count
+    for number in range(count, count + 3):
+        day = FIRST + timedelta(number)
+        exchange.prices[day.isoformat()] = 7.0
+        assert run(loader, day) == 1
+        assert loader.state.loaded_rows == number + 1
+        assert [gap.missing for gap in loader.gaps] == [1]

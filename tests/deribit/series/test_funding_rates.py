@@ -124,3 +124,46 @@ def test_spans_of_sums_leave_out_holes() -> None:
         Span(BEGIN, BEGIN + 99 * HOUR),
         Span(BEGIN + 102 * HOUR, BEGIN + 240 * HOUR),
     ]
+
+
+@pytest.mark.parametrize("odd_ms", [0, BEGIN - 2 * DAY, BEGIN + 400 * DAY])
+def test_rate_at_an_impossible_time_is_rejected_and_moves_nothing(odd_ms: int) -> None:
+    """Neither a gap of 50 years nor a proven time in the future: the next hours are loaded."""
+    exchange = exchange_of(100)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        result = exchange.answer(method, params)
+        if method == "get_funding_rate_history":
+            result["result"].append({"timestamp": odd_ms, "interest_1h": 0.5})
+        return result
+
+    loader = Loader(answer, "timestamp")
+    assert run(loader, BEGIN + 99 * HOUR + HOUR // 2, since_ms=BEGIN) == 100
+    assert len(loader.rejected) == 1
+    assert str(odd_ms) in loader.rejected[0]
+    assert (loader.state.first_ms, loader.state.proven_ms) == (BEGIN, BEGIN + 99 * HOUR)
+    assert loader.gaps == []
+    exchange.funding[BEGIN + 100 * HOUR] = 1e-6
+    assert run(loader, BEGIN + 100 * HOUR + HOUR // 2, since_ms=BEGIN) == 1
+
+
+def test_sum_that_the_exchange_does_not_answer_is_a_disagreement_and_compared_a_day_later() -> None:
+    """The rates themselves are loaded."""
+    exchange = exchange_of(300)
+    is_refused = True
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        if is_refused and method == "get_funding_rate_value":
+            return {"error": {"code": -32601, "message": "Method not found"}}
+        return exchange.answer(method, params)
+
+    loader = Loader(answer, "timestamp")
+    assert run(loader, BEGIN + 300 * HOUR, since_ms=BEGIN) == 300
+    assert len(loader.disagreements) == 1
+    assert "could not be compared" in loader.disagreements[0]
+    is_refused = False
+    exchange.funding |= {BEGIN + hour * HOUR: 1e-6 for hour in range(300, 325)}
+    assert run(loader, BEGIN + 325 * HOUR, since_ms=BEGIN) == 25
+    assert len(loader.disagreements) == 1
+    assert exchange.requests["get_funding_rate_value"] == 1
+    assert loader.state.compared_ms == BEGIN + 312 * HOUR

@@ -103,3 +103,66 @@ def test_bankruptcies_of_one_moment_are_all_loaded() -> None:
     loader = Loader(SeriesExchange(settled=rows).answer, "session_bankruptcy")
     batches = fetch_settlements(loader.client, "BTC", "bankruptcy", loader.state, BEGIN + DAY)
     assert loader.load(batches) == 2
+
+
+@pytest.mark.parametrize(("limit", "oldest"), [(10, 40), (20, 70), (100, 350)])
+def test_oldest_time_with_more_rows_than_several_pages_is_the_end(limit: int, oldest: int) -> None:
+    """The request for what is older repeats its rows in pages without a new one, whose tokens advance."""
+    rows = [delivery(0, f"I-{number}") for number in range(oldest)] + [delivery(1, "later")]
+    exchange = SeriesExchange(Peculiarities(limit=limit), settled=rows)
+    loader = Loader(exchange.answer, "instrument_name")
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + 2 * DAY)
+    assert loader.load(batches) == len(rows)
+
+
+def test_endless_tokens_of_a_probe_are_an_error() -> None:
+    pager = SettlementPager()
+    pager.feed([300], 1, None)
+    assert pager.request == Latest(301)
+    for number in range(3):
+        pager.feed([300], 0, f"token {number}")
+    with pytest.raises(CursorStuckError):
+        pager.feed([300], 0, "token 3")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"timestamp": 0}, {"timestamp": BEGIN + 400 * DAY}, {"type": "delivered"}, {"type": "Delivery"}]
+)
+def test_odd_settlement_is_rejected_and_moves_nothing(odd: dict[str, Any]) -> None:
+    rows = [delivery(day, f"I-{day}") for day in range(30)]
+    exchange = SeriesExchange(Peculiarities(limit=10), settled=rows)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result = exchange.answer(method, params)
+        if "continuation" not in params:
+            result["result"]["settlements"].insert(0, delivery(29, "odd") | odd)
+        return result
+
+    loader = Loader(answer, "instrument_name")
+    now_ms = BEGIN + 29 * DAY + 9 * HOUR
+    assert loader.load(fetch_settlements(loader.client, "BTC", "delivery", loader.state, now_ms)) == 30
+    assert len(loader.rejected) == 1
+    assert loader.state.proven_ms == rows[-1]["timestamp"]
+    rows.append(delivery(30, "new"))
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, now_ms + DAY)
+    assert loader.load(batches) == 1
+
+
+def test_page_of_rejected_settlements_does_not_end_the_walk() -> None:
+    exchange = SeriesExchange(
+        Peculiarities(limit=5), settled=[delivery(day, f"I-{day}") for day in range(30)]
+    )
+    odd = {f"I-{day}" for day in range(5, 15)}
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result = exchange.answer(method, params)
+        page = result["result"]["settlements"]
+        result["result"]["settlements"] = [
+            row | {"type": "odd"} if row["instrument_name"] in odd else row for row in page
+        ]
+        return result
+
+    loader = Loader(answer, "instrument_name")
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + 29 * DAY + 9 * HOUR)
+    assert loader.load(batches) == 20
+    assert len(loader.rejected) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from extract.deribit.series.state import SeriesState
 from extract.deribit.series.volatility_index import fetch_volatility_index
 from extract.errors import UsageError
 from tests.support.contradictory_exchange import client_of
-from tests.support.series_exchange import BEGIN, HOUR, Loader, Peculiarities, SeriesExchange
+from tests.support.series_exchange import BEGIN, DAY, HOUR, Loader, Peculiarities, SeriesExchange
 
 
 def test_interrupted_history_continues_after_its_last_batch() -> None:
@@ -75,3 +76,19 @@ def test_continuation_that_does_not_move_is_an_error() -> None:
 def test_unknown_resolution_is_the_users_mistake() -> None:
     with client_of(lambda method, params: {}) as client, pytest.raises(UsageError, match="3600"):
         list(fetch_volatility_index(client, "BTC", "7", SeriesState(), BEGIN))
+
+
+@pytest.mark.parametrize("odd_ms", [0, BEGIN + 400 * DAY])
+def test_candle_at_an_impossible_time_is_rejected(odd_ms: int) -> None:
+    exchange = SeriesExchange(candles={BEGIN + hour * HOUR: [1.0, 2.0, 0.5, 1.5] for hour in range(10)})
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result = exchange.answer(method, params)
+        result["result"]["data"].append([odd_ms, 1.0, 2.0, 0.5, 1.5])
+        return result
+
+    loader = Loader(answer, "timestamp")
+    now_ms = BEGIN + 10 * HOUR + HOUR // 2
+    batches = fetch_volatility_index(loader.client, "BTC", "3600", loader.state, now_ms, since_ms=BEGIN)
+    assert loader.load(batches) == 10
+    assert len(loader.rejected) == 1
