@@ -101,6 +101,7 @@ class RequestStats:
 class DeribitClient:
     """Client of the live and the history host. Safe to use from several threads.
 
+    `cut_rows`: numbers of rows, below the requested one, with which each host has cut a page.
     Its methods raise RetriableError after the last retry, and ExchangeRefusedError if the exchange rejects the request.
     `policy` applies unless a `retrier` is given; `connect_policy` bounds the retries of `now_ms` before the first answer.
     """
@@ -120,6 +121,7 @@ class DeribitClient:
         self.history = Host.from_address("history", config.history_url)
         self.exchange = _exchange_name(config.history_url)
         self.stats = RequestStats()
+        self.cut_rows: dict[Host, set[int]] = {self.live: set(), self.history: set()}
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
         self._cancelled = threading.Event()
         self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._cancelled.wait)

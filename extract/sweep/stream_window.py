@@ -15,6 +15,7 @@ from extract.deribit.arrow import content_digests, reject_rows, times_ms, trade_
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
+from extract.errors import CannotTellError
 from extract.sweep.border import Border
 from extract.sweep.contradictions import REASON, HeldTrades, is_contradictory
 from extract.sweep.fetch_slice import SliceResult
@@ -23,6 +24,7 @@ from extract.sweep.repair import RepairResult
 from extract.sweep.slices import Slice, SlicePlanner, SliceSizer
 from extract.sweep.state import LoadedTrade, SeqLookup, Span, StreamState
 from extract.sweep.time_pager import ID_LAG_MS
+from extract.times import iso
 
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -71,6 +73,7 @@ class StreamSweep:
         self._settled_ms = now_ms - SETTLE_MS
         self._border = border or Border.usual(now_ms)
         self._oldest_live_ms: int | None = None
+        self._newest_history_ms = 0
         self._follows_covered = bool(state.covered) and span.start_ms > state.covered[-1].end_ms
         self._done_ms = span.start_ms - 1
         self._fetched: dict[TradeKey, LoadedTrade] = {}
@@ -140,6 +143,8 @@ class StreamSweep:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
                 self._note_answer(host, part, result.at_ms, first_ms)
+                if host is self._client.history:
+                    self._newest_history_ms = max(self._newest_history_ms, result.last_ms)
         planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
         self.ledger.add(result.table)
         table = self._without_loaded(result.table, self._may_be_loaded(times))
@@ -288,7 +293,8 @@ class StreamSweep:
     def close(self) -> None:
         """Determine the time that is complete, after all slices are finished.
 
-        Raises CannotTellError if the live host has trades that a complete history would have.
+        Raises CannotTellError if the live host has trades that a complete history would have, or if history has a newer
+        trade than it sent.
         """
         if self._oldest_live_ms is not None:
             self._border.require_reached(self.stream, self._oldest_live_ms)
@@ -296,6 +302,15 @@ class StreamSweep:
             self._done_ms = planner.done_ms
             if planner.done_ms < planner.end_ms:
                 break
+        host, planner = self._planners[0]
+        newest_ms = self._border.history_end_ms
+        if host is self._client.history and newest_ms is not None:
+            is_swept = self._span.start_ms <= newest_ms <= planner.done_ms
+            if is_swept and self._newest_history_ms < newest_ms:
+                raise CannotTellError(
+                    f"The history host has a trade of {self.stream} at {iso(newest_ms)} and does not send it with the trades "
+                    "of that time: nothing can be proven until it does."
+                )
 
     @cached_property
     def _first_after(self) -> Mapping[str, int]:

@@ -185,3 +185,18 @@ def test_exchange_whose_clock_differs_from_the_computers_is_refused(ahead_ms: in
             list(sweep_windows(client, request, {OPTIONS: state}))
     assert client.stats.requests == 1
     assert state.covered == []
+
+
+def test_history_that_does_not_send_its_newest_trade_proves_nothing() -> None:
+    """Pages by time are empty, and the newest trade, of a month ago, is there."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS + 30 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS[:2])
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: EMPTY if method.endswith("currency_and_time") else None
+        )
+        with pytest.raises(CannotTellError, match="does not send it"):
+            crawl.run()
+        crawl.transport = None
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
