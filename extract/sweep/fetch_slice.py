@@ -231,7 +231,9 @@ def _fetch_page(client: DeribitClient, host: Host, stream: Stream, request: ByTi
 
 def _require_live_window(client: DeribitClient, host: Host, page: TradePage, start_ms: int) -> None:
     """Compare with the exchange's clock: this computer may have been suspended since the request."""
-    if host is client.live and page.at_ms is not None and start_ms < page.at_ms - LIVE_HISTORY_MS:
+    if host is not client.live or page.at_ms is None or start_ms >= page.at_ms - LIVE_HISTORY_MS:
+        return
+    if start_ms < client.now_ms() - LIVE_HISTORY_MS:
         raise ProofError(
             f"The live host has 24 hours of trades, and trades since {start_ms} ms were requested at {page.at_ms} ms; "
             "run again: older trades come from the history host."

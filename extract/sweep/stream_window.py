@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from extract.deribit.arrow import content_digests, reject_rows, times_ms, trade_keys, with_stream_columns
-from extract.deribit.client import DeribitClient, Host
+from extract.deribit.client import MAX_CLOCK_DIFFERENCE_MS, DeribitClient, Host
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
 from extract.errors import CannotTellError
@@ -70,6 +70,7 @@ class StreamSweep:
         self._client = client
         self._span = span
         self._has_more_spans = has_more_spans
+        self._now_ms = now_ms
         self._settled_ms = now_ms - SETTLE_MS
         self._border = border or Border.usual(now_ms)
         self._oldest_live_ms: int | None = None
@@ -156,8 +157,17 @@ class StreamSweep:
         return self._with_stream_columns(table), rejected + contradictory
 
     def _note_answer(self, host: Host, part: Slice, at_ms: int | None, first_ms: int | None) -> None:
-        """Time after the exchange's own time of an answer is not settled by that answer, whatever `get_time` returned."""
+        """Time after the exchange's own time of an answer is not settled by that answer, whatever `get_time` returned.
+
+        A time long before `now_ms`, which agrees with this computer's clock except in a sandbox, is not used.
+        """
         is_live = host is self._client.live
+        if (
+            at_ms is not None
+            and at_ms < self._now_ms - MAX_CLOCK_DIFFERENCE_MS
+            and not self._client.is_sandbox
+        ):
+            at_ms = None
         if at_ms is not None and (is_live or at_ms < part.end_ms):
             self._settled_ms = min(self._settled_ms, at_ms - SETTLE_MS)
         if is_live and first_ms is not None:
@@ -308,7 +318,7 @@ class StreamSweep:
             is_swept = self._span.start_ms <= newest_ms <= planner.done_ms
             if is_swept and self._newest_history_ms < newest_ms:
                 raise CannotTellError(
-                    f"The history host has a trade of {self.stream} at {iso(newest_ms)} and does not send it with the trades "
+                    f"The history host has a trade of {self.stream} at {iso(newest_ms)} and does not send it with those "
                     "of that time: nothing can be proven until it does."
                 )
 

@@ -85,8 +85,15 @@ def test_page_holds_each_trade_once_in_its_latest_version() -> None:
 @pytest.mark.parametrize("odd", [{}, {"new": 1}, {"price": {}}], ids=["strict", "lenient", "one by one"])
 @pytest.mark.parametrize(
     ("sent", "has_more"),
-    [("true", True), ("false", False), ("null", False), ("1", True), ("0", False), ('"true"', True)]
-    + [('"false"', False), ("{}", True)],
+    [
+        ("true", True),
+        ("false", False),
+        ("null", False),
+        ("1", True),
+        ("0", False),
+        ('"false"', False),
+        ("{}", True),
+    ],
 )
 def test_page_with_any_has_more_is_readable(sent: str, has_more: bool, odd: dict[str, Any]) -> None:
     """A value of another type is true unless it is 0; null is as no value."""
