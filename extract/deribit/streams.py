@@ -32,7 +32,7 @@ ANY = "any"
 
 
 def is_currency(text: str) -> bool:
-    """Whether `text` can name one currency, in requests and in the name of a stream: a word, and not ANY."""
+    """Whether `text` can name one currency, in requests and in the name of a stream: it has no space, and is not ANY."""
     return text.split() == [text] and text.isprintable() and text != ANY
 
 

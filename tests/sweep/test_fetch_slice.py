@@ -61,12 +61,12 @@ def limited(records: list[dict[str, Any]], limit: int, has_more: bool | None) ->
 
     def answer(method: str, params: dict[str, str]) -> Any:
         if "start_id" in params:
-            found = [each for each in records if int(each["trade_id"]) >= int(params["start_id"])]
+            rows = [each for each in records if int(each["trade_id"]) >= int(params["start_id"])]
         else:
             first, last = int(params["start_timestamp"]), int(params["end_timestamp"])
-            found = [each for each in records if first <= each["timestamp"] <= last]
-        more = len(found) > limit if has_more is None else has_more
-        return page(found[:limit], more=more)
+            rows = [each for each in records if first <= each["timestamp"] <= last]
+        more = len(rows) > limit if has_more is None else has_more
+        return page(rows[:limit], more=more)
 
     return answer
 
