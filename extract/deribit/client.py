@@ -62,6 +62,8 @@ SANDBOX = "a sandbox on loopback"
 _SMALL: Extensions = {MAX_BYTES: MAX_PAGE_BYTES}
 RECENT_S = 5.0
 """Age of an answer whose time is used instead of requesting the time."""
+MAX_CLOCK_DIFFERENCE_MS = 10 * 60_000
+"""Difference from a known time above which the time of an answer is not used."""
 TAIL_BYTES = 200
 """End of an answer, in which the exchange sends its times."""
 _US_IN = re.compile(rb'"usIn" ?: ?([0-9]{16})[,} ]')
@@ -101,6 +103,7 @@ class RequestStats:
 class DeribitClient:
     """Client of the live and the history host. Safe to use from several threads.
 
+    `cut_rows`: numbers of rows, below the requested one, with which each host has cut a page.
     Its methods raise RetriableError after the last retry, and ExchangeRefusedError if the exchange rejects the request.
     `policy` applies unless a `retrier` is given; `connect_policy` bounds the retries of `now_ms` before the first answer.
     """
@@ -120,6 +123,7 @@ class DeribitClient:
         self.history = Host.from_address("history", config.history_url)
         self.exchange = _exchange_name(config.history_url)
         self.stats = RequestStats()
+        self.cut_rows: dict[Host, set[int]] = {self.live: set(), self.history: set()}
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
         self._cancelled = threading.Event()
         self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._cancelled.wait)
@@ -128,6 +132,7 @@ class DeribitClient:
         )
         self._connect_policy = connect_policy
         self._has_connected = False
+        self._clock: tuple[int, float] | None = None
         self._last_answer: tuple[int | None, float] = (None, 0.0)
         self._lock = threading.Lock()
         self._pairs: dict[tuple[str, str], bool] = {}
@@ -240,18 +245,26 @@ class DeribitClient:
         Gives up early on the first request, to report an unreachable host.
         """
         at_ms, arrived_s = self._last_answer
-        if at_ms is not None and time.monotonic() - arrived_s < RECENT_S:
+        is_recent = time.monotonic() - arrived_s < RECENT_S
+        if at_ms is not None and is_recent and self._is_plausible(at_ms, arrived_s):
             return at_ms
         decoder = msgspec.json.Decoder(Envelope[int])
         retrier = self._retrier
         if not self._has_connected:
             retrier = replace(retrier, policy=self._connect_policy)
-        return retrier.run(
+        now_ms: int = retrier.run(
             lambda: self._once(
                 self.live, "get_time", {}, lambda answer: decoder.decode(answer.content).unwrap()
             ),
             self._note_retry,
         )
+        self._clock = (now_ms, time.monotonic())
+        return now_ms
+
+    def _is_plausible(self, at_ms: int, arrived_s: float) -> bool:
+        """Whether the time of an answer agrees with the one that was requested last."""
+        known_ms, known_s = self._clock or (at_ms, arrived_s)
+        return abs(at_ms - known_ms - (arrived_s - known_s) * 1000) <= MAX_CLOCK_DIFFERENCE_MS
 
     def call(self, host: Host, method: str, params: Params, decode: Callable[[bytes], T]) -> T:
         """`decode` of the answer's body, with retries."""

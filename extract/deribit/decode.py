@@ -40,12 +40,12 @@ R = TypeVar("R")
 
 class _Page(msgspec.Struct, Generic[R]):
     trades: list[R]
-    has_more: bool = False
+    has_more: msgspec.Raw = _NULL
 
 
 class _RawPage(msgspec.Struct):
     trades: msgspec.Raw
-    has_more: bool = False
+    has_more: msgspec.Raw = _NULL
 
 
 class _Identity(msgspec.Struct):
@@ -99,7 +99,7 @@ def decode_trades(body: bytes) -> Decoded:
 def _decode_strictly(body: bytes) -> Decoded:
     answer = _page_decoder.decode(body)
     page = answer.unwrap()
-    return page.trades, [], page.has_more, answer.at_ms
+    return page.trades, [], _is_true(page.has_more), answer.at_ms
 
 
 def _decode_leniently(body: bytes) -> Decoded:
@@ -110,7 +110,7 @@ def _decode_leniently(body: bytes) -> Decoded:
     for trade, text in zip(page.trades, texts, strict=True):
         fields = _fields_decoder.decode(text)
         trade.extra = _extra_json({name: value for name, value in fields.items() if name not in _COLUMNS})
-    return page.trades, [], page.has_more, answer.at_ms
+    return page.trades, [], _is_true(page.has_more), answer.at_ms
 
 
 def _extra_json(fields: dict[str, Any]) -> str | None:
@@ -135,7 +135,7 @@ def decode_record_by_record(body: bytes) -> Decoded:
                 fault = str(error)
         if fault:
             rejected.append(_rejected(record, fault))
-    return trades, rejected, page.has_more, answer.at_ms
+    return trades, rejected, _is_true(page.has_more), answer.at_ms
 
 
 def _deduplicate(trades: Sequence[Trade]) -> Sequence[Trade]:
@@ -225,6 +225,11 @@ def _short_value(text: msgspec.Raw) -> Any:
         with suppress(*DECODE_ERRORS):
             return msgspec.json.decode(value)
     return None
+
+
+def _is_true(has_more: msgspec.Raw) -> bool:
+    """Whether `has_more` is neither false, 0 nor null; without it, a full page counts as one that has more."""
+    return bytes(has_more).strip(b'"').lower() not in (b"false", b"0", b"null", b"")
 
 
 def _is_within(value: Any, first: int, last: int) -> bool:

@@ -17,7 +17,7 @@ from extract.deribit.instrument_schema import COLUMNS, TIME_COLUMNS
 from extract.deribit.jsonrpc import DECODE_ERRORS, ExchangeRefusedError
 from extract.deribit.records import Record
 from extract.deribit.schema import Int64, RejectedTrade, TimeMs
-from extract.deribit.streams import ANY, SPOT, Stream
+from extract.deribit.streams import ANY, SPOT, Stream, is_currency
 from extract.errors import OutsideError, RetriableError, TapeError
 
 REJECTED = "rejected "
@@ -28,6 +28,7 @@ CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"
 """Name of the state that has the streams of the expired instruments of all currencies."""
+MAX_CURRENCY_CHARS = 50
 FORGET_MS = 7 * 86_400_000
 """Time after which an instrument is no longer requested that the history host does not show as expired."""
 
@@ -314,10 +315,13 @@ class ListedInstrument:
                 fault = str(error)
         if not fault and not (isinstance(known.instrument_name, str) and known.instrument_name):
             fault = "an instrument without a name"
+        currency = _currency_of(known)
+        if not fault and not is_currency(currency):
+            fault = f"an instrument of a currency {currency[:MAX_CURRENCY_CHARS]!r}"
         return cls(
             f"{REJECTED}{zlib.crc32(record.sent)}" if fault else known.instrument_name,
             known.kind if isinstance(known.kind, str) else "",
-            _currency_of(known),
+            currency,
             known.is_active is not False,
             record.sent if fault else record.text,
             fault,

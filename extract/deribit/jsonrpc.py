@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from extract.deribit.streams import EPOCH_MS
 from extract.errors import FinalError, OutsideError, RetriableError
 
 T = TypeVar("T")
@@ -20,6 +21,9 @@ T = TypeVar("T")
 RETRIABLE_CODES = frozenset({10028, 10040, 10041, 10047, 10066, 11051, 11094, 13028, 13888})
 RETRIABLE_STATUSES = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 INVALID_PARAMS = -32602
+NOT_FOUND = 13020
+END_MS = 4_102_444_800_000
+"""2100-01-01 UTC in ms: a later time of an answer is in another unit."""
 MAX_MESSAGE_CHARS = 300
 """Longest quotation of the exchange's error message."""
 MAX_ERROR_BYTES = 64 * 2**10
@@ -50,8 +54,9 @@ class Envelope(msgspec.Struct, Generic[T]):
 
     @property
     def at_ms(self) -> int | None:
-        """The exchange's time in ms since 1970 UTC."""
-        return self.us_in // 1000 if type(self.us_in) is int else None
+        """The exchange's time in ms since 1970 UTC; None for one that is in no possible year, as in other units."""
+        at_ms = self.us_in // 1000 if type(self.us_in) is int else 0
+        return at_ms if EPOCH_MS <= at_ms < END_MS else None
 
     def unwrap(self) -> T:
         """The result. Raises NoResultError if there is none."""

@@ -7,11 +7,14 @@ trades although there must be some, nobody can tell what was traded in between.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from extract.deribit.arrow import times_ms
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.decode import decode_page
+from extract.deribit.instruments import ListedInstrument
+from extract.deribit.jsonrpc import NOT_FOUND, ExchangeRefusedError
 from extract.deribit.streams import ANY, Stream
 from extract.errors import CannotTellError
 from extract.times import iso
@@ -27,6 +30,8 @@ HISTORY_MARGIN_MS = MINUTE_MS
 """The history host may receive trades in another order than that of their times."""
 VALID_FOR_MS = 10 * MINUTE_MS
 """A long run requests the end of history again after this time."""
+SAMPLED_EXPIRED = 3
+"""Expired instruments that are requested by name where history has no trade of their stream."""
 NEWEST_TRADES = 10
 """Trades in the answer that shows the newest one, because some may be odd."""
 
@@ -78,6 +83,7 @@ class HistoryEnds:
         self._client = client
         self._ends: dict[tuple[Host, Stream], tuple[int, int | None]] = {}
         self._expired: dict[str, bool] = {}
+        self._without_trades: set[Stream] = set()
         self._refused: dict[str, CannotTellError] = {}
 
     def border(self, stream: Stream, start_ms: int, now_ms: int) -> Border:
@@ -93,6 +99,8 @@ class HistoryEnds:
         border = Border.at_history_end(self._newest_ms(self._client.history, stream, now_ms), now_ms)
         if start_ms >= border.live_from_ms:  # the live host has the whole span
             return replace(border, is_reached=True)
+        if border.history_end_ms is None:
+            self._require_no_expired_trade(stream)
         return border if border.is_reached else replace(border, complete_to_ms=whole.live_from_ms)
 
     def _border_of_currency(self, currency: str, now_ms: int) -> Border:
@@ -122,6 +130,32 @@ class HistoryEnds:
             instruments = self._client.instruments(currency, expired=True)
             self._expired[currency] = any(True for _ in instruments)
         return self._expired[currency]
+
+    def _require_no_expired_trade(self, stream: Stream) -> None:
+        """Raise CannotTellError if a few expired instruments of a stream without trades have some on the history host."""
+        if stream in self._without_trades:
+            return
+        records = self._client.instruments(stream.currency, expired=True, kind=stream.kind)
+        expired = map(ListedInstrument.of, records)
+        names = [each.name for each in expired if not each.fault and (each.currency, each.kind) == stream]
+        for name in names[:: max(1, math.ceil(len(names) / SAMPLED_EXPIRED))]:
+            if self._has_trade(name):
+                raise CannotTellError(
+                    f"The history host has trades of {name} and sends none of {stream}: nothing can be proven until it does."
+                )
+        self._without_trades.add(stream)
+
+    def _has_trade(self, instrument_name: str) -> bool:
+        params: dict[str, str | int] = {"instrument_name": instrument_name, "count": 1, "sorting": "desc"}
+        try:
+            page = self._client.call(
+                self._client.history, "get_last_trades_by_instrument", params, decode_page
+            )
+        except ExchangeRefusedError as error:
+            if error.param != "instrument_name" and error.code != NOT_FOUND:
+                raise
+            return False
+        return page.rows > 0
 
     def _newest_ms(self, host: Host, stream: Stream, now_ms: int) -> int | None:
         key = (host, stream)

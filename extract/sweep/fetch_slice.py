@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,12 @@ HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier without a pattern, so that keys of different instruments rarely give the same number."""
 MAX_STRAYS = 2
 """Trades of another time or currency in a page without any requested trade that do not make it a contradiction."""
+MIN_CUT_ROWS = 10
+"""Pages with fewer rows are not suspected to be cut without `has_more`."""
+ROUND_ROWS = 100
+"""Limits of a host are multiples of this number."""
+QUIET_GAPS = 10
+"""Mean time between the trades of a page, as a multiple, after which the end of its range is suspiciously quiet."""
 LIVE_HISTORY_MS = 24 * 3_600_000
 """The live host has this much history; it answers a request for earlier trades with an empty page."""
 
@@ -35,36 +41,45 @@ LIVE_HISTORY_MS = 24 * 3_600_000
 class SliceResult:
     """Trades of one slice in PAGE_SCHEMA, each key once, complete up to `end_ms`.
 
-    `at_ms`: the exchange's time of the earliest answer, if it was sent.
+    `at_ms`: the exchange's time of the earliest answer, if it was sent. `last_ms`: time of the latest trade that was sent.
     """
 
     table: pa.Table
     end_ms: int
     rejected: list[RejectedTrade]
     at_ms: int | None = None
+    last_ms: int = 0
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
-    """Fetch all trades of `stream` in the slice. A slice that is too dense ends early, a probe after its first page.
+    """Fetch all trades of `stream` in the slice. A slice that is too dense ends early, a probe after its first full page.
 
     A few trades that were not requested are rejected. Spot pairs that are listed under both of their currencies are left to
     the base currency, so that their trades are loaded once. Raises ProofError if the answers contradict the requests.
     """
     pager = SlicePager(part.start_ms, part.end_ms)
-    max_pages = 1 if part.is_probe else MAX_PAGES
     tables: list[pa.Table] = []
     rejected: dict[str, RejectedTrade] = {}
     answered_ms: list[int] = []
     end_ms, pages = part.end_ms, 0
+    cut_rows, before = client.cut_rows[host], None
+    most_rows, last_ms = 0, 0
     while (request := pager.request) is not None:
         page = _fetch_page(client, host, stream, request)
         _require_live_window(client, host, page, part.start_ms)
         answered_ms += [page.at_ms] if page.at_ms is not None else []
-        facts = page_facts(page, request, stream.currency)
+        facts = page_facts(page, request, stream.currency, cut_rows, most_rows)
+        if before and before.has_more and not before.is_full and (facts.last_ms or 0) > last_ms:
+            cut_rows.add(before.rows)
+        most_rows, last_ms = max(most_rows, facts.rows), max(last_ms, facts.last_ms or 0)
+        before = facts
         tables.append(page.table)
         rejected.update((bad.raw, bad) for bad in page.rejected)
         pager.feed(facts)
         pages += 1
+        max_pages = MAX_PAGES
+        if part.is_probe:
+            max_pages = 1 if facts.is_full else 2  # a second page shows whether the first was cut
         if pager.request and pages >= max_pages and pager.done_ms >= part.start_ms:
             end_ms = pager.done_ms
             break
@@ -82,6 +97,7 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
             if bad.timestamp is None or part.start_ms <= bad.timestamp <= end_ms
         ],
         min(answered_ms, default=None),
+        last_ms,
     )
 
 
@@ -133,11 +149,19 @@ def _between(table: pa.Table, start_ms: int, end_ms: int) -> pa.Table:
     return table if inside.all() else table.filter(pa.array(inside))
 
 
-def page_facts(page: TradePage, request: ByTime | ById, currency: str) -> PageFacts:
+def page_facts(
+    page: TradePage,
+    request: ByTime | ById,
+    currency: str,
+    cut_rows: Container[int] = (),
+    most_rows: int = 0,
+) -> PageFacts:
     """Facts of a page for the pager. Its last trade is the latest by time or id, not the last in the answer.
 
     Moves trades that were not requested to `page.rejected`, unless they may have displaced others: the page is full, or
-    has no requested trade but several others. Raises OutsideRangeError if all of several are of another currency.
+    has no requested trade but several others. `cut_rows`: numbers of rows of earlier pages that were cut; `most_rows`: most
+    rows of an earlier page, below which no page is suspected. Raises OutsideRangeError if all of several trades are of
+    another currency.
     """
     times = times_ms(page.table)
     is_foreign = _of_other_currency(page.table, currency)
@@ -161,12 +185,22 @@ def page_facts(page: TradePage, request: ByTime | ById, currency: str) -> PageFa
         times = np.concatenate((times, rejected_ms))
     return PageFacts(
         page.rows,
-        page.has_more,
+        page.has_more
+        or page.rows in cut_rows
+        or (page.rows >= max(most_rows, MIN_CUT_ROWS) and _may_be_cut(page.rows, times, request)),
         page.count,
         last_ms=int(times.max()) if len(times) else None,
         outside=outside,
         trade_ids=(id.as_py() for id in page.table.column("trade_id")),
     )
+
+
+def _may_be_cut(rows: int, times: npt.NDArray[np.int64], request: ByTime | ById) -> bool:
+    """Whether a page without `has_more` may lack later trades: its rows are a round number, or its end is too quiet."""
+    if isinstance(request, ById) or not len(times):
+        return False
+    first_ms, last_ms = int(times.min()), int(times.max())
+    return rows % ROUND_ROWS == 0 or request.end_ms - last_ms > QUIET_GAPS * (last_ms - first_ms) / rows
 
 
 def _without_stray_time(bad: RejectedTrade, request: ByTime) -> RejectedTrade:
@@ -197,7 +231,9 @@ def _fetch_page(client: DeribitClient, host: Host, stream: Stream, request: ByTi
 
 def _require_live_window(client: DeribitClient, host: Host, page: TradePage, start_ms: int) -> None:
     """Compare with the exchange's clock: this computer may have been suspended since the request."""
-    if host is client.live and page.at_ms is not None and start_ms < page.at_ms - LIVE_HISTORY_MS:
+    if host is not client.live or page.at_ms is None or start_ms >= page.at_ms - LIVE_HISTORY_MS:
+        return
+    if start_ms < client.now_ms() - LIVE_HISTORY_MS:
         raise ProofError(
             f"The live host has 24 hours of trades, and trades since {start_ms} ms were requested at {page.at_ms} ms; "
             "run again: older trades come from the history host."

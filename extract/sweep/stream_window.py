@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from extract.deribit.arrow import content_digests, reject_rows, times_ms, trade_keys, with_stream_columns
-from extract.deribit.client import DeribitClient, Host
+from extract.deribit.client import MAX_CLOCK_DIFFERENCE_MS, DeribitClient, Host
 from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade
 from extract.deribit.streams import EPOCH_MS, Stream, TradeKey
+from extract.errors import CannotTellError
 from extract.sweep.border import Border
 from extract.sweep.contradictions import REASON, HeldTrades, is_contradictory
 from extract.sweep.fetch_slice import SliceResult
@@ -23,6 +24,7 @@ from extract.sweep.repair import RepairResult
 from extract.sweep.slices import Slice, SlicePlanner, SliceSizer
 from extract.sweep.state import LoadedTrade, SeqLookup, Span, StreamState
 from extract.sweep.time_pager import ID_LAG_MS
+from extract.times import iso
 
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -68,9 +70,11 @@ class StreamSweep:
         self._client = client
         self._span = span
         self._has_more_spans = has_more_spans
+        self._now_ms = now_ms
         self._settled_ms = now_ms - SETTLE_MS
         self._border = border or Border.usual(now_ms)
         self._oldest_live_ms: int | None = None
+        self._newest_history_ms = 0
         self._follows_covered = bool(state.covered) and span.start_ms > state.covered[-1].end_ms
         self._done_ms = span.start_ms - 1
         self._fetched: dict[TradeKey, LoadedTrade] = {}
@@ -140,6 +144,8 @@ class StreamSweep:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
                 self._note_answer(host, part, result.at_ms, first_ms)
+                if host is self._client.history:
+                    self._newest_history_ms = max(self._newest_history_ms, result.last_ms)
         planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
         self.ledger.add(result.table)
         table = self._without_loaded(result.table, self._may_be_loaded(times))
@@ -151,8 +157,17 @@ class StreamSweep:
         return self._with_stream_columns(table), rejected + contradictory
 
     def _note_answer(self, host: Host, part: Slice, at_ms: int | None, first_ms: int | None) -> None:
-        """Time after the exchange's own time of an answer is not settled by that answer, whatever `get_time` returned."""
+        """Time after the exchange's own time of an answer is not settled by that answer, whatever `get_time` returned.
+
+        A time long before `now_ms`, which agrees with this computer's clock except in a sandbox, is not used.
+        """
         is_live = host is self._client.live
+        if (
+            at_ms is not None
+            and at_ms < self._now_ms - MAX_CLOCK_DIFFERENCE_MS
+            and not self._client.is_sandbox
+        ):
+            at_ms = None
         if at_ms is not None and (is_live or at_ms < part.end_ms):
             self._settled_ms = min(self._settled_ms, at_ms - SETTLE_MS)
         if is_live and first_ms is not None:
@@ -288,7 +303,8 @@ class StreamSweep:
     def close(self) -> None:
         """Determine the time that is complete, after all slices are finished.
 
-        Raises CannotTellError if the live host has trades that a complete history would have.
+        Raises CannotTellError if the live host has trades that a complete history would have, or if history has a newer
+        trade than it sent.
         """
         if self._oldest_live_ms is not None:
             self._border.require_reached(self.stream, self._oldest_live_ms)
@@ -296,6 +312,15 @@ class StreamSweep:
             self._done_ms = planner.done_ms
             if planner.done_ms < planner.end_ms:
                 break
+        host, planner = self._planners[0]
+        newest_ms = self._border.history_end_ms
+        if host is self._client.history and newest_ms is not None:
+            is_swept = self._span.start_ms <= newest_ms <= planner.done_ms
+            if is_swept and self._newest_history_ms < newest_ms:
+                raise CannotTellError(
+                    f"The history host has a trade of {self.stream} at {iso(newest_ms)} and does not send it with those "
+                    "of that time: nothing can be proven until it does."
+                )
 
     @cached_property
     def _first_after(self) -> Mapping[str, int]:

@@ -1,8 +1,8 @@
 """Page through a slice of time. Pure state machine: no I/O.
 
 The order of a page, its number of rows and `has_more` are not relied on. The assumptions are that a page in ascending
-order holds the first `count` trades of its range by id, and that ids lag behind time by at most `ID_LAG_MS`. Trades
-that are missed nevertheless are detected by `ledger`.
+order holds the first trades of its range by id, up to `count` or to a lower limit of the host, and that ids lag behind
+time by at most `ID_LAG_MS`. Trades that are missed nevertheless are detected by `ledger`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class ById:
 class PageFacts:
     """Facts of a page that decide on the next request.
 
-    `last_ms` is the latest requested time; `outside`: so many trades were not requested that requested ones may be
-    missing. `trade_ids` are used only within a moment that has more trades than fit a page.
+    `has_more`: whether the page may be cut, although it has fewer rows than requested. `last_ms` is the latest requested
+    time; `outside`: so many trades were not requested that requested ones may be missing. `trade_ids` are used only within
+    a moment that has more trades than fit a page.
     """
 
     rows: int
@@ -76,6 +77,7 @@ class SlicePager:
         self.done_ms = start_ms - 1
         self._open = [ByTime(start_ms, end_ms)]
         self._last_ms: int | None = None
+        self._most_rows = 1
         self._rechecked = False
         self._dense_ms = start_ms
         self._ids: dict[str, int] = {}
@@ -100,14 +102,20 @@ class SlicePager:
                 self._rechecked = True
             else:
                 self._close(requested)
-        elif page.is_full:
+        elif page.is_full or self._is_cut(page, page.last_ms):
             self._advance(requested, page, page.last_ms)
-        elif page.has_more and (self._last_ms is None or page.last_ms > self._last_ms):
-            # A short page with has_more contradicts itself: request again from its end.
-            self._last_ms = page.last_ms
-            self._next(ByTime(max(requested.start_ms, page.last_ms - ID_LAG_MS), requested.end_ms))
         else:
             self._close(requested)
+
+    def _is_cut(self, page: PageFacts, last_ms: int) -> bool:
+        """Whether a short page with has_more has as many trades as its host sends, so that others may follow.
+
+        It has not if it has no later trade than the page before it and far fewer rows.
+        """
+        is_later = self._last_ms is None or last_ms > self._last_ms
+        is_large = page.rows > self._most_rows // 2 and page.rows > 1
+        self._last_ms, self._most_rows = last_ms, max(self._most_rows, page.rows)
+        return page.has_more and (is_later or is_large)
 
     def _advance(self, requested: ByTime, page: PageFacts, last_ms: int) -> None:
         next_ms = last_ms - ID_LAG_MS
@@ -131,7 +139,7 @@ class SlicePager:
         if page.last_ms is not None and page.last_ms > self._dense_ms + ID_LAG_MS:
             prefix, _ = id_parts(requested.start_id) or ("", 0)
             self._ids_to_request.pop(prefix, None)
-        elif page.is_full or page.has_more:
+        else:
             if page.is_full and not further and not self._ids_to_request:
                 raise CursorStuckError(
                     f"Trade {requested.start_id} stayed the last one of a full page: the exchange does not page past it."

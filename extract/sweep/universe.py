@@ -14,10 +14,10 @@ import msgspec
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
 from extract.deribit.instruments import ListedInstrument, list_live_instruments
-from extract.deribit.jsonrpc import ExchangeRefusedError
+from extract.deribit.jsonrpc import INVALID_PARAMS, ExchangeRefusedError
 from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
-from extract.deribit.streams import ANY, Stream
+from extract.deribit.streams import ANY, Stream, is_currency
 from extract.errors import OutsideError, UsageError
 
 EXPIRED_RETRY_S = 30.0
@@ -115,7 +115,10 @@ class _Resolver:
         offered = []
         for record in records:
             try:
-                offered.append(_currency_decoder.decode(record).currency)
+                name = _currency_decoder.decode(record).currency
+                if not is_currency(name):
+                    raise msgspec.ValidationError("a name of one word was expected")
+                offered.append(name)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 text = bytes(record).decode("utf-8", "replace")
                 self.rejected.append(RejectedTrade(f"not a currency: {error}", text))
@@ -132,6 +135,9 @@ class _Resolver:
         if self.expired is None and not self.currencies:
             kinds = dict.fromkeys(each.kind for each in [*existing, *sorted(streams)])
             streams |= self._list_all_expired([*kinds], offered)
+            if isinstance(self.expired_error, ExchangeRefusedError):  # each currency that is known otherwise
+                for name in sorted({each.currency for each in existing} - stored.union(new)):
+                    streams |= self._list_expired(name)
         return sorted(streams)
 
     def _list_all_expired(self, kinds: Sequence[str], offered: Sequence[str]) -> set[Stream]:
@@ -176,7 +182,11 @@ class _Resolver:
         try:
             expired = map(ListedInstrument.of, client.instruments(currency, expired=True, kind=kind))
             return {Stream(each.currency, each.kind) for each in expired if each.kind and not each.fault}
-        except ExchangeRefusedError:
+        except ExchangeRefusedError as error:
+            # Only a host that does not know the kind or the currency shows that it has none of it.
+            unknown = (None, "currency") if currency != ANY else ("kind",)
+            if error.code != INVALID_PARAMS or error.param not in unknown:
+                raise
             return set()
 
     def _checked_kinds(self, existing: Sequence[Stream]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from extract.deribit.client import DeribitClient
+from extract.deribit.client import MAX_CLOCK_DIFFERENCE_MS, DeribitClient
 from extract.deribit.streams import Stream
 from extract.errors import FinalError, TapeError
 from extract.sweep.border import HistoryEnds
@@ -29,8 +29,6 @@ from extract.sweep.window import (
 )
 from extract.times import iso
 
-MAX_CLOCK_DIFFERENCE_MS = 10 * 60_000
-"""Difference of the exchange's clock and this computer's above which nothing is loaded."""
 VISIT_MS = 15 * 60_000
 """Newest time that is fetched before older time is covered, the first time."""
 BATCH_ROWS = 50_000

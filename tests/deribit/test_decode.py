@@ -82,6 +82,27 @@ def test_page_holds_each_trade_once_in_its_latest_version() -> None:
     }
 
 
+@pytest.mark.parametrize("odd", [{}, {"new": 1}, {"price": {}}], ids=["strict", "lenient", "one by one"])
+@pytest.mark.parametrize(
+    ("sent", "has_more"),
+    [
+        ("true", True),
+        ("false", False),
+        ("null", False),
+        ("1", True),
+        ("0", False),
+        ('"false"', False),
+        ("{}", True),
+    ],
+)
+def test_page_with_any_has_more_is_readable(sent: str, has_more: bool, odd: dict[str, Any]) -> None:
+    """A value of another type is true unless it is 0; null is as no value."""
+    text = f'{{"result": {{"trades": {json.dumps([ODD | odd])}, "has_more": {sent}}}}}'
+    page = decode_page(text.encode())
+    assert (page.rows, page.has_more) == (1, has_more)
+    assert not decode_page(text.replace('"has_more"', '"other"').encode()).has_more
+
+
 def test_values_are_decoded_as_they_were_sent(small_tape: Tape) -> None:
     """Row by row and column by column, legs as JSON text."""
     for record, row in zip(small_tape.trades, rows(small_tape.trades), strict=True):

@@ -81,3 +81,4 @@ def test_unwrap_returns_the_result_or_raises() -> None:
         Envelope().unwrap()
     assert Envelope(us_in=1_700_000_000_123_456).at_ms == 1_700_000_000_123
     assert Envelope(us_in="odd").at_ms is None
+    assert [Envelope(us_in=1_700_000_000 * 10**n).at_ms for n in (0, 3, 9)] == [None] * 3, "in another unit"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -185,3 +187,45 @@ def test_exchange_whose_clock_differs_from_the_computers_is_refused(ahead_ms: in
             list(sweep_windows(client, request, {OPTIONS: state}))
     assert client.stats.requests == 1
     assert state.covered == []
+
+
+def test_history_that_does_not_send_its_newest_trade_proves_nothing() -> None:
+    """Pages by time are empty, and the newest trade, of a month ago, is there."""
+    records = busy_days()
+    with SandboxExchange(Tape.of(records), clock=NOW_MS + 30 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS[:2])
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: EMPTY if method.endswith("currency_and_time") else None
+        )
+        with pytest.raises(CannotTellError, match="does not send it"):
+            crawl.run()
+        crawl.transport = None
+        crawl.run()
+        assert dict(crawl.rows) == once(records)
+
+
+@pytest.mark.parametrize("is_unknown", [False, True])
+def test_history_without_trades_of_one_kind_is_compared_with_its_expired_instruments(
+    is_unknown: bool,
+) -> None:
+    """Options of a month ago have trades by name and none by kind; where none has any, the time is covered."""
+    records = busy_days()
+
+    def answer(method: str, params: dict[str, str], is_history: bool) -> Any:
+        if is_unknown and "instrument_name" in params:
+            return httpx.Response(400, text=json.dumps({"error": {"code": 13020, "message": "not_found"}}))
+        return EMPTY if params.get("kind") == "option" and "trades" in method else None
+
+    with SandboxExchange(Tape.of(records), clock=NOW_MS + 90 * DAY_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS[:2])
+        crawl.transport = transport = AlteredExchange(answer)
+        crawl.run()
+        by_name = [params for method, params, _ in transport.requests if method.endswith("by_instrument")]
+        assert len(by_name) <= 3
+        covered = {stream for stream, _ in crawl.reports[-1].covered}
+        assert covered == ({*STREAMS[:2]} if is_unknown else {STREAMS[0]})
+        if not is_unknown:
+            assert "sends none of BTC option" in str(crawl.reports[-1].set_aside[OPTIONS])
+            crawl.transport = None
+            crawl.run()
+            assert dict(crawl.rows) == once(records)

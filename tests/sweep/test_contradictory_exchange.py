@@ -248,6 +248,29 @@ def test_time_before_the_history_of_the_live_host_is_not_covered() -> None:
     assert (state.covered, report.covered, rows) == ([], [], 0)
 
 
+@pytest.mark.parametrize(
+    "us_in",
+    [0, -1, BEGIN_MS, BEGIN_MS * 10**6, (BEGIN_MS - 24 * HOUR_MS) * 1_000, (BEGIN_MS + 90 * HOUR_MS) * 1_000],
+    ids=["zero", "negative", "milliseconds", "nanoseconds", "yesterday", "in days"],
+)
+def test_answer_with_an_impossible_time_is_as_one_without(us_in: int) -> None:
+    """The time is covered, nothing is fetched twice and the state does not grow."""
+    now_ms = BEGIN_MS + HOUR_MS
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_time":
+            return {"result": now_ms, "usIn": us_in}
+        return honest(FULL, usIn=us_in)(method, params)
+
+    with client_of(answer) as client:
+        assert client.now_ms() == now_ms
+        report, state, rows = window(client, now_ms, BEGIN_MS)
+        assert client.now_ms() == now_ms
+    assert (rows, report.set_aside) == (SIZE, {})
+    assert [span.end_ms for span in state.covered] == [now_ms - 60_000]
+    assert not state.recent
+
+
 def test_trades_of_an_instrument_unknown_to_all_hosts_are_missing() -> None:
     """The exchange sent trades of it, so the missing ones are not absent; those that arrived are loaded."""
 

@@ -42,13 +42,14 @@ def answer_of(trades: list[Record], by_number: Answer | None = None, hidden: obj
                 [t for t in trades if t["instrument_name"] == name and first <= t["trade_seq"] <= last]
             )
         kind = "option" if params["kind"] == "option" else "future"
-        first, last = int(params["start_timestamp"]), int(params["end_timestamp"])
+        first, last = int(params.get("start_timestamp", 0)), int(params.get("end_timestamp", NOW_MS))
         return page(
             [
                 t
                 for t in trades
                 if ("option" if t["instrument_name"].count("-") == 3 else "future") == kind
                 and first <= t["timestamp"] <= last
+                and int(t["trade_id"]) >= int(params.get("start_id", 0))
                 and (t["instrument_name"], t["trade_seq"]) != hidden
             ]
         )

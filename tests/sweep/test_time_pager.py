@@ -39,13 +39,36 @@ def test_page_after_a_full_page_starts_within_the_lag_of_ids() -> None:
         assert pager.done_ms == 500 - ID_LAG_MS - 1
 
 
-def test_short_page_with_has_more_is_requested_again_once() -> None:
-    """The second request starts at its end; the slice is done if that page has no later trade."""
+def test_short_page_with_has_more_is_requested_again_from_its_end() -> None:
+    """The slice is done if a later page has no later trade and no `has_more`."""
     pager = SlicePager(0, 1_000)
     pager.feed(page(4, 500, more=True))
     assert pager.request == ByTime(450, 1_000)
-    pager.feed(page(2, 500, more=True))
+    assert pager.done_ms == 449, "a slice may end here"
+    pager.feed(page(2, 500))
     assert pager.request is None
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (8, 4)])
+def test_far_smaller_page_with_has_more_and_no_later_trade_ends_the_slice(rows: tuple[int, int]) -> None:
+    """The host has sent a larger page, so that this one has all of its trades; one trade alone cannot be paged past."""
+    pager = SlicePager(0, 1_000)
+    for each in rows:
+        pager.feed(page(each, 500, more=True))
+    assert pager.request is None
+
+
+def test_moment_with_more_trades_than_a_limited_page_is_paged_by_id() -> None:
+    """Pages of four trades, whether `has_more` says that there are more or not."""
+    for more in (True, False):
+        pager = SlicePager(0, 1_000)
+        pager.feed(page(4, 500, more=True, ids=("1", "4")))
+        pager.feed(page(4, 500, more=True, ids=("1", "4")))
+        assert pager.request == ById("4")
+        pager.feed(page(4, 510, more=more, ids=("4", "7")))
+        assert pager.request == ById("7")
+        pager.feed(page(1, 510, ids=("7",)))
+        assert pager.request == ByTime(501, 1_000)
 
 
 def test_empty_page_with_has_more_is_requested_again_once() -> None:

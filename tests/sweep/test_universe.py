@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from extract.deribit.config import KINDS
+from extract.deribit.instruments import InstrumentsReport, changed_instruments
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
 from extract.sandbox.server import SandboxExchange
@@ -28,6 +30,12 @@ LISTED = [
 EXPIRED = [
     {"instrument_name": "SOL-25MAR22", "kind": "future", "settlement_currency": "SOL", "is_active": False}
 ]
+
+COMBOS = [{"instrument_name": "SOL-FS-A_B", "kind": "future_combo", "settlement_currency": "SOL"}]
+FORBIDDEN = "<html>Forbidden</html>"
+UNKNOWN_ANY = json.dumps(
+    {"error": {"code": -32602, "message": "Invalid params", "data": {"param": "currency"}}}
+)
 
 
 def universe_of(
@@ -123,6 +131,64 @@ def test_record_of_a_currency_that_cannot_be_read_is_rejected_with_its_text() ->
     assert {"BTC", "ETH"} <= {stream.currency for stream in universe.streams}
     assert [each.raw for each in universe.rejected] == ['{"currency": ["X"]}', "7", "null"]
     assert all(each.reason.startswith("not a currency: ") for each in universe.rejected)
+
+
+@pytest.mark.parametrize("name", ["", "B TC", " BTC", "BTC\n", "any"])
+def test_instrument_of_an_impossible_currency_is_rejected_and_no_stream(name: str) -> None:
+    """A stream's name is the currency and the kind, and requests have the currency."""
+    odd = {"instrument_name": f"{name}-PERPETUAL", "kind": "future", "settlement_currency": name}
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}, {"currency": name}]}
+        return {"result": [odd] if params["expired"] == "true" else [*LISTED, odd]}
+
+    report = InstrumentsReport()
+    with client_of(answer) as client:
+        universe = resolve_universe(client)
+        list(changed_instruments(client, universe.streams, {}, 0, report, listed=universe.listed))
+    assert {stream.currency for stream in universe.streams} == {"BTC"}
+    assert all(Stream.parse(str(stream)) == stream for stream in universe.streams)
+    assert [each.reason for each in universe.rejected] == ["not a currency: a name of one word was expected"]
+    assert {json.loads(each.raw)["settlement_currency"] for _, each in report.rejected} == {name}
+    assert all("of a currency" in each.reason for _, each in report.rejected)
+
+
+@pytest.mark.parametrize("body", [FORBIDDEN, UNKNOWN_ANY], ids=["forbidden", "unknown"])
+def test_refused_list_of_all_expired_instruments_is_an_error_and_not_an_empty_list(body: str) -> None:
+    """It is requested again by the next run; currencies that are known otherwise have lists of their own."""
+    live = [*LISTED, {"instrument_name": "SOL-PERPETUAL", "kind": "future", "settlement_currency": "SOL"}]
+    is_refused = True
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        if params["expired"] == "false":
+            return {"result": live}
+        if params["currency"] == "any" and is_refused:
+            return httpx.Response(403 if body is FORBIDDEN else 400, text=body)
+        return {"result": COMBOS if params["currency"] in ("SOL", "any") else []}
+
+    with client_of(answer) as client:
+        universe = resolve_universe(client, stored=[Stream("BTC", "future")])
+        assert (universe.expired, str(universe.expired_error)[:12]) == (None, "The exchange")
+        assert Stream("SOL", "future_combo") in universe.streams
+        is_refused = False
+        again = resolve_universe(client, stored=[Stream("BTC", "future")], expired=universe.expired)
+    assert again.expired_error is None
+    assert again.expired == [Stream("SOL", "future_combo")]
+
+
+def test_refused_list_of_a_currency_leaves_its_kinds_open() -> None:
+    """Only a currency that the exchange does not know has no expired instruments."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        return {"result": LISTED} if params["expired"] == "false" else httpx.Response(403)
+
+    with client_of(answer) as client:
+        assert {*KINDS} <= {stream.kind for stream in resolve_universe(client, ["BTC"]).streams}
 
 
 def test_kinds_are_those_that_are_listed_or_have_expired_or_are_stored() -> None:
