@@ -120,6 +120,19 @@ def test_late_trade_recomputes_one_bucket_per_level(dbt: Project) -> None:
     assert written == dict.fromkeys(STORED, 1)
 
 
+def test_package_recorded_twice_hides_no_pending_one(dbt: Project) -> None:
+    """The rows of `consumed_loads` are unmerged, and packages that were never finished are listed as well."""
+    dbt.empty()
+    dbt.client.command("system stop merges deribit.consumed_loads")
+    raw_tables.load(dbt.client, "1764000001.5", [trade()])
+    assert refresh(dbt.database) == 1
+    dbt.client.command("insert into deribit.consumed_loads select * from deribit.consumed_loads")
+    raw_tables.load(dbt.client, "1764000002.5", [trade(seq=2)])
+    assert refresh(dbt.database) == 1
+    dbt.client.command("system start merges deribit.consumed_loads")
+    assert dbt.rows("SELECT count() AS n FROM deribit.trades") == [{"n": 2}]
+
+
 @pytest.mark.slow
 def test_unchanged_database_is_not_written_to(built: Project) -> None:
     """Neither a refresh nor `dbt run` nor `dbt build` inserts a row when no load package is new."""
