@@ -135,6 +135,6 @@ def test_statement_that_exceeds_a_limit_of_the_profile_fails(
         assert names == []
         server.command("create database mine")
         server.command("create table mine.numbers (id Int64) engine = MergeTree order by id")
-        with pytest.raises(TapeError, match="[Ll]imit"):
+        with pytest.raises(TapeError, match=r"[Ll]imit"):
             server.command("insert into mine.numbers select number from numbers(100000)")
         server.close()

@@ -113,7 +113,7 @@ def test_index_prices_come_from_trades(small: Project) -> None:
 
 
 def test_instruments_are_listed_or_traded(small: Project) -> None:
-    """The newest listing of a finished package wins; unlisted ones have values from their name; perpetuals have no expiry."""
+    """The newest finished listing wins; unlisted ones have values from their name; perpetuals have no expiry."""
     rows = {row["instrument_name"]: row for row in small.rows("SELECT * FROM deribit.instruments")}
     assert rows.keys() == {"BTC-31JAN25-1-P", "BTC-PERPETUAL", OPTION, EXPIRED, COMBO}
     untraded, perpetual, option = rows["BTC-31JAN25-1-P"], rows["BTC-PERPETUAL"], rows[OPTION]
