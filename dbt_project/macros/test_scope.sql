@@ -6,7 +6,7 @@
     {{ return(flags.WHICH != 'build') }}
 {%- endmacro %}
 
-{# Months (YYYYMM) of `table` that this run has compared with their source, because they have changed. #}
+{# Months (YYYYMM) of the model `table` that this run has compared with their source, because they have changed. #}
 {% macro compared_months(table) -%}
     select verified.month from {{ ref('verified_months') }} as verified
     where verified.model = '{{ table }}' and verified.verified_by = '{{ invocation_id }}'

@@ -9,7 +9,7 @@ import pytest
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 from harness.dbt_project import TABLES, Project
-from tests.dbt.test_model_truth import LOADS
+from tests.dbt.test_model_truth import LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
 WRONG = (
@@ -64,6 +64,36 @@ def test_damaged_table_is_complete_after_a_run(built: Project, damage: str) -> N
     built.run(*TABLES)
     assert_true(built, LOADS)
     assert ends(built) == before
+
+
+MIDDLE_PART = """
+    select name from system.parts where active and database = 'deribit' and table = {table:String}
+    order by min_block_number limit 1 offset 1"""
+KEPT = ("loaded_seqs", "instrument_ends", "ohlcv_1h_versions", "trade_versions")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", KEPT)
+def test_lost_part_between_others_is_restored(dbt: Project, table: str) -> None:
+    """Neither the first nor the last part of the month, so that their block numbers do not show it."""
+    dbt.empty()
+    loads = {
+        f"176400000{n}.5": [trade(f"{name}-PERPETUAL", at_ms=NOON_MS + n * 3_600_000)]
+        for n, name in enumerate("ABC", 1)
+    }
+    dbt.client.command(f"system stop merges deribit.{table}")
+    for load_id, trades in loads.items():
+        raw_tables.load(dbt.client, load_id, trades)
+        refresh(dbt.database)
+    dbt.run(*TABLES)
+    before = ends(dbt)
+    part = dbt.client.query(MIDDLE_PART, parameters={"table": table}).first_row[0]
+    dbt.client.command(f"alter table deribit.{table} detach part '{part}'")
+    dbt.run(*TABLES)
+    dbt.client.command(f"system start merges deribit.{table}")
+    assert_true(dbt, loads)
+    assert ends(dbt) == before
+    assert dbt.rows("select count(distinct instrument_name) as n from deribit.loaded_seqs") == [{"n": 3}]
 
 
 @pytest.mark.slow
