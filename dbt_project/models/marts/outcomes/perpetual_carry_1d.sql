@@ -1,5 +1,5 @@
--- One row per (instrument_name, day): funding of a perpetual, and its basis against the index at the ends of hours. Block trades and
--- legs of combos are not used, because their prices are agreed.
+-- One row per (instrument_name, day): funding of a perpetual, and its basis against the index at the ends of hours,
+-- without block trades and legs of combos, because their prices are agreed.
 with
 
 -- A candle of an hour closes when the funding of the hour is charged.

@@ -1,4 +1,5 @@
--- One row per (instrument_name, day): volatility of a future, perpetual or spot pair, from its hours with trades of the order book.
+-- One row per (instrument_name, day): volatility of a future, perpetual or spot pair, from its hours with trades of the
+-- order book.
 with
 
 hours as (
@@ -7,7 +8,7 @@ hours as (
         candles.bucket_at as bucket_at,
         assumeNotNull(candles.book_close) as close,
         -- A range needs positive prices.
-        if(candles.book_low > 0, log(assumeNotNull(candles.book_high) / assumeNotNull(candles.book_low)), 0) as log_range,
+        if(candles.book_low > 0, assumeNotNull(log(candles.book_high / candles.book_low)), 0) as log_range,
         lagInFrame(assumeNotNull(candles.book_close)) over hour_order as previous_close,
         lagInFrame(candles.bucket_at) over hour_order as previous_at
     from {{ ref('ohlcv_1h') }} as candles
