@@ -4,30 +4,32 @@
 #}
 {% macro mend_trades() %}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
-    {%- do refresh_pending() -%}
+    {%- do refresh_all(pending_loads(this)) -%}
     {%- do mend_trade_versions() -%}
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
-{# Load the packages again whose trades `trade_versions` lacks. #}
+{# Load the packages again whose trades `trade_versions` lacks; with `audit`, also those with newer versions of trades. #}
 {% macro mend_trade_versions() %}
     {%- set own = declared_relation('trade_versions') -%}
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
-        {%- for loads in portions_as_text(loads_with_lost_trades(own, months)) -%}
-            {%- do refresh_portion(loads) -%}
+        {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
+        {%- for range in instrument_ranges(own, 'timestamp', months) if var('audit', false) -%}
+            {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
         {%- endfor -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
     {%- endfor -%}
 {% endmacro %}
 
-{% macro refresh_pending() %}
-    {%- set progress = namespace(is_complete=false) -%}
-    {%- for _ in range(100000) if not progress.is_complete -%}
-        {%- set portions = portions_as_text(pending_loads(this)) -%}
-        {%- for loads in portions -%}
+{# Refresh by the load packages that a query selects, a thousand at a time, until it selects none, or the same again. #}
+{% macro refresh_all(selected_loads) %}
+    {%- set progress = namespace(portions=none) -%}
+    {%- for _ in range(100000) if progress.portions != [] -%}
+        {%- set portions = portions_as_text(selected_loads) -%}
+        {%- set progress.portions = portions if portions != progress.portions else [] -%}
+        {%- for loads in progress.portions -%}
             {%- do refresh_portion(loads) -%}
         {%- endfor -%}
-        {%- set progress.is_complete = not portions -%}
     {%- endfor -%}
 {% endmacro %}
 
@@ -176,4 +178,33 @@ select * from final
             select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ trade_versions }}
             where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
         )
+{% endmacro %}
+
+{# Consumed load packages with a newer version of a trade than `trade_versions` has, in some months and a range of instruments. #}
+{% macro loads_with_lost_versions(trade_versions, months, range) %}
+    with
+
+    raw as (
+        select
+            instrument_name,
+            trade_seq,
+            toYYYYMM(timestamp) as month,
+            max((toUInt64(toDecimal128(load_id, 6) * 1000000), load_id)) as newest
+        from {{ ref('stg_deribit__trade_times') }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }} and load_id in (select load_id from {{ this }})
+        group by instrument_name, trade_seq, month
+    ),
+
+    stored as (
+        select instrument_name, trade_seq, toYYYYMM(timestamp) as month, intDiv(max(version), 4096) as load_us
+        from {{ trade_versions }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }}
+        group by instrument_name, trade_seq, month
+    )
+
+    select distinct raw.newest.2 as load_id
+    from raw
+    inner join stored
+        on raw.instrument_name = stored.instrument_name and raw.trade_seq = stored.trade_seq and raw.month = stored.month
+    where stored.load_us < raw.newest.1
 {% endmacro %}

@@ -109,6 +109,34 @@ def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
     assert_true(built, LOADS)
 
 
+@pytest.mark.slow
+def test_audit_restores_a_lost_version_of_a_trade(dbt: Project) -> None:
+    """The trade was restated in its month, and only the older version is left."""
+    dbt.empty()
+    loads = {f"176400000{n}.5": [trade(price=float(n))] for n in (1, 2)}
+    for load_id, trades in loads.items():
+        raw_tables.load(dbt.client, load_id, trades)
+        refresh(dbt.database)
+    dbt.client.command("delete from deribit.trade_versions where price = 2")
+    dbt.run(*TABLES, "--vars", "audit: true")
+    assert_true(dbt, loads)
+
+
+@pytest.mark.slow
+def test_trades_of_more_packages_than_are_selected_at_once_are_restored(dbt: Project) -> None:
+    dbt.empty()
+    rows = [trade(seq=n) | {"_dlt_load_id": f"{1764000000 + n}.5"} for n in range(1, 1003)]
+    raw_tables.insert_rows(dbt.client, "trades", rows)
+    dbt.client.command(
+        "insert into deribit_raw._dlt_loads (load_id, status, inserted_at) "
+        "select concat(toString(1764000001 + number), '.5'), 0, now64(6) from numbers(1002)"
+    )
+    refresh(dbt.database)
+    dbt.client.command("truncate table deribit.trade_versions")
+    dbt.run(*TABLES)
+    assert dbt.rows("select count() as n from deribit.trades") == [{"n": 1002}]
+
+
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     """The other one creates the tables and views after this one has found that there are none."""
     dbt.empty()
