@@ -54,7 +54,7 @@
 
 {# Whether the table of a relation is one of those that are not partitioned by month. #}
 {% macro is_one_for_all_months(own) -%}
-    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends')) }}
+    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys')) }}
 {%- endmacro %}
 
 {#
@@ -85,7 +85,7 @@
 {# Predicate: the table `own` has lost or, if it is partitioned by month, got rows since it had the state `verified`. #}
 {% macro has_changed(own, state, verified) -%}
     {%- if is_one_for_all_months(own) -%}
-    (
+    {{ verified }} != '' and (
         splitByChar('/', {{ state }})[1] != splitByChar('/', {{ verified }})[1]
         or toInt64OrZero(splitByChar('/', {{ state }})[2]) < toInt64OrZero(splitByChar('/', {{ verified }})[2])
     )
