@@ -1,13 +1,14 @@
--- One row per day: realised volatility of an instrument in percent a year, from the closes of its hours with trades.
+-- One row per day: realised volatility of an instrument in percent a year, from the closes of its hours with trades of
+-- the order book.
 with
 
 hours as (
     select
         bucket_at,
-        log(close / lagInFrame(close) over (order by bucket_at)) as log_return,
+        log(book_close / lagInFrame(book_close) over (order by bucket_at)) as log_return,
         row_number() over (order by bucket_at) as place
     from {{ ref('ohlcv_1h') }}
-    where instrument_name = '{{ var('instrument_name', 'BTC-PERPETUAL') }}'
+    where instrument_name = '{{ var('instrument_name', 'BTC-PERPETUAL') }}' and book_trade_count > 0
 ),
 
 final as (

@@ -13,39 +13,67 @@
     {{ return(run_query(query).rows | map(attribute=0) | list) }}
 {%- endmacro %}
 
+{# Name of the model of a relation, whatever its alias. #}
+{% macro model_of(relation) -%}
+    {{ return(declared_node(relation.identifier).name) }}
+{%- endmacro %}
+
 {#
-  Per month (YYYYMM) of a table: a text that changes when rows are inserted or lost, and not when parts are merged. Month 0 has what is
-  not partitioned by month.
+  Per month (YYYYMM) of a table: a text that changes when rows are inserted or lost, and when a merge removes older versions of rows, which
+  costs one more comparison. Month 0 has what is not partitioned by month.
 #}
 {% macro month_states(relation) %}
     select
         toUInt32OrZero(parts.partition) as month,
         concat(
-            ifNull((
-                select toString(tables.uuid) from system.tables as tables
-                where tables.database = '{{ relation.schema }}' and tables.name = '{{ relation.identifier }}'
-            ), ''),
+            {{ table_id(relation) }},
             ' ', toString(min(parts.min_block_number)), '-', toString(max(parts.max_block_number)),
-            ' ', toString(max(toUInt64OrZero(splitByChar('_', parts.name)[5])))
+            ' ', {{ newest_mutation() }}, ' ', toString(sum(parts.rows))
         ) as state,
         sum(parts.rows) as rows
-    from system.parts as parts
-    -- Where rows were dropped, ClickHouse keeps an empty part for a while.
-    where parts.active and parts.rows > 0 and parts.database = '{{ relation.schema }}' and parts.table = '{{ relation.identifier }}'
+    from {{ filled_parts(relation) }}
     group by month
 {% endmacro %}
 
+{# Id of a table as text; empty if there is none. #}
+{% macro table_id(relation) -%}
+    ifNull((
+        select toString(tables.uuid) from system.tables as tables
+        where tables.database = '{{ relation.schema }}' and tables.name = '{{ relation.identifier }}'
+    ), '')
+{%- endmacro %}
+
+{# The newest mutation of some parts. #}
+{% macro newest_mutation() -%} toString(max(toUInt64OrZero(splitByChar('_', parts.name)[5]))) {%- endmacro %}
+
+{# Parts of a table that have rows. Where rows were dropped, ClickHouse keeps an empty part for a while. #}
+{% macro filled_parts(relation) -%}
+    system.parts as parts
+    where parts.active and parts.rows > 0 and parts.database = '{{ relation.schema }}' and parts.table = '{{ relation.identifier }}'
+{%- endmacro %}
+
+{# Whether the table of a relation is one of those that are not partitioned by month. #}
+{% macro is_one_for_all_months(own) -%}
+    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys')) }}
+{%- endmacro %}
+
 {#
-  The same for the table that is compared. One that is not partitioned by month has one state for all months of `source`, which does
-  not change when rows are appended.
+  The same for the table that is compared. One that is not partitioned by month has one state for all months of `source`: what does not
+  change when rows are appended or merged, with the number of blocks that are missing between the others, and, after a slash, the last block.
 #}
 {% macro own_states(own, source) %}
-    {%- if own.identifier in ('loaded_seqs', 'instrument_ends') -%}
+    {%- if is_one_for_all_months(own) -%}
     select
         months.month as month,
         ifNull((
-            select any(concat(splitByChar(' ', states.state)[1], ' ', splitByChar('-', splitByChar(' ', states.state)[2])[1]))
-            from ({{ month_states(own) }}) as states
+            select concat(
+                {{ table_id(own) }}, ' ', toString(min(parts.min_block_number)), ' ', {{ newest_mutation() }},
+                ' ', toString(max(parts.max_block_number) - min(parts.min_block_number) + 1
+                    - sum(parts.max_block_number - parts.min_block_number + 1)),
+                '/', toString(max(parts.max_block_number))
+            )
+            from {{ filled_parts(own) }}
+            having count() > 0
         ), '') as state,
         months.rows as rows
     from ({{ month_states(source) }}) as months
@@ -53,6 +81,18 @@
     {{ month_states(own) }}
     {%- endif -%}
 {% endmacro %}
+
+{# Predicate: the table `own` has lost or, if it is partitioned by month, got rows since it had the state `verified`. #}
+{% macro has_changed(own, state, verified) -%}
+    {%- if is_one_for_all_months(own) -%}
+    {{ verified }} != '' and (
+        splitByChar('/', {{ state }})[1] != splitByChar('/', {{ verified }})[1]
+        or toInt64OrZero(splitByChar('/', {{ state }})[2]) < toInt64OrZero(splitByChar('/', {{ verified }})[2])
+    )
+    {%- else -%}
+    {{ state }} != {{ verified }}
+    {%- endif -%}
+{%- endmacro %}
 
 {# Closed by `tape retention`. #}
 {% macro is_closed(own, source, month) -%}
@@ -75,7 +115,7 @@
         verified as (
             select month, argMax(source_state, verified_at) as source_state, argMax(own_state, verified_at) as own_state
             from {{ declared_relation('verified_months') }}
-            where model = '{{ own.identifier }}'
+            where model = '{{ model_of(own) }}'
             group by month
         ),
 
@@ -97,8 +137,12 @@
             left join own_states on months.month = own_states.month
             left join verified on months.month = verified.month
             where months.month > 0 and {{ is_closed(own, source, 'months.month') }}
-                and {{ 'true' if every else
-                    '(source_states.state, own_states.state) != (verified.source_state, verified.own_state)' }}
+                {% if not every -%}
+                and (
+                    source_states.state != verified.source_state
+                    or {{ has_changed(own, 'own_states.state', 'verified.own_state') }}
+                )
+                {%- endif %}
         ),
 
         numbered as (
@@ -125,7 +169,7 @@
     {%- call statement('verified') -%}
         insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
         with own_states as ({{ own_states(own, source) }})
-        select '{{ own.identifier }}', compared.month, compared.state, own_states.state, '{{ invocation_id }}', now64(6)
+        select '{{ model_of(own) }}', compared.month, compared.state, own_states.state, '{{ invocation_id }}', now64(6)
         from (select month, state from values('month UInt32, state String', {{ states }})) as compared
         left join own_states on compared.month = own_states.month
         settings join_use_nulls = 0

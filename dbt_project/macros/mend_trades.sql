@@ -1,24 +1,35 @@
-{# What building `consumed_loads` does: load what is pending, and again what was lost. #}
+{#
+  What building `consumed_loads` does: load what is pending, and again what was lost. Only tables of this target are written to: with
+  `--defer --favor-state`, `ref` would name those of another environment.
+#}
 {% macro mend_trades() %}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
-    {%- do refresh_pending() -%}
-    {%- for months, states in changed_months(ref('trade_versions'), source('deribit_raw', 'trades')) -%}
-        {%- for loads in portions_as_text(loads_with_lost_trades(months)) -%}
-            {%- do refresh_portion(loads) -%}
-        {%- endfor -%}
-        {%- do record_verified(ref('trade_versions'), source('deribit_raw', 'trades'), states) -%}
-    {%- endfor -%}
+    {%- do refresh_all(pending_loads(this)) -%}
+    {%- do mend_trade_versions() -%}
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
-{% macro refresh_pending() %}
-    {%- set progress = namespace(is_complete=false) -%}
-    {%- for _ in range(100000) if not progress.is_complete -%}
-        {%- set portions = portions_as_text(pending_loads(this)) -%}
-        {%- for loads in portions -%}
+{# Load the packages again whose trades `trade_versions` lacks; with `audit`, also those with newer versions of trades. #}
+{% macro mend_trade_versions() %}
+    {%- set own = declared_relation('trade_versions') -%}
+    {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
+        {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
+        {%- for range in instrument_ranges(own, 'timestamp', months) if var('audit', false) -%}
+            {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
+        {%- endfor -%}
+        {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# Refresh by the load packages that a query selects, a thousand at a time, until it selects none, or the same again. #}
+{% macro refresh_all(selected_loads) %}
+    {%- set progress = namespace(portions=none) -%}
+    {%- for _ in range(100000) if progress.portions != [] -%}
+        {%- set portions = portions_as_text(selected_loads) -%}
+        {%- set progress.portions = portions if portions != progress.portions else [] -%}
+        {%- for loads in progress.portions -%}
             {%- do refresh_portion(loads) -%}
         {%- endfor -%}
-        {%- set progress.is_complete = not portions -%}
     {%- endfor -%}
 {% endmacro %}
 
@@ -95,8 +106,8 @@ select * from final
 
 {# Add the numbers of trades that `loaded_seqs` lacks. #}
 {% macro mend_loaded_seqs() %}
-    {%- set own = ref('loaded_seqs') -%}
-    {%- for months, states in changed_months(own, ref('trade_versions')) -%}
+    {%- set own, trade_versions = declared_relation('loaded_seqs'), declared_relation('trade_versions') -%}
+    {%- for months, states in changed_months(own, trade_versions) if load_relation(own) and load_relation(trade_versions) -%}
         {%- call statement('mend') -%}
             insert into {{ own }}
             with
@@ -109,7 +120,7 @@ select * from final
                     groupBitmapState(toUInt64(trade_seq + 1)) as followers,
                     groupUniqArrayState(toYYYYMM(timestamp)) as months,
                     groupUniqArray(toYYYYMM(timestamp)) as month_list
-                from {{ ref('trade_versions') }}
+                from {{ trade_versions }}
                 where toYYYYMM(timestamp) in {{ months }} and not is_moved
                 group by instrument_name, chunk
             ),
@@ -129,12 +140,12 @@ select * from final
             left join listed on stored.instrument_name = listed.instrument_name and stored.chunk = listed.chunk
             where not hasAll(listed.months, stored.month_list) or bitmapAndnotCardinality(stored.seqs, listed.seqs) > 0
         {%- endcall -%}
-        {%- do record_verified(own, ref('trade_versions'), states) -%}
+        {%- do record_verified(own, trade_versions, states) -%}
     {%- endfor -%}
 {% endmacro %}
 
 {# Consumed load packages with a trade in some months of raw that `trade_versions` does not have there. #}
-{% macro loads_with_lost_trades(months) %}
+{% macro loads_with_lost_trades(trade_versions, months) %}
     with
 
     raw as (
@@ -146,7 +157,7 @@ select * from final
 
     stored as (
         select instrument_name, toYYYYMM(timestamp) as month, groupBitmapState(toUInt64(trade_seq)) as seqs
-        from {{ ref('trade_versions') }}
+        from {{ trade_versions }}
         where toYYYYMM(timestamp) in {{ months }}
         group by instrument_name, month
     ),
@@ -164,7 +175,36 @@ select * from final
         and load_id in (select load_id from {{ this }})
         and instrument_name in (select lossy.instrument_name from lossy)
         and (instrument_name, trade_seq, toYYYYMM(timestamp)) not in (
-            select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ ref('trade_versions') }}
+            select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ trade_versions }}
             where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
         )
+{% endmacro %}
+
+{# Consumed load packages with a newer version of a trade than `trade_versions` has, in some months and a range of instruments. #}
+{% macro loads_with_lost_versions(trade_versions, months, range) %}
+    with
+
+    raw as (
+        select
+            instrument_name,
+            trade_seq,
+            toYYYYMM(timestamp) as month,
+            max((toUInt64(toDecimal128(load_id, 6) * 1000000), load_id)) as newest
+        from {{ ref('stg_deribit__trade_times') }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }} and load_id in (select load_id from {{ this }})
+        group by instrument_name, trade_seq, month
+    ),
+
+    stored as (
+        select instrument_name, trade_seq, toYYYYMM(timestamp) as month, intDiv(max(version), 4096) as load_us
+        from {{ trade_versions }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }}
+        group by instrument_name, trade_seq, month
+    )
+
+    select distinct raw.newest.2 as load_id
+    from raw
+    inner join stored
+        on raw.instrument_name = stored.instrument_name and raw.trade_seq = stored.trade_seq and raw.month = stored.month
+    where stored.load_us < raw.newest.1
 {% endmacro %}

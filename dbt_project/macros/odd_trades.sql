@@ -7,3 +7,16 @@
         null
     )
 {%- endmacro %}
+
+{# Add the odd trades of the months that have changed since they were last searched. #}
+{% macro mend_odd_trade_keys() %}
+    {%- set trade_versions = ref('trade_versions') -%}
+    {%- for months, states in changed_months(this, trade_versions) -%}
+        {%- call statement('mend') -%}
+            insert into {{ this }}
+            select instrument_name, trade_seq from {{ ref('trades') }}
+            where toYYYYMM(timestamp) in {{ months }} and {{ oddity_of_trade() }} is not null
+        {%- endcall -%}
+        {%- do record_verified(this, trade_versions, states) -%}
+    {%- endfor -%}
+{% endmacro %}

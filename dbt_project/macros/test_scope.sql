@@ -1,18 +1,45 @@
 {#
-  Scope of the data tests. `dbt build` tests the months that it has just compared with their source, so that its cost depends on what
-  is new; `dbt test` tests all rows. Tests read the views, which have no unmerged duplicates.
+  Scope of the data tests. `dbt build` tests the months that were compared with their source since the tests of a build have last passed
+  (`tested_months`), so that its cost depends on what is new, and a test fails until its rows are right; `dbt test` tests all rows. Tests
+  read the views, which have no unmerged duplicates.
 #}
 {% macro is_full_test() -%}
     {{ return(flags.WHICH != 'build') }}
 {%- endmacro %}
 
-{# Months (YYYYMM) of `table` that this run has compared with their source, because they have changed. #}
+{# Months (YYYYMM) of the model `table` that were compared with their source, because they had changed, and are not tested since. #}
 {% macro compared_months(table) -%}
+    {%- set tested_months = load_relation(declared_relation('tested_months')) if execute -%}
     select verified.month from {{ ref('verified_months') }} as verified
-    where verified.model = '{{ table }}' and verified.verified_by = '{{ invocation_id }}'
+    {% if tested_months -%}
+    left join (
+        select tested.month as month, max(tested.tested_at) as tested_at from {{ tested_months }} as tested
+        where tested.model = '{{ table }}'
+        group by month
+    ) as tested on verified.month = tested.month
+    {%- endif %}
+    where verified.model = '{{ table }}' {{ 'and verified.verified_at > tested.tested_at' if tested_months }}
 {%- endmacro %}
 
-{# Predicate: `time` is in a month of `table` that this build has compared, or, for a full test, in any. #}
+{# Whether this is a `dbt build` with all tests whose scope depends on `tested_months`. #}
+{% macro are_soundness_tests_selected() -%}
+    {%- if not execute or flags.WHICH != 'build' -%} {{ return('false') }} {%- endif -%}
+    {%- set missing = [] -%}
+    {%- for id, node in graph.nodes.items() if node.resource_type == 'test' and node.test_metadata -%}
+        {%- do missing.append(id) if node.test_metadata.name.endswith('_are_sound') and id not in selected_resources -%}
+    {%- endfor -%}
+    {{ return('false' if missing else 'true') }}
+{%- endmacro %}
+
+{# Predicate: the comparison `verified` is older than the tests of this build; one that runs at the same time may have made later ones. #}
+{% macro was_compared_before_tests() -%}
+    (
+        verified.verified_by = '{{ invocation_id }}'
+        or verified.verified_at < toDateTime64('{{ run_started_at.strftime('%Y-%m-%d %H:%M:%S') if execute }}', 6, 'UTC')
+    )
+{%- endmacro %}
+
+{# Predicate: `time` is in a month of `table` that this build tests, or, for a full test, in any. #}
 {% macro in_test_scope(time, table) -%}
     {%- if is_full_test() -%}
     true

@@ -40,6 +40,13 @@ UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE = 286
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.CRITICAL)
 
+_OVERFLOW_MODES = (
+    *("read_overflow_mode", "read_overflow_mode_leaf", "transfer_overflow_mode", "result_overflow_mode"),
+    *("timeout_overflow_mode", "timeout_overflow_mode_leaf", "group_by_overflow_mode", "sort_overflow_mode"),
+    *("set_overflow_mode", "join_overflow_mode", "distinct_overflow_mode"),
+)
+"""Settings by which a statement that exceeds a limit of the profile would end early, without an error."""
+
 PINNED_SETTINGS: Mapping[str, Any] = {
     "join_use_nulls": 0,
     "join_default_strictness": "ALL",
@@ -53,6 +60,8 @@ PINNED_SETTINGS: Mapping[str, Any] = {
     "prefer_column_name_to_alias": 0,
     "enable_extended_results_for_datetime_functions": 0,
     "use_variant_as_common_type": 0,
+    "use_skip_indexes_if_final_exact_mode": 1,
+    **dict.fromkeys(_OVERFLOW_MODES, "throw"),
     "async_insert": 0,
     "materialized_views_ignore_errors": 0,
     "limit": 0,

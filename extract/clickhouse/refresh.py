@@ -53,8 +53,8 @@ _STEPS = f"select table_name, view_name, parameters from {PLAN} order by positio
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
 _COUNTS = f"""
     select
-        (select count() from {RAW_DATABASE}._dlt_loads),
-        (select count() from {MART_DATABASE}.consumed_loads),
+        (select uniqExact(load_id) from {RAW_DATABASE}._dlt_loads where status = 0),
+        (select uniqExact(load_id) from {MART_DATABASE}.consumed_loads),
         (select groupArray(load_id) from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}})
 """
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from extract.deribit.chart import Bar
 
@@ -129,6 +131,61 @@ def classify(bar: Bar | None, candle: Candle | None) -> Classification | None:
     if match(bar, candle.book, candle.kind) is not Match.NONE:
         return Classification.BLOCK_OR_COMBO
     return Classification.UNEXPLAINED
+
+
+def contradiction(
+    bar: Bar | None, candle: Candle | None, bars: Sequence[Bar], candles: Sequence[Candle]
+) -> str | None:
+    """How a bar and a candle differ from their minutes, as a sentence; None if they are those of their minutes.
+
+    `bars` and `candles` are all minutes of their time that exist, in its order.
+    """
+    kind = candle.kind if candle else ""
+    traded = [each for each in bars if each.volume]
+    minutes = [
+        Prices(each.open, each.high, each.low, each.close, each.volume, each.cost, 1) for each in traded
+    ]
+    if match(bar, combine(minutes), kind) is Match.NONE:
+        return "the exchange's bar is not that of its minutes"
+    whole, book = combine([each.whole for each in candles]), combine([each.book for each in candles])
+    own = (candle.whole, candle.book) if candle else (combine([]), combine([]))
+    if not (_are_same(own[0], whole) and _are_same(own[1], book)):
+        return "the candle is not that of its minutes"
+    return None
+
+
+def combine(minutes: Sequence[Prices]) -> Prices:
+    """Prices of a time from those of its minutes, which are in its order; those without trades do not count."""
+    minutes = [each for each in minutes if each.trades]
+    if not minutes:
+        return Prices(None, None, None, None, None, None, 0)
+    return Prices(
+        minutes[0].open,
+        max(each.high for each in minutes if each.high is not None),
+        min(each.low for each in minutes if each.low is not None),
+        minutes[-1].close,
+        _sum([each.volume for each in minutes]),
+        _sum([each.notional for each in minutes]),
+        sum(each.trades for each in minutes),
+    )
+
+
+def _sum(amounts: Sequence[Decimal | float | None]) -> Decimal | float | None:
+    """Sum of amounts of one type, None if one is unknown."""
+    known: list[Any] = [each for each in amounts if each is not None]
+    return sum(known) if len(known) == len(amounts) else None
+
+
+def _are_same(prices: Prices, others: Prices) -> bool:
+    if prices.trades != others.trades or not prices.trades:
+        return prices.trades == others.trades
+    names = ("open", "high", "low", "close")
+    pairs = ((prices.volume, others.volume), (prices.notional, others.notional))
+    return all(getattr(prices, name) == getattr(others, name) for name in names) and all(
+        one == other
+        or (one is not None and other is not None and math.isclose(one, other, rel_tol=RELATIVE_ERROR))
+        for one, other in pairs
+    )
 
 
 def describe(bar: Bar | None, candle: Candle | None) -> str:

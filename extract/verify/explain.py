@@ -12,12 +12,14 @@ from extract.deribit.arrow import times_ms
 from extract.deribit.chart import STEP_MS, Bar, fetch_bars
 from extract.deribit.client import DeribitClient
 from extract.verify.classify import (
+    FAILURES,
     Candle,
     Classification,
     Prices,
     Trade,
     TradeContent,
     classify,
+    contradiction,
     describe,
     explain,
     is_without_some_trades,
@@ -27,7 +29,6 @@ from extract.verify.sample import STATEMENTS
 _BY_TIME = "get_last_trades_by_instrument_and_time"
 MAX_MINUTES = 3
 """Differing minutes of a coarser bar that are explained."""
-_CERTAINTY = (Classification.MISSING, Classification.UNEXPLAINED, Classification.RESTATED)
 
 
 @dataclass
@@ -56,17 +57,17 @@ class Explainer:
                 f"{detail}; not examined, because the limit of requests is reached",
             )
         explained = self._explain_minute if level == "1m" else self._explain_by_minutes
-        kind = candle.kind if candle else ""
-        classification, reason = explained(name, at_ms, at_ms + STEP_MS[level], bar, kind)
+        classification, reason = explained(name, at_ms, at_ms + STEP_MS[level], bar, candle)
         return classification, f"{detail}; {reason}"
 
     def _explain_minute(
-        self, name: str, from_ms: int, to_ms: int, bar: Bar | None, kind: str
+        self, name: str, from_ms: int, to_ms: int, bar: Bar | None, candle: Candle | None
     ) -> tuple[Classification, str]:
         self.requests += 1
         exchange = self._exchange_trades(name, from_ms, to_ms)
         own = self._own_trades(name, from_ms, to_ms, sorted(exchange))
         classification, reason = explain(own, exchange)
+        kind = candle.kind if candle else ""
         if classification is Classification.UNEXPLAINED and is_without_some_trades(bar, own.values(), kind):
             return (
                 Classification.BLOCK_OR_COMBO,
@@ -75,27 +76,34 @@ class Explainer:
         return classification, reason
 
     def _explain_by_minutes(
-        self, name: str, from_ms: int, to_ms: int, bar: Bar | None, kind: str
+        self, name: str, from_ms: int, to_ms: int, bar: Bar | None, candle: Candle | None
     ) -> tuple[Classification, str]:
-        """The worst reason of the minutes that differ."""
+        """The worst reason of the minutes that differ, if they explain the whole difference."""
         self.requests += 1
         bars = fetch_bars(self.client, name, "1m", from_ms, to_ms)
         candles = read_candles(self.database, name, "1m", from_ms, to_ms)
+        classified = {
+            at_ms: classify(bars.get(at_ms), candles.get(at_ms)) for at_ms in bars.keys() | candles.keys()
+        }
+        differing = sorted(at_ms for at_ms, each in classified.items() if each is Classification.UNEXPLAINED)
         reasons: list[tuple[Classification, str]] = []
-        left_out = 0
-        for at_ms in sorted(bars.keys() | candles.keys()):
-            minute = classify(bars.get(at_ms), candles.get(at_ms))
-            left_out += minute is Classification.BLOCK_OR_COMBO
-            if minute is not Classification.UNEXPLAINED or len(reasons) >= MAX_MINUTES:
-                continue
+        for at_ms in differing[:MAX_MINUTES]:
             if self.requests < self.most_requests:
-                step_ms = STEP_MS["1m"]
-                reasons.append(self._explain_minute(name, at_ms, at_ms + step_ms, bars.get(at_ms), kind))
-        for classification in _CERTAINTY:
+                minute = bars.get(at_ms), candles.get(at_ms)
+                reasons.append(self._explain_minute(name, at_ms, at_ms + STEP_MS["1m"], *minute))
+        for classification in FAILURES:
             for reason in reasons:
                 if reason[0] is classification:
                     return reason
-        if reasons or left_out:
+        if skipped := len(differing) - len(reasons):
+            return Classification.UNEXPLAINED, f"{skipped} of its differing minutes were not examined"
+        in_order = [bars[at_ms] for at_ms in sorted(bars)], [candles[at_ms] for at_ms in sorted(candles)]
+        if problem := contradiction(bar, candle, *in_order):
+            return Classification.UNEXPLAINED, problem
+        for reason in reasons:
+            if reason[0] is Classification.RESTATED:
+                return reason
+        if reasons or Classification.BLOCK_OR_COMBO in classified.values():
             return Classification.BLOCK_OR_COMBO, "the exchange leaves out block trades or combo legs"
         return Classification.UNEXPLAINED, "its minutes agree"
 

@@ -7,13 +7,18 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dlt
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.client import open_database
+from extract.clickhouse.embedded import config
+from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import TapeError
 from tests.support.proxy import Proxy
 
 NewPipeline = Callable[..., dlt.Pipeline]
@@ -102,3 +107,34 @@ def test_compression_is_off_on_loopback_and_on_elsewhere(clickhouse: ClickHouseS
     assert open_client(clickhouse).compression is None
     assert "zstd" in open_client(clickhouse, compress=True).compression
     assert open_client(clickhouse, compress="zstd").query("SELECT 1").result_rows == [(1,)]
+
+
+def test_statement_that_exceeds_a_limit_of_the_profile_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An insert is not ended early without an error, by any limit of a profile that says so."""
+    users_xml = config.users_xml
+    breaking = "<max_rows_to_read>1000</max_rows_to_read><group_by_overflow_mode>any</group_by_overflow_mode>"
+    for what in ("read", "timeout", "result", "sort", "set", "join", "distinct", "transfer"):
+        breaking += f"<{what}_overflow_mode>break</{what}_overflow_mode>"
+    for what in ("read", "timeout"):
+        breaking += f"<{what}_overflow_mode_leaf>break</{what}_overflow_mode_leaf>"
+
+    def with_breaking_profile(*arguments: Any) -> str:
+        text = users_xml(*arguments).replace("<profiles>", f"<profiles><breaking>{breaking}</breaking>", 1)
+        return text.replace(
+            "<profile>default</profile>\n            <quota>", "<profile>breaking</profile><quota>"
+        )
+
+    monkeypatch.setattr(config, "users_xml", with_breaking_profile)
+    with embedded_server(tmp_path / "server") as settings:
+        server = open_database(settings)
+        names = server.column(
+            "select name from system.settings where name like '%overflow_mode%' and value != 'throw'"
+        )
+        assert names == []
+        server.command("create database mine")
+        server.command("create table mine.numbers (id Int64) engine = MergeTree order by id")
+        with pytest.raises(TapeError, match=r"[Ll]imit"):
+            server.command("insert into mine.numbers select number from numbers(100000)")
+        server.close()

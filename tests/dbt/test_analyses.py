@@ -63,6 +63,11 @@ def _with_parts(trade: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_of_book(trade: dict[str, Any]) -> bool:
+    """Whether a trade is neither a block trade nor a leg of a combo."""
+    return not any(trade.get(name) for name in ("block_trade_id", "block_rfq_id", "combo_id"))
+
+
 def grouped(trades: Rows, *fields: str) -> dict[Any, Rows]:
     groups: dict[Any, Rows] = defaultdict(list)
     for trade in sorted(trades, key=lambda trade: (trade["timestamp"], trade["trade_seq"])):
@@ -199,7 +204,7 @@ def realised_volatility(market: TapeTrades, rows: Rows) -> None:
     own = [
         t | {"hour": bucket_start("1h", t["timestamp"])}
         for t in market.trades
-        if t["instrument_name"] == "BTC-PERPETUAL"
+        if t["instrument_name"] == "BTC-PERPETUAL" and is_of_book(t)
     ]
     closes = [(hour, trades[-1]["price"]) for hour, trades in sorted(grouped(own, "hour").items())]
     returns = defaultdict(list)

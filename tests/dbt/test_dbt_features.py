@@ -70,6 +70,10 @@ def test_deferred_and_cloned_models_do_not_write_to_those_in_use(loaded: Project
         assert states(loaded) == before
         count = "SELECT count() AS n FROM {}.ohlcv_1mo"
         assert ci.rows(count.format("deribit_ci")) == ci.rows(count.format("deribit"))
+        loaded.client.command("TRUNCATE TABLE deribit.loaded_seqs")
+        before = states(loaded)
+        ci.must("build", "--select", "consumed_loads", "--defer", "--favor-state", "--state", str(state))
+        assert states(loaded) == before
     finally:
         loaded.client.command("DROP DATABASE deribit_ci SYNC")
 
@@ -105,5 +109,7 @@ def test_schema_and_alias_of_models_do_not_stop_the_refresh(dbt: Project, tmp_pa
         for level in ("1m", "1h", "1mo"):
             assert project.rows(f"SELECT sum(trade_count) AS n FROM deribit_marts.ohlcv_{level}") == trades
         assert project.rows("SELECT sum(trade_count) AS n FROM deribit.hours FINAL") == trades
+        compared = project.rows("SELECT DISTINCT model FROM deribit.verified_months")
+        assert {"model": "ohlcv_1h_versions"} in compared
     finally:
         dbt.client.command("DROP DATABASE IF EXISTS deribit_marts SYNC")

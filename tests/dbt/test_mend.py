@@ -9,7 +9,7 @@ import pytest
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 from harness.dbt_project import TABLES, Project
-from tests.dbt.test_model_truth import LOADS
+from tests.dbt.test_model_truth import LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
 WRONG = (
@@ -66,6 +66,36 @@ def test_damaged_table_is_complete_after_a_run(built: Project, damage: str) -> N
     assert ends(built) == before
 
 
+MIDDLE_PART = """
+    select name from system.parts where active and database = 'deribit' and table = {table:String}
+    order by min_block_number limit 1 offset 1"""
+KEPT = ("loaded_seqs", "instrument_ends", "ohlcv_1h_versions", "trade_versions")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", KEPT)
+def test_lost_part_between_others_is_restored(dbt: Project, table: str) -> None:
+    """Neither the first nor the last part of the month, so that their block numbers do not show it."""
+    dbt.empty()
+    loads = {
+        f"176400000{n}.5": [trade(f"{name}-PERPETUAL", at_ms=NOON_MS + n * 3_600_000)]
+        for n, name in enumerate("ABC", 1)
+    }
+    dbt.client.command(f"system stop merges deribit.{table}")
+    for load_id, trades in loads.items():
+        raw_tables.load(dbt.client, load_id, trades)
+        refresh(dbt.database)
+    dbt.run(*TABLES)
+    before = ends(dbt)
+    part = dbt.client.query(MIDDLE_PART, parameters={"table": table}).first_row[0]
+    dbt.client.command(f"alter table deribit.{table} detach part '{part}'")
+    dbt.run(*TABLES)
+    dbt.client.command(f"system start merges deribit.{table}")
+    assert_true(dbt, loads)
+    assert ends(dbt) == before
+    assert dbt.rows("select count(distinct instrument_name) as n from deribit.loaded_seqs") == [{"n": 3}]
+
+
 @pytest.mark.slow
 def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
     """An ordinary run compares none of them."""
@@ -77,6 +107,34 @@ def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
     built.run(*TABLES, "--vars", "audit: true")
     assert built.rows(count)[0]["n"] > before[0]["n"]
     assert_true(built, LOADS)
+
+
+@pytest.mark.slow
+def test_audit_restores_a_lost_version_of_a_trade(dbt: Project) -> None:
+    """The trade was restated in its month, and only the older version is left."""
+    dbt.empty()
+    loads = {f"176400000{n}.5": [trade(price=float(n))] for n in (1, 2)}
+    for load_id, trades in loads.items():
+        raw_tables.load(dbt.client, load_id, trades)
+        refresh(dbt.database)
+    dbt.client.command("delete from deribit.trade_versions where price = 2")
+    dbt.run(*TABLES, "--vars", "audit: true")
+    assert_true(dbt, loads)
+
+
+@pytest.mark.slow
+def test_trades_of_more_packages_than_are_selected_at_once_are_restored(dbt: Project) -> None:
+    dbt.empty()
+    rows = [trade(seq=n) | {"_dlt_load_id": f"{1764000000 + n}.5"} for n in range(1, 1003)]
+    raw_tables.insert_rows(dbt.client, "trades", rows)
+    dbt.client.command(
+        "insert into deribit_raw._dlt_loads (load_id, status, inserted_at) "
+        "select concat(toString(1764000001 + number), '.5'), 0, now64(6) from numbers(1002)"
+    )
+    refresh(dbt.database)
+    dbt.client.command("truncate table deribit.trade_versions")
+    dbt.run(*TABLES)
+    assert dbt.rows("select count() as n from deribit.trades") == [{"n": 1002}]
 
 
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:

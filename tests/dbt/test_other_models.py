@@ -38,6 +38,12 @@ def small(dbt: Project) -> Project:
                 "_dlt_load_id": "1764000002.5",
             },
             {
+                **listed,
+                "instrument_name": "BTC-31JAN25-1-P",
+                "tick_size": 0.9,
+                "_dlt_load_id": "1764000003.5",
+            },
+            {
                 "instrument_name": "BTC-PERPETUAL",
                 "kind": "future",
                 "settlement_period": "perpetual",
@@ -56,6 +62,8 @@ def small(dbt: Project) -> Project:
         {**trade(COMBO, 1, NOON_MS - HOUR_MS, price=-7.0, index_price=5.0), "kind": "future_combo"},
     ]
     raw_tables.load(dbt.client, "1764000001.5", rows)
+    raw_tables.load(dbt.client, "1764000002.5", [])
+    raw_tables.load(dbt.client, "1764000003.5", [], status=1)
     refresh(dbt.database)
     return dbt
 
@@ -105,7 +113,7 @@ def test_index_prices_come_from_trades(small: Project) -> None:
 
 
 def test_instruments_are_listed_or_traded(small: Project) -> None:
-    """The newest listing wins; unlisted ones have values from their name; perpetuals have no expiry."""
+    """The newest finished listing wins; unlisted ones have values from their name; perpetuals have no expiry."""
     rows = {row["instrument_name"]: row for row in small.rows("SELECT * FROM deribit.instruments")}
     assert rows.keys() == {"BTC-31JAN25-1-P", "BTC-PERPETUAL", OPTION, EXPIRED, COMBO}
     untraded, perpetual, option = rows["BTC-31JAN25-1-P"], rows["BTC-PERPETUAL"], rows[OPTION]

@@ -27,6 +27,7 @@ READER_SETTINGS: dict[str, Any] = {
     "prefer_column_name_to_alias": 1,
     "enable_extended_results_for_datetime_functions": 1,
     "use_variant_as_common_type": 1,
+    "use_skip_indexes_if_final_exact_mode": 0,
     "date_time_overflow_behavior": "throw",
     "short_circuit_function_evaluation": "disable",
     "final": 1,
@@ -118,3 +119,4 @@ def test_every_client_pins_the_settings_that_change_results() -> None:
     for folder in ("staging", "marts", "ops"):
         view_settings = models[folder]["+query_settings"]
         assert view_settings.items() <= PINNED_SETTINGS.items()
+        assert view_settings["use_skip_indexes_if_final_exact_mode"] == 1

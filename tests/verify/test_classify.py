@@ -15,6 +15,7 @@ from extract.verify.classify import (
     Prices,
     Trade,
     classify,
+    contradiction,
     describe,
     explain,
     is_without_some_trades,
@@ -99,3 +100,28 @@ def test_exchange_may_leave_out_blocks_alone_or_legs_alone() -> None:
     assert is_without_some_trades(without_leg, trades, "future")
     assert not is_without_some_trades(replace(without_leg, close=11.0), trades, "future")
     assert not is_without_some_trades(Bar(0, 10.0, 10.0, 10.0, 10.0, 1.0, 10.0), [ONE], "future")
+
+
+def test_bar_and_candle_are_those_of_their_minutes() -> None:
+    """A coarse bar or candle that its minutes do not add up to is named; minutes without trades do not count."""
+    early = Prices(10.0, 12.0, 10.0, 12.0, Decimal("1.000000001"), Decimal(12), 1)
+    late = Prices(11.0, 11.0, 9.0, 11.0, Decimal(2), Decimal(21), 2)
+    none = Prices(None, None, None, None, Decimal(0), Decimal(0), 0)
+    candles = [Candle(0, "future", early, none), Candle(60_000, "future", late, BOOK)]
+    bars = [
+        Bar(0, 10.0, 12.0, 10.0, 12.0, 1.0, 12.0),
+        Bar(60_000, 12.0, 12.0, 12.0, 12.0, 0.0, 0.0),
+        Bar(120_000, 11.0, 11.0, 9.0, 11.0, 2.0, 21.0),
+    ]
+    assert contradiction(BAR, CANDLE, bars, candles) is None
+    assert contradiction(None, None, [], []) is None
+    assert contradiction(replace(BAR, close=9.0), CANDLE, bars, candles) == (
+        "the exchange's bar is not that of its minutes"
+    )
+    for wrong in (
+        replace(CANDLE, whole=replace(WHOLE, high=13.0)),
+        replace(CANDLE, whole=replace(WHOLE, volume=Decimal(3))),
+        replace(CANDLE, book=replace(BOOK, trades=1)),
+        None,
+    ):
+        assert contradiction(BAR, wrong, bars, candles) == "the candle is not that of its minutes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -174,6 +175,30 @@ def test_restated_trade_is_neither_missing_nor_unexplained(user: User) -> None:
     _, report = verify(user, "--instrument", NAME)
     assert bars_of(trade["timestamp"], "restated") <= named(report)
     user.exchange.restate(NAME, trade["trade_seq"], amount=trade["amount"])
+
+
+def test_block_trade_that_is_left_out_does_not_excuse_a_wrong_hour(user: User) -> None:
+    """The bar of an hour is not that of its minutes, one of which leaves out its block trade."""
+    trades = settled(user)
+    minutes = Counter(each["timestamp"] // STEPS["1m"] for each in trades)
+    block = next(each for each in trades if minutes[each["timestamp"] // STEPS["1m"]] == 1)
+    set_block = (
+        "alter table deribit.trades update is_block = {block:UInt8} "
+        "where instrument_name = {name:String} and trade_seq = {seq:Int64} settings mutations_sync = 1"
+    )
+    parameters = {"name": NAME, "seq": block["trade_seq"]}
+    user.client.command(set_block, parameters=parameters | {"block": 1})
+    minute, hour = (block["timestamp"] // STEPS[level] * STEPS[level] for level in ("1m", "1h"))
+    user.exchange.alter_bar(NAME, "1", minute, volume=0.0, cost=0.0)
+    user.exchange.alter_bar(NAME, "60", hour, close=block["price"] * 1.01)
+    _, report = verify(user, "--instrument", NAME)
+    classified = {(each["level"], each["bucket_at"]): each for each in report["differences"]}
+    assert classified["1m", iso(minute)]["classification"] == "block_or_combo"
+    assert classified["1h", iso(hour)]["classification"] == "unexplained"
+    assert "the exchange's bar is not that of its minutes" in classified["1h", iso(hour)]["detail"]
+    user.exchange.alter_bar(NAME, "1", minute)
+    user.exchange.alter_bar(NAME, "60", hour)
+    user.client.command(set_block, parameters=parameters | {"block": 0})
 
 
 def test_chart_that_cannot_be_read_is_set_aside(user: User) -> None:

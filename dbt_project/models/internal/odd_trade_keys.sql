@@ -1,18 +1,14 @@
--- One row per trade that was odd when its month was last compared with the raw trades. Read through `odd_trades`.
-{{ config(materialized='incremental', incremental_strategy='append') }}
-{{ built_after('verified_months') -}}
+-- One row per trade that was odd when it was loaded, or when its month was last compared. Read through `odd_trades`.
+{{ config(materialized='refreshed_table', mend='mend_odd_trade_keys') }}
+{{ built_after('consumed_loads', 'trade_versions', 'trades', 'refresh_log', 'verified_months', 'retention_drops') -}}
 with
 
 final as (
     select
         instrument_name,
         trade_seq
-    from {{ ref('trades') }}
-    where
-        {{ oddity_of_trade() }} is not null
-        {% if is_incremental() -%}
-            and toYYYYMM(timestamp) in ({{ compared_months('trade_versions') }})
-        {%- endif %}
+    from {{ ref('stg_deribit__trades') }}
+    where {{ is_refreshed() }} and {{ oddity_of_trade() }} is not null
 )
 
 select * from final

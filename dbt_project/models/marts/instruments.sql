@@ -2,8 +2,13 @@
 -- Values listed by the exchange take precedence over those parsed from the name.
 with
 
+loads as (
+    select * from {{ ref('stg_deribit__loads') }}
+),
+
 listed as (
     select * from {{ ref('stg_deribit__instruments') }}
+    where load_id in (select loads.load_id from loads)
     order by toDecimal128(coalesce(load_id, '0'), 6) desc
     limit 1 by instrument_name
 ),

@@ -1,14 +1,15 @@
--- One row per (instrument_name, day): funding of a perpetual, and its basis against the index at the ends of hours.
+-- One row per (instrument_name, day): funding of a perpetual, and its basis against the index at the ends of hours,
+-- without block trades and legs of combos, because their prices are agreed.
 with
 
 -- A candle of an hour closes when the funding of the hour is charged.
 candles as (
     select
         instrument_name,
-        close,
+        assumeNotNull(book_close) as close,
         toDateTime64(bucket_at + toIntervalHour(1), 3, 'UTC') as timestamp
     from {{ ref('ohlcv_1h') }}
-    where kind = 'future'
+    where kind = 'future' and book_trade_count > 0
 ),
 
 hours as (

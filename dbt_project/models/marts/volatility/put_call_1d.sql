@@ -20,8 +20,14 @@ final as (
         sumIf(parsed.volume, parsed.option_type = 'put') as put_volume,
         sumIf(parsed.volume, parsed.option_type = 'call') as call_volume,
         toFloat64(put_volume) / nullIf(toFloat64(call_volume), 0) as put_call_ratio,
-        coalesce(sumIf(parsed.premium_usd, parsed.option_type = 'put'), 0) as put_premium_usd,
-        coalesce(sumIf(parsed.premium_usd, parsed.option_type = 'call'), 0) as call_premium_usd,
+        if(
+            countIf(parsed.option_type = 'put' and parsed.premium_usd is null) > 0, null,
+            coalesce(sumIf(parsed.premium_usd, parsed.option_type = 'put'), 0)
+        ) as put_premium_usd,
+        if(
+            countIf(parsed.option_type = 'call' and parsed.premium_usd is null) > 0, null,
+            coalesce(sumIf(parsed.premium_usd, parsed.option_type = 'call'), 0)
+        ) as call_premium_usd,
         toFloat64(put_premium_usd) / nullIf(toFloat64(call_premium_usd), 0) as put_call_premium_ratio,
         sumIf(parsed.trade_count, parsed.option_type = 'put') as put_trades,
         sumIf(parsed.trade_count, parsed.option_type = 'call') as call_trades

@@ -1,17 +1,18 @@
--- One row per (instrument_name, day): volatility of a future, perpetual or spot pair, from its hours with trades.
+-- One row per (instrument_name, day): volatility of a future, perpetual or spot pair, from its hours with trades of the
+-- order book.
 with
 
 hours as (
     select
         candles.instrument_name as instrument_name,
         candles.bucket_at as bucket_at,
-        candles.close as close,
+        assumeNotNull(candles.book_close) as close,
         -- A range needs positive prices.
-        if(candles.low > 0, log(candles.high / candles.low), 0) as log_range,
-        lagInFrame(candles.close) over hour_order as previous_close,
+        if(candles.book_low > 0, assumeNotNull(log(candles.book_high / candles.book_low)), 0) as log_range,
+        lagInFrame(assumeNotNull(candles.book_close)) over hour_order as previous_close,
         lagInFrame(candles.bucket_at) over hour_order as previous_at
     from {{ ref('ohlcv_1h') }} as candles
-    where candles.kind in ('future', 'spot')
+    where candles.kind in ('future', 'spot') and candles.book_trade_count > 0
     window hour_order as (
         partition by candles.instrument_name order by candles.bucket_at rows between unbounded preceding and current row
     )
