@@ -184,9 +184,9 @@ class Tape:
     def option_chain(self, currency: str, at: When | None = None) -> Result:
         """Options of a coin with their last trade before the end of an hour, its volatility and Greeks.
 
-        The newest hour at or before `at`, by default the newest of all; the columns of `deribit.option_chain_1h`. `price`
-        and `model_price` are as the option is quoted (inverse: in coin), `option_value` is in the currency of the
-        strike, `iv` in percent.
+        The newest hour that begins at or before `at`, by default the newest of all; it has what was traded until its end, so
+        a backtest takes the hour before. The columns of `deribit.option_chain_1h`: `price` and `model_price` are as the
+        option is quoted (inverse: in coin), `option_value` is in the currency of the strike, `iv` in percent.
         """
         return self._at("option_chain", "chain", currency, at)
 
