@@ -16,7 +16,7 @@ from extract.deribit.decode import decode_page
 from extract.deribit.instruments import ListedInstrument
 from extract.deribit.jsonrpc import NOT_FOUND, ExchangeRefusedError
 from extract.deribit.streams import ANY, Stream
-from extract.errors import CannotTellError
+from extract.errors import CannotTellError, OutsideError
 from extract.times import iso
 
 MINUTE_MS = 60_000
@@ -132,12 +132,20 @@ class HistoryEnds:
         return self._expired[currency]
 
     def _require_no_expired_trade(self, stream: Stream) -> None:
-        """Raise CannotTellError if a few expired instruments of a stream without trades have some on the history host."""
+        """Raise CannotTellError if a few expired instruments of a stream without trades have some on the history host.
+
+        Instruments that cannot be listed are set aside elsewhere, and hold up no trades.
+        """
         if stream in self._without_trades:
             return
-        records = self._client.instruments(stream.currency, expired=True, kind=stream.kind)
-        expired = map(ListedInstrument.of, records)
-        names = [each.name for each in expired if not each.fault and (each.currency, each.kind) == stream]
+        try:
+            records = self._client.instruments(stream.currency, expired=True, kind=stream.kind)
+            expired = map(ListedInstrument.of, records)
+            names = [each.name for each in expired if not each.fault and (each.currency, each.kind) == stream]
+        except OutsideError:
+            if self._client.is_cancelled:
+                raise
+            return
         for name in names[:: max(1, math.ceil(len(names) / SAMPLED_EXPIRED))]:
             if self._has_trade(name):
                 raise CannotTellError(
