@@ -66,6 +66,19 @@ def test_damaged_table_is_complete_after_a_run(built: Project, damage: str) -> N
     assert ends(built) == before
 
 
+@pytest.mark.slow
+def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
+    """An ordinary run compares none of them."""
+    count = "select count() as n from deribit.verified_months"
+    built.run(*TABLES)
+    before = built.rows(count)
+    built.run(*TABLES)
+    assert built.rows(count) == before
+    built.run(*TABLES, "--vars", "audit: true")
+    assert built.rows(count)[0]["n"] > before[0]["n"]
+    assert_true(built, LOADS)
+
+
 MIDDLE_PART = """
     select name from system.parts where active and database = 'deribit' and table = {table:String}
     order by min_block_number limit 1 offset 1"""
@@ -94,19 +107,6 @@ def test_lost_part_between_others_is_restored(dbt: Project, table: str) -> None:
     assert_true(dbt, loads)
     assert ends(dbt) == before
     assert dbt.rows("select count(distinct instrument_name) as n from deribit.loaded_seqs") == [{"n": 3}]
-
-
-@pytest.mark.slow
-def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
-    """An ordinary run compares none of them."""
-    count = "select count() as n from deribit.verified_months"
-    built.run(*TABLES)
-    before = built.rows(count)
-    built.run(*TABLES)
-    assert built.rows(count) == before
-    built.run(*TABLES, "--vars", "audit: true")
-    assert built.rows(count)[0]["n"] > before[0]["n"]
-    assert_true(built, LOADS)
 
 
 @pytest.mark.slow
