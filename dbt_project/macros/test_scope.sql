@@ -7,10 +7,18 @@
     {{ return(flags.WHICH != 'build') }}
 {%- endmacro %}
 
-{# Months (YYYYMM) of the model `table` that were compared with their source, because they had changed, and are not tested since. #}
+{#
+  Months (YYYYMM) of the model `table` that were compared with their source, because they had changed, and are not tested since. Only those
+  of this target count: with `--defer`, `ref` may name the tables of another one, whose months say nothing about what is built here.
+#}
 {% macro compared_months(table) -%}
+    {%- do ref('verified_months') -%}
+    {%- set verified_months = declared_relation('verified_months') -%}
     {%- set tested_months = load_relation(declared_relation('tested_months')) if execute -%}
-    select verified.month from {{ ref('verified_months') }} as verified
+    {%- if execute and not load_relation(verified_months) -%}
+    select toUInt32(0) from system.one where false
+    {%- else -%}
+    select verified.month from {{ verified_months }} as verified
     {% if tested_months -%}
     left join (
         select tested.month as month, max(tested.tested_at) as tested_at from {{ tested_months }} as tested
@@ -19,6 +27,7 @@
     ) as tested on verified.month = tested.month
     {%- endif %}
     where verified.model = '{{ table }}' {{ 'and verified.verified_at > tested.tested_at' if tested_months }}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Whether this is a `dbt build` with all tests whose scope depends on `tested_months`. #}

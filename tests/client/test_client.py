@@ -236,9 +236,9 @@ def test_coverage_counts_gaps_of_the_requested_time(tape: Tape, market: Market) 
 def test_candles_of_all_time_are_all(tape: Tape, market: Market) -> None:
     """The API's own default would be the newest 1,500 buckets."""
     minutes = {t["timestamp"] // 60_000 for t in market.trades if t["instrument_name"] == PERPETUAL}
-    found = tape.candles(PERPETUAL, "1m", since="all").arrow()["bucket_at"].to_pylist()
-    assert {round(at.timestamp()) // 60 for at in found} == minutes
-    assert len(found) == len(minutes)
+    buckets = tape.candles(PERPETUAL, "1m", since="all").arrow()["bucket_at"].to_pylist()
+    assert {round(at.timestamp()) // 60 for at in buckets} == minutes
+    assert len(buckets) == len(minutes)
 
 
 def test_time_that_was_not_loaded_is_not_proven(tape: Tape) -> None:
