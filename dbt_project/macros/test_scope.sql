@@ -12,8 +12,7 @@
   of this target count: with `--defer`, `ref` may name the tables of another one, whose months say nothing about what is built here.
 #}
 {% macro compared_months(table) -%}
-    {%- do ref('verified_months') -%}
-    {%- set verified_months = declared_relation('verified_months') -%}
+    {%- set verified_months = ref('verified_months') if not execute else declared_relation('verified_months') -%}
     {%- set tested_months = load_relation(declared_relation('tested_months')) if execute -%}
     {%- if execute and not load_relation(verified_months) -%}
     select toUInt32(0) from system.one where false
