@@ -189,7 +189,7 @@ select * from final
             instrument_name,
             trade_seq,
             toYYYYMM(timestamp) as month,
-            max((toUInt64(toDecimal128(load_id, 6) * 1000000), load_id)) as newest
+            max(({{ load_us('load_id') }}, load_id)) as newest
         from {{ ref('stg_deribit__trade_times') }}
         where toYYYYMM(timestamp) in {{ months }} and {{ range }} and load_id in (select load_id from {{ this }})
         group by instrument_name, trade_seq, month

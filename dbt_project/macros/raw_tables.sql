@@ -19,3 +19,6 @@
         {%- endif -%}
     {%- endfor -%}
 {%- endmacro %}
+
+{# Time of a load package in µs since 1970 UTC: its id is that time in seconds. #}
+{% macro load_us(load_id) -%} toUInt64(toDecimal128({{ load_id }}, 6) * 1000000) {%- endmacro %}

@@ -47,6 +47,12 @@
     )
 {%- endmacro %}
 
+{#
+  Time of the newest load package that was in all tables when the query began, in µs since 1970 UTC. Others may be loaded while a test
+  reads its tables one after the other. A scalar subquery is evaluated before the tables are read.
+#}
+{% macro consumed_us() -%} (select max({{ load_us('load_id') }}) from {{ ref('consumed_loads') }}) {%- endmacro %}
+
 {# Predicate: `time` is in a month of `table` that this build tests, or, for a full test, in any. #}
 {% macro in_test_scope(time, table) -%}
     {%- if is_full_test() -%}

@@ -51,6 +51,23 @@ def sound(dbt: Project) -> Project:
     return dbt
 
 
+@pytest.mark.slow
+def test_package_that_is_being_refreshed_fails_no_test(sound: Project) -> None:
+    """As while `tape follow` loads: its trades are in one table, and not yet in the candles and tallies."""
+    load_id = "1764000003.5"
+    new = [trade(seq=6, at_ms=NOON_MS + DAY_MS), trade("NEW-PERPETUAL")]
+    raw_tables.load(sound.client, load_id, [*new, TRADES[1] | {"price": 7.0}])
+    sound.client.command(
+        f"INSERT INTO deribit.trade_versions SELECT * FROM deribit.refresh_trade_versions(loads = ['{load_id}'])"
+    )
+    assert sound.rows("SELECT count() AS n FROM deribit.trades") == [{"n": 7}]
+    assert failed_models(sound) == {}
+    refresh(sound.database)
+    assert failed_models(sound) == {}
+    sound.client.command(INVENTED)
+    assert "trades" in failed_models(sound)
+
+
 def failed_models(dbt: Project) -> dict[str, int]:
     """Number of rows that the test of each model returns, for those that fail."""
     results = dbt.invoke("test", "--select", SOUND).result.results

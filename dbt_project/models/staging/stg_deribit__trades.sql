@@ -15,7 +15,7 @@ parsed as (
 final as (
     select
         toString(_dlt_load_id) as load_id,
-        toUInt64(toDecimal128(toString(_dlt_load_id), 6) * 1000000) as load_us,
+        {{ load_us('toString(_dlt_load_id)') }} as load_us,
         toString(instrument_name) as instrument_name,
         toInt64(trade_seq) as trade_seq,
         toString(trade_id) as trade_id,

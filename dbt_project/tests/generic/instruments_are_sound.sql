@@ -3,13 +3,15 @@
   Instruments of candles are compared with those of trades by candles_are_sound.
 #}
 {% test instruments_are_sound(model) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('trades') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('trades') }}
 {{ blocks_nothing() }}
 with
 
+{{ consumed_us() }} as consumed_us,
+
 traded as (
     select distinct instrument_name from {{ ref('trades') }}
-    where {{ in_test_scope('timestamp', 'trade_versions') }}
+    where {{ in_test_scope('timestamp', 'trade_versions') }} and toUnixTimestamp64Micro(loaded_at) <= consumed_us
 ),
 
 listed as (
