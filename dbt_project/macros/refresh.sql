@@ -73,6 +73,7 @@
             {%- do indexes.append('add index if not exists ' ~ index.name ~ ' ' ~ index.definition) -%}
         {%- endfor -%}
         {%- if indexes -%} {%- do run_statement('alter table ' ~ table ~ ' ' ~ indexes | join(', ')) -%} {%- endif -%}
+        {%- do wait_for_replicas() -%}
     {%- endif -%}
     {%- set view = api.Relation.create(schema=table.schema, identifier='refresh_' ~ table.identifier, type='view') -%}
     {%- if not flags.EMPTY and not is_same_query(view, sql) -%}

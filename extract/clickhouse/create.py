@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from extract.clickhouse.client import Database, quote_identifier
 from extract.clickhouse.errors import ACCESS_DENIED, server_code
+from extract.clickhouse.settings import IS_REPLICATED
 from extract.errors import FinalError, OutsideError
 
 _EXISTING = """
 select '' from system.databases where name = {database:String}
 union all
 select name from system.tables where database = {database:String}"""
+
+NEW_TABLE_S = 1.0
+"""Time in which the other replicas of a cluster start a new table."""
 
 
 def create_missing(database: Database, name: str, tables: Mapping[str, str] | None = None) -> None:
@@ -23,9 +28,20 @@ def create_missing(database: Database, name: str, tables: Mapping[str, str] | No
     existing = set(database.column(_EXISTING, {"database": name}))
     if not existing:
         _create(database, f"database {name}", f"create database if not exists {quote_identifier(name)}")
-    for table, statement in tables.items():
-        if table not in existing:
-            _create(database, f"table {name}.{table}", statement)
+    if missing := [table for table in tables if table not in existing]:
+        for table in missing:
+            _create(database, f"table {name}.{table}", tables[table])
+        wait_for_replicas()
+
+
+def wait_for_replicas() -> None:
+    """Wait until the other replicas of a cluster have started new tables; without replicas, return at once.
+
+    A replica confirms that it has created a table before it starts it. If it copies a part while it starts, it never
+    counts for the quorum of the insert that wrote the part, and that insert waits until it times out.
+    """
+    if IS_REPLICATED:
+        time.sleep(NEW_TABLE_S)
 
 
 def _create(database: Database, what: str, statement: str) -> None:

@@ -19,11 +19,13 @@ from extract.clickhouse.errors import UndefinedRelationError
 from extract.clickhouse.finished import BEGUN_LOADS, DELETED_LOADS
 from extract.clickhouse.settings import RUNS_DATABASE
 from extract.clickhouse.statements import load_statements
-from extract.errors import OutsideError, TapeError, UsageError
+from extract.errors import OutsideError, RetriableError, TapeError, UsageError
 
 LEASE_S = 90.0
 """A run whose claim was last renewed this long ago counts as dead."""
 RENEW_EVERY_S = 20.0
+CREATION_S = 30.0
+"""Time after which new tables that cannot be used are an error."""
 
 _STATEMENTS = load_statements(__file__, "lease.sql")
 # A replica that lags behind would admit two runs.
@@ -74,8 +76,7 @@ class Lease:
         try:
             self._valid_until_s = self._claim(self._lease_s)
         except UndefinedRelationError:
-            create_tables_of_runs(self._database)
-            self._valid_until_s = self._claim(self._lease_s)
+            self._valid_until_s = self._first_claim()
         parameters = {"lease_id": self._id, "most_ms": int(LEASE_S * 1000)}
         for holder, left_ms in self._database.rows(_STATEMENTS["other_claims"], parameters, _CONSISTENT):
             if holder != self.holder:
@@ -127,6 +128,18 @@ class Lease:
                 if self._clock() > self._valid_until_s:
                     return  # the claim may have arrived too late
                 self._valid_until_s = valid_until_s
+
+    def _first_claim(self) -> float:
+        """Create the tables, and claim the lease as soon as other replicas have them, too."""
+        deadline_s = time.monotonic() + CREATION_S
+        while True:
+            create_tables_of_runs(self._database)
+            try:
+                return self._claim(self._lease_s)
+            except (UndefinedRelationError, RetriableError):
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.2)
 
     def _claim(self, seconds: float) -> float:
         """Claim the lease for `seconds`, and return the end of that time by this machine's clock."""

@@ -39,7 +39,11 @@ IS_REPLICATED = os.environ.get("TAPE_REPLICATED") not in (None, "", "0")
 ClickHouse Cloud replicates tables of any engine, and needs no variable.
 """
 
-QUORUM_SETTINGS: Mapping[str, str | int] = {"insert_quorum": "auto", "insert_quorum_parallel": 0}
+QUORUM_SETTINGS: Mapping[str, str | int] = {
+    "insert_quorum": "auto",
+    "insert_quorum_parallel": 0,
+    "insert_quorum_timeout": 120_000,
+}
 """On a replicated cluster: most replicas have what was inserted, so that `select_sequential_consistency` holds."""
 
 LOCAL_USER = "tape"

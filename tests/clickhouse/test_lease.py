@@ -117,6 +117,22 @@ def test_run_creates_tables_that_an_earlier_version_did_not_have(
         assert delete_unfinished_loads(database).unfinished == ["1.1"]
 
 
+def test_new_table_that_a_replica_does_not_have_yet_is_waited_for(
+    doubled: Database, double: ClientDouble, database: Database
+) -> None:
+    drops = iter(range(3))
+
+    def drop() -> None:
+        if next(drops, None) is not None:
+            database.command("drop table if exists deribit_runs.leases sync")
+
+    double.before_claim = drop
+    with Lease(doubled, "first") as lease:
+        lease.register_loads(["1.1"])
+        with pytest.raises(AnotherRunError), Lease(database, "second"):
+            pass
+
+
 def test_refusal_names_the_holder_and_the_time_left(database: Database) -> None:
     with (
         Lease(database, "lambda increment"),

@@ -16,6 +16,7 @@ from dlt.destinations.impl.clickhouse.clickhouse import ClickHouseClient, ClickH
 from dlt.destinations.impl.clickhouse.typing import CODEC_HINT, HINT_TO_CLICKHOUSE_ATTR
 from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 
+from extract.clickhouse.create import wait_for_replicas
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
 from extract.clickhouse.destination.sql_client import TapeSqlClient
@@ -66,6 +67,8 @@ class TapeClickHouseClient(ClickHouseClient):
             self.sql_client.insert_token = None
 
     def _update_schema_in_storage(self, schema: Schema) -> None:
+        # The tables of this schema may be new, and one of them is written now.
+        wait_for_replicas()
         # dlt may write the same hash again after a drop, so the token is only for the retries of this call.
         self.sql_client.insert_token = (
             f"{schema.version_table_name}/{schema.stored_version_hash}/{time.time_ns()}"
