@@ -266,7 +266,7 @@ class _Backup:
 
 
 def _is_due(path: str) -> bool:
-    """Whether a file of an earlier backup is read again today: one of CHECK_DAYS parts of all files is each day."""
+    """Whether a file of an earlier backup is read again today, as a different share of the files is on each day."""
     return zlib.crc32(path.encode()) % CHECK_DAYS == now_ms().toordinal() % CHECK_DAYS
 
 

@@ -29,12 +29,10 @@ class Stream(NamedTuple):
 
 ANY = "any"
 """Value of the API's parameters `kind` and `currency` for all."""
+SPOT = "spot"
+"""Kind of pairs, which belong to two currencies."""
 
 
 def is_currency(text: str) -> bool:
     """Whether `text` can name one currency, in requests and in the name of a stream: it has no space, and is not ANY."""
     return text.split() == [text] and text.isprintable() and text != ANY
-
-
-SPOT = "spot"
-"""Kind of pairs, which belong to two currencies."""

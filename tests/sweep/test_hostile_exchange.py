@@ -202,7 +202,7 @@ def require_loaded_or_named(crawl: Crawl, records: list[Record]) -> None:
         is_covered = any(start <= each["timestamp"] <= end for start, end in covered[kind_of(name)])
         if is_covered and seq < last[name]:
             is_rejected = f'"{each["trade_id"]}"' in rejected
-            # A number that begins again does not show that its second trade is missing; others of the name do.
+            # Where numbering began again, a number that is loaded hides its second trade; the instrument is reported.
             is_rejected |= (name, seq) in numbers and f'"{name}"' in rejected
             assert row_of(each) in rows or is_rejected or (name, seq) in named, (
                 f"{name} {seq} is neither loaded nor named"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
@@ -67,16 +68,20 @@ def test_expiry_day_without_a_price_is_a_gap_until_it_has_one() -> None:
     assert loader.gaps == []
 
 
-def test_rows_that_only_the_total_counts_are_a_gap() -> None:
-    exchange = exchange_of(20)
-    answer = exchange.answer
+def overstated(exchange: SeriesExchange, rows: int) -> Callable[[str, dict[str, str]], dict[str, Any]]:
+    """The exchange's answers, with a `records_total` of so many rows more than it has."""
 
-    def overstate(method: str, params: dict[str, str]) -> dict[str, Any]:
-        result = answer(method, params)
-        result["result"]["records_total"] += 3
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result: dict[str, Any] = exchange.answer(method, params)
+        result["result"]["records_total"] += rows
         return result
 
-    loader = Loader(overstate, "date")
+    return answer
+
+
+def test_rows_that_only_the_total_counts_are_a_gap() -> None:
+    exchange = exchange_of(20)
+    loader = Loader(overstated(exchange, 3), "date")
     assert run(loader, days(20)[-1]) == 20
     assert [gap.missing for gap in loader.gaps] == [3]
     assert "23" in loader.gaps[0].detail
@@ -122,14 +127,7 @@ def test_price_of_a_day_that_cannot_have_one_is_rejected_and_moves_nothing() -> 
 def test_total_above_the_returned_rows_loads_no_row_again(count: int) -> None:
     """The gap has no known day, so that none of the loaded rows counts as missing."""
     exchange = exchange_of(count)
-    answer = exchange.answer
-
-    def overstate(method: str, params: dict[str, str]) -> dict[str, Any]:
-        result = answer(method, params)
-        result["result"]["records_total"] += 1
-        return result
-
-    loader = Loader(overstate, "date")
+    loader = Loader(overstated(exchange, 1), "date")
     assert run(loader, days(count)[-1]) == count
     for number in range(count, count + 3):
         day = FIRST + timedelta(number)
