@@ -21,6 +21,9 @@ from extract.client import (
     Result as Result,
 )
 from extract.client import (
+    RetriableError as RetriableError,
+)
+from extract.client import (
     Tape as Tape,
 )
 from extract.client import (
@@ -38,6 +41,7 @@ __all__ = [
     "Coverage",
     "OutsideError",
     "Result",
+    "RetriableError",
     "Tape",
     "TapeError",
     "UsageError",
