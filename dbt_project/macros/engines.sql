@@ -15,7 +15,8 @@
     {{ create | replace('create table ', 'create table if not exists ', 1) if relation.identifier == this.identifier else create }}
 {%- endmacro %}
 
-{% macro is_replicated() -%} {{ return(env_var('TAPE_REPLICATED', '0') != '0') }} {%- endmacro %}
+{# As `IS_REPLICATED` in extract/clickhouse/settings.py. #}
+{% macro is_replicated() -%} {{ return(env_var('TAPE_REPLICATED', '0') not in ('', '0')) }} {%- endmacro %}
 
 {# Wait until other replicas have started a new table; until then they may not count for the quorum of an insert. #}
 {% macro wait_for_replicas() %}
@@ -25,5 +26,5 @@
 {# The adapter's macro, which is followed by an insert into the new table. #}
 {% macro clickhouse__create_empty_table(temporary, relation, sql, has_contract, statement_name='create_table_empty') %}
     {{ dbt.clickhouse__create_empty_table(temporary, relation, sql, has_contract, statement_name) }}
-    {%- do wait_for_replicas() -%}
+    {%- do wait_for_replicas() if not temporary -%}
 {% endmacro %}

@@ -24,6 +24,8 @@ from extract.errors import OutsideError, RetriableError, TapeError, UsageError
 LEASE_S = 90.0
 """A run whose claim was last renewed this long ago counts as dead."""
 RENEW_EVERY_S = 20.0
+CLAIM_QUORUM_MS = 20_000
+"""A claim that most replicas do not have after this time is an error."""
 CREATION_S = 30.0
 """Time after which new tables that cannot be used are an error."""
 
@@ -133,8 +135,8 @@ class Lease:
         """Create the tables, and claim the lease as soon as other replicas have them, too."""
         deadline_s = time.monotonic() + CREATION_S
         while True:
-            create_tables_of_runs(self._database)
             try:
+                create_tables_of_runs(self._database)
                 return self._claim(self._lease_s)
             except (UndefinedRelationError, RetriableError):
                 if time.monotonic() > deadline_s:
@@ -153,6 +155,6 @@ class Lease:
                 "holder": self.holder,
                 "ms": int(seconds * 1000),
             },
-            {"async_insert": 0},
+            {"async_insert": 0, "insert_quorum_timeout": CLAIM_QUORUM_MS},
         )
         return valid_until_s

@@ -23,6 +23,12 @@ LOST = {
 }
 """Models whose test has to fail, and the statement that loses a row of each."""
 INVENTED = "INSERT INTO deribit.trade_versions SELECT * REPLACE STRICT (99 AS trade_seq) FROM deribit.trade_versions LIMIT 1"
+INVENTED_LATER = (
+    "INSERT INTO deribit.trade_versions "
+    "SELECT * REPLACE STRICT (99 AS trade_seq, version + 4096 * 60000000 AS version) "
+    "FROM deribit.trade_versions WHERE NOT is_moved LIMIT 1"
+)
+"""As if of a load package that is a minute newer, and that was never loaded."""
 WRONG_CANDLES = (
     "open + 1 AS open",
     "open - 1 AS high",
@@ -53,18 +59,26 @@ def sound(dbt: Project) -> Project:
 
 @pytest.mark.slow
 def test_package_that_is_being_refreshed_fails_no_test(sound: Project) -> None:
-    """As while `tape follow` loads: its trades are in one table, and not yet in the candles and tallies."""
+    """As while `tape follow` loads: its trades are in one table, and not yet in the candles and tallies.
+
+    Wrong rows that no such package explains fail, also then.
+    """
     load_id = "1764000003.5"
+    moved = TRADES[0] | {"timestamp": TRADES[0]["timestamp"] + 31 * DAY_MS}
     new = [trade(seq=6, at_ms=NOON_MS + DAY_MS), trade("NEW-PERPETUAL")]
-    raw_tables.load(sound.client, load_id, [*new, TRADES[1] | {"price": 7.0}])
-    sound.client.command(
-        f"INSERT INTO deribit.trade_versions SELECT * FROM deribit.refresh_trade_versions(loads = ['{load_id}'])"
-    )
+    raw_tables.load(sound.client, load_id, [*new, moved, TRADES[1] | {"price": 7.0}])
+    for table in ("moved_trades", "trade_versions"):
+        sound.client.command(
+            f"INSERT INTO deribit.{table} SELECT * FROM deribit.refresh_{table}(loads = ['{load_id}'])"
+        )
     assert sound.rows("SELECT count() AS n FROM deribit.trades") == [{"n": 7}]
     assert failed_models(sound) == {}
+    sound.client.command(PLANTED.format(level="1h", columns="open + 1 AS open", bucket=3))
+    assert failed_models(sound) == {"ohlcv_1h": 1}
     refresh(sound.database)
+    sound.must("build", *TABLES)
     assert failed_models(sound) == {}
-    sound.client.command(INVENTED)
+    sound.client.command(INVENTED_LATER)
     assert "trades" in failed_models(sound)
 
 

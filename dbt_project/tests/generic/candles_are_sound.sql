@@ -7,23 +7,18 @@
 #}
 {% test candles_are_sound(model, level, finer=none) %}
 -- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref('consumed_loads') }}
--- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('stg_deribit__loads') }} {{ ref(finer_table(level)) }}
+-- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('stg_deribit__loads') }} {{ ref('moved_trades') }}
+-- depends_on: {{ ref(finer_table(level)) }}
 {%- set versions = ref(candle_table(level)) if var('candle_levels')[level].is_stored %}
 {{ blocks_nothing() }}
 with
 
-{{ consumed_us() }} as consumed_us,
+{{ load_bounds() }},
 
--- Months of instruments to which a load package is being added; the next build compares and tests them.
+-- Months of instruments to which a load package is being added.
 unsettled as (
-    select distinct
-        instrument_name,
-        toStartOfMonth({{ bucket_start(level, 'timestamp') }}) as month
-    from {{ ref('stg_deribit__trade_times') }}
-    where
-        {{ in_test_scope('timestamp', stored_table(level)) }}
-        and load_id in (select load_id from {{ ref('stg_deribit__loads') }})
-        and {{ load_us('load_id') }} > consumed_us
+    select distinct buckets.instrument_name as instrument_name, toStartOfMonth(buckets.bucket_at) as month
+    from ({{ unsettled_buckets(level) }}) as buckets
 ),
 
 finer_totals as (
@@ -68,23 +63,24 @@ wrong_totals as (
     select
         if(finer_totals.instrument_name = '', view_totals.instrument_name, finer_totals.instrument_name) as instrument_name,
         toDateTime(if(finer_totals.instrument_name = '', view_totals.month, finer_totals.month), 'UTC') as bucket_at,
-        'totals of the month' as wrong
+        'totals of the month' as wrong,
+        repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0 as is_odd
     from finer_totals
     full outer join view_totals
         on finer_totals.instrument_name = view_totals.instrument_name and finer_totals.month = view_totals.month
     where (finer_totals.trades, finer_totals.highest, finer_totals.lowest, finer_totals.volumes, finer_totals.notionals)
         != (view_totals.trades, view_totals.highest, view_totals.lowest, view_totals.volumes, view_totals.notionals)
-        or repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0
+        or is_odd
 ),
 
-wrong as (
+failures as (
     select instrument_name, bucket_at, wrong from wrong_totals
+    where is_odd or (instrument_name, toDate(bucket_at)) not in (select unsettled.instrument_name, unsettled.month from unsettled)
     {%- for instrument_name, bucket_at in wrong_candles(level, versions) %}
     union all
     select {{ sql_text(instrument_name) }}, toDateTime({{ bucket_at }}, 'UTC'), 'candle'
     {%- endfor %}
 )
 
-select instrument_name, bucket_at, wrong from wrong
-where (instrument_name, toStartOfMonth(bucket_at)) not in (select unsettled.instrument_name, unsettled.month from unsettled)
+select * from failures
 {% endtest %}

@@ -3,15 +3,16 @@
   Instruments of candles are compared with those of trades by candles_are_sound.
 #}
 {% test instruments_are_sound(model) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('trades') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('stg_deribit__loads') }} {{ ref('trades') }}
 {{ blocks_nothing() }}
 with
 
-{{ consumed_us() }} as consumed_us,
+{{ load_bounds() }},
 
 traded as (
     select distinct instrument_name from {{ ref('trades') }}
-    where {{ in_test_scope('timestamp', 'trade_versions') }} and toUnixTimestamp64Micro(loaded_at) <= consumed_us
+    where {{ in_test_scope('timestamp', 'trade_versions') }}
+        and toUnixTimestamp64Micro(loaded_at) not in (select toInt64({{ load_us('unsettled.load_id') }}) from ({{ unsettled_loads() }}) as unsettled)
 ),
 
 listed as (

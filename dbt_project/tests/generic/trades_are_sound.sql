@@ -4,11 +4,14 @@
 #}
 {% test trades_are_sound(model) %}
 {%- set tables = ['trade_versions', 'deribit_raw.trades'] -%}
--- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('stg_deribit__trades') }} {{ ref('trade_versions') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('stg_deribit__loads') }}
+-- depends_on: {{ ref('stg_deribit__trades') }} {{ ref('trade_versions') }}
 {{ blocks_nothing() }}
 with
 
-{{ consumed_us() }} as consumed_us,
+{{ load_bounds() }},
+
+unsettled as ({{ unsettled_loads() }}),
 
 -- Trades that moved to another month are where their newest version is, so all months of an instrument are compared together.
 instruments as (
@@ -20,7 +23,7 @@ raw as (
     select
         instrument_name,
         groupBitmapState(toUInt64(trade_seq)) as seqs,
-        groupBitmapStateIf(toUInt64(trade_seq), load_us <= consumed_us) as settled_seqs
+        groupBitmapStateIf(toUInt64(trade_seq), load_id not in (select unsettled.load_id from unsettled)) as settled_seqs
     from {{ ref('stg_deribit__trades') }}
     where
         load_id in (select load_id from {{ ref('consumed_loads') }})
@@ -34,7 +37,10 @@ view_seqs as (
         instrument_name,
         count() as trades,
         groupBitmapState(toUInt64(trade_seq)) as seqs,
-        groupBitmapStateIf(toUInt64(trade_seq), toUnixTimestamp64Micro(loaded_at) <= consumed_us) as settled_seqs
+        groupBitmapStateIf(
+            toUInt64(trade_seq),
+            toUnixTimestamp64Micro(loaded_at) not in (select toInt64({{ load_us('unsettled.load_id') }}) from unsettled)
+        ) as settled_seqs
     from {{ model }}
     where
         instrument_name in (select instruments.instrument_name from instruments)
