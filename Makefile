@@ -61,7 +61,7 @@ pictures: $(STAMP) ## Take the README's pictures of the page, while `make demo` 
 
 .PHONY: test
 test: lint ## Lint and run every test
-	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-fast
 # Nearly all tests of the ignored folders need dbt, which takes seconds to import in each process.
@@ -70,7 +70,7 @@ test-fast: $(STAMP) ## Run the tests that need no server: about a minute
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Run the tests that take minutes, for example killing a backfill 30 times
-	$(BIN)/pytest -m "slow and not heavy" -n 3 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow and not heavy" -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-heavy
 test-heavy: $(STAMP) ## Run the tests that repeat a slow test on a larger scale, before a release

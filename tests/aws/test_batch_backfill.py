@@ -98,6 +98,7 @@ def secret_files(machine: Machine) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_missing_secret_is_one_sentence_and_exit_code_3(aws_env: dict[str, str], tmp_path: Path) -> None:
     """No traceback; the exit code is the project's."""

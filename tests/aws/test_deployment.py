@@ -23,6 +23,7 @@ FREE = 10
 SECRET_NAMES = ("PASSWORD", "CERT", "KEY", "HOST", "USER")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_handlers_and_job_commands_exist() -> None:
     """Each Lambda names a callable, and the job a module that accepts its options."""

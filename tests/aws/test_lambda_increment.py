@@ -141,6 +141,7 @@ def test_invocation_killed_between_data_and_state_duplicates_nothing(
     assert keys_in(cloud) == keys_of(tape)
 
 
+@pytest.mark.slow
 def test_usage_error_fails_the_invocation_with_one_sentence(
     machine: Machine, start_exchange: Start, tape: Tape
 ) -> None:

@@ -125,6 +125,7 @@ def test_files_of_an_interrupted_backup_are_used(backups: Backups) -> None:
     assert changed == {first, second}
 
 
+@pytest.mark.slow
 def test_file_of_an_earlier_backup_that_was_damaged_is_written_again(
     backups: Backups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_file_of_an_earlier_backup_that_was_damaged_is_written_again(
     assert backups.restore("--verify").code == 0
 
 
+@pytest.mark.slow
 def test_large_months_are_divided_into_days(backups: Backups) -> None:
     database = backups.user.database
     (most, month), *others = database.rows(
@@ -182,6 +184,7 @@ def test_table_of_the_user_is_backed_up(backups: Backups) -> None:
     database.command("drop table deribit_raw.`my notes` sync")
 
 
+@pytest.mark.slow
 def test_pruned_backups_leave_what_the_newest_needs(backups: Backups) -> None:
     assert backups.back_up().code == 0
     insert_package(backups.user.database, "1000000001.5", 10**9, status=0)

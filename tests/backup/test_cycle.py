@@ -95,6 +95,7 @@ def test_backups_are_recorded_for_health(continued: Continued) -> None:
         assert count >= rows[0][2] == sum(text.count("\n") for text in continued.backups.content.values())
 
 
+@pytest.mark.slow
 def test_trial_restore_touches_nothing(continued: Continued) -> None:
     user = continued.backups.user
     before = raw_content(user.database)

@@ -29,6 +29,7 @@ def bucket(moto_url: str) -> Iterator[object]:
         client.close()
 
 
+@pytest.mark.slow
 def test_backup_in_a_bucket_is_restored(loaded_backups: Backups, bucket: object) -> None:
     done = loaded_backups.back_up(place=PLACE)
     assert done.code == 0, done.output

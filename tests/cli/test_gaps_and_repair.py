@@ -32,6 +32,7 @@ def test_gap_is_listed_and_repaired(user: User) -> None:
     assert (done.code, done.out) == (0, "[]\n")
 
 
+@pytest.mark.slow
 def test_unreachable_exchange_fails_repair_but_not_gaps(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 4 and one sentence; nothing is recorded as absent, so the next repair succeeds."""
     keys = user.keys()

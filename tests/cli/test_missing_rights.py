@@ -159,6 +159,7 @@ def run_without_rights(words: list[str]) -> tuple[int, str]:
     return done.code, lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", WRITES.values(), ids=WRITES.keys())
 @pytest.mark.parametrize("user", ["viewer", "reader"])
 def test_command_that_writes_needs_the_right_to_write(
@@ -177,6 +178,7 @@ def test_command_that_writes_needs_the_right_to_write(
     assert owner.value("select count() from deribit.ohlcv_1h_versions") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["viewer", "reader"])
 def test_reading_needs_no_more_than_the_right_to_read(
     env: pytest.MonkeyPatch, owner: Database, user: str

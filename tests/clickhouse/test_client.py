@@ -46,6 +46,7 @@ def connected_ports() -> list[int]:
     _watchers.remove(watch)
 
 
+@pytest.mark.slow
 def test_pipeline_connects_to_one_port(
     new_pipeline: NewPipeline, proxy: Proxy, connected_ports: list[int]
 ) -> None:
@@ -63,6 +64,7 @@ def test_pipeline_connects_to_one_port(
     assert set(mine) == {proxy.port}
 
 
+@pytest.mark.slow
 def test_load_jobs_share_connections(
     new_pipeline: NewPipeline,
     proxy: Proxy,
@@ -109,6 +111,7 @@ def test_compression_is_off_on_loopback_and_on_elsewhere(clickhouse: ClickHouseS
     assert open_client(clickhouse, compress="zstd").query("SELECT 1").result_rows == [(1,)]
 
 
+@pytest.mark.slow
 def test_statement_that_exceeds_a_limit_of_the_profile_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from tests.support.proxy import Proxy
 SECRET = "a-secret-password"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "exception", "error"),
     [
@@ -164,6 +165,7 @@ def test_unreachable_server(
     assert sentence in str(raised)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "error", "sentence"),
     [

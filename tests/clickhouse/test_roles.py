@@ -35,6 +35,8 @@ from harness.dbt_project import Project, forget_databases
 from tests.support.commands import tape_here
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 PASSWORDS = {role.name: f"canary-{role.name}" for role in ROLES}
 
 

@@ -75,6 +75,7 @@ def pool(settings: ClickHouseSettings) -> PoolManager:
     return PoolManager(ca_certs=settings.ca_cert)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("idle", "reason"),
     [

@@ -194,6 +194,7 @@ def test_data_frames_have_aware_times_and_floats_or_decimals(tape: Tape) -> None
     assert trades.field("kind").type == pa.string()
 
 
+@pytest.mark.slow
 def test_panel_has_a_column_per_instrument(tape: Tape) -> None:
     """The closes of the candles; null where there was no trade, or the value before it."""
     names = [PERPETUAL, "ETH-PERPETUAL"]
@@ -214,6 +215,7 @@ def test_panel_has_a_column_per_instrument(tape: Tape) -> None:
 # What is proven
 
 
+@pytest.mark.slow
 def test_coverage_counts_gaps_of_the_requested_time(tape: Tape, market: Market) -> None:
     """One trade is missing and one absent; before both, everything is proven."""
     whole = tape.trades(PERPETUAL, since="all").coverage
@@ -241,6 +243,7 @@ def test_candles_of_all_time_are_all(tape: Tape, market: Market) -> None:
     assert len(buckets) == len(minutes)
 
 
+@pytest.mark.slow
 def test_time_that_was_not_loaded_is_not_proven(tape: Tape) -> None:
     """The covered time begins with 2016."""
     for since in ("all", "2015-01-01"):
@@ -249,6 +252,7 @@ def test_time_that_was_not_loaded_is_not_proven(tape: Tape) -> None:
     assert tape.trades(PERPETUAL, since="2016-01-01", until="2016-06-01").coverage.proven
 
 
+@pytest.mark.slow
 def test_whole_last_candle_is_proven(tape: Tape, market: Market) -> None:
     """A trade is missing after `until`, but in the last candle."""
     missing_ms = market.missing["timestamp"]

@@ -52,6 +52,7 @@ def cents(amounts: list[str]) -> str:
     return str(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -171,6 +171,7 @@ def test_plan_uses_settings_of_the_cloud_service(cloud_api: CloudApi, tape: Tape
         )
 
 
+@pytest.mark.slow
 def test_plan_measures_bytes_of_sampled_trades(
     market: SandboxExchange, tape: TapeCommand, clickhouse_client: Client
 ) -> None:

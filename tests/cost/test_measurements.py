@@ -68,6 +68,7 @@ def test_measure_volume_exits_with_1_for_missing_trades(
     assert done.out.splitlines()[1].split()[4] == "1"
 
 
+@pytest.mark.slow
 def test_poc_backfill_plans_runs_and_extrapolates_a_month(
     market: SandboxExchange, months: Tape, tape: TapeCommand, clickhouse_client: Client
 ) -> None:

@@ -49,6 +49,7 @@ def request(raw: Raw, first: int, last: int, *ages: timedelta, table: str = "abs
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ages", "provisional", "due"),
     [

@@ -29,6 +29,7 @@ def last_seqs(keys: list[Key]) -> dict[str, int]:
     return dict(sorted(keys))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_holes_are_repaired_without_other_requests(loaded: User, data: st.DataObject) -> None:
@@ -190,6 +191,7 @@ def test_rejected_trades_are_requested_again_only_on_demand(user: User) -> None:
     assert user.keys() == keys
 
 
+@pytest.mark.slow
 def test_instrument_that_cannot_be_repaired_is_set_aside(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exchange answers for one instrument with trades of another: all others are fetched, and the command tells."""
     keys = user.keys()
@@ -217,6 +219,7 @@ def test_instrument_that_cannot_be_repaired_is_set_aside(user: User, monkeypatch
     assert user.keys() == keys
 
 
+@pytest.mark.slow
 def test_failed_requests_are_retried(
     own: User, start_exchange: Callable[..., SandboxExchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_only_an_unknown_instrument_has_no_last_trade(user: User, monkeypatch: p
     assert len(instruments_without_last_trade(user.database)) == len(expired_names(user)) > 0
 
 
+@pytest.mark.slow
 def test_lost_tails_are_detected_and_repaired(user: User) -> None:
     """One instrument lacks its last trades, another all of them; each expired one is requested once."""
     keys = user.keys()

@@ -134,6 +134,7 @@ def test_unfinished_package_changes_no_answer(loaded_in_part: Raw, status: int |
     assert all(one != other for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 def test_commands_report_an_unfinished_package(
     clickhouse_env: ClickHouseSettings, loaded_in_part: Raw
 ) -> None:

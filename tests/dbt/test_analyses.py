@@ -23,6 +23,8 @@ from harness.raw_tables import raw_trades
 from tests.support import series_analyses
 from tests.support.candle_truth import bucket_start, volume_and_notional
 
+pytestmark = pytest.mark.slow
+
 DAY_MS = 86_400_000
 ANALYSES = {path.stem for path in (PROJECT_DIR / "analyses").glob("*.sql")}
 Rows = list[dict[str, Any]]
@@ -318,7 +320,6 @@ def test_every_column_is_described_and_readme_models_have_exposures(
     assert {models[name].unique_id for name in named} <= exposed
 
 
-@pytest.mark.slow
 def test_docs_page_contains_every_model(dbt: Project, compiled: dict[str, str]) -> None:
     """The file of `make docs` has models, analyses, exposures, and descriptions and types of columns."""
     dbt.must("docs generate", "--static")

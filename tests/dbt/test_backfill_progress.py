@@ -165,6 +165,7 @@ def test_figures_equal_tape_status(loaded: Project) -> None:
         assert row["proven_share"] == pytest.approx(each.proven_share)
 
 
+@pytest.mark.slow
 def test_refresh_updates_the_figures(loaded: Project) -> None:
     """A loaded trade closes its gap, without a dbt run."""
     before = by_stream(loaded)

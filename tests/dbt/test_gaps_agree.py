@@ -28,6 +28,7 @@ def built(dbt: Project, trades: list[dict]) -> None:
     refresh(dbt.database)
 
 
+@pytest.mark.slow
 def test_model_and_tape_gaps_equal_python_on_a_tape_with_gaps(dbt: Project) -> None:
     """Heads and inner gaps of every kind of instrument."""
     trades = raw_trades(Tape.generate(seed=21, trades=4_000, days=5))

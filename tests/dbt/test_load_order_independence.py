@@ -17,8 +17,10 @@ from harness import raw_tables
 from harness.dbt_project import PROJECT_DIR, Project
 from tests.support.candle_truth import Trade, assert_true
 
+pytestmark = pytest.mark.slow
+
 STEPS = len(yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())["vars"]["refresh_steps"])
-EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "15"))
 START_MS = 1_738_367_990_000  # 2025-01-31 23:59:50, so that a minute, a day and a month end within seconds
 NAMES = ("BTC-PERPETUAL", "ETH_USDC-PERPETUAL", "BTC-28FEB25-90000-C", "BTC_USDC", "BTC-FS-28FEB25_PERP")
 TIMES_MS = st.one_of(st.integers(0, 30_000), st.sampled_from([400 * 86_400_000, -35 * 86_400_000, 3_600_000]))

@@ -88,6 +88,7 @@ def test_models_equal_python_computation(built: Project) -> None:
     assert_true(built, LOADS)
 
 
+@pytest.mark.slow
 def test_models_are_unchanged_by_merges(built: Project) -> None:
     """The views are exact before and after ClickHouse merges parts."""
     for table in ("trade_versions", *(f"ohlcv_{level}_versions" for level in STORED)):
@@ -95,6 +96,7 @@ def test_models_are_unchanged_by_merges(built: Project) -> None:
     assert_true(built, LOADS)
 
 
+@pytest.mark.slow
 def test_moved_trade_is_not_visible_at_its_old_time(dbt: Project) -> None:
     """After a restatement that moves it to another month, also while parts are unmerged."""
     dbt.empty()
@@ -124,6 +126,7 @@ def test_late_trade_recomputes_one_bucket_per_level(dbt: Project) -> None:
     assert written == dict.fromkeys(STORED, 1)
 
 
+@pytest.mark.slow
 def test_package_recorded_twice_hides_no_pending_one(dbt: Project) -> None:
     """The rows of `consumed_loads` are unmerged, and packages that were never finished are listed as well."""
     dbt.empty()
@@ -177,6 +180,7 @@ def test_floats_are_stored_losslessly(dbt: Project) -> None:
     assert candle == {"iv_low": min(ODD_NUMBERS), "iv_high": max(ODD_NUMBERS)}
 
 
+@pytest.mark.slow
 def test_duplicate_in_one_package_has_a_deterministic_winner(dbt: Project) -> None:
     """It should not happen; if it does, the winner does not depend on the order of rows."""
     winners = set()

@@ -11,6 +11,8 @@ import pytest
 
 from harness.dbt_project import Project, failures
 
+pytestmark = pytest.mark.slow
+
 NONE = "none"
 COMMENT = r" COMMENT '(?:[^'\\]|\\.)*'"
 CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"

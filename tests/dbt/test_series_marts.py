@@ -17,6 +17,8 @@ from harness.dbt_project import Project
 from tests.support.candle_truth import volume_and_notional
 from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
+pytestmark = pytest.mark.slow
+
 HOUR_MS = 3_600_000
 EIGHT = 1_735_891_200_000
 """2025-01-03 08:00 UTC."""

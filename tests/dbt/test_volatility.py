@@ -15,6 +15,8 @@ from harness.dbt_project import Project
 from tests.dbt.test_black76 import Option, quantlib_greeks
 from tests.dbt.test_model_truth import trade
 
+pytestmark = pytest.mark.slow
+
 HOUR_MS = 3_600_000
 YEAR_MS = 365 * 24 * HOUR_MS
 START_MS = 1_735_732_800_000
@@ -158,7 +160,6 @@ def test_chain_has_the_greeks_of_the_end_of_the_hour(built: Project) -> None:
         assert 7 * 3600 <= row["age_seconds"] <= 8 * 3600
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("underlying", ["BTC", "ETH"])
 @pytest.mark.parametrize("hours", [-1, 0, 5, 21, 60, 24 * 400])
 def test_chain_at_a_time_equals_the_chain_of_all_hours(built: Project, underlying: str, hours: int) -> None:

@@ -82,6 +82,7 @@ def test_failed_request_is_never_an_empty_page(bad: httpx.Response) -> None:
         client.trades(client.history, METHOD, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["reset", "cut", "html", "error200", "429", "10028"])
 def test_network_faults_are_retried(small_tape: Any, start_exchange: Any, fault: str) -> None:
     """Connection resets and truncated bodies on a real socket."""

@@ -135,7 +135,7 @@ def test_every_table_is_on_both_nodes(nodes: Nodes, small_tape: Tape, tmp_path: 
         )
         first.ok("tape", "init")
         first.ok("dlt", "pipeline", "run")
-        first.ok("dbt", "build", "--target", "local", cwd=ROOT / "dbt_project")
+        first.ok("dbt", "run", "--target", "local", cwd=ROOT / "dbt_project")
         nodes.sync()
         [content] = nodes.query(0, CONTENT)
         assert 0 < content[0] < len(small_tape.trades)

@@ -133,6 +133,7 @@ def load() -> None:
     run(RunOptions(currencies=("BTC",), kinds=("future",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["plain", "narrow", "fixed"])
 def test_package_of_many_months_is_loaded_whatever_the_limit(
     log_in: Callable[[str], Database], user: str

@@ -63,6 +63,7 @@ def test_plan_of_the_recorded_tape_is_accurate_to_a_fifth(user: pytest.MonkeyPat
     assert {each.how for each in plan.streams} == {"counted", "12 probes", "5 probes"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_size", ["10000", "1000"])
 def test_plan_of_a_generated_tape_is_accurate_to_a_quarter(user: pytest.MonkeyPatch, page_size: str) -> None:
     """Streams that fit a page are counted, others estimated; with one window and with several."""
@@ -70,6 +71,7 @@ def test_plan_of_a_generated_tape_is_accurate_to_a_quarter(user: pytest.MonkeyPa
     plan_and_run(Tape.generate(seed=7, trades=20_000), user, 0.25)
 
 
+@pytest.mark.slow
 def test_plan_loads_nothing_and_excludes_covered_time(
     user: pytest.MonkeyPatch, small_tape: Tape, clickhouse_client: Client
 ) -> None:
@@ -118,6 +120,7 @@ def test_plan_is_compared_with_the_next_run_of_the_same_options(
     assert load_plan(plan_key(same)) is None
 
 
+@pytest.mark.slow
 def test_interrupted_run_leaves_the_plan_to_the_next_run(
     user: pytest.MonkeyPatch, small_tape: Tape, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_manifest_proves_the_export(exported: Path, market: Market) -> None:
     assert report.gaps == {"missing": 1, "absent": 1}
 
 
+@pytest.mark.slow
 def test_csv_equals_the_database(market: Market, tmp_path: Path) -> None:
     """Times with their zone, decimals with all digits, null as nothing; and it is proven, too."""
     export_to(market, tmp_path / "csv", format="csv", tables=("trades", "candles_1d"))
@@ -188,6 +189,7 @@ def test_filters_reduce_every_table(market: Market, tmp_path: Path) -> None:
     assert prove(tmp_path / "part").is_proven
 
 
+@pytest.mark.slow
 def test_raw_tables_are_exported_without_unfinished_packages(market: Market, tmp_path: Path) -> None:
     """As a backup needs them: each table of finished load packages, and the list of these."""
     unfinished = [{**market.missing, "trade_id": "1"}]

@@ -46,7 +46,6 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_limited", [False, True], ids=["compare everything", "changed since"])
 def test_only_changed_files_are_written_again(market: Market, trades_only: Path, is_limited: bool) -> None:
     """A late trade of December changes one file of trades, its runs and the gaps; a repetition changes none."""
@@ -90,7 +89,6 @@ def test_package_that_is_loaded_meanwhile_is_not_named(market: Market, tmp_path:
     assert (*key_of(restated), restated["amount"]) in [(*key[:2], float(key[2])) for key in amounts]
 
 
-@pytest.mark.slow
 def test_export_that_is_killed_is_resumed(
     market: Market, clickhouse_env: ClickHouseSettings, tmp_path: Path
 ) -> None:
@@ -124,6 +122,8 @@ from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import clickhouse_settings
 from extract.export.export import ExportOptions, export
 from extract.export.store import open_store
+
+pytestmark = pytest.mark.slow
 published = []
 def kill_at(path):
     published.append(path)
@@ -267,7 +267,6 @@ def bucket(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     client.delete_bucket(Bucket="lake")
 
 
-@pytest.mark.slow
 def test_export_to_a_bucket(market: Market, bucket: str, tmp_path: Path) -> None:
     """The same bytes as in a folder; a changed, a missing and a foreign object are refused by name."""
     place, options = f"s3://{bucket}/tape/one", {"tables": ("trades", "funding_1h")}

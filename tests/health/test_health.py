@@ -131,6 +131,7 @@ def test_stalest_stream_in_scope_is_reported(raw: Raw, health: Health) -> None:
     assert (code, checks["raw"]["state"], checks["gaps"]["state"]) == (2, "unknown", "unknown")
 
 
+@pytest.mark.slow
 def test_missing_trades_are_counted(raw: Raw, health: Health) -> None:
     """Trades that the exchange is known not to have do not count."""
     raw.client.command("delete from deribit_raw.trades where trade_seq = 2")

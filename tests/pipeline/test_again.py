@@ -31,6 +31,7 @@ def prices(client: Client) -> dict[tuple[str, int], float]:
     return {(name, seq): price for name, seq, price in client.query(sql).result_rows}
 
 
+@pytest.mark.slow
 def test_changed_trades_are_loaded_again_and_counted(listed: Listed, clickhouse_client: Client) -> None:
     """Ten corrected prices; a run without --again does not see them, and a second one with it loads nothing."""
     tape = Tape.generate(seed=9, trades=300, days=2)
@@ -67,6 +68,7 @@ def test_changed_trades_are_loaded_again_and_counted(listed: Listed, clickhouse_
     )
 
 
+@pytest.mark.slow
 def test_again_reads_the_requested_time_only(listed: Listed) -> None:
     tape = Tape.generate(seed=9, trades=300, days=2)
     exchange = listed(tape)

@@ -63,6 +63,7 @@ def test_each_turn_loads_what_is_new(listed: Listed, clickhouse_client: Client) 
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
+@pytest.mark.slow
 def test_idle_turns_write_nothing_until_ten_minutes_are_covered(
     listed: Listed, clickhouse_client: Client
 ) -> None:
@@ -85,6 +86,7 @@ def test_idle_turns_write_nothing_until_ten_minutes_are_covered(
     assert clickhouse_client.command(covered_to) > end_ms + 15 * MINUTE_MS
 
 
+@pytest.mark.slow
 def test_failed_turn_is_reported_and_repeated(listed: Listed, clickhouse_client: Client) -> None:
     """The database refuses one package; the next turn loads it."""
     tape = Tape.generate(seed=3, trades=600, days=1)

@@ -31,6 +31,7 @@ def run_btc() -> int:
     return run(RunOptions(currencies=("BTC",))).total
 
 
+@pytest.mark.slow
 def test_new_instrument_adds_one_row_and_the_state_stays_small(
     small_windows: None,
     start_exchange: Callable[..., SandboxExchange],
@@ -61,6 +62,7 @@ def test_new_instrument_adds_one_row_and_the_state_stays_small(
     assert len(zlib.decompress(b64decode(text))) < 3_000
 
 
+@pytest.mark.slow
 def test_hole_at_the_edge_of_covered_time_is_repaired(
     small_windows: None,
     start_exchange: Callable[..., SandboxExchange],

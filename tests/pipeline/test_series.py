@@ -37,6 +37,7 @@ def methods(exchange: SandboxExchange) -> set[str]:
     return {request.path.rpartition("/")[2] for request in exchange.requests}
 
 
+@pytest.mark.slow
 def test_run_loads_series_and_an_idle_run_requests_none(listed: Listed, clickhouse_client: Client) -> None:
     """Tables are as the registry defines them; the next hour adds one funding rate; a failing series is set aside."""
     exchange = listed(Tape.generate(seed=5, trades=300, days=3))

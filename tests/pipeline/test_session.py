@@ -162,6 +162,7 @@ def test_unfinished_rows_are_deleted_when_the_disk_is_gone(
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
+@pytest.mark.slow
 def test_local_state_is_discarded_after_another_machine_ran(
     listed: Listed,
     runner: Callable[[], Runner],
@@ -185,6 +186,7 @@ def test_local_state_is_discarded_after_another_machine_ran(
     assert keys_in(clickhouse_client) == keys_of(tape)
 
 
+@pytest.mark.slow
 def test_package_is_registered_before_it_is_loaded(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:

@@ -127,6 +127,7 @@ def test_stop_is_requested_by_the_clock_or_explicitly() -> None:
     assert stop.reason == "on SIGTERM"
 
 
+@pytest.mark.slow
 def test_max_minutes_stops_the_run_with_exit_code_0(
     shell: UserShell, start_exchange: Callable[..., SandboxExchange]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.cli.output import MOST_NAMED
@@ -15,6 +16,7 @@ from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
 
 
+@pytest.mark.slow
 def test_unknown_fields_count_each_record_once(
     listed: Callable[[Tape], SandboxExchange], clickhouse_client: Client
 ) -> None:

@@ -60,6 +60,7 @@ def test_backfill_loads_one_package_per_window(listed: Listed, clickhouse_client
     assert 2 < packages_in(clickhouse_client) <= summary.windows
 
 
+@pytest.mark.slow
 def test_dropped_database_is_loaded_again(listed: Listed, clickhouse_client: Client, tape: Tape) -> None:
     """The state in .tape covers everything, but it is discarded because the data is gone."""
     listed(tape)
@@ -80,6 +81,7 @@ def test_state_is_restored_from_the_database(listed: Listed, clickhouse_client: 
     assert min(start for start, _ in requested_times(exchange)) >= exchange.now_ms - DAY_MS // 24
 
 
+@pytest.mark.slow
 def test_earlier_since_fetches_only_what_is_not_covered(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
@@ -111,6 +113,7 @@ def test_second_run_is_refused_with_the_process_id(listed: Listed, tape: Tape) -
             run_btc()
 
 
+@pytest.mark.slow
 def test_failed_load_ends_the_run_with_one_sentence(
     listed: Listed, clickhouse_client: Client, tape: Tape
 ) -> None:
@@ -146,6 +149,7 @@ def test_working_directory_of_a_killed_run_is_discarded(
     assert not [path for path in tape_files() if "1700000000.0" in path]
 
 
+@pytest.mark.slow
 def test_working_directory_is_discarded_once_it_has_many_packages(listed: Listed, tape: Tape) -> None:
     """Frequent runs do not fill the disk."""
     listed(tape)

@@ -48,6 +48,7 @@ def test_dbt_logs_in_with_the_generated_password(plain_shell: dict[str, str], ow
     assert [path for path in written if password in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_dbt_sends_the_password_to_no_other_server(plain_shell: dict[str, str], own_dir: Path) -> None:
     """One sentence, and the program at the port gets no credentials."""
     server.up(clickhouse_settings("local", plain_shell), own_dir)

@@ -80,6 +80,7 @@ def test_push_of_a_million_trades(loaded: Both) -> None:
     _require_differences_reported(loaded)
 
 
+@pytest.mark.slow
 def test_differences_are_reported_and_missing_rows_copied(loaded: Both) -> None:
     loaded.tape("push")
     _require_differences_reported(loaded)
@@ -268,6 +269,7 @@ def test_rows_of_an_unfinished_package_are_no_versions_of_trades(loaded: Both) -
     assert "Not pushed: 1 load package is not finished" in done.out
 
 
+@pytest.mark.slow
 def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:
     """Later packages are listed on cloud, but no state covers the missing one, so that a run into cloud fetches it."""
     loaded.tape("push")
@@ -292,6 +294,7 @@ def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) 
     assert loaded.same(*PUSHED)
 
 
+@pytest.mark.slow
 def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
     """Other tables of the user are ignored; a column's name is quoted wherever it is in a statement."""
     loaded.tape("push")
@@ -315,6 +318,7 @@ def test_names_from_the_database_cannot_inject_sql(loaded: Both) -> None:
         loaded.local.command(f"drop table if exists deribit_raw.{name}")
 
 
+@pytest.mark.slow
 def test_push_copies_series_and_merges_their_state(
     both: Both, listed: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

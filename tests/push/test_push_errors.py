@@ -52,6 +52,7 @@ def test_second_push_on_this_machine_is_rejected(both: Both) -> None:
         assert "wait for it or stop it" in error_of(both, 3)
 
 
+@pytest.mark.slow
 def test_push_waits_for_the_lease_of_another_machine(loaded: Both) -> None:
     """Two writers would move the same cursor; verifying needs no lease."""
     loaded.tape("push")
@@ -62,6 +63,7 @@ def test_push_waits_for_the_lease_of_another_machine(loaded: Both) -> None:
     assert loaded.tape("push").code == 0
 
 
+@pytest.mark.slow
 def test_push_resumes_after_a_full_disk(loaded: Both) -> None:
     """What was copied stays, and the next push resumes once there is space."""
     loaded.tape("push")

@@ -72,6 +72,7 @@ def test_targets_have_separate_states(both: Both, exchange: SandboxExchange) -> 
     assert both.keys(both.cloud) == wanted("BTC")
 
 
+@pytest.mark.slow
 def test_push_into_tables_that_init_has_created(both: Both, exchange: SandboxExchange) -> None:
     """`tape init` stores a state without any source; the state of local is merged into it."""
     assert both.tape("init", "--target", "cloud").code == 0

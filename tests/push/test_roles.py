@@ -38,6 +38,7 @@ def as_role(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield login
 
 
+@pytest.mark.slow
 def test_loader_may_push_and_reader_may_verify(
     both: Both,
     as_role: Callable[[str], None],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -15,6 +14,9 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.sandbox.tape import Tape
 from tests.support.api import running_api
 from tests.support.loaded_user import User
+
+if TYPE_CHECKING:  # importing dbt takes seconds
+    from harness.dbt_project import Project
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,15 @@ class Market:
 
 
 @pytest.fixture(scope="module")
-def market(new_user: Callable[[Tape], User], tmp_path_factory: pytest.TempPathFactory) -> Market:
-    """4,000 trades of three days with everything that the exchange has, and their series."""
+def market(dbt: Project, new_user: Callable[[Tape], User]) -> Market:
+    """4,000 trades of three days with everything that the exchange has, and their series; every model is built."""
     user = new_user(Tape.generate(seed=1, trades=4_000, days=3))
     with pytest.MonkeyPatch.context() as env:
         env.delenv("SOURCES__DERIBIT__SERIES")
         user.load()
-    build_models(tmp_path_factory.mktemp("dbt"))
+    dbt.client.command("CREATE DATABASE IF NOT EXISTS deribit")  # dbt does not create it twice
+    dbt.run()
     return Market(user)
-
-
-def build_models(scratch: Path) -> None:
-    """Every model on the database of the environment."""
-    from dbt.cli.main import dbtRunner  # takes seconds, for which modules without a database need not wait
-
-    from harness.dbt_project import failures, forget_databases, run_words
-
-    forget_databases()
-    result = dbtRunner().invoke(run_words("run", scratch))
-    assert result.success, failures(result) or result.exception
 
 
 @pytest.fixture(scope="module")

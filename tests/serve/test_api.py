@@ -205,6 +205,7 @@ def test_range_and_flags_select_trades(api: httpx.Client, market: Market) -> Non
         assert expected or flags
 
 
+@pytest.mark.slow
 def test_pages_of_candles_have_each_bucket_once(api: httpx.Client, market: Market) -> None:
     times = [
         item["bucket_at"]

@@ -135,6 +135,7 @@ def test_new_load_is_visible_within_seconds(api: httpx.Client, database: Project
     assert (after["trade_seq"], after["price"]) == (500, "77")
 
 
+@pytest.mark.slow
 def test_server_that_stops_is_unavailable_until_it_is_back(
     database: Project, reader_login: ClickHouseSettings, proxy: Proxy
 ) -> None:
@@ -159,6 +160,7 @@ def test_server_that_stops_is_unavailable_until_it_is_back(
         assert [api.get(path).status_code for path in paths] == [200] * 4
 
 
+@pytest.mark.slow
 def test_heavy_questions_are_cut_off_and_the_server_stays_well(
     api: httpx.Client, database: Project, reader_login: ClickHouseSettings
 ) -> None:

@@ -170,6 +170,7 @@ def test_small_answers_are_sent_at_once() -> None:
     assert asyncio.run(accepted_without_delay())
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_server_cleanly(
     module_shell: UserShell, reader_login: ClickHouseSettings, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_state_is_restored_from_the_destination(
     assert keys_in(pipeline) == keys_of(tape)
 
 
+@pytest.mark.slow
 def test_each_run_loads_one_window(pipeline: dlt.Pipeline, exchange: SandboxExchange, tape: Tape) -> None:
     """A backfill is a loop over `pipeline.run`."""
     exchange.now_ms = int(tape.trades[-1]["timestamp"]) + 120_000

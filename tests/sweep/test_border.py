@@ -128,6 +128,7 @@ def test_quiet_stream_is_covered_up_to_now() -> None:
         assert len(crawl.reports[-1].covered) == len(STREAMS)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories(), st.integers(0, 60 * 60), st.integers(2, 50))
 def test_each_trade_is_loaded_once_however_late_history_is(

@@ -100,6 +100,7 @@ def test_growth_restatements_and_late_trades_while_fetching(
         assert crawl.run() == 0
 
 
+@pytest.mark.slow
 @several
 @given(histories(), ways, st.lists(st.tuples(since, since, st.integers(1, 6)), min_size=1, max_size=5))
 def test_runs_over_any_time_ranges_load_each_trade_once(
@@ -120,6 +121,7 @@ def test_runs_over_any_time_ranges_load_each_trade_once(
             assert not any(seqs for _, seqs in state["first_seq"])
 
 
+@pytest.mark.slow
 @several
 @given(histories(), ways, st.data())
 def test_absent_trades_are_reported_as_exact_ranges(
@@ -204,6 +206,7 @@ class Clock:
         return next(self._readings) * self._step_s
 
 
+@pytest.mark.slow
 @several
 @given(histories(), ways, st.sampled_from([0.5, 5.0, 40.0]), st.integers(1, 6))
 def test_backfill_that_visits_the_newest_time_loads_each_trade_once(

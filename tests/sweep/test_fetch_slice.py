@@ -71,6 +71,7 @@ def limited(records: list[dict[str, Any]], limit: int, has_more: bool | None) ->
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [30, 1_000])
 @pytest.mark.parametrize("burst", [1, 540])
 @pytest.mark.parametrize("has_more", [None, False], ids=["honest", "never"])

@@ -38,12 +38,14 @@ def dlt_command(pipelines_dir: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_info_names_the_destination(loaded: Path, database: str) -> None:
     output = dlt_command(loaded, "info")
     assert f"destination_type: {NAME}" in output
     assert f"dataset_name: {database}" in output
 
 
+@pytest.mark.slow
 def test_drop_drops_the_tables_of_a_resource(loaded: Path, database: str) -> None:
     dlt_command(loaded, "drop", "trades")
     pipeline = dlt.attach("trades", pipelines_dir=str(loaded))

@@ -181,6 +181,7 @@ def test_no_table_function_reads_a_file_or_ends_the_server(target: Target) -> No
     assert _in_parallel(attack) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", WRITERS)
 def test_no_table_or_database_engine_reads_a_file(target: Target, user: str) -> None:
     """Every engine of tables and of databases, with arguments that name a file."""
@@ -235,6 +236,7 @@ def test_file_function_cannot_be_restored(target: Target) -> None:
 # Where the kernel cannot confine the server
 
 
+@pytest.mark.slow
 def test_unconfined_server_reads_and_writes_no_file_by_functions_and_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

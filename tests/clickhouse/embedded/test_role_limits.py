@@ -48,6 +48,7 @@ def test_reader_query_is_stopped_in_time(target: Target) -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_reader_memory_rows_queries_and_quota_are_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,7 @@ def named(loader: Loader, step: int) -> set[int]:
     return {at for each in steps for at in each}
 
 
+@pytest.mark.slow
 @several
 @given(steps(4_000), peculiarities((744, 500, 60)), st.integers(0, 30), st.data())
 def test_funding_rates(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from clickhouse_connect.driver.client import Client
 
 from extract.clickhouse.client import shared_database
@@ -22,6 +23,7 @@ from tests.support.hostile_exchange import (
 )
 
 
+@pytest.mark.slow
 def test_nested_record_is_rejected_and_the_stream_continues(
     start: Start, clickhouse_client: Client, tape: Tape
 ) -> None:
@@ -33,6 +35,7 @@ def test_nested_record_is_rejected_and_the_stream_continues(
     ).result_rows == [(True,)]
 
 
+@pytest.mark.slow
 def test_instrument_without_a_name_is_rejected_once(start: Start, clickhouse_client: Client) -> None:
     """With its currency and kind, the reason, and its text; deep values reject only their record."""
     deep = '{"instrument_name": "DEEP", "kind": "future", "odd": ' + "[" * 200_000 + "]" * 200_000 + "}"
@@ -59,6 +62,7 @@ def test_instrument_without_a_name_is_rejected_once(start: Start, clickhouse_cli
     ).result_rows == [(1,)]
 
 
+@pytest.mark.slow
 def test_names_of_an_exchange_are_data(start: Start, clickhouse_client: Client) -> None:
     """Names and values with quotes, markup, templates and control characters arrive unchanged and execute nothing."""
     odd = [

@@ -15,7 +15,7 @@ from extract.sandbox.instrument_names import DAY_MS, HOUR_MS
 from tests.serve.page.conftest import Planted, day_of, serving
 from tests.support.browser import Visit, Visitor, needs_chromium
 
-pytestmark = [pytest.mark.browser, needs_chromium]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, needs_chromium]
 
 CARDS = (
     "coverage", "market", "smile-card", "term-card", "dvol-card", "funding-card", "interest-card", "health-card",
@@ -207,7 +207,6 @@ def test_page_follows_new_loads(visited: Visit, planted: Planted) -> None:
     assert count == planted.user.client.query("select count() from deribit.trades").result_rows[0][0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "width"), [("light", 1280), ("dark", 390)], ids=["light-desktop", "dark-phone"]
 )
@@ -238,7 +237,6 @@ def test_list_of_routes_is_shown_with_its_style(served: str, visit: Visitor) -> 
     here.page.context.close()
 
 
-@pytest.mark.slow
 def test_server_that_ends_is_reported(planted: Planted, visit: Visitor, tmp_path: Path) -> None:
     """In a sentence with the command that starts it; the data remain."""
     with serving(planted.user.shell, tmp_path) as url:
@@ -264,7 +262,6 @@ def test_database_without_data_is_reported(planted: Planted, visit: Visitor, tmp
         here.page.context.close()
 
 
-@pytest.mark.slow
 def test_wrong_key_is_reported_and_the_right_one_accepted(
     planted: Planted, visit: Visitor, tmp_path: Path
 ) -> None:
