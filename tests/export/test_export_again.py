@@ -27,6 +27,8 @@ from tests.support.commands import tape_here
 from tests.support.exports import export_to, month_of, prove, read
 from tests.support.market import LATE_LOAD, Market, key_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trades_only(market: Market, tmp_path: Path) -> Path:
@@ -122,8 +124,6 @@ from extract.clickhouse.client import shared_database
 from extract.clickhouse.settings import clickhouse_settings
 from extract.export.export import ExportOptions, export
 from extract.export.store import open_store
-
-pytestmark = pytest.mark.slow
 published = []
 def kill_at(path):
     published.append(path)

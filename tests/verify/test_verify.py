@@ -110,7 +110,6 @@ def settled(user: User) -> list[dict[str, Any]]:
     )
 
 
-@pytest.mark.slow
 def test_candles_agree_until_bars_and_trades_differ(user: User) -> None:
     """Nothing is unexplained first. Then one altered bar, a trade that is lost here and a late trade are named, no other.
 
