@@ -61,7 +61,7 @@ pictures: $(STAMP) ## Take the README's pictures of the page, while `make demo` 
 
 .PHONY: test
 test: lint ## Lint and run every test
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 .PHONY: test-fast
 # Nearly all tests of the ignored folders need dbt, which takes seconds to import in each process.

@@ -63,10 +63,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, names in MARKERS_BY_FIXTURE.items():
             if fixtures & set(names):
                 item.add_marker(marker)
-        # Parsing and building the dbt project for the first time takes a worker half a minute.
-        item.add_marker(
-            pytest.mark.xdist_group("dbt" if "dbt" in fixtures else item.nodeid.partition("::")[0])
-        )
         for marker in ("heavy", "slow"):
             if item.get_closest_marker(marker) and "slow" not in selected and "heavy" not in selected:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}; run it with `make test-{marker}`"))
