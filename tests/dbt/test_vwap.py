@@ -61,7 +61,6 @@ def across(instruments) -> dict:
     }
 
 
-@pytest.mark.slow
 def test_vwap_equals_python_computation(dbt: Project, tape: Tape) -> None:
     """Every hour and underlying is equal; thin instruments, outliers and combos are excluded."""
     dbt.empty()
