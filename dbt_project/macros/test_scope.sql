@@ -53,19 +53,21 @@
   `unsettled_loads` are the packages that were not consumed by then. An empty list of consumed packages excuses nothing.
 #}
 {% macro load_bounds() -%}
-(
-    select if(count() = 0, 18446744073709551615, max({{ load_us('consumed.load_id') }})) from {{ ref('consumed_loads') }} as consumed
-) as consumed_us,
+(select max({{ load_us('consumed.load_id') }}) from {{ ref('consumed_loads') }} as consumed) as consumed_us,
 
-(
-    select groupArray(pending.load_id) from ({{ pending_loads(ref('consumed_loads')) }}) as pending
-    where consumed_us != 18446744073709551615
-) as pending_ids
+(select groupArray(pending.load_id) from ({{ pending_loads(ref('consumed_loads')) }}) as pending) as pending_ids
 {%- endmacro %}
 
 {% macro unsettled_loads() -%}
     select loads.load_id from {{ ref('stg_deribit__loads') }} as loads
-    where {{ load_us('loads.load_id') }} > consumed_us or has(pending_ids, loads.load_id)
+    where consumed_us > 0 and ({{ load_us('loads.load_id') }} > consumed_us or has(pending_ids, loads.load_id))
+{%- endmacro %}
+
+{# Predicate: the trade is of a load package that was in all tables when the query began. #}
+{% macro is_settled(loaded_at) -%}
+    toUnixTimestamp64Micro({{ loaded_at }}) not in (
+        select toInt64({{ load_us('unsettled.load_id') }}) from ({{ unsettled_loads() }}) as unsettled
+    )
 {%- endmacro %}
 
 {# Instruments and buckets of `level` whose candles the trades of unsettled packages change, or will change. #}

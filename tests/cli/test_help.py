@@ -35,7 +35,7 @@ def test_every_subcommand_has_help_with_an_example() -> None:
 
 
 def test_command_reference_is_current() -> None:
-    """docs/cli.md is what `make cli-docs` writes. A new process, because click keeps the help option of a first use."""
+    """docs/cli.md is what `make cli-docs` writes. Click caches a command's help option, so the process is new."""
     program = "from extract.cli.reference import reference; print(reference(), end='')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert reference.PATH.read_text() == done.stdout, "run: make cli-docs"

@@ -48,7 +48,7 @@ def market(dbt: Project, new_user: Callable[[Tape], User]) -> Market:
     with pytest.MonkeyPatch.context() as env:
         env.delenv("SOURCES__DERIBIT__SERIES")
         user.load()
-    dbt.client.command("CREATE DATABASE IF NOT EXISTS deribit")  # dbt does not create it twice
+    dbt.client.command("CREATE DATABASE IF NOT EXISTS deribit")  # the adapter of dbt knows that it existed
     dbt.run()
     return Market(user)
 

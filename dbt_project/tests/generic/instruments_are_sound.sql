@@ -12,7 +12,7 @@ with
 traded as (
     select distinct instrument_name from {{ ref('trades') }}
     where {{ in_test_scope('timestamp', 'trade_versions') }}
-        and toUnixTimestamp64Micro(loaded_at) not in (select toInt64({{ load_us('unsettled.load_id') }}) from ({{ unsettled_loads() }}) as unsettled)
+        and {{ is_settled('loaded_at') }}
 ),
 
 listed as (

@@ -11,8 +11,6 @@ with
 
 {{ load_bounds() }},
 
-unsettled as ({{ unsettled_loads() }}),
-
 -- Trades that moved to another month are where their newest version is, so all months of an instrument are compared together.
 instruments as (
     select distinct instrument_name from {{ ref('trade_versions') }}
@@ -23,7 +21,7 @@ raw as (
     select
         instrument_name,
         groupBitmapState(toUInt64(trade_seq)) as seqs,
-        groupBitmapStateIf(toUInt64(trade_seq), load_id not in (select unsettled.load_id from unsettled)) as settled_seqs
+        groupBitmapStateIf(toUInt64(trade_seq), load_id not in ({{ unsettled_loads() }})) as settled_seqs
     from {{ ref('stg_deribit__trades') }}
     where
         load_id in (select load_id from {{ ref('consumed_loads') }})
@@ -37,10 +35,7 @@ view_seqs as (
         instrument_name,
         count() as trades,
         groupBitmapState(toUInt64(trade_seq)) as seqs,
-        groupBitmapStateIf(
-            toUInt64(trade_seq),
-            toUnixTimestamp64Micro(loaded_at) not in (select toInt64({{ load_us('unsettled.load_id') }}) from unsettled)
-        ) as settled_seqs
+        groupBitmapStateIf(toUInt64(trade_seq), {{ is_settled('loaded_at') }}) as settled_seqs
     from {{ model }}
     where
         instrument_name in (select instruments.instrument_name from instruments)
