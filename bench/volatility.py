@@ -16,7 +16,7 @@ import uuid
 from rich.console import Console
 from rich.table import Table
 
-from bench.own_project import OwnProject, own_project
+from bench.own_project import CANDLES, TRADES, OwnProject, own_project
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 
@@ -31,7 +31,7 @@ _LOAD = """
         toDateTime64('2025-09-02 00:00:00', 3, 'UTC')
             + toIntervalMillisecond(intDiv(n * 7776000000, {trades:UInt64})) as at,
         cityHash64(n) as h,
-        90000 + 5000 * sin(n / {trades:UInt64} * 20) as index,
+        round(90000 + 5000 * sin(n / {trades:UInt64} * 20), 2) as index,
         ['26DEC25', '30JAN26', '27MAR26', '26JUN26', '5DEC25', '12DEC25'][1 + cityHash64(n, 1) % 6] as far,
         toDate(at) + 1 + cityHash64(n, 1) % 3 as near_day,
         concat(toString(toDayOfMonth(near_day)), upper(formatDateTime(near_day, '%b%y'))) as near,
@@ -48,8 +48,8 @@ _LOAD = """
             concat('BTC-', if(h % 2 = 0, far, near), '-', toString(strike), if(is_call, '-C', '-P'))
         ),
         multiIf(
-            part < 6, index, part = 6, index * 1.01,
-            0.01 + greatest(if(is_call, 1 - strike / index, strike / index - 1), 0)
+            part < 6, round(index, 1), part = 6, round(index * 1.01, 1),
+            round(0.01 + greatest(if(is_call, 1 - strike / index, strike / index - 1), 0), 4)
         ),
         1 + cityHash64(n, 1) % 10,
         if(cityHash64(n, 2) % 2, 'buy', 'sell'),
@@ -69,9 +69,9 @@ _NEWEST = (
 QUESTIONS = {
     "chain of the newest hour": f"option_chain_at(underlying = 'BTC', at = '2025-11-30 00:00:00') where {_NEWEST}",
     "chain of an hour in the middle": "option_chain_at(underlying = 'BTC', at = '2025-10-15 12:00:00')",
-    "the same from option_chain_1h": "option_chain_1h where underlying = 'BTC' and bucket_at = '2025-10-15 12:00:00'",
     "smile of the newest hour": f"iv_smile_1h where {_NEWEST}",
     "term structure of the newest hour": f"iv_tenors_1h where {_NEWEST}",
+    "forwards of all hours": "forwards_1h",
 }
 
 
@@ -95,13 +95,15 @@ def main() -> int:
 
 
 def _load(dbt: OwnProject, trades: int) -> None:
-    """Load the tape in packages, and refresh the models after each."""
+    """Load the tape in packages, and refresh the models after each; then merge months, as an hour does."""
     for first in range(0, trades, PACKAGE):
         load = f"{1_764_100_000 + first // PACKAGE}.5"
         numbers = {"first": first, "count": min(PACKAGE, trades - first), "trades": trades}
         dbt.client.command(_LOAD, parameters={**numbers, "load": load})
         raw_tables.load(dbt.client, load, [])
         refresh(dbt.database, [load])
+    for table in (TRADES, *CANDLES, "deribit.expiry_hours_versions"):
+        dbt.client.command(f"OPTIMIZE TABLE {table} FINAL")
 
 
 def _analyses(dbt: OwnProject) -> dict[str, str]:

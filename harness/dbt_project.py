@@ -23,10 +23,25 @@ QUIET = ("--log-level", "none")  # events still reach the callback
 
 
 @dataclass
-class Project:
-    """The dbt project on one ClickHouse; dbt writes its artifacts to `scratch`."""
+class Models:
+    """The rows of the models on one ClickHouse, as a reader sees them."""
 
     client: Client
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        return list(self.client.query(query).named_results())
+
+    def candles(self, level: str) -> dict[tuple[str, Any], dict[str, Any]]:
+        """Candles of a level by (instrument_name, bucket_at)."""
+        rows = self.rows(f"SELECT * FROM deribit.ohlcv_{level}")
+        assert len({(row["instrument_name"], row["bucket_at"]) for row in rows}) == len(rows)
+        return {(row.pop("instrument_name"), row.pop("bucket_at")): row for row in rows}
+
+
+@dataclass
+class Project(Models):
+    """The dbt project on one ClickHouse; dbt writes its artifacts to `scratch`."""
+
     scratch: Path
     project_dir: Path = PROJECT_DIR
     target: str = "local"
@@ -120,15 +135,6 @@ class Project:
         except DatabaseError:
             return False
         return True
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        return list(self.client.query(query).named_results())
-
-    def candles(self, level: str) -> dict[tuple[str, Any], dict[str, Any]]:
-        """Candles of a level by (instrument_name, bucket_at), as a reader sees them."""
-        rows = self.rows(f"SELECT * FROM deribit.ohlcv_{level}")
-        assert len({(row["instrument_name"], row["bucket_at"]) for row in rows}) == len(rows)
-        return {(row.pop("instrument_name"), row.pop("bucket_at")): row for row in rows}
 
 
 def forget_databases() -> None:

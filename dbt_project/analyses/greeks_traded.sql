@@ -1,5 +1,5 @@
--- One row per day: Greeks that takers bought net in options of an underlying; delta in coin, gamma in coin per USD,
--- vega and theta in USD.
+-- One row per day of the `days` until `at`: Greeks that takers bought net in options of an underlying; delta in coin,
+-- gamma in coin per USD, vega and theta in USD.
 with
 
 signed as (
@@ -7,7 +7,10 @@ signed as (
         *,
         if(direction = 'buy', amount, -amount) as signed_amount
     from {{ ref('trade_greeks') }}
-    where underlying = {{ analysis_underlying() }}
+    where
+        underlying = {{ analysis_underlying() }}
+        and timestamp > {{ analysis_time() }} - toIntervalDay({{ var('days', 30) }})
+        and timestamp <= {{ analysis_time() }}
 ),
 
 final as (

@@ -28,18 +28,54 @@
     kind = 'future_combo' and match(instrument_name, '^[A-Z0-9]+-')
 {%- endmacro %}
 
+{#
+  Most numbers have at most 15 digits, 8 of them behind the point. For them the integer of hundred millionths is exact, and computing with
+  integers gives the same amounts ten times as fast as computing with decimals of 256 bits.
+#}
+{% macro is_short(number) -%}
+    abs({{ number }}) < 1e7 and round({{ number }} * 1e8) / 1e8 = {{ number }}
+{%- endmacro %}
+
+{% macro hundred_millionths(number) -%}
+    toInt64(round({{ number }} * 1e8))
+{%- endmacro %}
+
+{# An amount from an integer (Int128) of units of 12 places. #}
+{% macro amount_of(units) -%}
+    reinterpret({{ units }}, 'Decimal(38, 12)')
+{%- endmacro %}
+
+{# Integer quotient, rounded half away from zero as `round` does with decimals. `divisor` is positive. #}
+{% macro rounded_quotient(dividend, divisor) -%}
+    intDiv(2 * ({{ dividend }}) + {{ divisor }} * sign({{ dividend }}), 2 * {{ divisor }})
+{%- endmacro %}
+
+{# The column `amount` with 12 places. #}
+{% macro exact_amount() -%}
+    if(
+        {{ is_short('amount') }},
+        {{ amount_of('toInt128(' ~ hundred_millionths('amount') ~ ') * 10000') }},
+        toDecimal128({{ to_exact_decimal('amount') }}, 12)
+    )
+{%- endmacro %}
+
 {# Volume in the base coin: the amount, or amount / price for inverse futures; null for combos of inverse futures. #}
 {% macro trade_volume() -%}
     multiIf(
         {{ is_inverse_combo() }},
         null,
+        {{ is_inverse_future() }} and {{ is_zero_price() }},
+        toDecimal128(0, 12),
+        {{ is_inverse_future() }} and price > 0 and {{ is_short('price') }} and {{ is_short('amount') }},
+        {{ amount_of(rounded_quotient(
+            'toInt128(' ~ hundred_millionths('amount') ~ ') * 1000000000000',
+            'toInt128(' ~ hundred_millionths('if(price > 0, price, 1)') ~ ')'
+        )) }},
         {{ is_inverse_future() }},
-        if(
-            {{ is_zero_price() }},
-            toDecimal128(0, 12),
-            {{ round_amount('toDecimal256(' ~ to_exact_decimal('amount') ~ ', 24) / ' ~ to_exact_decimal('if(' ~ is_zero_price() ~ ', 1, price)')) }}
-        ),
-        toDecimal128({{ to_exact_decimal('amount') }}, 12)
+        {{ round_amount(
+            'toDecimal256(' ~ to_exact_decimal('amount') ~ ', 24) / ' ~ to_exact_decimal('if(' ~ is_zero_price() ~ ', 1, price)')
+        ) }},
+        {{ exact_amount() }}
     )
 {%- endmacro %}
 
@@ -49,7 +85,11 @@
         {{ is_inverse_combo() }},
         null,
         {{ is_inverse_future() }},
-        toDecimal128({{ to_exact_decimal('amount') }}, 12),
+        {{ exact_amount() }},
+        {{ is_short('price') }} and {{ is_short('amount') }},
+        {{ amount_of(rounded_quotient(
+            'toInt128(' ~ hundred_millionths('price') ~ ') * toInt128(' ~ hundred_millionths('amount') ~ ')', 'toInt128(10000)'
+        )) }},
         {{ round_amount(to_exact_decimal('price') ~ ' * ' ~ to_exact_decimal('amount')) }}
     )
 {%- endmacro %}
@@ -80,7 +120,16 @@
 
 {# A value in the quote currency in US dollars. #}
 {% macro in_usd(notional, usd_rate) -%}
-    if({{ usd_rate }} = 1, {{ notional }}, {{ round_amount('toDecimal256(' ~ notional ~ ', 12) * ' ~ to_exact_decimal('ifNull(' ~ usd_rate ~ ', 0)')) }})
+    {%- set rate = 'ifNull(' ~ usd_rate ~ ', 0)' -%}
+    multiIf(
+        {{ usd_rate }} = 1,
+        {{ notional }},
+        abs({{ notional }}) < 100000000000 and {{ is_short(rate) }},
+        {{ amount_of(rounded_quotient(
+            'reinterpret(assumeNotNull(' ~ notional ~ "), 'Int128') * toInt128(" ~ hundred_millionths(rate) ~ ')', 'toInt128(100000000)'
+        )) }},
+        {{ round_amount('toDecimal256(' ~ notional ~ ', 12) * ' ~ to_exact_decimal(rate)) }}
+    )
 {%- endmacro %}
 
 {# A volume or notional to be stored and summed: 0 where it is null. Views of candles show null again, by `is_inverse_combo`. #}

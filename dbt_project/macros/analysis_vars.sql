@@ -7,7 +7,7 @@
 {# The time `at`; default: that of the newest trade. #}
 {% macro analysis_time() -%}
     {%- if var('at', none) -%} toDateTime64('{{ var('at') }}', 3, 'UTC')
-    {%- else -%} (select max(newest.timestamp) from {{ ref('trades') }} as newest)
+    {%- else -%} (select max(newest.last_at) from {{ ref('instrument_ends') }} as newest)
     {%- endif -%}
 {%- endmacro %}
 

@@ -18,17 +18,17 @@
     if(
         {{ forward }} > 0 and isFinite({{ forward }}) and {{ strike }} > 0 and isFinite({{ strike }}) and {{ iv }} >= 0
         and isFinite({{ iv }}) and isFinite({{ years }}),
-        toNullable({{ iv }} / 100 * sqrt(greatest({{ years }}, 0))),
+        toNullable({{ iv }} / 100 * sqrt(max2({{ years }}, 0))),
         null
     ) as total_volatility,
     if(
         total_volatility >= {{ least_total_volatility() }},
-        greatest(least(log({{ forward }} / {{ strike }}) / total_volatility + total_volatility / 2, 40), -40),
+        max2(min2(log({{ forward }} / {{ strike }}) / total_volatility + total_volatility / 2, 40), -40),
         if(isNull(total_volatility), null, if({{ forward }} > {{ strike }}, 40, -40))
     ) as d1,
     if(
         total_volatility >= {{ least_total_volatility() }},
-        greatest(least(log({{ forward }} / {{ strike }}) / total_volatility - total_volatility / 2, 40), -40),
+        max2(min2(log({{ forward }} / {{ strike }}) / total_volatility - total_volatility / 2, 40), -40),
         d1
     ) as d2
 {%- endmacro %}
@@ -40,36 +40,37 @@
 
 {# Columns `option_value` (in the quote currency), `delta`, `gamma`, `vega`, `theta` and `rho`. #}
 {% macro black76_greeks(forward, strike, iv, years, is_call) -%}
-    {{ black76_value(forward, strike, is_call) }} as option_value,
-    if({{ is_call }}, {{ normal_cdf('d1') }}, -{{ normal_cdf('-d1') }}) as delta,
+    if({{ is_call }}, 1, -1) as payoff_sign,
+    {{ black76_value(forward, strike, 'payoff_sign') }} as option_value,
+    payoff_sign * {{ normal_cdf('payoff_sign * d1') }} as delta,
     if(
         total_volatility >= {{ least_total_volatility() }},
         {{ normal_density('d1') }} / {{ forward }} / total_volatility,
         total_volatility * 0
     ) as gamma,
-    {{ forward }} * {{ normal_density('d1') }} * sqrt(greatest({{ years }}, 0)) / 100 as vega,
+    {{ forward }} * {{ normal_density('d1') }} * sqrt(max2({{ years }}, 0)) / 100 as vega,
     -- An option cannot lose more in a day than it is worth.
-    if(isNull(d1), null, -least(
+    -min2(
         if(
             total_volatility >= {{ least_total_volatility() }},
-            {{ forward }} * {{ normal_density('d1') }} * total_volatility / greatest({{ years }}, 1e-12) / 2 / 365,
+            {{ forward }} * {{ normal_density('d1') }} * total_volatility / max2({{ years }}, 1e-12) / 2 / 365,
             total_volatility * 0
         ),
         option_value
-    )) as theta,
-    {{ strike }} * greatest({{ years }}, 0) / 100 * if({{ is_call }}, {{ normal_cdf('d2') }}, -{{ normal_cdf('-d2') }}) as rho
+    ) as theta,
+    {{ strike }} * max2({{ years }}, 0) / 100 * payoff_sign * {{ normal_cdf('payoff_sign * d2') }} as rho
 {%- endmacro %}
 
-{# Value of an option in the quote currency at its forward, from `d1` and `d2`. `greatest` and `least` skip a null. #}
-{% macro black76_value(forward, strike, is_call) -%}
-    if(isNull(d1), null, greatest(
-        if(
-            {{ is_call }},
-            {{ forward }} * {{ normal_cdf('d1') }} - {{ strike }} * {{ normal_cdf('d2') }},
-            {{ strike }} * {{ normal_cdf('-d2') }} - {{ forward }} * {{ normal_cdf('-d1') }}
+{#
+  Value of an option in the quote currency at its forward, from `d1` and `d2`; `payoff_sign` is 1 for a call and -1 for a put.
+#}
+{% macro black76_value(forward, strike, payoff_sign) -%}
+    max2(
+        {{ payoff_sign }} * (
+            {{ forward }} * {{ normal_cdf(payoff_sign ~ ' * d1') }} - {{ strike }} * {{ normal_cdf(payoff_sign ~ ' * d2') }}
         ),
         0
-    ))
+    )
 {%- endmacro %}
 
 {# Distribution and density of the standard normal. #}

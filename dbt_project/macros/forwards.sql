@@ -8,6 +8,10 @@
     {%- endfor -%}
 {%- endmacro %}
 
+{% macro expiry_hash() -%}
+    cityHash64({{ expiry_key() }})
+{%- endmacro %}
+
 {# Predicate: the trade's price, index and expiry can be used for a forward. Block trades and legs of combos are not at market prices. #}
 {% macro shows_market_price(trades) -%}
     {{ trades }}.is_book and {{ trades }}.price > 0 and {{ trades }}.index_price > 0
@@ -46,11 +50,6 @@
     )
 {%- endmacro %}
 
-{# The empty observation: (time, forward, index price). #}
-{% macro no_observation() -%}
-    tuple(toDateTime64(0, 3, 'UTC'), 0.0, 0.0)
-{%- endmacro %}
-
 {# Columns of the CTE `priced` that describe the option: moneyness, time to expiry, value and Greeks. #}
 {% macro greek_columns() -%}
     days_to_expiry, moneyness, log_moneyness, option_value, model_price, delta, gamma, vega, theta, rho
@@ -82,19 +81,18 @@ priced as (
         if(settlement_currency = underlying, option_value / forward, option_value) as model_price,
         strike / nullIf(forward, 0) as moneyness,
         log(nullIf(greatest(moneyness, 0), 0)) as log_moneyness,
-        greatest(years, 0) * 365 as days_to_expiry
+        max2(years, 0) * 365 as days_to_expiry
     from terms
 )
 {% endmacro %}
 
 {#
-  CTE `with_forward`: rows of `rows` with `columns`, the index price and the forward of their expiry at the time `at`. It is the last price of
-  an hour of the future with that expiry, the newest one that is not later; the index itself where there is none, or only one older than
-  `forward_max_age_hours`. If `index_price` is the index at that time, the price of the future moves with it. Put-call parity would read all
-  options for each question: docs/volatility.md has the measurement. `futures` is a CTE with the hours of futures that are needed, by default all.
+  CTE `with_forward`: rows of `rows` with `columns`, the index price and the forward of their expiry at the time `at`: the newest one of
+  `forwards_1h` that is not later, of a future or of put-call parity; the index itself where there is none, or only one older than
+  `forward_max_age_hours`. If `index_price` is the index at that time, the forward moves with it. `forwards` is a relation with the rows of
+  `forwards_1h` that are needed, by default all.
 #}
-{% macro with_forwards(rows, at, columns, index_price, moves_with_index=true, futures=none) %}
-{%- set forward = 'futures.price / futures.index_price * index_price' if moves_with_index else 'futures.price' -%}
+{% macro with_forwards(rows, at, columns, index_price, moves_with_index=true, forwards=none) %}
 with_forward as (
     select
         {{ expiry_key('options') }},
@@ -102,17 +100,19 @@ with_forward as (
         options.{{ column }} as {{ column }},
         {% endfor -%}
         if(options.{{ index_price }} > 0, options.{{ index_price }}, null) as index_price,
-        dateDiff('millisecond', futures.traded_at, options.{{ at }}) / 1000 as seconds_since_future,
-        futures.price > 0 and seconds_since_future <= {{ var('forward_max_age_hours') }} * 3600 as has_future,
-        toLowCardinality(if(has_future, 'future', 'index')) as forward_source,
-        if(has_future, seconds_since_future, 0) as forward_age_seconds,
-        if(has_future, {{ forward }}, index_price) as forward
-    from {{ rows }} as options
-    asof left join {{ futures or ref('dated_future_hours') }} as futures
+        (toUnixTimestamp64Milli(options.{{ at }}) - toUnixTimestamp64Milli(forwards.forward_at)) / 1000 as seconds_since_forward,
+        forwards.forward > 0 and seconds_since_forward <= {{ var('forward_max_age_hours') }} * 3600 as has_forward,
+        toLowCardinality(if(has_forward, forwards.forward_source, 'index')) as forward_source,
+        if(has_forward, seconds_since_forward, 0) as forward_age_seconds,
+        if(has_forward, {{ 'forwards.forward_ratio * index_price' if moves_with_index else 'forwards.forward' }}, index_price) as forward
+    -- A join by one number takes a third of the time of one by three columns.
+    from (select *, {{ expiry_hash() }} as expiry_hash from {{ rows }}) as options
+    asof left join (
+        select *, {{ expiry_hash() }} as expiry_hash from {{ forwards or ref('forwards_1h') }}
+        where forward_source != 'index'
+    ) as forwards
         on
-            options.underlying = futures.underlying
-            and options.settlement_currency = futures.settlement_currency
-            and options.expiry = futures.expiry
-            and options.{{ at }} >= futures.traded_at
+            options.expiry_hash = forwards.expiry_hash
+            and options.{{ at }} >= forwards.forward_at
 )
 {% endmacro %}

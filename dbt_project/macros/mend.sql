@@ -215,7 +215,7 @@
     {{ return((ref('ohlcv_' ~ finer), 'bucket_at') if finer else (ref('trades'), 'timestamp')) }}
 {%- endmacro %}
 
-{# Columns of the table `own` of candles that are compared: all but the version. #}
+{# Columns of the table `own` that are compared: all but the version. #}
 {% macro compared_columns(own) -%}
     {{ return(declared_node(own.identifier).columns | reject('equalto', 'version') | join(', ')) }}
 {%- endmacro %}
@@ -252,29 +252,36 @@ emptied as (
 )
 {% endmacro %}
 
-{# Append the candles of `this` that differ from those computed from their source, and log how many there were. #}
+{#
+  Append the rows of `this` that differ from those computed, and log how many there were. `differences` are CTEs as those of
+  `candle_differences`; `key` names the columns that identify a row.
+#}
+{% macro replace_differing(differences, key, months, rows) %}
+    {%- set columns = compared_columns(this) -%}
+    {%- set version = commit_refresh() -%}
+    {%- call statement('differing') -%}
+        insert into {{ this }} ({{ columns }}, version) settings insert_deduplicate = 0
+        with {{ differences }}
+        select {{ columns }}, {{ version }} from differing
+    {%- endcall -%}
+    {%- call statement('emptied') -%}
+        insert into {{ this }} ({{ key }}, version) settings insert_deduplicate = 0
+        with {{ differences }}
+        select {{ key }}, {{ version }} from emptied
+    {%- endcall -%}
+    {%- set query = 'select count() from ' ~ this ~ ' where version = ' ~ version ~ ' and toYYYYMM(bucket_at) in ' ~ months -%}
+    {%- set mended = column_of(query)[0] -%}
+    {%- if mended -%}
+        {%- do log(this.identifier ~ ': ' ~ mended ~ ' ' ~ rows ~ ' of ' ~ months ~ ' were missing or wrong and are replaced', info=true) -%}
+    {%- endif -%}
+{% endmacro %}
+
+{# Replace the candles of `this` that differ from those computed from their source. #}
 {% macro mend_candles(level) %}
     {%- set source = ref(finer_table(level)) -%}
-    {%- set columns = compared_columns(this) -%}
     {%- for months, states in changed_months(this, source) -%}
         {%- for range in instrument_ranges(source, candle_source(level)[1], months) -%}
-            {%- set version = commit_refresh() -%}
-            {%- set differences = candle_differences(level, this, months, range) -%}
-            {%- call statement('differing') -%}
-                insert into {{ this }} ({{ columns }}, version) settings insert_deduplicate = 0
-                with {{ differences }}
-                select {{ columns }}, {{ version }} from differing
-            {%- endcall -%}
-            {%- call statement('emptied') -%}
-                insert into {{ this }} (instrument_name, bucket_at, version) settings insert_deduplicate = 0
-                with {{ differences }}
-                select instrument_name, bucket_at, {{ version }} from emptied
-            {%- endcall -%}
-            {%- set query = 'select count() from ' ~ this ~ ' where version = ' ~ version ~ ' and toYYYYMM(bucket_at) in ' ~ months -%}
-            {%- set mended = column_of(query)[0] -%}
-            {%- if mended -%}
-                {%- do log(this.identifier ~ ': ' ~ mended ~ ' candles of ' ~ months ~ ' were missing or wrong and are replaced', info=true) -%}
-            {%- endif -%}
+            {%- do replace_differing(candle_differences(level, this, months, range), 'instrument_name, bucket_at', months, 'candles') -%}
         {%- endfor -%}
         {%- do record_verified(this, source, states) -%}
     {%- endfor -%}

@@ -27,14 +27,14 @@
 {%- endmacro %}
 
 {#
-  CTE `final`: the columns of `option_chain_1h`, of rows with the terms of an option, its `last_trade`, `bucket_at` and `hour_end`. `futures`
-  is a CTE with the rows of `dated_future_hours` that are needed, by default all.
+  CTE `final`: the columns of `option_chain_1h`, of rows with the terms of an option, its `last_trade`, `bucket_at` and `hour_end`. `forwards`
+  is a CTE with the rows of `forwards_1h` that are needed, by default all.
 #}
-{% macro option_chain(hours, futures=none) %}
+{% macro option_chain(hours, forwards=none) %}
 {{ with_forwards(
     hours, 'hour_end',
     ['instrument_name', 'bucket_at', 'strike', 'option_type', 'last_trade', 'hour_end'], 'last_trade.4',
-    moves_with_index=false, futures=futures
+    moves_with_index=false, forwards=forwards
 ) }},
 
 priced_hours as (

@@ -41,14 +41,14 @@
     {{ return(candle_table(finer) if finer else 'trade_versions') }}
 {%- endmacro %}
 
-{# Predicate: the month of `time` was dropped neither from the level nor from what it is computed from, as of now. #}
-{% macro is_month_open(level, time) -%}
+{# Predicate: the month of `time` was dropped from none of `tables`, names of models, as of now. #}
+{% macro is_month_open(tables, time) -%}
     toYYYYMM({{ time }}) not in (
         select drops.month from {{ ref('retention_drops') }} as drops
         where drops.table_id in (
             select tables.uuid from system.tables as tables
             where (tables.database, tables.name) in (
-                {%- for table in (candle_table(level), finer_table(level)) -%}
+                {%- for table in tables -%}
                 {%- set relation = declared_relation(table) if execute and model.resource_type != 'unit_test' else this -%}
                 ('{{ relation.schema }}', '{{ relation.identifier }}'){{ ', ' if not loop.last }}
                 {%- endfor -%}
@@ -62,13 +62,12 @@
     {{ return(execute and model.resource_type != 'unit_test' and (flags.FULL_REFRESH or not load_relation(this))) }}
 {%- endmacro %}
 
-{# Refuse to rebuild candles from a table that lacks months, because the candles of those months would be lost. #}
-{% macro require_complete_history(level) -%}
-    {%- set table = finer_table(level) -%}
+{# Refuse to rebuild the model from `table` if that lacks months, because the model's rows of those months would be lost. #}
+{% macro require_complete_history(table) -%}
     {%- if is_rebuild() and not flags.EMPTY and dropped_months([table]) -%}
         {{ exceptions.raise_compiler_error(
-            'ohlcv_' ~ level ~ ' would lose the months that `tape retention` dropped from ' ~ table ~ '; rebuild both: '
-            ~ 'dbt run --full-refresh --select +' ~ candle_table(level)
+            this.identifier ~ ' would lose the months that `tape retention` dropped from ' ~ table ~ '; rebuild both: '
+            ~ 'dbt run --full-refresh --select +' ~ this.identifier
         ) }}
     {%- endif -%}
 {%- endmacro %}

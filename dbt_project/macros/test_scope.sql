@@ -135,6 +135,39 @@
     {{ return(wrong) }}
 {% endmacro %}
 
+{# Up to 100 hours of expiries that differ from what is computed from their trades, in an explicit `dbt test`, as `wrong_candles`. #}
+{% macro wrong_expiry_hours(versions) %}
+    {%- set wrong = [] -%}
+    {%- if execute and flags.WHICH == 'test' -%}
+        {%- set source = ref('trade_versions') -%}
+        {%- for months, _ in changed_months(versions, source, every=true) if wrong | length < 100 -%}
+            {%- for range in hour_ranges(source, months) -%}
+                {%- set query -%}
+                    with
+
+                    {{ load_bounds() }},
+
+                    unsettled_hours as ({{ unsettled_buckets('1h') }}),
+
+                    unsettled as ({{ expiry_hours_of('unsettled_hours') }}),
+
+                    {{ expiry_hour_differences(versions, months, range) }}
+
+                    select underlying, settlement_currency, toUnixTimestamp(expiry), toUnixTimestamp(bucket_at) from (
+                        select {{ expiry_key() }}, bucket_at from differing
+                        union all
+                        select {{ expiry_key() }}, bucket_at from emptied
+                    )
+                    where ({{ expiry_key() }}, bucket_at) not in (select {{ expiry_key('unsettled') }}, unsettled.bucket_at from unsettled)
+                    limit 100
+                {%- endset -%}
+                {%- for row in run_query(query).rows -%} {%- do wrong.append(row.values()) -%} {%- endfor -%}
+            {%- endfor -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(wrong) }}
+{% endmacro %}
+
 {#
   Keeps a failed test from stopping `dbt build`: it skips the models that are downstream of everything that the test depends on, and
   nothing is downstream of this model.

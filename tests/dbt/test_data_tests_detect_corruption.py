@@ -126,6 +126,40 @@ def test_wrong_rows_are_detected_and_candles_are_replaced(sound: Project) -> Non
     assert failed_models(sound).keys() >= {"trades"}
 
 
+@pytest.mark.slow
+def test_wrong_forwards_are_detected_and_replaced(dbt: Project) -> None:
+    """A wrong forward and volatility, an hour that has no trades, and one that is missing."""
+    dbt.empty()
+    loads = {
+        "1764000001.5": [
+            trade(f"BTC-{day}JAN25-90000-{side}", hour + 1, NOON_MS + hour * 3_600_000, price=0.05, iv=50.0)
+            for day in (10, 17, 24, 31)
+            for side in "CP"
+            for hour in range(2)
+        ]
+    }
+    raw_tables.load(dbt.client, "1764000001.5", loads["1764000001.5"])
+    refresh(dbt.database)
+    assert failed_models(dbt) == {}
+    for columns, day in (
+        ("forward + 1 AS forward", 10),
+        ("51 AS call_25_iv", 17),
+        ("expiry + 86400 AS expiry", 24),
+    ):
+        dbt.client.command(
+            f"INSERT INTO deribit.expiry_hours_versions SELECT * REPLACE STRICT ({columns}, version + 1 AS version) "
+            f"FROM deribit.expiry_hours_versions FINAL WHERE toDayOfMonth(expiry) = {day} ORDER BY bucket_at LIMIT 1"
+        )
+    dbt.client.command("DELETE FROM deribit.expiry_hours_versions WHERE toDayOfMonth(expiry) = 31")
+    # Two of them also have another number of trades in their month.
+    assert failed_models(dbt) == {"expiry_hours_versions": 7}
+    dbt.logged.clear()
+    dbt.must("build", *TABLES)
+    assert "expiry_hours_versions: 5 hours of [202501] were missing or wrong and are replaced" in dbt.logged
+    assert failed_models(dbt) == {}
+    assert_true(dbt, loads)
+
+
 @pytest.mark.slow(minutes=2)
 def test_odd_trade_fails_every_build_until_it_is_settled(dbt: Project) -> None:
     """It stops no model, also in later builds without odd trades, and `tape health` alarms; a restatement settles it."""

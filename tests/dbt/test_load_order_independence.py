@@ -7,78 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extract.clickhouse.client import Database, Values
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
-from harness.dbt_project import PROJECT_DIR, Project
+from harness.dbt_project import Project
 from tests.support.candle_truth import Trade, assert_true
+from tests.support.packages import PACKAGES, START_MS, STEPS, KilledDatabase, KilledError
 
 pytestmark = pytest.mark.slow
 
-STEPS = len(yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text())["vars"]["refresh_steps"])
 EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "15"))
-START_MS = 1_738_367_990_000  # 2025-01-31 23:59:50, so that a minute, a day and a month end within seconds
-NAMES = ("BTC-PERPETUAL", "ETH_USDC-PERPETUAL", "BTC-28FEB25-90000-C", "BTC_USDC", "BTC-FS-28FEB25_PERP")
-TIMES_MS = st.one_of(st.integers(0, 30_000), st.sampled_from([400 * 86_400_000, -35 * 86_400_000, 3_600_000]))
-
-
-@st.composite
-def trades(draw: st.DrawFn) -> Trade:
-    """A trade with one of a few keys, so that packages restate each other's trades."""
-    name = draw(st.sampled_from(NAMES))
-    is_option = name.endswith("-C")
-    return {
-        "instrument_name": name,
-        "trade_seq": draw(st.integers(1, 4)),
-        "trade_id": draw(st.sampled_from(["7", "ETH-8", "009", "x"])),
-        "timestamp": START_MS + draw(TIMES_MS),
-        "price": draw(st.integers(-(10**3), 10**7)) / draw(st.sampled_from([1, 2, 1000])),
-        "amount": draw(st.sampled_from([0.1, 0.7000000000000001, 0.3999999999999999, 10.0, 12_345.678])),
-        "direction": draw(st.sampled_from(["buy", "sell"])),
-        "iv": draw(st.sampled_from([None, 0.0, 55.55])) if is_option else None,
-        "liquidation": draw(st.sampled_from([None, None, "MT"])),
-        "block_trade_id": draw(st.sampled_from([None, None, "BLOCK-1"])),
-        "block_rfq_id": draw(st.sampled_from([None, None, 7])),
-        "combo_id": draw(st.sampled_from([None, None, "BTC-FS-28FEB25_PERP"])),
-        "index_price": draw(st.sampled_from([None, 94_738.7813, 1 / 3])),
-        "kind": "option"
-        if is_option
-        else "future_combo"
-        if "-FS-" in name
-        else "future"
-        if "-" in name
-        else "spot",
-        "currency": "BTC",
-    }
-
-
-PACKAGES = st.lists(
-    st.lists(trades(), max_size=12, unique_by=lambda t: (t["instrument_name"], t["trade_seq"])),
-    min_size=2,
-    max_size=4,
-)
-
-
-class KilledError(Exception):
-    """The end of a process between two statements."""
-
-
-@dataclass(frozen=True)
-class KilledDatabase(Database):
-    """A database whose client is killed before its statement number `last`."""
-
-    last: int = 0
-    statements: list[str] = field(default_factory=list)
-
-    def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
-        if len(self.statements) == self.last:
-            raise KilledError
-        self.statements.append(sql)
-        super().command(sql, parameters, settings)
 
 
 @pytest.fixture(scope="module")

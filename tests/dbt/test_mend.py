@@ -30,6 +30,10 @@ DAMAGES = (
     WRONG.format("1h", "open + 1 as open") + " limit 3",
     WRONG.format("1h", "size + 1 as size") + " limit 1",
     WRONG.format("1m", "0 as block_volume, 7 as negotiated_count") + " limit 1",
+    "truncate table deribit.expiry_hours_versions",
+    "drop table deribit.expiry_hours_versions sync",
+    "insert into deribit.expiry_hours_versions "
+    "select * replace (forward + 1 as forward, version + 1 as version) from deribit.expiry_hours_versions limit 1",
 )
 
 

@@ -15,6 +15,7 @@ from tests.support.candle_truth import Trade, assert_true
 KEPT_FRESH = (
     *("trade_versions", "ohlcv_1m_versions", "ohlcv_1h_versions"),
     *("loaded_seqs", "instrument_ends", "moved_trades", "consumed_loads"),
+    "expiry_hours_versions",
 )
 STORED = ("1m", "1h")
 """Levels with a table; the others are views over them."""
@@ -54,12 +55,16 @@ LOADS: dict[str, list[Trade]] = {
         *(trade(f"{name}-PERPETUAL", 1, amount=20.0) for name in MOVES_MS),
         *(trade(f"{name}-PERPETUAL", 2, NOON_MS + 9 * DAY_MS) for name in MOVES_MS),
         trade("OLDER-PERPETUAL", price=2.0),
+        trade("BTC-31JAN25-90000-C", price=0.05, iv=50.0),
+        trade("BTC-31JAN25-90000-P", price=0.03, iv=60.0),
+        trade("BTC-31JAN25", 1, NOON_MS + 3_600_000),
     ],
     "1764000001.25": [
         *TWICE,
         trade("DAILY-PERPETUAL", 0, NOON_MS - 400 * DAY_MS, price=1.0),
         trade("OLDER-PERPETUAL", at_ms=NOON_MS - 40 * DAY_MS, price=1.0),
         trade("OLDER-PERPETUAL", seq=2),
+        trade("BTC-31JAN25-90000-C", seq=2, at_ms=NOON_MS - 40 * DAY_MS, price=0.06),
     ],
     "1764000004.125": [
         *TWICE,
@@ -67,6 +72,7 @@ LOADS: dict[str, list[Trade]] = {
             trade(f"{name}-PERPETUAL", 1, NOON_MS + ms, price=5.0, liquidation="M")
             for name, ms in MOVES_MS.items()
         ),
+        trade("BTC-31JAN25", 1, NOON_MS + 2 * 3_600_000, price=94_000.0),
     ],
 }
 

@@ -89,12 +89,10 @@ def expiry_of(row: dict[str, Any]) -> str:
 
 
 def priced_option(row: dict[str, Any], at_ms: int) -> Option:
-    """The option of a row on the forward that it should have: that of the future, else the index."""
+    """The option of a row on the forward of its expiry, which is that of the future, else of put-call parity."""
     day = expiry_of(row)
-    _, *rest = option_of(day, row["strike"], row["option_type"] == "call", at_ms)
-    forward, _, has_future = MARKET[day]
-    assert row["forward_source"] == ("future" if has_future else "index")
-    return (forward if has_future else INDEX, *rest)
+    assert row["forward_source"] == ("future" if MARKET[day][2] else "parity")
+    return option_of(day, row["strike"], row["option_type"] == "call", at_ms)
 
 
 def test_forwards_are_those_of_the_market(built: Project) -> None:
@@ -109,7 +107,7 @@ def test_forwards_are_those_of_the_market(built: Project) -> None:
 
 
 def test_greeks_of_trades_equal_quantlib(built: Project) -> None:
-    """On the future of their expiry, else on the index. The model's price is the traded price, in its unit."""
+    """On the forward of their expiry. The model's price is the traded price, in its unit."""
     rows = built.rows("SELECT * FROM deribit.trade_greeks WHERE underlying = 'BTC' AND trade_seq = 2")
     assert len(rows) == 2 * len(MARKET) * 2 * len(STRIKES)
     for row in rows:
@@ -118,8 +116,7 @@ def test_greeks_of_trades_equal_quantlib(built: Project) -> None:
         expected = quantlib_greeks(option)
         for greek in GREEKS:
             assert row[greek] == pytest.approx(expected[greek], rel=1e-3, abs=1e-9), (greek, option)
-        if row["forward_source"] == "future":
-            assert row["model_price"] == pytest.approx(row["price"], rel=1e-4, abs=1e-12)
+        assert row["model_price"] == pytest.approx(row["price"], rel=1e-4, abs=1e-9)
         assert row["moneyness"] == pytest.approx(option[1] / option[0])
         assert row["days_to_expiry"] == pytest.approx(option[3] * 365)
 

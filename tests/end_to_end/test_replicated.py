@@ -21,14 +21,23 @@ from typing import Any
 import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from bench.soak import BIN, Command
+from extract.clickhouse.client import Database
+from extract.clickhouse.refresh import refresh
 from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
+from extract.errors import TapeError
 from extract.paths import ROOT
 from extract.sandbox.faults import Faults
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from harness import raw_tables
+from harness.dbt_project import Models
+from tests.support.candle_truth import Trade, assert_true
 from tests.support.commands import UserShell, environment
+from tests.support.packages import PACKAGES, STEPS, KilledDatabase, KilledError
 from tests.support.waiting import wait_until
 
 CLUSTER = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared")) / "cluster"
@@ -36,6 +45,7 @@ DATABASES = ("deribit_raw", "deribit", "deribit_runs")
 REPLICATED = {"TAPE_REPLICATED": "1"}
 LIVE_S = 90
 KILLS = 6
+REPLICA_EXAMPLES = 5
 CONTENT = """
     select (select count() from deribit.trades), (select sum(sipHash64(tuple(*))) from deribit.trades),
         (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1m), (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1mo)"""
@@ -90,6 +100,25 @@ class Nodes:
         """Wait until a node knows that the other one is gone."""
         sql = "select max(active_replicas) from system.replicas"
         wait_until(lambda: self.query(node, sql) == [(1,)], timeout_s=60)
+
+    @contextlib.contextmanager
+    def models(self, node: int) -> Iterator[Models]:
+        settings = self.settings(node)
+        with clickhouse_connect.get_client(
+            host=settings.host, port=settings.port, username=settings.user, password=settings.password
+        ) as client:
+            yield Models(client)
+
+    def wait_until_together(self) -> None:
+        """Wait until each node knows that both are there."""
+        sql = "select min(active_replicas) from system.replicas"
+        wait_until(lambda: all(self.query(node, sql) == [(2,)] for node in range(2)), timeout_s=60)
+
+    def truncate(self) -> None:
+        """Remove all rows."""
+        sql = f"select database, name from system.tables where database in {DATABASES} and engine like 'Replicated%'"
+        for database, name in self.query(0, sql):
+            self.query(0, f"truncate table {database}.{name} sync")
 
     def sync(self) -> None:
         """Wait until each node has every part."""
@@ -223,6 +252,83 @@ def test_replicas_that_are_killed_again_and_again_lose_nothing(nodes: Nodes, tmp
                     (trade["instrument_name"], trade["trade_seq"]) for trade in tape.trades
                 )
         assert nodes.query(0, CONTENT) == nodes.query(1, CONTENT)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["nothing", "refresh", "client", "this node", "other node"]),
+        st.integers(0, STEPS - 1),
+        st.integers(0, 1),
+    ),
+    min_size=4,
+    max_size=4,
+)
+"""After each package: what is killed, before which statement of its refresh, and the node that is refreshed."""
+
+
+@pytest.mark.slow(minutes=4)
+def test_models_of_replicas_depend_on_packages_only(nodes: Nodes, small_tape: Tape, tmp_path: Path) -> None:
+    """Generated packages restate each other's trades, by either node; loaders and nodes are killed in mid-refresh.
+
+    After a last refresh each node has every trade and candle, to the last digit of an independent computation.
+    """
+    with SandboxExchange(small_tape) as exchange:
+        shell = UserShell(environment(nodes.settings(0), tmp_path) | REPLICATED).at(exchange)
+        shell.ok("tape", "init")
+        shell.ok("dlt", "pipeline", "run")
+        shell.ok("dbt", "run", "--target", "local", cwd=ROOT / "dbt_project")
+    killed: Counter[str] = Counter()
+
+    @settings(
+        max_examples=REPLICA_EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # a smaller example would begin with the nodes that this one has left
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(PACKAGES, st.permutations(range(4)), EVENTS)
+    def check(packages: list[list[Trade]], order: list[int], events: list[tuple[str, int, int]]) -> None:
+        nodes.truncate()
+        loads = {f"{1764000000 + n}.123456": rows for n, rows in enumerate(packages)}
+        in_order = [load_id for _, load_id in sorted(zip(order, loads, strict=False))]
+        for load_id, event in zip(in_order, events, strict=False):
+            with nodes.models(event[2]) as models:
+                raw_tables.load(models.client, load_id, loads[load_id])
+            killed[_refresh_on_replica(nodes, load_id, *event)] += 1
+        with nodes.models(1) as models:
+            refresh(Database(models.client, nodes.settings(1)))
+        nodes.sync()
+        for node in range(2):
+            with nodes.models(node) as models:
+                assert_true(models, loads)
+
+    check()
+    assert {"client", "this node", "other node"} <= killed.keys()
+
+
+def _refresh_on_replica(nodes: Nodes, load_id: str, event: str, step: int, node: int) -> str:
+    """Refresh the models by a package on one node while `event` happens; returns the event."""
+    if event == "nothing":
+        return event
+    with nodes.models(node) as models:
+        if event == "refresh":
+            refresh(Database(models.client, nodes.settings(node)), [load_id])
+            return event
+        victim = node if event == "this node" else 1 - node
+
+        def kill_node() -> None:
+            nodes.command("kill", victim)
+            if victim != node:
+                nodes.wait_until_alone(node)
+
+        kill = {} if event == "client" else {"kill": kill_node}
+        # A step that inserts no row succeeds without the other node.
+        with contextlib.suppress(KilledError, TapeError):
+            refresh(KilledDatabase(models.client, nodes.settings(node), step, **kill), [load_id])
+    if event != "client":
+        nodes.command("start", victim)
+        nodes.wait_until_together()
+    return event
 
 
 def _count_until(is_over: threading.Event, nodes: Nodes, node: int) -> int:

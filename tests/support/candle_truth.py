@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.dbt_project import Project
+    from harness.dbt_project import Models
 
 Trade = dict[str, Any]
 PLACES = Decimal("1e-12")
@@ -91,6 +91,63 @@ def is_book(trade: Trade) -> bool:
     return trade.get("block_trade_id") is None and trade.get("block_rfq_id") is None and not is_leg
 
 
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+DATED = re.compile(r"([A-Z0-9]+)(?:_([A-Z0-9]+))?-(\d{1,2})([A-Z]{3})(\d{2})(?:-(\d+)-([CP]))?")
+PARITY_MS = 60_000
+
+
+def expiry_hours(trades: Iterable[Trade]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Forward, newest index, number of trades and of strikes by (underlying, settlement currency, expiry, hour)."""
+    hours: dict[tuple[Any, ...], list[tuple[Trade, float | None, bool]]] = defaultdict(list)
+    for trade in trades:
+        name = DATED.fullmatch(trade["instrument_name"])
+        if name is None or not is_book(trade) or trade["price"] <= 0 or not trade.get("index_price"):
+            continue
+        expiry = datetime(2000 + int(name[5]), MONTHS.index(name[4]) + 1, int(name[3]), 8)
+        if trade["timestamp"] < expiry.replace(tzinfo=UTC).timestamp() * 1000:
+            key = (name[1], name[2] or name[1], expiry, bucket_start("1h", trade["timestamp"]))
+            hours[key].append((trade, float(name[6]) if name[6] else None, name[7] == "C"))
+    return {key: _expiry_hour(rows, is_inverse=key[0] == key[1]) for key, rows in hours.items()}
+
+
+def _expiry_hour(rows: list[tuple[Trade, float | None, bool]], *, is_inverse: bool) -> dict[str, Any]:
+    rows = sorted(rows, key=lambda row: (row[0]["timestamp"], row[0]["trade_seq"]))
+    last = {(strike, is_call): trade for trade, strike, is_call in rows}
+    future = last.get((None, False))
+    pairs = []
+    for strike in {strike for strike, _ in last if strike is not None}:
+        call, put = last.get((strike, True)), last.get((strike, False))
+        if call is None or put is None or abs(call["timestamp"] - put["timestamp"]) > PARITY_MS:
+            continue
+        newest = max(
+            (call, put), key=lambda trade: (trade["timestamp"], trade["price"], trade["index_price"])
+        )
+        difference = call["price"] - put["price"]
+        forward = strike / (1 - min(difference, 0.999999)) if is_inverse else strike + difference
+        if 0.5 <= forward / newest["index_price"] <= 2:
+            apart_ms = abs(call["timestamp"] - put["timestamp"])
+            distance = abs(math.log(strike / newest["index_price"]))
+            pairs.append((apart_ms, distance, strike, forward, newest))
+    newest_ms, index = max((trade["timestamp"], trade["index_price"]) for trade in last.values())
+    if future is not None:
+        forward, at_ms, source = future["price"], future["timestamp"], "future"
+    elif pairs:
+        *_, forward, trade = min(pairs, key=lambda pair: pair[:3])
+        at_ms, source = trade["timestamp"], "parity"
+    else:
+        forward, at_ms, source = index, newest_ms, "index"
+    return {
+        "forward": forward,
+        "forward_source": source,
+        "forward_at": at_ms,
+        "index_price": index,
+        "strikes": len(
+            {strike for trade, strike, _ in rows if strike and 1 <= (trade.get("iv") or 0) <= 500}
+        ),
+        "trade_count": len(rows),
+    }
+
+
 def rounded(number: Decimal) -> Decimal:
     """Round to 12 places, halves away from zero."""
     with localcontext() as context:
@@ -152,22 +209,40 @@ def _candle(trades: list[Trade]) -> dict[str, Any]:
     return candle | (dict.fromkeys(amounts) if is_inverse_combo(trades[0]) else {})
 
 
-def assert_true(dbt: Project, loads: dict[str, list[Trade]]) -> None:
+def assert_true(models: Models, loads: dict[str, list[Trade]]) -> None:
     """Every trade once, in its newest version, field by field; every candle, to the last digit."""
     truth = newest_trades(loads)
-    rows = dbt.rows("SELECT * REPLACE (toUnixTimestamp64Milli(timestamp) AS timestamp) FROM deribit.trades")
+    rows = models.rows(
+        "SELECT * REPLACE (toUnixTimestamp64Milli(timestamp) AS timestamp) FROM deribit.trades"
+    )
     shown = {(row["instrument_name"], row["trade_seq"]): row for row in rows}
     assert len(rows) == len(shown) == len(truth)
     for expected in truth:
         row = shown[expected["instrument_name"], expected["trade_seq"]]
         assert {name: row[name] for name in expected} == expected
     for level in LEVELS:
-        assert_candles(dbt, truth, level)
+        assert_candles(models, truth, level)
+    assert_expiry_hours(models, truth)
 
 
-def assert_candles(dbt: Project, truth: list[Trade], level: str) -> None:
+def assert_expiry_hours(models: Models, truth: list[Trade]) -> None:
+    """The forward of every expiry and hour, to the last digit."""
+    rows = models.rows(
+        "SELECT * REPLACE (toUnixTimestamp64Milli(forward_at) AS forward_at) "
+        "FROM deribit.expiry_hours_versions FINAL WHERE trade_count > 0"
+    )
+    expected = expiry_hours(truth)
+    keys = ("underlying", "settlement_currency", "expiry", "bucket_at")
+    shown = {tuple(row[key] for key in keys): row for row in rows}
+    assert len(shown) == len(rows)
+    assert shown.keys() == expected.keys()
+    for key, hour in expected.items():
+        assert {name: shown[key][name] for name in hour} == hour, key
+
+
+def assert_candles(models: Models, truth: list[Trade], level: str) -> None:
     """The level's view shows exactly the candles of `truth`."""
-    expected, shown = candles(truth, level), dbt.candles(level)
+    expected, shown = candles(truth, level), models.candles(level)
     assert shown.keys() == expected.keys(), level
     for key, candle in expected.items():
         vwap, book_vwap = shown[key].pop("vwap"), shown[key].pop("book_vwap")

@@ -3,6 +3,7 @@
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 {{ built_after('verified_months', 'retention_drops', 'consumed_loads', 'refresh_plan', 'trades', 'instruments') -}}
 {{ built_after('ohlcv_1m', 'ohlcv_15m', 'ohlcv_1h', 'ohlcv_4h', 'ohlcv_1d', 'ohlcv_1w', 'ohlcv_1mo') -}}
+{{ built_after('expiry_hours_versions') -}}
 
 select
     verified.model as model,

@@ -13,7 +13,7 @@ traded as (
         sumIf({{ or_zero('trades.volume') }}, trades.direction = 'buy') * 2 - volume as taker_amount,
         sumIf({{ or_zero('trades.notional') }}, trades.direction = 'buy') * 2 - premium as taker_premium
     from {{ ref('trades') }} as trades
-    where trades.kind = 'option'
+    where {{ is_option_trade('trades') }}
     group by instrument_name
 ),
 

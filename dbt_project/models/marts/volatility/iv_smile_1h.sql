@@ -5,7 +5,7 @@ points as (
     select
         *,
         point
-    from {{ ref('iv_slices_1h') }}
+    from {{ ref('expiry_hours') }}
     array join [(-0.1, put_10_iv), (-0.25, put_25_iv), (0.5, atm_iv), (0.25, call_25_iv), (0.1, call_10_iv)] as point
 ),
 

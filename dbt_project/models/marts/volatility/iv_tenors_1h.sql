@@ -5,14 +5,14 @@ with
 -- Each point is (days to expiry, total variance).
 grouped as (
     select
-        slices.underlying as underlying,
-        slices.settlement_currency as settlement_currency,
-        slices.bucket_at as bucket_at,
-        {{ variance_points('slices.atm_iv', 'slices.days_to_expiry') }} as atm_points,
-        {{ variance_points('slices.put_25_iv', 'slices.days_to_expiry') }} as put_25_points,
-        {{ variance_points('slices.call_25_iv', 'slices.days_to_expiry') }} as call_25_points
-    from {{ ref('iv_slices_1h') }} as slices
-    where slices.days_to_expiry > 0
+        hours.underlying as underlying,
+        hours.settlement_currency as settlement_currency,
+        hours.bucket_at as bucket_at,
+        {{ variance_points('hours.atm_iv', 'hours.days_to_expiry') }} as atm_points,
+        {{ variance_points('hours.put_25_iv', 'hours.days_to_expiry') }} as put_25_points,
+        {{ variance_points('hours.call_25_iv', 'hours.days_to_expiry') }} as call_25_points
+    from {{ ref('expiry_hours') }} as hours
+    where hours.days_to_expiry > 0
     group by underlying, settlement_currency, bucket_at
 ),
 

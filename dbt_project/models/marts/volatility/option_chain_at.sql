@@ -54,8 +54,8 @@ hours as (
     from last_trades
 ),
 
-recent_futures as (
-    select * from {{ ref('dated_future_hours') }}
+recent_forwards as (
+    select * from {{ ref('forwards_1h') }}
     where
         underlying = {{ chain_underlying() }}
         -- A trade at the very end of the hour counts.
@@ -63,6 +63,6 @@ recent_futures as (
         and bucket_at > {{ first_hour }} - toIntervalHour({{ var('forward_max_age_hours') }})
 ),
 
-{{ option_chain('hours', futures='recent_futures') }}
+{{ option_chain('hours', forwards='recent_forwards') }}
 
 select * from final

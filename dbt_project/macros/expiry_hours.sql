@@ -1,0 +1,326 @@
+{#
+  Forward and smile of an expiry in an hour, from the trades of its options and of its future in that hour and from nothing else. They are
+  stored, because a question about volatility would otherwise read every option trade of its time. An observation is a tuple: time,
+  price (or implied volatility), index price.
+#}
+
+{# Predicate: a trade that counts, of an option or a dated future. #}
+{% macro is_of_expiry(trades) -%}
+    {{ shows_market_price(trades) }}
+    and (
+        {{ trades }}.kind = 'future'
+        or ({{ trades }}.kind = 'option' and {{ trades }}.option_type is not null and {{ trades }}.strike > 0)
+    )
+{%- endmacro %}
+
+{# Aggregate: the last observation of `value` among the trades for which `condition` holds. #}
+{% macro last_observation(value, condition) -%}
+    argMaxIf(
+        tuple(trades.timestamp, assumeNotNull({{ value }}), assumeNotNull(trades.index_price)),
+        {{ trade_place('trades') }}, {{ condition }}
+    )
+{%- endmacro %}
+
+{# CTE `computed`: the columns of `expiry_hours_versions` without the version, of the trades in the CTE `rows`. #}
+{% macro expiry_hours(rows) %}
+{{ observed_expiries(rows) }},
+
+{{ smile_points() }},
+
+-- A put of delta -0.25 has the strike of the call of delta 0.75.
+interpolated as (
+    select
+        *,
+        {{ interpolated('atm_iv', 'by_moneyness', '0') }},
+        {{ interpolated('put_10_iv', 'by_call_delta', '0.9') }},
+        {{ interpolated('put_25_iv', 'by_call_delta', '0.75') }},
+        {{ interpolated('call_25_iv', 'by_call_delta', '0.25') }},
+        {{ interpolated('call_10_iv', 'by_call_delta', '0.1') }}
+    from points
+),
+
+computed as (
+    select
+        {{ expiry_key() }},
+        bucket_at,
+        observation.2 as forward,
+        toLowCardinality(multiIf(has_future, 'future', has_pair, 'parity', 'index')) as forward_source,
+        observation.1 as forward_at,
+        observation.2 / observation.3 as forward_ratio,
+        index_price,
+        length(by_moneyness) as strikes,
+        atm_iv,
+        put_10_iv,
+        put_25_iv,
+        call_25_iv,
+        call_10_iv,
+        trade_count
+    from interpolated
+)
+{% endmacro %}
+
+{# CTE `expiries`: observations of the future, of put-call parity and of the index, and the options of each strike. #}
+{% macro observed_expiries(rows) %}
+{%- set has_iv = 'trades.iv between ' ~ var('smile_min_iv') ~ ' and ' ~ var('smile_max_iv') -%}
+-- The future has no strike.
+strikes as (
+    select
+        toLowCardinality(assumeNotNull(trades.underlying)) as underlying,
+        toLowCardinality(assumeNotNull(trades.settlement_currency)) as settlement_currency,
+        assumeNotNull(trades.expiry) as expiry,
+        {{ hour_of('trades.timestamp') }} as bucket_at,
+        if(trades.kind = 'future', 0, assumeNotNull(trades.strike)) as strike,
+        {{ last_observation('trades.price', "trades.kind = 'future'") }} as last_future,
+        {{ last_observation('trades.price', "trades.option_type = 'call'") }} as last_call,
+        {{ last_observation('trades.price', "trades.option_type = 'put'") }} as last_put,
+        {{ last_observation('trades.iv', "trades.option_type = 'call' and " ~ has_iv) }} as call_iv,
+        {{ last_observation('trades.iv', "trades.option_type = 'put' and " ~ has_iv) }} as put_iv,
+        greatest(last_call, last_put) as last_option,
+        count() as trade_count
+    from {{ rows }} as trades
+    where {{ is_of_expiry('trades') }}
+    group by underlying, settlement_currency, expiry, bucket_at, strike
+),
+
+pairs as (
+    select
+        *,
+        -- Seconds between the call and the put; the index moves in them.
+        abs(dateDiff('millisecond', last_call.1, last_put.1)) / 1000 as seconds_apart,
+        {{ parity_forward('last_call', 'last_put', 'strike', 'underlying = settlement_currency') }} as parity,
+        last_call.2 > 0
+        and last_put.2 > 0
+        and seconds_apart <= {{ var('parity_max_seconds_apart') }}
+        and parity / last_option.3 between 0.5 and 2 as is_pair
+    from strikes
+),
+
+-- The pair whose trades are closest in time, and of those the one nearest to the money.
+expiries as (
+    select
+        {{ expiry_key('pairs') }},
+        pairs.bucket_at as bucket_at,
+        max(pairs.last_future) as future,
+        argMinIf(
+            tuple(greatest(pairs.last_call.1, pairs.last_put.1), pairs.parity, pairs.last_option.3),
+            (pairs.seconds_apart, abs(log(pairs.strike / pairs.last_option.3)), pairs.strike), pairs.is_pair
+        ) as nearest_pair,
+        max(greatest(
+            tuple(pairs.last_future.1, pairs.last_future.3), tuple(pairs.last_option.1, pairs.last_option.3)
+        )) as newest,
+        groupArrayIf(
+            tuple(pairs.strike, pairs.call_iv, pairs.put_iv), pairs.call_iv.3 > 0 or pairs.put_iv.3 > 0
+        ) as smile,
+        sum(pairs.trade_count) as trade_count
+    from pairs
+    group by {{ expiry_key() }}, bucket_at
+)
+{% endmacro %}
+
+{# CTE `points`: the observation that is the forward, and the smile as points (log-moneyness or delta of the call, volatility). #}
+{% macro smile_points() %}
+-- Of a call and a put with the same strike, the one out of the money counts, because its price is mostly volatility.
+with_forward as (
+    select
+        *,
+        multiIf(
+            future.2 > 0, future, nearest_pair.2 > 0, nearest_pair, tuple(newest.1, newest.2, newest.2)
+        ) as observation,
+        observation.2 / observation.3 as forward_ratio,
+        one.1 as strike,
+        (one.2.3 > 0, strike >= one.2.3 * forward_ratio, one.2.1)
+        > (one.3.3 > 0, strike < one.3.3 * forward_ratio, one.3.1) as is_call,
+        if(is_call, one.2, one.3) as option,
+        option.2 as iv,
+        option.3 * forward_ratio as forward,
+        {{ years_between('option.1', "toDateTime64(expiry, 3, 'UTC')") }} as years
+    from expiries
+    left array join smile as one
+),
+
+terms as (
+    select
+        *,
+        {{ black76_terms('forward', 'strike', 'iv', 'years') }}
+    from with_forward
+),
+
+points as (
+    select
+        {{ expiry_key('terms') }},
+        terms.bucket_at as bucket_at,
+        any(terms.observation) as observation,
+        any(terms.future.2 > 0) as has_future,
+        any(terms.nearest_pair.2 > 0) as has_pair,
+        any(terms.newest.2) as index_price,
+        any(terms.trade_count) as trade_count,
+        arraySort(groupArrayIf(
+            tuple(log(terms.strike / terms.forward), terms.iv), terms.strike > 0
+        )) as by_moneyness,
+        arraySort(groupArrayIf(
+            tuple({{ normal_cdf('assumeNotNull(terms.d1)') }}, terms.iv), terms.strike > 0
+        )) as by_call_delta
+    from terms
+    group by {{ expiry_key() }}, bucket_at
+)
+{% endmacro %}
+
+{# Expiries and hours of instruments and hours in the CTE `rows`; those of instruments without an expiry are left out. #}
+{% macro expiry_hours_of(rows) %}
+    select distinct
+        toLowCardinality(assumeNotNull(underlying)) as underlying,
+        toLowCardinality(assumeNotNull(settlement_currency)) as settlement_currency,
+        assumeNotNull(expiry) as expiry,
+        bucket_at
+    from (
+        select
+            bucket_at,
+            {{ instrument_parts() }}
+        from {{ rows }}
+    )
+    where expiry > bucket_at
+{% endmacro %}
+
+{# The hours of expiries that a portion changes, computed from all of their trades. #}
+{% macro refreshed_expiry_hours() %}
+with
+
+touched_hours as (
+    {{ touched_buckets('1h') }}
+),
+
+touched as (
+    {{ expiry_hours_of('touched_hours') }}
+),
+
+names as (
+    select instrument_name
+    from {{ latest_versions(ref('instrument_ends')) }}
+    where (underlying, expiry) in (select touched.underlying, touched.expiry from touched)
+),
+
+-- The trades of these hours, by the ranges of numbers of the one-minute candles.
+blocks as (
+    select distinct
+        instrument_name,
+        {{ seq_blocks('first_seq', 'last_seq') }} as block
+    from {{ latest_versions(ref('ohlcv_1m_versions')) }}
+    where
+        trade_count > 0
+        and toYYYYMM(bucket_at) in (select toYYYYMM(touched.bucket_at) from touched)
+        and instrument_name in (select names.instrument_name from names)
+        and toStartOfHour(bucket_at) in (select touched.bucket_at from touched)
+),
+
+touched_trades as (
+    select * from {{ ref('trades') }}
+    where
+        (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
+        and toYYYYMM(timestamp) in (select toYYYYMM(touched.bucket_at) from touched)
+        and ({{ expiry_key() }}, {{ hour_of('timestamp') }}) in (
+            select {% for column in ('underlying', 'settlement_currency', 'expiry', 'bucket_at') -%}
+            touched.{{ column }}{{ ', ' if not loop.last }}
+            {%- endfor %} from touched
+        )
+),
+
+{{ expiry_hours('touched_trades') }},
+
+final as (
+    select
+        {{ expiry_key('touched') }},
+        touched.bucket_at as bucket_at,
+        computed.* except ({{ expiry_key() }}, bucket_at),
+        {{ refresh_version() }} as version
+    from computed
+    right join touched
+        on
+            computed.underlying = touched.underlying
+            and computed.settlement_currency = touched.settlement_currency
+            and computed.expiry = touched.expiry
+            and computed.bucket_at = touched.bucket_at
+    where {{ is_month_open(['trade_versions'], 'touched.bucket_at') }}
+)
+
+select * from final
+{% endmacro %}
+
+{# Predicates that divide the hours of some months into ranges of as many trades, for a column with a time. #}
+{% macro hour_ranges(source, months) %}
+    {%- set query -%}
+        select toUnixTimestamp(min(hour)) as first_hour
+        from (
+            select hour, intDiv(sum(rows) over (order by hour), {{ mended_rows() }}) as part
+            from (
+                select toStartOfHour(timestamp) as hour, count() as rows from {{ source }}
+                where toYYYYMM(timestamp) in {{ months }}
+                group by hour
+            )
+        )
+        group by part
+        order by first_hour
+    {%- endset -%}
+    {%- set hours = column_of(query) -%}
+    {%- set ranges = [] -%}
+    {%- for hour in hours or [none] -%}
+        {%- do ranges.append((hour if not loop.first else none, hours[loop.index] if not loop.last else none)) -%}
+    {%- endfor -%}
+    {{ return(ranges) }}
+{% endmacro %}
+
+{# Predicate: `time` is in a range of `hour_ranges`. #}
+{% macro is_in_hours(time, range) -%}
+    {{ time ~ ' >= toDateTime(' ~ range[0] ~ ", 'UTC')" if range[0] is not none else 'true' }}
+    {{- ' and ' ~ time ~ ' < toDateTime(' ~ range[1] ~ ", 'UTC')" if range[1] is not none }}
+{%- endmacro %}
+
+{#
+  Hash of a row of expiry hours. The last digits of a logarithm may depend on the processor, so volatilities are compared to four decimals of
+  a percent.
+#}
+{% macro expiry_hour_hash(own) -%}
+    sipHash128(tuple(
+        {%- for column in declared_node(own.identifier).columns if column != 'version' -%}
+        {{ 'round(' ~ column ~ ', 4)' if column.endswith('_iv') else column }}{{ ', ' if not loop.last }}
+        {%- endfor -%}
+    ))
+{%- endmacro %}
+
+{# CTEs as those of `candle_differences`, for the expiries of some months and a range of hours. #}
+{% macro expiry_hour_differences(own, months, range) %}
+{%- set hash = expiry_hour_hash(own) -%}
+source_rows as (
+    select * from {{ ref('trades') }}
+    where toYYYYMM(timestamp) in {{ months }} and {{ is_in_hours('timestamp', range) }}
+),
+
+{{ expiry_hours('source_rows') }},
+
+stored as (
+    select * from {{ own }} final
+    where toYYYYMM(bucket_at) in {{ months }} and {{ is_in_hours('bucket_at', range) }}
+),
+
+differing as (
+    select {{ compared_columns(own) }} from computed
+    where {{ hash }} not in (select {{ hash }} from stored)
+),
+
+emptied as (
+    select {{ expiry_key() }}, bucket_at from stored
+    where trade_count > 0 and ({{ expiry_key() }}, bucket_at) not in (
+        select {{ expiry_key('computed') }}, computed.bucket_at from computed
+    )
+)
+{% endmacro %}
+
+{# The macro that the config `mend` of `expiry_hours_versions` names. #}
+{% macro mend_expiry_hours() %}
+    {%- set source = ref('trade_versions') -%}
+    {%- for months, states in changed_months(this, source) -%}
+        {%- for range in hour_ranges(source, months) -%}
+            {%- do replace_differing(expiry_hour_differences(this, months, range), expiry_key() ~ ', bucket_at', months, 'hours') -%}
+        {%- endfor -%}
+        {%- do record_verified(this, source, states) -%}
+    {%- endfor -%}
+{% endmacro %}
