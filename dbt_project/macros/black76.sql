@@ -6,21 +6,27 @@
   Sources: F. Black, The pricing of commodity contracts (1976); Deribit's knowledge base on option pricing for the limit of theta.
 
     with
-    terms as (select *, {{ black76_terms('forward', 'strike', 'iv', 'years') }} from options),
+    volatilities as (select *, {{ black76_volatility('forward', 'strike', 'iv', 'years') }} from options),
+    terms as (select *, {{ black76_terms('forward', 'strike') }} from volatilities),
     greeks as (select *, {{ black76_greeks('forward', 'strike', 'iv', 'years', 'is_call') }} from terms)
 
+  ClickHouse analyses an expression again wherever its alias is named, so each macro reads what the one before it has computed as columns.
   `iv` is in percent. All are null where the forward, strike, iv or time is null, or no price or volatility, and finite otherwise. Without time
   or volatility left, an option has the delta of its payoff, and no other Greek.
 #}
 
-{# Columns `total_volatility` (of the whole time), `d1` and `d2`. Beyond 40 standard deviations nothing changes any more. #}
-{% macro black76_terms(forward, strike, iv, years) -%}
+{# Column `total_volatility`: of the whole time. #}
+{% macro black76_volatility(forward, strike, iv, years) -%}
     if(
         {{ forward }} > 0 and isFinite({{ forward }}) and {{ strike }} > 0 and isFinite({{ strike }}) and {{ iv }} >= 0
         and isFinite({{ iv }}) and isFinite({{ years }}),
         toNullable({{ iv }} / 100 * sqrt(max2({{ years }}, 0))),
         null
-    ) as total_volatility,
+    ) as total_volatility
+{%- endmacro %}
+
+{# Columns `d1` and `d2`. Beyond 40 standard deviations nothing changes any more. #}
+{% macro black76_terms(forward, strike) -%}
     if(
         total_volatility >= {{ least_total_volatility() }},
         max2(min2(log({{ forward }} / {{ strike }}) / total_volatility + total_volatility / 2, 40), -40),
@@ -29,7 +35,7 @@
     if(
         total_volatility >= {{ least_total_volatility() }},
         max2(min2(log({{ forward }} / {{ strike }}) / total_volatility - total_volatility / 2, 40), -40),
-        d1
+        if(isNull(total_volatility), null, if({{ forward }} > {{ strike }}, 40, -40))
     ) as d2
 {%- endmacro %}
 

@@ -28,15 +28,18 @@
 {{ smile_points() }},
 
 -- A put of delta -0.25 has the strike of the call of delta 0.75.
+neighbours as (
+    select
+        *,
+        {{ neighbours(['by_moneyness'] + ['by_call_delta'] * 4, [0, 0.9, 0.75, 0.25, 0.1]) }} as neighbours
+    from points
+),
+
 interpolated as (
     select
         *,
-        {{ interpolated('atm_iv', 'by_moneyness', '0') }},
-        {{ interpolated('put_10_iv', 'by_call_delta', '0.9') }},
-        {{ interpolated('put_25_iv', 'by_call_delta', '0.75') }},
-        {{ interpolated('call_25_iv', 'by_call_delta', '0.25') }},
-        {{ interpolated('call_10_iv', 'by_call_delta', '0.1') }}
-    from points
+        {{ interpolated('neighbours') }} as ivs
+    from neighbours
 ),
 
 computed as (
@@ -49,11 +52,9 @@ computed as (
         observation.2 / observation.3 as forward_ratio,
         index_price,
         length(by_moneyness) as strikes,
-        atm_iv,
-        put_10_iv,
-        put_25_iv,
-        call_25_iv,
-        call_10_iv,
+        {% for name in ('atm_iv', 'put_10_iv', 'put_25_iv', 'call_25_iv', 'call_10_iv') -%}
+        ivs[{{ loop.index }}] as {{ name }},
+        {% endfor -%}
         trade_count
     from interpolated
 )
@@ -119,48 +120,73 @@ expiries as (
 
 {# CTE `points`: the observation that is the forward, and the smile as points (log-moneyness or delta of the call, volatility). #}
 {% macro smile_points() %}
--- Of a call and a put with the same strike, the one out of the money counts, because its price is mostly volatility.
-with_forward as (
+observed as (
     select
         *,
         multiIf(
             future.2 > 0, future, nearest_pair.2 > 0, nearest_pair, tuple(newest.1, newest.2, newest.2)
-        ) as observation,
-        observation.2 / observation.3 as forward_ratio,
-        one.1 as strike,
-        (one.2.3 > 0, strike >= one.2.3 * forward_ratio, one.2.1)
-        > (one.3.3 > 0, strike < one.3.3 * forward_ratio, one.3.1) as is_call,
-        if(is_call, one.2, one.3) as option,
-        option.2 as iv,
-        option.3 * forward_ratio as forward,
-        {{ years_between('option.1', "toDateTime64(expiry, 3, 'UTC')") }} as years
+        ) as observation
     from expiries
+),
+
+with_ratio as (
+    select
+        *,
+        observation.2 / observation.3 as ratio,
+        one.1 as strike,
+        one.2 as call,
+        one.3 as put
+    from observed
     left array join smile as one
+),
+
+-- Of a call and a put with the same strike, the one out of the money counts, because its price is mostly volatility.
+options as (
+    select
+        *,
+        if(
+            (call.3 > 0, strike >= call.3 * ratio, call.1) > (put.3 > 0, strike < put.3 * ratio, put.1), call, put
+        ) as option
+    from with_ratio
+),
+
+with_forward as (
+    select
+        *,
+        option.2 as iv,
+        option.3 * ratio as forward,
+        {{ years_between('option.1', "toDateTime64(expiry, 3, 'UTC')") }} as years
+    from options
 ),
 
 terms as (
     select
         *,
-        {{ black76_terms('forward', 'strike', 'iv', 'years') }}
+        log(strike / forward) as log_moneyness,
+        iv / 100 * sqrt(years) as total_volatility
     from with_forward
+),
+
+-- Black-76, as in `black76_terms`; here all of the inputs are positive.
+deltas as (
+    select
+        *,
+        {{ normal_cdf('total_volatility / 2 - log_moneyness / total_volatility') }} as call_delta
+    from terms
 ),
 
 points as (
     select
-        {{ expiry_key('terms') }},
-        terms.bucket_at as bucket_at,
-        any(terms.observation) as observation,
-        any(terms.future.2 > 0) as has_future,
-        any(terms.nearest_pair.2 > 0) as has_pair,
-        any(terms.newest.2) as index_price,
-        any(terms.trade_count) as trade_count,
-        arraySort(groupArrayIf(
-            tuple(log(terms.strike / terms.forward), terms.iv), terms.strike > 0
-        )) as by_moneyness,
-        arraySort(groupArrayIf(
-            tuple({{ normal_cdf('assumeNotNull(terms.d1)') }}, terms.iv), terms.strike > 0
-        )) as by_call_delta
-    from terms
+        {{ expiry_key('deltas') }},
+        deltas.bucket_at as bucket_at,
+        any(deltas.observation) as observation,
+        any(deltas.future.2 > 0) as has_future,
+        any(deltas.nearest_pair.2 > 0) as has_pair,
+        any(deltas.newest.2) as index_price,
+        any(deltas.trade_count) as trade_count,
+        arraySort(groupArrayIf(tuple(deltas.log_moneyness, deltas.iv), deltas.strike > 0)) as by_moneyness,
+        arraySort(groupArrayIf(tuple(deltas.call_delta, deltas.iv), deltas.strike > 0)) as by_call_delta
+    from deltas
     group by {{ expiry_key() }}, bucket_at
 )
 {% endmacro %}
@@ -213,7 +239,12 @@ blocks as (
 ),
 
 touched_trades as (
-    select * from {{ ref('trades') }}
+    select
+        {% for column in ('kind', 'trade_seq', 'timestamp', 'price', 'iv', 'index_price', 'strike', 'option_type', 'is_book') -%}
+        {{ column }},
+        {% endfor -%}
+        {{ expiry_key() }}
+    from {{ ref('trades') }}
     where
         (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
         and toYYYYMM(timestamp) in (select toYYYYMM(touched.bucket_at) from touched)

@@ -67,11 +67,18 @@ years_left as (
     from {{ rows }}
 ),
 
+volatilities as (
+    select
+        *,
+        {{ black76_volatility('forward', 'strike', 'iv', 'years') }}
+    from years_left
+),
+
 terms as (
     select
         *,
-        {{ black76_terms('forward', 'strike', 'iv', 'years') }}
-    from years_left
+        {{ black76_terms('forward', 'strike') }}
+    from volatilities
 ),
 
 priced as (

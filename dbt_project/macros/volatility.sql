@@ -1,19 +1,25 @@
 {#
-  Column `name`: linear interpolation at `target` of points (x, y) that are sorted by x; null outside of them. The neighbours of the target
-  are columns as well, because ClickHouse has no local variables.
+  Linear interpolation, in two steps, because ClickHouse analyses an expression again wherever its alias is named. `neighbours` is an array of
+  (point below, point above, target), for each of `points`, arrays of points (x, y) that are sorted by x, and the target beside it in `targets`.
+  `interpolated` is the array of the values at the targets, null outside of the points. y is a volatility or variance, and never 0: a point with
+  0 is none.
 #}
-{% macro interpolated(name, points, target) -%}
-    arrayLast(one -> one.1 <= {{ target }}, {{ points }}) as {{ name }}_below,
-    arrayFirst(one -> one.1 >= {{ target }}, {{ points }}) as {{ name }}_above,
-    multiIf(
-        not arrayExists(one -> one.1 <= {{ target }}, {{ points }})
-        or not arrayExists(one -> one.1 >= {{ target }}, {{ points }}), null,
-        {{ name }}_above.1 > {{ name }}_below.1,
-        {{ name }}_below.2
-        + ({{ name }}_above.2 - {{ name }}_below.2) * ({{ target }} - {{ name }}_below.1)
-        / ({{ name }}_above.1 - {{ name }}_below.1),
-        {{ name }}_below.2
-    ) as {{ name }}
+{% macro neighbours(points, targets) -%}
+    arrayMap(
+        (one, x) -> (arrayLast(point -> point.1 <= x, one), arrayFirst(point -> point.1 >= x, one), x),
+        [{{ points | join(', ') }}], [{{ targets | join(', ') }}]
+    )
+{%- endmacro %}
+
+{% macro interpolated(neighbours) -%}
+    arrayMap(
+        one -> multiIf(
+            one.1.2 = 0 or one.2.2 = 0, null,
+            one.2.1 > one.1.1, one.1.2 + (one.2.2 - one.1.2) * (one.3 - one.1.1) / (one.2.1 - one.1.1),
+            one.1.2
+        ),
+        {{ neighbours }}
+    )
 {%- endmacro %}
 
 {# Variance of the whole time from a volatility in percent a year, and the volatility from it. #}

@@ -44,7 +44,10 @@ def greeks(client: Client, options: list[Option]) -> list[dict[str, Any]]:
         options as (
             select * from values('{TYPES}', {rows})
         ),
-        terms as (select *, {macros.black76_terms("forward", "strike", "iv", "years")} from options),
+        volatilities as (
+            select *, {macros.black76_volatility("forward", "strike", "iv", "years")} from options
+        ),
+        terms as (select *, {macros.black76_terms("forward", "strike")} from volatilities),
         greeks as (select *, {macros.black76_greeks("forward", "strike", "iv", "years", "is_call")} from terms)
         select {", ".join(COLUMNS)} from greeks
     """

@@ -19,21 +19,26 @@ grouped as (
 tenors as (
     select
         *,
-        tenor_days
+        tenor_days,
+        {{ neighbours(['atm_points', 'put_25_points', 'call_25_points'], ['tenor_days'] * 3) }} as neighbours
     from grouped
     array join [7, 30, 60, 90, 180] as tenor_days
+),
+
+interpolated as (
+    select
+        *,
+        {{ interpolated('neighbours') }} as variances
+    from tenors
 ),
 
 volatilities as (
     select
         *,
-        {{ interpolated('atm_variance', 'atm_points', 'tenor_days') }},
-        {{ interpolated('put_25_variance', 'put_25_points', 'tenor_days') }},
-        {{ interpolated('call_25_variance', 'call_25_points', 'tenor_days') }},
-        {{ volatility_of('atm_variance', 'tenor_days') }} as atm_volatility,
-        {{ volatility_of('put_25_variance', 'tenor_days') }} as put_25_iv,
-        {{ volatility_of('call_25_variance', 'tenor_days') }} as call_25_iv
-    from tenors
+        {{ volatility_of('variances[1]', 'tenor_days') }} as atm_volatility,
+        {{ volatility_of('variances[2]', 'tenor_days') }} as put_25_iv,
+        {{ volatility_of('variances[3]', 'tenor_days') }} as call_25_iv
+    from interpolated
 ),
 
 final as (
