@@ -144,7 +144,7 @@ def test_wrong_forwards_are_detected_and_replaced(dbt: Project) -> None:
     for columns, day in (
         ("forward + 1 AS forward", 10),
         ("51 AS call_25_iv", 17),
-        ("expiry + 86400 AS expiry", 24),
+        ("bucket_at - 3600 AS bucket_at", 24),
     ):
         dbt.client.command(
             f"INSERT INTO deribit.expiry_hours_versions SELECT * REPLACE STRICT ({columns}, version + 1 AS version) "
