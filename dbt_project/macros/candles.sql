@@ -23,7 +23,7 @@
         min(touched_minutes.first_seq) as first_seq,
         max(touched_minutes.last_seq) as last_seq
     from {{ ref('touched_minutes') }} as touched_minutes
-    where touched_minutes.version = {{ refresh_version() }}
+    where touched_minutes.version = {{ touched_version() }}
     group by instrument_name, bucket_at
 {% endmacro %}
 

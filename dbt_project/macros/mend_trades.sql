@@ -52,6 +52,7 @@
         {%- endif -%}
         {%- if step.table == 'refresh_log' -%}
             {%- do values.update({'version': column_of('select count() from ' ~ table)[0]}) -%}
+            {%- do values.setdefault('touched', values.version) -%}
         {%- endif -%}
     {%- endfor -%}
 {% endmacro %}

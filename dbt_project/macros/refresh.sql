@@ -13,8 +13,14 @@
 #}
 {% macro refreshed_loads() -%} {{ '{loads:Array(String)}' if execute else "['']" }} {%- endmacro %}
 
-{# Number of portions that were committed before this one is computed; the greatest version of a row wins. #}
+{#
+  Number of rows of `refresh_log`, to which a row is added when all that a table is computed from has been inserted, and before it is
+  computed. The greatest version of a row wins, so that of two refreshes at once the one that may have missed rows of the other loses.
+#}
 {% macro refresh_version() -%} {{ '{version:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
+
+{# Version under which the portion's minutes are in `touched_minutes`. #}
+{% macro touched_version() -%} {{ '{touched:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
 
 {% macro is_refreshed(load_id='load_id') -%} {{ load_id }} in {{ refreshed_loads() }} {%- endmacro %}
 
@@ -43,7 +49,8 @@
 
 {# The SQL of a refresh view with parameters that select nothing, for the check of the contract. #}
 {% macro bind_nothing(sql) -%}
-    {{ return(sql | replace(refreshed_loads(), "[]::Array(String)") | replace(refresh_version(), "toUInt64(0)")) }}
+    {%- set without_versions = sql | replace(refresh_version(), 'toUInt64(0)') | replace(touched_version(), 'toUInt64(0)') -%}
+    {{ return(without_versions | replace(refreshed_loads(), '[]::Array(String)')) }}
 {%- endmacro %}
 
 {#

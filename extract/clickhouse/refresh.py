@@ -19,7 +19,7 @@ PLAN = f"{MART_DATABASE}.refresh_plan"
 LOG = f"{MART_DATABASE}.refresh_log"
 FEW_LOADS = 4
 """Packages that are refreshed one by one, without reading how many trades they have."""
-_PARAMETER_TYPES = {"loads": "Array(String)", "version": "UInt64"}
+_PARAMETER_TYPES = {"loads": "Array(String)", "version": "UInt64", "touched": "UInt64"}
 
 
 @dataclass(frozen=True)
@@ -105,3 +105,4 @@ def _refresh_portion(database: Database, steps: Sequence[Step], loads: list[str]
         database.command(step.sql, parameters, _WRITE_SETTINGS)
         if step.table == LOG:
             values["version"] = database.value(f"select count() from {LOG}", settings=_READ_SETTINGS)
+            values.setdefault("touched", values["version"])

@@ -19,7 +19,7 @@ from tests.support.packages import PACKAGES, START_MS, STEPS, KilledDatabase, Ki
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "10"))
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ DATABASES = ("deribit_raw", "deribit", "deribit_runs")
 REPLICATED = {"TAPE_REPLICATED": "1"}
 LIVE_S = 90
 KILLS = 6
-REPLICA_EXAMPLES = 5
+REPLICA_EXAMPLES = 4
 CONTENT = """
     select (select count() from deribit.trades), (select sum(sipHash64(tuple(*))) from deribit.trades),
         (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1m), (select sum(sipHash64(tuple(*))) from deribit.ohlcv_1mo)"""

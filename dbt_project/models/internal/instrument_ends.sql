@@ -6,7 +6,7 @@ with
 touched as (
     select distinct touched_minutes.instrument_name as instrument_name
     from {{ ref('touched_minutes') }} as touched_minutes
-    where touched_minutes.version = {{ refresh_version() }}
+    where touched_minutes.version = {{ touched_version() }}
 ),
 
 {{ instrument_ends() }}

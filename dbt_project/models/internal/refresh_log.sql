@@ -1,5 +1,5 @@
--- One row per portion of load packages whose trades were inserted. Candles are versioned by the number of rows, which
--- only grows and is read before a candle is computed: of two computations, the one that may have seen more trades wins.
+-- One row per portion of load packages and table of which all rows were inserted that the next one is computed from. The
+-- number of rows is the version of what is computed: of two computations, the one that may have seen more rows wins.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 
 select
