@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -118,5 +119,20 @@ def test_every_client_pins_the_settings_that_change_results() -> None:
     models = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text())["models"]["deribit_tape"]
     for folder in ("staging", "marts", "ops"):
         view_settings = models[folder]["+query_settings"]
-        assert view_settings.items() <= PINNED_SETTINGS.items()
+        # One is for speed only, see `test_versions_of_a_row_are_in_one_partition`.
+        speed = {"do_not_merge_across_partitions_select_final": 1}
+        assert speed.items() <= view_settings.items() <= (PINNED_SETTINGS | speed).items()
         assert view_settings["use_skip_indexes_if_final_exact_mode"] == 1
+
+
+def test_versions_of_a_row_are_in_one_partition(built: Project) -> None:
+    """So `FINAL` need not merge partitions: the sort key has the month by which a table is partitioned, or its time."""
+    tables = built.rows(
+        "select name, partition_key, sorting_key from system.tables "
+        "where database = 'deribit' and engine like '%ReplacingMergeTree' and partition_key != ''"
+    )
+    assert len(tables) >= 4
+    for table in tables:
+        by_month = re.fullmatch(r"\(?toYYYYMM\((\w+)\)\)?", table["partition_key"])
+        assert by_month is not None, table
+        assert by_month[1] in re.findall(r"\w+", table["sorting_key"]), table
