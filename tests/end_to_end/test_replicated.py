@@ -266,6 +266,7 @@ EVENTS = st.lists(
 """After each package: what is killed, before which statement of its refresh, and the node that is refreshed."""
 
 
+@pytest.mark.heavy
 @pytest.mark.slow(minutes=4)
 def test_models_of_replicas_depend_on_packages_only(nodes: Nodes, small_tape: Tape, tmp_path: Path) -> None:
     """Generated packages restate each other's trades, by either node; loaders and nodes are killed in mid-refresh.
@@ -298,6 +299,8 @@ def test_models_of_replicas_depend_on_packages_only(nodes: Nodes, small_tape: Ta
         with nodes.models(1) as models:
             refresh(Database(models.client, nodes.settings(1)))
         nodes.sync()
+        # A node that has just started may still fetch parts.
+        wait_until(lambda: nodes.query(0, CONTENT) == nodes.query(1, CONTENT), timeout_s=60)
         for node in range(2):
             with nodes.models(node) as models:
                 assert_true(models, loads)

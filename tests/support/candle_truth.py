@@ -92,7 +92,7 @@ def is_book(trade: Trade) -> bool:
 
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-DATED = re.compile(r"([A-Z0-9]+)(?:_([A-Z0-9]+))?-(\d{1,2})([A-Z]{3})(\d{2})(?:-(\d+)-([CP]))?")
+DATED = re.compile(r"([A-Z0-9]+)(?:_([A-Z0-9]+))?-(\d{1,2})([A-Z]{3})(\d{2})(?:-(\d+(?:d\d+)?)-([CP]))?")
 PARITY_MS = 60_000
 
 
@@ -106,7 +106,7 @@ def expiry_hours(trades: Iterable[Trade]) -> dict[tuple[Any, ...], dict[str, Any
         expiry = datetime(2000 + int(name[5]), MONTHS.index(name[4]) + 1, int(name[3]), 8)
         if trade["timestamp"] < expiry.replace(tzinfo=UTC).timestamp() * 1000:
             key = (name[1], name[2] or name[1], expiry, bucket_start("1h", trade["timestamp"]))
-            hours[key].append((trade, float(name[6]) if name[6] else None, name[7] == "C"))
+            hours[key].append((trade, float(name[6].replace("d", ".")) if name[6] else None, name[7] == "C"))
     return {key: _expiry_hour(rows, is_inverse=key[0] == key[1]) for key, rows in hours.items()}
 
 

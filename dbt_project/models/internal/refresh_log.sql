@@ -1,5 +1,5 @@
--- One row per portion of load packages and table of which all rows were inserted that the next one is computed from. The
--- number of rows is the version of what is computed: of two computations, the one that may have seen more rows wins.
+-- One row per portion of load packages and table that others are computed from, when all of its rows are inserted. The
+-- number of rows is the version of what is computed: of two computations, the one that may have seen more wins.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 
 select
