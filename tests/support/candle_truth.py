@@ -222,7 +222,6 @@ def assert_true(models: Models, loads: dict[str, list[Trade]]) -> None:
         assert {name: row[name] for name in expected} == expected
     for level in LEVELS:
         assert_candles(models, truth, level)
-    assert_expiry_hours(models, truth)
 
 
 def assert_expiry_hours(models: Models, truth: list[Trade]) -> None:
