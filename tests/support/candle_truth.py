@@ -115,20 +115,24 @@ def _expiry_hour(rows: list[tuple[Trade, float | None, bool]], *, is_inverse: bo
     last = {(strike, is_call): trade for trade, strike, is_call in rows}
     future = last.get((None, False))
     pairs = []
+    newest_by_strike = [future] if future is not None else []
     for strike in {strike for strike, _ in last if strike is not None}:
         call, put = last.get((strike, True)), last.get((strike, False))
+        # Of a call and a put of the same millisecond the one with the greater price counts.
+        newest = max(
+            (trade for trade in (call, put) if trade is not None),
+            key=lambda trade: (trade["timestamp"], trade["price"], trade["index_price"]),
+        )
+        newest_by_strike.append(newest)
         if call is None or put is None or abs(call["timestamp"] - put["timestamp"]) > PARITY_MS:
             continue
-        newest = max(
-            (call, put), key=lambda trade: (trade["timestamp"], trade["price"], trade["index_price"])
-        )
         difference = call["price"] - put["price"]
         forward = strike / (1 - min(difference, 0.999999)) if is_inverse else strike + difference
         if 0.5 <= forward / newest["index_price"] <= 2:
             apart_ms = abs(call["timestamp"] - put["timestamp"])
             distance = abs(math.log(strike / newest["index_price"]))
             pairs.append((apart_ms, distance, strike, forward, newest))
-    newest_ms, index = max((trade["timestamp"], trade["index_price"]) for trade in last.values())
+    newest_ms, index = max((trade["timestamp"], trade["index_price"]) for trade in newest_by_strike)
     if future is not None:
         forward, at_ms, source = future["price"], future["timestamp"], "future"
     elif pairs:
@@ -222,6 +226,7 @@ def assert_true(models: Models, loads: dict[str, list[Trade]]) -> None:
         assert {name: row[name] for name in expected} == expected
     for level in LEVELS:
         assert_candles(models, truth, level)
+    assert_expiry_hours(models, truth)
 
 
 def assert_expiry_hours(models: Models, truth: list[Trade]) -> None:
