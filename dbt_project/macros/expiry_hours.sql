@@ -278,20 +278,7 @@ select * from final
 
 {# Predicates that divide the hours of some months into ranges of as many trades, for a column with a time. #}
 {% macro hour_ranges(source, months) %}
-    {%- set query -%}
-        select toUnixTimestamp(min(hour)) as first_hour
-        from (
-            select hour, intDiv(sum(rows) over (order by hour), {{ mended_rows() }}) as part
-            from (
-                select toStartOfHour(timestamp) as hour, count() as rows from {{ source }}
-                where toYYYYMM(timestamp) in {{ months }}
-                group by hour
-            )
-        )
-        group by part
-        order by first_hour
-    {%- endset -%}
-    {%- set hours = column_of(query) -%}
+    {%- set hours = range_starts(source, 'timestamp', months, 'toUnixTimestamp(toStartOfHour(timestamp))') -%}
     {%- set ranges = [] -%}
     {%- for hour in hours or [none] -%}
         {%- do ranges.append((hour if not loop.first else none, hours[loop.index] if not loop.last else none)) -%}

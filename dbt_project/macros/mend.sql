@@ -176,22 +176,27 @@
     {%- endcall -%}
 {% endmacro %}
 
-{# Predicates that divide the instruments of some months into ranges of as many rows of `source`. #}
-{% macro instrument_ranges(source, time, months) %}
+{# First values of `key` of ranges that divide the rows of `source` of some months into portions of as many rows. #}
+{% macro range_starts(source, time, months, key) %}
     {%- set query -%}
-        select min(instrument_name) as first_name
+        select min(key) as first_key
         from (
-            select instrument_name, intDiv(sum(rows) over (order by instrument_name), {{ mended_rows() }}) as part
+            select key, intDiv(sum(rows) over (order by key), {{ mended_rows() }}) as part
             from (
-                select instrument_name, count() as rows from {{ source }}
+                select {{ key }} as key, count() as rows from {{ source }}
                 where toYYYYMM({{ time }}) in {{ months }}
-                group by instrument_name
+                group by key
             )
         )
         group by part
-        order by first_name
+        order by first_key
     {%- endset -%}
-    {%- set names = column_of(query) -%}
+    {{ return(column_of(query)) }}
+{% endmacro %}
+
+{# Predicates that divide the instruments of some months into ranges of as many rows of `source`. #}
+{% macro instrument_ranges(source, time, months) %}
+    {%- set names = range_starts(source, time, months, 'instrument_name') -%}
     {%- set ranges = [] -%}
     {%- for name in names or [''] -%}
         {%- do ranges.append(
