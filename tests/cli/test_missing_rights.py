@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import io
+import subprocess
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,12 @@ from extract.clickhouse.embedded import config
 from extract.clickhouse.embedded.server import embedded_server
 from extract.clickhouse.roles import ROLES
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.paths import dlt_dir
-from extract.plugins.dlt_plugin import RunCommand
+from extract.paths import ROOT, dlt_dir
 from extract.retention import levels
 from extract.retention.drop import DROPS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
-from tests.support.commands import Done, tape_here
+from tests.support.commands import BIN, TIMEOUT_S, Done, tape_here
 
 PASSWORD = "canary-rights"
 VIEWER = """
@@ -134,19 +131,16 @@ WRITES = {
 
 
 def run_here(words: list[str]) -> Done:
-    """`dlt pipeline run` or `tape WORDS` in this process."""
+    """`tape WORDS` in this process, or `dlt pipeline run`, which tunes its process, in one of its own."""
     if words != ["run"]:
         return tape_here(*words)
-    parser = argparse.ArgumentParser()
-    command = RunCommand()
-    command.configure_parser(parser)
     (dlt_dir("local") / "pipelines").mkdir(
         parents=True, exist_ok=True
     )  # not a first run, which starts page workers
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        command.execute(parser.parse_args([]))
-    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+    ended = subprocess.run(
+        [str(BIN / "dlt"), "pipeline", "run"], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    return Done(ended.returncode, ended.stdout, ended.stderr)
 
 
 def run_without_rights(words: list[str]) -> tuple[int, str]:
