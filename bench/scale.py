@@ -35,7 +35,7 @@ STATEMENTS = 8
 _STATEMENTS = r"""
     select
         coalesce(
-            nullIf(extract(query, 'insert into (\\S+)'), ''), nullIf(extract(query, '"node_id": "([^"]+)'), ''),
+            nullIf(extract(query, '(?i)insert into (\\S+)'), ''), nullIf(extract(query, '"node_id": "([^"]+)'), ''),
             substring(replaceRegexpAll(query, '\\s+', ' '), 1, 60)
         ) as statement,
         count() as times,

@@ -1,8 +1,8 @@
 """Refresh the models after a load: trades, candles and tallies of new load packages, without dbt.
 
 `dbt build` creates the tables and, for each, a view with the SQL of what a portion of load packages adds to it. A
-refresh inserts what these views select, portion by portion, in the order of the view `refresh_plan`, and finally
-records the packages as consumed. Every step computes rows anew from trades, so that a step may be repeated: after a
+refresh inserts what the queries of these views select, portion by portion, in the order of the view `refresh_plan`, and
+finally records the packages as consumed. Every step computes rows anew from trades, so that a step may be repeated: after a
 failure, a package that is not recorded is refreshed again, by the next run or by dbt, and two refreshes at once do no
 harm.
 """
@@ -19,22 +19,19 @@ PLAN = f"{MART_DATABASE}.refresh_plan"
 LOG = f"{MART_DATABASE}.refresh_log"
 FEW_LOADS = 4
 """Packages that are refreshed one by one, without reading how many trades they have."""
-_PARAMETER_TYPES = {"loads": "Array(String)", "version": "UInt64", "touched": "UInt64"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """Insert into `table` what `view` selects for the values of `parameters`. Both are named with their database."""
+    """Insert into `table`, named with its database, what `query` selects for the values of its `parameters`."""
 
     table: str
-    view: str
+    query: str
     parameters: tuple[str, ...]
 
     @property
     def sql(self) -> str:
-        arguments = ", ".join(f"{name} = {{{name}:{_PARAMETER_TYPES[name]}}}" for name in self.parameters)
-        view = self.view + (f"({arguments})" if arguments else "")
-        return f"insert into {self.table} select * from {view}"
+        return f"insert into {self.table} {self.query}"
 
 
 _WRITE_SETTINGS = {
@@ -49,7 +46,7 @@ _WRITE_SETTINGS = {
 _READ_SETTINGS = {"select_sequential_consistency": 1}
 
 _HAS_PLAN = f"select count() from system.tables where concat(database, '.', name) = '{PLAN}'"
-_STEPS = f"select table_name, view_name, parameters from {PLAN} order by position"
+_STEPS = f"select table_name, query, parameters from {PLAN} order by position"
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
 _COUNTS = f"""
     select
@@ -69,8 +66,8 @@ def refresh(database: Database, new_loads: Sequence[str] = ()) -> int:
     if not database.value(_HAS_PLAN, settings=_READ_SETTINGS):
         return 0
     steps = [
-        Step(table, view, tuple(parameters))
-        for table, view, parameters in database.rows(_STEPS, settings=_READ_SETTINGS)
+        Step(table, query, tuple(parameters))
+        for table, query, parameters in database.rows(_STEPS, settings=_READ_SETTINGS)
     ]
     refreshed = 0
     loads = _unconsumed(database, new_loads)

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from bench.soak import BIN, Command
 from extract.clickhouse.client import Database
 from extract.clickhouse.refresh import refresh
-from extract.clickhouse.settings import LOCAL_USER, ClickHouseSettings
+from extract.clickhouse.settings import LOCAL_USER, QUORUM_SETTINGS, ClickHouseSettings
 from extract.errors import TapeError
 from extract.paths import ROOT
 from extract.sandbox.faults import Faults
@@ -103,9 +103,14 @@ class Nodes:
 
     @contextlib.contextmanager
     def models(self, node: int) -> Iterator[Models]:
+        """Models on a node, by a client whose inserts wait for both nodes, as those of the project do."""
         settings = self.settings(node)
         with clickhouse_connect.get_client(
-            host=settings.host, port=settings.port, username=settings.user, password=settings.password
+            host=settings.host,
+            port=settings.port,
+            username=settings.user,
+            password=settings.password,
+            settings=dict(QUORUM_SETTINGS),
         ) as client:
             yield Models(client)
 

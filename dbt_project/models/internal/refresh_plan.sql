@@ -7,9 +7,23 @@ steps as (
     {{ refresh_steps() }}
 ),
 
+views as (
+    select
+        concat(tables.database, '.', tables.name) as view_name,
+        tables.as_select as query
+    from system.tables as tables
+    where tables.name in (select splitByChar('.', steps.view_name)[-1] from steps)  -- reads these tables only
+),
+
 final as (
-    select * from steps
-    where view_name in (select concat(tables.database, '.', tables.name) from system.tables as tables)
+    select
+        steps.position,
+        steps.table_name,
+        steps.view_name,
+        views.query,
+        steps.parameters
+    from steps
+    inner join views on steps.view_name = views.view_name
 )
 
 select * from final
