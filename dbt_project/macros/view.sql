@@ -16,10 +16,11 @@
     {{ return(dbt.materialization_view_clickhouse()) }}
 {% endmaterialization %}
 
+{# In one query: `dbt run` asks it of each view. #}
 {% macro is_unchanged_view(relation, sql) -%}
     {%- set columns = [] -%}
     {%- for column in model.columns.values() -%}
-        {%- do columns.append('(' ~ sql_text(column.name) ~ ', ' ~ sql_text(column.data_type) ~ ')') -%}
+        {%- do columns.append('(' ~ sql_text(column.name) ~ ', ' ~ sql_text(column.data_type) ~ ', ' ~ sql_text(column.description) ~ ')') -%}
     {%- endfor -%}
     {%- set select = sql ~ '\n' ~ adapter.get_model_query_settings(model) -%}
     {%- set query -%}
@@ -27,10 +28,11 @@
         from system.tables
         where database = {{ sql_text(relation.schema) }} and name = {{ sql_text(relation.identifier) }}
             and formatQuerySingleLine(as_select) = formatQuerySingleLine({{ sql_text(select) }})
+            and comment = {{ sql_text(model.description) }}
             and (
-                select arraySort(groupArray((name, type))) from system.columns
+                select arraySort(groupArray((name, type, comment))) from system.columns
                 where database = {{ sql_text(relation.schema) }} and table = {{ sql_text(relation.identifier) }}
             ) = arraySort([{{ columns | join(', ') }}])
     {%- endset -%}
-    {{ return(run_query(query).rows[0][0] == 1 and has_comments(relation, model)) }}
+    {{ return(run_query(query).rows[0][0] == 1) }}
 {%- endmacro %}
