@@ -2,9 +2,10 @@
   Tables that whoever loads keeps fresh (`extract/clickhouse/refresh.py`), portion by portion of load packages. The SQL of such a
   table's model is what a portion adds to it. It is stored as a parameterized view, `refresh_<table>`, so that
 
-      insert into deribit.ohlcv_1m_versions select * from deribit.refresh_ohlcv_1m_versions(loads = ['1764000000.5'], version = 7)
+      insert into deribit.ohlcv_1m_versions select * from deribit.refresh_ohlcv_1m_versions(touched = 7, version = 7)
 
-  refreshes the table without dbt. Doing so twice is harmless: rows are computed anew, never added up.
+  refreshes the table without dbt. (The loader sends the view's query instead, see `refresh_plan`, because it is analysed only once then.)
+  Doing so twice is harmless: rows are computed anew, never added up.
 #}
 
 {#
