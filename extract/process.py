@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import sys
@@ -22,6 +23,10 @@ otherwise computes every date from 1900 to 2299 at its import: a quarter of a se
 """
 
 
+_M_ARENA_MAX = -8
+"""glibc's `M_ARENA_MAX` of mallopt(3)."""
+
+
 class _BlockPandas:
     """Import hook that hides pandas, which is installed with the embedded ClickHouse.
 
@@ -37,8 +42,18 @@ def configure_process() -> None:
     """Tune this process; call it before large imports. Garbage collection is off until `gc_frozen` begins."""
     sys.meta_path.insert(0, _BlockPandas())
     os.environ.update(LEAN_LIBRARIES)
+    _share_arena()
     gc.disable()
     atexit.register(gc.freeze)  # no collection of imported modules at exit either
+
+
+def _share_arena() -> None:
+    """Let all threads allocate from one arena of glibc; other C libraries have none.
+
+    By default each thread has one, which keeps what was freed in it: 50 MiB more in a run, which is no faster for it.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

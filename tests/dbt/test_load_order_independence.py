@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 from harness.dbt_project import Project
 from tests.support.candle_truth import Trade, assert_true
-from tests.support.packages import PACKAGES, START_MS, STEPS, KilledDatabase, KilledError
+from tests.support.packages import PACKAGES, START_MS, STEPS, InterruptedDatabase, KilledError
 
 pytestmark = pytest.mark.slow
 
+HOUR_MS = 3_600_000
 EXAMPLES = int(os.environ.get("DERIBIT_TAPE_DBT_EXAMPLES", "10"))
 
 
@@ -39,7 +41,7 @@ def act(dbt: Project, load_id: str, after: str | int) -> None:
     elif after == "refresh all":
         refresh(dbt.database)
     elif isinstance(after, int):
-        database = KilledDatabase(dbt.database.client, dbt.database.settings, after)
+        database = InterruptedDatabase(dbt.database.client, dbt.database.settings, after)
         with pytest.raises(KilledError):
             refresh(database, [load_id])
 
@@ -60,6 +62,50 @@ def test_models_depend_on_packages_only(
     assert_true(empty, loads)
 
 
+@pytest.mark.slow(minutes=2)
+def test_refresh_within_another_misses_nothing(empty: Project) -> None:
+    """Two packages have trades of the same hours; one refresh begins and ends before any statement of the other."""
+    empty.empty()
+    loads: dict[str, list[Trade]] = {}
+    for step in range(STEPS):
+        outer, inner = (f"{1764000000 + 2 * step + n}.5" for n in (1, 0))
+        for package, minutes in ((outer, (0, 2)), (inner, (1, 3))):
+            loads[package] = [
+                trade(name, 4 * step + minute + 1, START_MS + step * HOUR_MS + minute * 60_000)
+                for name in ("BTC-PERPETUAL", "BTC-28FEB25-90000-C", "BTC-28FEB25-90000-P")
+                for minute in minutes
+            ]
+            raw_tables.load(empty.client, package, loads[package])
+        database = empty.database
+        interrupted = InterruptedDatabase(
+            database.client, database.settings, step, partial(refresh, database, [inner])
+        )
+        refresh(interrupted, [outer])
+        assert_true(empty, loads)
+
+
+def trade(name: str, seq: int, at_ms: int) -> Trade:
+    """A trade of an inverse future or option, whose price depends on its number."""
+    is_option = name.endswith(("-C", "-P"))
+    return {
+        "instrument_name": name,
+        "trade_seq": seq,
+        "trade_id": str(seq),
+        "timestamp": at_ms,
+        "price": 0.05 + seq / 10_000 if is_option else 90_000.0 + seq,
+        "amount": 10.0,
+        "direction": "buy",
+        "iv": 50.0 + seq if is_option else None,
+        "liquidation": None,
+        "block_trade_id": None,
+        "block_rfq_id": None,
+        "combo_id": None,
+        "index_price": 90_000.0,
+        "kind": "option" if is_option else "future",
+        "currency": "BTC",
+    }
+
+
 @dataclass(frozen=True)
 class WatchedDatabase(Database):
     """A database that counts trades, as a reader sees them, after each statement."""
@@ -77,20 +123,7 @@ class WatchedDatabase(Database):
 def test_moved_trade_is_counted_once_at_any_moment(empty: Project) -> None:
     """Trades of January are restated in March, and later in January again: after no statement twice or missing."""
     empty.empty()
-    records = [
-        {
-            "instrument_name": "BTC-PERPETUAL",
-            "trade_seq": seq,
-            "trade_id": str(seq),
-            "price": 1.0,
-            "amount": 2.0,
-            "direction": "buy",
-            "kind": "future",
-            "currency": "BTC",
-            "timestamp": START_MS + seq,
-        }
-        for seq in range(1, 301)
-    ]
+    records = [trade("BTC-PERPETUAL", seq, START_MS + seq) for seq in range(1, 301)]
     loads = {}
     for n, days in enumerate((0, 40, 0), 1):
         loads[f"176400000{n}.5"] = [
@@ -100,7 +133,7 @@ def test_moved_trade_is_counted_once_at_any_moment(empty: Project) -> None:
         database = WatchedDatabase(empty.database.client, empty.database.settings)
         refresh(database, [f"176400000{n}.5"])
         assert len(database.counts) == STEPS
-        assert set(database.counts) <= {(300, 300, 600.0)} | ({(0, 0, 0.0)} if n == 1 else set())
+        assert set(database.counts) <= {(300, 300, 3_000.0)} | ({(0, 0, 0.0)} if n == 1 else set())
     assert_true(empty, loads)
 
 

@@ -37,7 +37,7 @@ from harness import raw_tables
 from harness.dbt_project import Models
 from tests.support.candle_truth import Trade, assert_true
 from tests.support.commands import UserShell, environment
-from tests.support.packages import PACKAGES, STEPS, KilledDatabase, KilledError
+from tests.support.packages import PACKAGES, STEPS, InterruptedDatabase, KilledError
 from tests.support.waiting import wait_until
 
 CLUSTER = Path(os.environ.get("DERIBIT_TAPE_SHARED", ROOT.parent / "shared")) / "cluster"
@@ -326,10 +326,10 @@ def _refresh_on_replica(nodes: Nodes, load_id: str, event: str, step: int, node:
             if victim != node:
                 nodes.wait_until_alone(node)
 
-        kill = {} if event == "client" else {"kill": kill_node}
+        interrupt = {} if event == "client" else {"interrupt": kill_node}
         # A step that inserts no row succeeds without the other node.
         with contextlib.suppress(KilledError, TapeError):
-            refresh(KilledDatabase(models.client, nodes.settings(node), step, **kill), [load_id])
+            refresh(InterruptedDatabase(models.client, nodes.settings(node), step, **interrupt), [load_id])
     if event != "client":
         nodes.command("start", victim)
         nodes.wait_until_together()

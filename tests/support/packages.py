@@ -75,15 +75,15 @@ def _end_process() -> None:
 
 
 @dataclass(frozen=True)
-class KilledDatabase(Database):
-    """A database of which something is killed before statement number `last`: its client, or what `kill` kills."""
+class InterruptedDatabase(Database):
+    """A database before whose statement number `last` something happens: the end of its client, or `interrupt`."""
 
     last: int = 0
-    kill: Callable[[], None] = _end_process
+    interrupt: Callable[[], object] = _end_process
     statements: list[str] = field(default_factory=list)
 
     def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
         if len(self.statements) == self.last:
-            self.kill()
+            self.interrupt()
         self.statements.append(sql)
         super().command(sql, parameters, settings)
