@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from extract.deribit.jsonrpc import DECODE_ERRORS
 from extract.deribit.schema import (
     ARROW_SCHEMA,
     ARROW_TYPES,
@@ -143,7 +144,7 @@ def _sorted_json(text: str | None) -> bytes | None:
         return text.encode()
     try:
         return msgspec.json.encode(msgspec.json.decode(text), order="sorted")
-    except RecursionError:
+    except DECODE_ERRORS:
         return text.encode()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -60,10 +61,17 @@ class DeribitConfig(BaseConfiguration):
                     "api_url and history_url of [sources.deribit] should read like "
                     f"{DeribitConfig.api_url}; one of them does not begin with http:// or https://."
                 )
-        if min(self.requests_per_second, self.requests_in_flight, self.window_trades, self.timeout_s) <= 0:
+        limits = (
+            self.requests_per_second,
+            self.requests_in_flight,
+            self.window_trades,
+            self.timeout_s,
+            self.retry_total_s,
+        )
+        if not all(0 < limit < math.inf for limit in limits):
             raise UsageError(
-                "requests_per_second, requests_in_flight, window_trades and timeout_s of [sources.deribit] "
-                "must be above 0."
+                "requests_per_second, requests_in_flight, window_trades, timeout_s and retry_total_s of "
+                "[sources.deribit] must be numbers above 0."
             )
         if self.page_size < MIN_PAGE_SIZE:
             raise UsageError(

@@ -275,7 +275,9 @@ class _CurrencyListing:
             except DECODE_ERRORS as error:
                 fault = str(error)
         raw = each.text.decode("utf-8", "replace")
-        self.report.rejected.append((Stream(self.currency, kind), RejectedTrade(fault, raw)))
+        self.report.rejected.append(
+            (Stream(self.currency, kind), RejectedTrade(f"not an instrument: {fault}", raw))
+        )
 
 
 class _Identity(msgspec.Struct):

@@ -29,11 +29,11 @@ MAX_MESSAGE_CHARS = 300
 MAX_ERROR_BYTES = 64 * 2**10
 """A larger body holds no error, and is not searched for one."""
 
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Raised by decoding for a body that is not JSON, is nested too deep, or has another shape."""
+DECODE_ERRORS = (msgspec.DecodeError, ValueError, RecursionError)
+"""Raised by decoding a body that is not JSON, is nested too deep, has a number of thousands of digits, or another shape."""
 
 
-class NoResultError(ValueError):
+class NoResultError(Exception):
     """The body is JSON without a result of the expected shape."""
 
 

@@ -15,7 +15,7 @@ from extract.errors import ProofError
 
 ID_LAG_MS = 50
 """Greatest lag of ids behind time; 18 ms were observed across instruments."""
-_ID = re.compile(r"(.*?)(\d+)")
+_ID = re.compile(r"((?:.*\D)?)(\d{1,18})")
 
 
 class CursorStuckError(ProofError):
@@ -198,6 +198,6 @@ def last_ids(trade_ids: Iterable[str]) -> dict[str, int]:
 
 
 def id_parts(trade_id: str) -> tuple[str, int] | None:
-    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`; None for an id that does not end in a number."""
+    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`; None for an id that does not end in a number of 64 bits."""
     match = _ID.fullmatch(trade_id)
     return (match[1], int(match[2])) if match else None

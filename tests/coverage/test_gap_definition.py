@@ -217,6 +217,17 @@ def test_rejected_last_trade_is_a_missing_tail(raw: Raw) -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["1e400", "[" * 2_000 + "]" * 2_000], ids=["out of range", "deep"])
+def test_rejected_trade_that_the_server_cannot_parse_is_a_gap(raw: Raw, value: str) -> None:
+    """Its number is found in its text."""
+    raw.make("rejected_trades")
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2})
+    text = f'{{"trade_seq": 3, "instrument_name": "{NAME}", "price": {value}}}'
+    raw.insert("rejected_trades", reason="price", raw=text)
+    assert [(g.range, g.where, g.rejected) for g in raw.all_gaps()] == [(SeqRange(NAME, 3, 3), "tail", True)]
+
+
 def test_missing_tail_is_a_gap_if_the_last_seq_is_known(raw: Raw) -> None:
     """An instrument without loaded trades has a missing tail, too; one that never traded has no gap."""
     raw.make("instrument_tails")
@@ -305,13 +316,17 @@ def test_rejected_trade_without_a_number_is_listed_until_it_is_deleted(
 ) -> None:
     """Any trade may be the missing one; an odd record of another list is none."""
     raw.covered(EPOCH, 10)
-    raw.trades({1: 1})
+    raw.trades({1: 1, 2: 2})
     raw.make("rejected_trades")
-    for text in ({"instrument_name": NAME, "trade_id": "7"}, {"trade_seq": 5}, {"unproven_from_ms": 1}, 7):
+    named = {"instrument_name": NAME}
+    for text in (named | {"trade_id": "7"}, {"trade_seq": 5}, named | {"trade_seq": 2.7}, named, None):
         raw.insert("rejected_trades", reason="odd", raw=json.dumps(text))
+    raw.insert("rejected_trades", reason="set aside", raw='{"unproven_from_ms": 1}')
+    for reason in ("not a currency: a name of one word was expected", "not an instrument: it has no kind"):
+        raw.insert("rejected_trades", reason=reason, raw=json.dumps(named))
     done = tape_here("gaps")
     assert done.code == 1
-    assert "2 records of BTC future cannot be read and have no trade_seq" in done.err
+    assert "5 records of BTC future cannot be read and have no trade_seq" in done.err
     raw.client.command("truncate table deribit_raw.rejected_trades")
     assert tape_here("gaps").code == 0
 

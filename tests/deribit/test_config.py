@@ -54,3 +54,11 @@ def test_names_that_cannot_be_loaded_are_a_usage_error(
     with pytest.raises(UsageError) as raised:
         deribit_config()
     assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_PER_SECOND", "TIMEOUT_S", "RETRY_TOTAL_S"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+def test_limits_are_numbers_above_zero(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SOURCES__DERIBIT__{name}", value)
+    with pytest.raises(UsageError, match="must be numbers above 0"):
+        deribit_config()

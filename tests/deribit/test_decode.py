@@ -278,3 +278,22 @@ def test_page_is_sorted_by_instrument_stably(keys: list[tuple[str, int]]) -> Non
     got = list(zip(table["instrument_name"].to_pylist(), table["trade_seq"].to_pylist(), strict=True))
     assert got == sorted(keys, key=lambda key: key[0].encode())
     assert is_each_once == (got == sorted(set(keys)))
+
+
+@pytest.mark.parametrize("number", ["1e400", "7" * 5_000], ids=["out of range", "long"])
+@pytest.mark.parametrize("name", ["legs", "unknown", "price", "trade_seq"])
+def test_number_that_no_type_holds_affects_its_record_only(name: str, number: str) -> None:
+    """It stays as text in a field without a type; in another one the record is rejected with its text."""
+    record = json.dumps(ODD | {name: None}).replace(f'"{name}": null', f'"{name}": [{number}]')
+    text = record if name in ("legs", "unknown") else record.replace(f"[{number}]", number)
+    page = decode_page(
+        b'{"result": {"has_more": false, "trades": [%s, %s]}}'
+        % (json.dumps(ODD | {"trade_seq": 8}).encode(), text.encode())
+    )
+    assert page.rows == 2
+    if page.rejected:
+        assert [each.raw for each in page.rejected] == [text]
+        assert page.table.num_rows == 1
+    else:
+        assert name in ("legs", "unknown")
+        assert len(set(content_digests(page.table))) == 2

@@ -230,3 +230,13 @@ def test_history_without_trades_of_one_kind_is_compared_with_its_expired_instrum
             crawl.transport = None
             crawl.run()
             assert dict(crawl.rows) == once(records)
+
+
+def test_time_that_the_computer_has_not_reached_is_not_covered() -> None:
+    """The exchange's clock is five minutes ahead in one run: the trades of these minutes are loaded by the next one."""
+    ahead_ms = 5 * MINUTE_MS
+    state = StreamState()
+    with client_of(lambda method, params: {"result": NOW_MS if method == "get_time" else EMPTY}) as client:
+        request = SweepRequest(NOW_MS - 60 * MINUTE_MS, machine_s=lambda: (NOW_MS - ahead_ms) / 1000)
+        list(sweep_windows(client, request, {OPTIONS: state}))
+    assert NOW_MS - ahead_ms - MINUTE_MS <= state.covered[-1].end_ms <= NOW_MS - ahead_ms
