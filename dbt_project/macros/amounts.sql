@@ -1,9 +1,10 @@
 {#
   Exact decimals from floats, through their shortest text, which is what the exchange sent, rounded (not truncated) to 12 places.
-  Their sums do not depend on the order. Intermediate results have 256 bits, so that no product overflows.
+  Their sums do not depend on the order. Intermediate results have 256 bits, so that no product overflows. A number out of range counts as 0;
+  its trade is odd (macros/odd_trades.sql).
 #}
 {% macro to_exact_decimal(number) -%}
-    toDecimal256(round(toDecimal256(toString({{ number }}), 18), 12), 12)
+    toDecimal256(round(toDecimal256(toString(if(not abs({{ number }}) < 1e13, 0, {{ number }})), 18), 12), 12)
 {%- endmacro %}
 
 {% macro round_amount(number) -%}
@@ -15,9 +16,9 @@
     kind = 'future' and quote_currency = 'USD'
 {%- endmacro %}
 
-{# Predicate: `to_exact_decimal` may round the price to 0, so it cannot be a divisor. #}
+{# Predicate: for `to_exact_decimal` the price may be 0, so it cannot be a divisor. #}
 {% macro is_zero_price() -%}
-    abs(price) < 1e-12
+    not (abs(price) >= 1e-12 and abs(price) < 1e13)
 {%- endmacro %}
 
 {#
@@ -96,13 +97,13 @@
 
 {#
   US dollars per unit of the quote currency: 1 for the dollar and the stablecoins pegged to it, the index price at the trade for inverse
-  options, which are quoted in the coin. Null where a trade has no such rate.
+  options, which are quoted in the coin. Null where a trade has no such rate, or a value that no market has and no decimal holds.
 #}
 {% macro usd_rate() -%}
     multiIf(
         kind in ('future_combo', 'option_combo'), null,
         quote_currency in ('USD', 'USDC', 'USDT', 'USDE'), 1,
-        kind = 'option' and quote_currency = underlying, index_price,
+        kind = 'option' and quote_currency = underlying, if(abs(price * amount * index_price) < 1e25, index_price, null),
         null
     )
 {%- endmacro %}
@@ -113,7 +114,8 @@
         usd_rate is not null, null,
         kind in ('future_combo', 'option_combo'), 'a combo has no value of its own',
         quote_currency is null, 'the quote currency is unknown',
-        kind = 'option' and quote_currency = underlying, 'the trade has no index price',
+        kind = 'option' and quote_currency = underlying and index_price is null, 'the trade has no index price',
+        kind = 'option' and quote_currency = underlying, 'the value is out of range',
         'the quote currency has no dollar rate'
     )
 {%- endmacro %}

@@ -30,7 +30,7 @@
 
 {# Order of the trades of an instrument by time and number, as one integer, which argMax compares much faster than a tuple. #}
 {% macro trade_place(trades) -%}
-    toUInt64(toUnixTimestamp64Milli({{ trades }}.timestamp)) * 4194304 + {{ trades }}.trade_seq % 4194304
+    toInt128(toUnixTimestamp64Milli({{ trades }}.timestamp)) * 1099511627776 + {{ trades }}.trade_seq
 {%- endmacro %}
 
 {# Start of the hour of a time, UTC. #}

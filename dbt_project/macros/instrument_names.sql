@@ -44,3 +44,10 @@
     if(is_option_name, toFloat64OrNull(replaceOne(name_groups[11], 'd', '.')), null) as strike,
     multiIf(not is_option_name, null, name_groups[13] = 'C', 'call', 'put') as option_type
 {%- endmacro %}
+
+{# First expiry of the legs that the name of a combo has, 08:00 UTC; null where it has none. #}
+{% macro first_leg_expiry(name) -%}
+    arrayMin(arrayMap(
+        day -> parseDateTimeOrNull(leftPad(day, 7, '0'), '%d%b%y', 'UTC'), extractAll({{ name }}, '[0-9]{1,2}[A-Z]{3}[0-9]{2}')
+    )) + toIntervalHour(8)
+{%- endmacro %}

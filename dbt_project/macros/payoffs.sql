@@ -21,8 +21,8 @@
 {# A value divided by a price, with 24 places; null where the price is not positive. #}
 {% macro per_price(value, price) -%}
     if(
-        {{ price }} >= 1e-12,
-        toDecimal256({{ value }}, 24) / {{ to_exact_decimal('if(' ~ price ~ ' >= 1e-12, ' ~ price ~ ', 1)') }},
+        {{ price }} between 1e-12 and 1e12,
+        toDecimal256({{ value }}, 24) / {{ to_exact_decimal('if(' ~ price ~ ' between 1e-12 and 1e12, ' ~ price ~ ', 1)') }},
         null
     )
 {%- endmacro %}
@@ -74,19 +74,32 @@
   delivery in the settlements; null where neither is loaded.
 #}
 {% macro delivered_instruments(kind) %}
+-- The index may have another name than the underlying has: that of MATIC became pol_usdc.
+listed_indexes as (
+    select
+        listed.instrument_name as instrument_name,
+        argMax(listed.price_index, toDecimal128(coalesce(listed.load_id, '0'), 6)) as index_name
+    from {{ ref('stg_deribit__instruments') }} as listed
+    where listed.load_id in (select loads.load_id from {{ ref('stg_deribit__loads') }} as loads) and listed.price_index != ''
+    group by instrument_name
+),
+
 expired as (
     select
-        instrument_name,
-        underlying,
-        quote_currency,
-        settlement_currency,
+        instruments.instrument_name as instrument_name,
+        instruments.underlying as underlying,
+        instruments.quote_currency as quote_currency,
+        instruments.settlement_currency as settlement_currency,
         assumeNotNull(instruments.expires_at) as expires_at,
-        strike,
-        option_type,
-        cast({{ index_name_of('underlying', 'quote_currency') }} as Nullable(String)) as index_name,
+        instruments.strike as strike,
+        instruments.option_type as option_type,
+        coalesce(
+            nullIf(listed_indexes.index_name, ''), {{ index_name_of('instruments.underlying', 'instruments.quote_currency') }}
+        ) as index_name,
         toDate(assumeNotNull(instruments.expires_at)) as expires_on
     from {{ ref('instruments') }} as instruments
-    where kind = '{{ kind }}' and instruments.expires_at <= now64(3)
+    left join listed_indexes on instruments.instrument_name = listed_indexes.instrument_name
+    where instruments.kind = '{{ kind }}' and instruments.expires_at <= now64(3)
 ),
 
 deliveries as (

@@ -60,6 +60,7 @@ PINNED_SETTINGS: Mapping[str, Any] = {
     "prefer_column_name_to_alias": 0,
     "enable_extended_results_for_datetime_functions": 0,
     "use_variant_as_common_type": 0,
+    "use_query_cache": 0,
     "use_skip_indexes_if_final_exact_mode": 1,
     **dict.fromkeys(_OVERFLOW_MODES, "throw"),
     "async_insert": 0,

@@ -13,14 +13,15 @@ import msgspec
 import pyarrow as pa
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-MAX_SEQ = 10**12
-"""Limit of trade_seq: the busiest instrument is at 10^9 after years, and SQL adds 1 to it without an overflow."""
+MAX_SEQ = 10**10
+"""Limit of trade_seq: the busiest instrument is below 10^9 after years, and SQL lists the blocks of a range of numbers."""
 Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 MAX_ABS_VALUE = 1e12
 """Limit of prices and amounts: the models' decimals hold their product and sums of it. No market comes near it."""
 Price = Annotated[float, msgspec.Meta(ge=-MAX_ABS_VALUE, le=MAX_ABS_VALUE)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=MAX_ABS_VALUE)]
-MAX_TIME_MS = 9_999_999_999_999
+MAX_TIME_MS = 4_102_444_799_999
+"""The end of 2099: buckets have 32-bit times."""
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 
 

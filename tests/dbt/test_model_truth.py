@@ -197,3 +197,43 @@ def test_duplicate_in_one_package_has_a_deterministic_winner(dbt: Project) -> No
         refresh(dbt.database)
         winners |= {row["price"] for row in dbt.rows("SELECT price FROM deribit.trades")}
     assert len(winners) == 1
+
+
+def test_values_out_of_range_stop_nothing(dbt: Project) -> None:
+    """They are odd and count as 0, or have no value in dollars; trades and candles of others are right."""
+    dbt.empty()
+    option = "BTC-27JUN25-100000-C"
+    odd = [
+        trade(option, 1, price=1e300, iv=50.0),
+        trade(option, 2, amount=1e300, iv=50.0),
+        trade(option, 3, price=1e12, amount=1e12, iv=50.0),
+        trade(option, 4, price=0.05, amount=1.0, index_price=1e300, iv=50.0),
+        trade("BTC-27JUN25", 1, price=1e300),
+        trade(seq=1, amount=1e300),
+    ]
+    raw_tables.load(dbt.client, "1764000001.5", odd)
+    raw_tables.load(dbt.client, "1764000002.5", [trade("ETH-PERPETUAL")])
+    assert refresh(dbt.database) == 2
+    rows = dbt.rows("SELECT * FROM deribit.trades ORDER BY ALL")
+    assert len(rows) == 7
+    missing = {row["trade_seq"]: row["notional_usd_missing"] for row in rows if row["kind"] == "option"}
+    assert missing == dict.fromkeys(range(1, 5), "the value is out of range")
+    reasons = dbt.rows("SELECT instrument_name, trade_seq FROM deribit.odd_trades ORDER BY ALL")
+    assert [tuple(row.values()) for row in reasons] == [
+        ("BTC-27JUN25", 1),
+        (option, 1),
+        (option, 2),
+        ("BTC-PERPETUAL", 1),
+    ]
+    candles = dbt.rows("SELECT * FROM deribit.ohlcv_1h ORDER BY instrument_name")
+    assert [row["close"] for row in candles if row["instrument_name"] == "ETH-PERPETUAL"] == [93_500.5]
+
+
+def test_last_trade_of_a_millisecond_is_the_one_with_the_greatest_number(dbt: Project) -> None:
+    """Also where the number is a multiple of a power of two; in the forward as in the candle."""
+    dbt.empty()
+    rows = [trade("BTC-31JAN25", 2**22 + n, price=90_000.0 + n) for n in (-1, 0)]
+    raw_tables.load(dbt.client, "1764000001.5", rows)
+    refresh(dbt.database)
+    assert dbt.rows("SELECT close FROM deribit.ohlcv_1h") == [{"close": 90_000.0}]
+    assert dbt.rows("SELECT forward FROM deribit.forwards_1h") == [{"forward": 90_000.0}]

@@ -36,7 +36,8 @@ named as (
 parsed as (
     select
         instrument_name,
-        {{ instrument_parts() }}
+        {{ instrument_parts() }},
+        {{ first_leg_expiry('instrument_name') }} as leg_expiry
     from named
 ),
 
@@ -47,7 +48,12 @@ final as (
         toLowCardinality(coalesce(listed.base_currency, parsed.underlying)) as underlying,
         toLowCardinality(coalesce(listed.quote_currency, parsed.quote_currency)) as quote_currency,
         toLowCardinality(coalesce(listed.settlement_currency, parsed.settlement_currency)) as settlement_currency,
-        coalesce(listed.expires_at, toDateTime64(parsed.expiry, 3, 'UTC')) as expires_at,
+        multiIf(
+            listed.expires_at is not null, listed.expires_at,
+            parsed.expiry is not null, toDateTime64(parsed.expiry, 3, 'UTC'),
+            kind in ('future_combo', 'option_combo'), toDateTime64(parsed.leg_expiry, 3, 'UTC'),
+            null
+        ) as expires_at,
         coalesce(listed.strike, parsed.strike) as strike,
         toLowCardinality(coalesce(listed.option_type, parsed.option_type)) as option_type,
         listed.instrument_type as instrument_type,

@@ -24,6 +24,7 @@ final as (
         ) as expires_at,
         toDateTime64(creation_timestamp, 3, 'UTC') as created_at,
         cast(is_active as Nullable(Bool)) as is_active,
+        cast(price_index as Nullable(String)) as price_index,
         contract_size,
         tick_size
     from source
