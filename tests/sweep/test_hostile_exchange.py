@@ -84,7 +84,7 @@ class Hostility:
             return EMPTY
         if fault["failing_kind"] and params.get("kind") == fault["failing_kind"]:
             return httpx.Response(503)
-        if params.get("instrument_name") == fault["broken_name"]:
+        if fault["broken_name"] and params.get("instrument_name") == fault["broken_name"]:
             return httpx.Response(400, text=json.dumps({"error": {"code": 13020, "message": "not_found"}}))
         return lambda result: self._alter(self._renumber(result), by_time="start_seq" not in params)
 
