@@ -74,7 +74,7 @@ class StreamSweep:
         self._settled_ms = now_ms - SETTLE_MS
         self._border = border or Border.usual(now_ms)
         self._oldest_live_ms: int | None = None
-        self._newest_history_ms = 0
+        self._newest_ms: dict[Host, int] = {}
         self._follows_covered = bool(state.covered) and span.start_ms > state.covered[-1].end_ms
         self._done_ms = span.start_ms - 1
         self._fetched: dict[TradeKey, LoadedTrade] = {}
@@ -144,8 +144,7 @@ class StreamSweep:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
                 self._note_answer(host, part, result.at_ms, first_ms)
-                if host is self._client.history:
-                    self._newest_history_ms = max(self._newest_history_ms, result.last_ms)
+                self._newest_ms[host] = max(self._newest_ms.get(host, 0), result.last_ms)
         planner.observe(part, first_ms, result.end_ms, len(times) + len(result.rejected))
         self.ledger.add(result.table)
         table = self._without_loaded(result.table, self._may_be_loaded(times))
@@ -303,8 +302,8 @@ class StreamSweep:
     def close(self) -> None:
         """Determine the time that is complete, after all slices are finished.
 
-        Raises CannotTellError if the live host has trades that a complete history would have, or if history has a newer
-        trade than it sent.
+        Raises CannotTellError if the live host has trades that a complete history would have, or if the newest trade of
+        history is not sent with those of its time, by the host that was asked for that time.
         """
         if self._oldest_live_ms is not None:
             self._border.require_reached(self.stream, self._oldest_live_ms)
@@ -312,15 +311,17 @@ class StreamSweep:
             self._done_ms = planner.done_ms
             if planner.done_ms < planner.end_ms:
                 break
-        host, planner = self._planners[0]
-        newest_ms = self._border.history_end_ms
-        if host is self._client.history and newest_ms is not None:
-            is_swept = self._span.start_ms <= newest_ms <= planner.done_ms
-            if is_swept and self._newest_history_ms < newest_ms:
-                raise CannotTellError(
-                    f"The history host has a trade of {self.stream} at {iso(newest_ms)} and does not send it with those "
-                    "of that time: nothing can be proven until it does."
-                )
+        newest_ms, start_ms = self._border.history_end_ms, self._span.start_ms
+        for host, planner in self._planners:
+            if newest_ms is not None and start_ms <= newest_ms <= planner.done_ms:
+                if self._newest_ms.get(host, 0) < newest_ms:
+                    one = "" if host is self._client.history else "the live host "
+                    raise CannotTellError(
+                        f"The history host has a trade of {self.stream} at {iso(newest_ms)} and {one}does not send it with "
+                        "those of that time: nothing can be proven until it does."
+                    )
+                break
+            start_ms = planner.end_ms + 1
 
     @cached_property
     def _first_after(self) -> Mapping[str, int]:

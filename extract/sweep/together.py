@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from extract.deribit.arrow import times_ms
 from extract.deribit.client import DeribitClient
-from extract.deribit.streams import ANY, Stream
+from extract.deribit.streams import ANY, SPOT, Stream
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.slices import Slice
 from extract.sweep.state import Span
@@ -55,7 +55,10 @@ class Together:
             )
             if sweep.lacks_recent(table):
                 return []
-            parts.append((sweep, SliceResult(table, result.end_ms, [], result.at_ms)))
+            # The result is without spot pairs of other currencies, of which one may have been the last trade of all.
+            sent = times[kind_of_row == sweep.stream.kind]
+            last_ms = result.last_ms if sweep.stream.kind == SPOT else int(sent.max(initial=0))
+            parts.append((sweep, SliceResult(table, result.end_ms, [], result.at_ms, last_ms)))
         return parts
 
 

@@ -240,3 +240,21 @@ def test_time_that_the_computer_has_not_reached_is_not_covered() -> None:
         request = SweepRequest(NOW_MS - 60 * MINUTE_MS, machine_s=lambda: (NOW_MS - ahead_ms) / 1000)
         list(sweep_windows(client, request, {OPTIONS: state}))
     assert NOW_MS - ahead_ms - MINUTE_MS <= state.covered[-1].end_ms <= NOW_MS - ahead_ms
+
+
+@pytest.mark.parametrize("lag_minutes", [0, 40], ids=["history to now", "history ends earlier"])
+def test_live_host_that_does_not_send_the_newest_trade_of_history_proves_nothing(lag_minutes: int) -> None:
+    """Its pages are empty during the first run, which has loaded nothing yet that the live host would have to send."""
+    records = busy_days(step_ms=7 * MINUTE_MS)
+    lag_ms = lag_minutes * MINUTE_MS
+    with SandboxExchange(Tape.of(records), clock=NOW_MS, history_lag_ms=lag_ms) as exchange:
+        crawl = Crawl(exchange, STREAMS[:1])
+        crawl.transport = AlteredExchange(
+            lambda method, params, is_history: EMPTY if not is_history and "trades" in method else None
+        )
+        with pytest.raises(CannotTellError, match="and the live host does not send it"):
+            crawl.run()
+        assert not crawl.rows
+        crawl.transport = None
+        crawl.run()
+        assert dict(crawl.rows) == once([each for each in records if each["instrument_name"] == "BTC-PERPETUAL"])
