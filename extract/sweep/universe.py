@@ -1,7 +1,7 @@
 """Streams of the exchange: which currencies and kinds there are, taken from what the exchange lists and has traded.
 
 A list in code would lose the trades of a new kind, or of a currency that is no longer offered. The documented kinds are
-used only where the exchange's own lists cannot be read.
+streams only where the exchange's own lists cannot be read; lists of expired instruments are requested of all of them.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class _Resolver:
         for name in new:
             streams |= self._list_expired(name)
         if self.expired is None and not self.currencies:
-            kinds = dict.fromkeys(each.kind for each in [*existing, *sorted(streams)])
+            # A currency that is no longer offered may have had other kinds than those of today.
+            kinds = dict.fromkeys([*KINDS, *(each.kind for each in [*existing, *sorted(streams)])])
             streams |= self._list_all_expired([*kinds], offered)
             if isinstance(self.expired_error, ExchangeRefusedError):  # each currency that is known otherwise
                 for name in sorted({each.currency for each in existing} - stored.union(new)):

@@ -75,6 +75,16 @@ def test_first_run_includes_currencies_that_only_history_has() -> None:
     assert Stream("SOL", "future") in universe_of().streams
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "future"])
+def test_delisted_currency_has_expired_instruments_of_a_kind_that_is_not_live(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every documented kind is looked for, although the live instruments are futures and index options."""
+    odd = {"instrument_name": "SOL-1", "kind": kind, "settlement_currency": "SOL", "is_active": False}
+    monkeypatch.setattr(f"{__name__}.EXPIRED", [odd])
+    assert Stream("SOL", kind) in universe_of().streams
+
+
 @pytest.mark.parametrize("stored", [(), (Stream("BTC", "future"),)], ids=["first run", "loaded before"])
 def test_currencies_of_history_are_listed_until_the_list_could_be_read(stored: tuple[Stream, ...]) -> None:
     """Also where every offered currency is loaded already; then the list is not requested again."""
