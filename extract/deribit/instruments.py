@@ -27,7 +27,7 @@ MAX_REQUESTED = 300
 CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"
-"""Name of the state that has the streams of the expired instruments of all currencies."""
+"""Name of the state that has the streams of the expired instruments of all currencies, and when they were listed."""
 MAX_CURRENCY_CHARS = 50
 FORGET_MS = 7 * 86_400_000
 """Time after which an instrument is no longer requested that the history host does not show as expired."""

@@ -100,6 +100,7 @@ class _Planner:
             self.options,
             self.resources.get("trades", {}),
             known=self.resources.get("instruments", {}).get("known", {}),
+            now_ms=now_ms,
         ).streams
         resolving = replace(
             before,

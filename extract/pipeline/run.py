@@ -129,7 +129,7 @@ def open_feed(
     known = state.get("instruments", {}).get("known", {})
     return WindowFeed(
         client,
-        resolve_streams(client, config, options, state.get("trades", {}), known=known),
+        resolve_streams(client, config, options, state.get("trades", {}), known=known, now_ms=now_ms),
         request,
         now_ms,
         stored=state.get("trades", {}),

@@ -39,6 +39,7 @@ class Window:
     `write` has to be called once; it sets `result`, and `listing` is complete when all `rows` have been read.
     `before_load` receives the id of the load package, before anything of it is loaded. `traded`: names of instruments
     with new trades, by stream, once the trades are written. `recorded`: ends of unproven time that a load package records.
+    `has_new_known`: whether `known` has changed before the window, so that the next run would request the same again.
     """
 
     items: Iterator[WindowItem]
@@ -50,6 +51,7 @@ class Window:
     before_load: Callable[[str], None]
     traded: dict[Stream, set[str]] = field(default_factory=dict)
     recorded: dict[Stream, int] = field(default_factory=dict)
+    has_new_known: bool = False
     result: WindowResult | None = None
     _first: WindowItem | None = None
 
@@ -61,7 +63,7 @@ class Window:
         report = first.report
         row = next(self.rows, None)
         self.rows = chain(() if row is None else (row,), self.rows)
-        if row is not None or self.listing.rejected:
+        if row is not None or self.listing.rejected or self.has_new_known:
             return False
         if report.rejected or report.absent:
             return False
@@ -161,8 +163,9 @@ class WindowFeed:
 
     def __post_init__(self) -> None:
         self._states = read_states(self.stored, self.universe.streams, self.lookup_of)
-        if EXPIRED not in self.known and self.universe.expired is not None:
-            streams = [str(each) for each in self.universe.expired]
+        self._has_new_known = self.universe.is_expired_new
+        if self.universe.is_expired_new:
+            streams = [str(each) for each in self.universe.expired or ()]
             self.known[EXPIRED] = {"asked_ms": self.now_ms, "streams": streams}
         self._is_list_current = True
         self._recorded: dict[Stream, int] = {}
@@ -191,8 +194,10 @@ class WindowFeed:
                     self.before_load,
                     traded,
                     self._recorded,
+                    self._has_new_known,
                 )
                 yield window
+                self._has_new_known = False
                 assert window.result is not None, "the window was read"
                 is_final = window.result.is_final
             for _ in items:  # ends it without `cancel`

@@ -15,6 +15,9 @@ from extract.errors import UsageError
 from extract.sweep.universe import Universe, resolve_universe
 from extract.times import parse_time_ms
 
+EXPIRED_VALID_MS = 60 * 60_000
+"""Time after which the expired instruments of all currencies are listed again: some may have come and gone in between."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -51,14 +54,22 @@ def resolve_streams(
     *,
     with_expired: bool = True,
     known: Mapping[str, Any] = MappingProxyType({}),
+    now_ms: int = 0,
 ) -> Universe:
     """The requested streams, by default all. `stored`: names of the streams in the state. `known`: that of `instruments`.
 
+    `now_ms`: the exchange's time, with which the age of what is known is determined.
     `with_expired` as in `resolve_universe`. Raises UsageError naming what the exchange does not have.
     """
     currencies = [name.upper() for name in options.currencies or config.currencies or ()]
     kinds = options.kinds or config.kinds or ()
-    expired = map(Stream.parse, known[EXPIRED].get("streams", ())) if EXPIRED in known else None
+    listing = known.get(EXPIRED, {})
     return resolve_universe(
-        client, currencies, kinds, map(Stream.parse, stored), with_expired=with_expired, expired=expired
+        client,
+        currencies,
+        kinds,
+        map(Stream.parse, stored),
+        with_expired=with_expired,
+        expired=map(Stream.parse, listing.get("streams", ())) if EXPIRED in known else None,
+        is_expired_old=abs(now_ms - listing.get("asked_ms", 0)) > EXPIRED_VALID_MS,
     )

@@ -200,7 +200,7 @@ def _open_feed(client: DeribitClient, config: DeribitConfig, options: RunOptions
     known = deepcopy(dlt.current.resource_state(INSTRUMENTS.name).get("known", {}))
     return WindowFeed(
         client,
-        resolve_streams(client, config, options, stored, known=known),
+        resolve_streams(client, config, options, stored, known=known, now_ms=now_ms),
         SweepRequest(
             since_ms, until_ms, in_flight=config.requests_in_flight, max_trades=config.window_trades
         ),

@@ -30,7 +30,7 @@ class Universe:
 
     `listed`: the live instruments of all currencies, None if they cannot be read. `rejected`: records of currencies that
     cannot be read. `expired`: streams of the expired instruments of all currencies, None while they have not been read;
-    `expired_error` is the reason.
+    `expired_error` is the reason that they could not be read, or not again. `is_expired_new`: whether they were read now.
     """
 
     streams: list[Stream]
@@ -39,6 +39,7 @@ class Universe:
     rejected: Sequence[RejectedTrade] = ()
     expired: Sequence[Stream] | None = None
     expired_error: OutsideError | None = None
+    is_expired_new: bool = False
 
     @property
     def kind_of(self) -> dict[str, str]:
@@ -54,16 +55,20 @@ def resolve_universe(
     *,
     with_expired: bool = True,
     expired: Iterable[Stream] | None = None,
+    is_expired_old: bool = False,
 ) -> Universe:
     """The streams of the given currencies and kinds, by default of all that the exchange has or that are `stored`.
 
     `with_expired`: whether to list expired instruments: of a currency that is not stored yet, for its kinds, and of all
-    currencies, for those that are no longer offered. `expired`: the result of the latter if it was read before.
+    currencies, for those that are no longer offered. `expired`: the result of the latter if it was read before;
+    `is_expired_old`: whether to read it again, for what was listed and has expired since.
 
     Raises UsageError for a currency or kind that the exchange does not have, and OutsideError if it does not answer.
     """
     known = None if expired is None else list(expired)
-    return _Resolver(client, list(currencies), list(kinds), list(stored), with_expired, known).resolve()
+    return _Resolver(
+        client, list(currencies), list(kinds), list(stored), with_expired, known, is_expired_old
+    ).resolve()
 
 
 class _Currency(msgspec.Struct):
@@ -81,6 +86,8 @@ class _Resolver:
     stored: list[Stream]
     with_expired: bool
     expired: list[Stream] | None
+    is_expired_old: bool
+    is_expired_new: bool = False
     expired_error: OutsideError | None = None
     notes: list[str] = field(default_factory=list)
     rejected: list[RejectedTrade] = field(default_factory=list)
@@ -101,7 +108,15 @@ class _Resolver:
         streams = [Stream(name, kind) for name in names for kind in kinds]
         streams = [each for each in streams if each.currency in open_names or each in existing]
         self._note_unusual(offered, streams)
-        return Universe(streams, self.notes, listed, self.rejected, self.expired, self.expired_error)
+        return Universe(
+            streams,
+            self.notes,
+            listed,
+            self.rejected,
+            self.expired,
+            self.expired_error,
+            self.is_expired_new,
+        )
 
     def _offered(self) -> list[str]:
         """Currencies of get_currencies; those of the stored streams if it cannot be read."""
@@ -132,7 +147,7 @@ class _Resolver:
         streams: set[Stream] = set()
         for name in new:
             streams |= self._list_expired(name)
-        if self.expired is None and not self.currencies:
+        if (self.expired is None or self.is_expired_old) and not self.currencies:
             # A currency that is no longer offered may have had other kinds than those of today.
             kinds = dict.fromkeys([*KINDS, *(each.kind for each in [*existing, *sorted(streams)])])
             streams |= self._list_all_expired([*kinds], offered)
@@ -165,7 +180,7 @@ class _Resolver:
                 raise
             self.is_certain, self.expired_error = False, error
         else:
-            self.expired = sorted(streams)
+            self.expired, self.is_expired_new = sorted(streams.union(self.expired or ())), True
         return streams
 
     def _list_expired(self, currency: str) -> set[Stream]:

@@ -115,6 +115,31 @@ def test_currencies_of_history_are_listed_until_the_list_could_be_read(stored: t
         assert not requested
 
 
+def test_old_list_of_all_expired_instruments_is_read_again_and_kept_if_it_cannot_be() -> None:
+    """A currency that was offered for less time than lies between two runs is only there."""
+    is_broken = False
+    stored = [Stream("BTC", "future")]
+    before = [Stream("XRP", "future")]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        if params["expired"] == "false":
+            return {"result": LISTED}
+        return httpx.Response(503) if is_broken else {"result": EXPIRED}
+
+    with client_of(answer) as client:
+        universe = resolve_universe(client, stored=stored, expired=before, is_expired_old=True)
+        assert universe.is_expired_new
+        assert universe.expired == [Stream("SOL", "future"), *before]
+        assert {*universe.expired} <= {*universe.streams}
+        is_broken = True
+        universe = resolve_universe(client, stored=stored, expired=before, is_expired_old=True)
+        assert "503" in str(universe.expired_error)
+        assert (universe.expired, universe.is_expired_new) == (before, False)
+        assert before[0] in universe.streams
+
+
 def test_currency_of_history_has_all_kinds_if_the_list_of_one_kind_is_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
