@@ -2,12 +2,14 @@
 
 The history host is usually some seconds behind the live host, which has the trades of one day. Where it is further
 behind, the time after its newest trade is fetched from the live host. Where it is more than that day behind, or has no
-trades although there must be some, nobody can tell what was traded in between.
+trades although there must be some, nobody can tell what was traded in between. That also holds for a currency that seems
+to be quiet, if the history of all others ends as early and the live host shows that they are not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from extract.deribit.arrow import times_ms
@@ -77,10 +79,15 @@ class Border:
 
 
 class HistoryEnds:
-    """Requests the newest trade of each stream from the history host, as often as a run needs it."""
+    """Requests the newest trade of each stream from the history host, as often as a run needs it.
 
-    def __init__(self, client: DeribitClient) -> None:
+    `currencies`: those of the run, which show together whether the history host is behind.
+    """
+
+    def __init__(self, client: DeribitClient, currencies: Collection[str] = ()) -> None:
         self._client = client
+        self._currencies = currencies
+        self._unanswered: set[tuple[Host, str]] = set()
         self._ends: dict[tuple[Host, Stream], tuple[int, int | None]] = {}
         self._expired: dict[str, bool] = {}
         self._without_trades: set[Stream] = set()
@@ -94,6 +101,8 @@ class HistoryEnds:
         if start_ms >= now_ms - LIVE_ONLY_MS:
             return Border.expected(start_ms, now_ms)
         whole = self._border_of_currency(stream.currency, now_ms)
+        if not whole.is_reached and start_ms < whole.live_from_ms:
+            self._require_not_behind(stream.currency, now_ms)
         if whole.history_end_ms is None:
             return whole
         border = Border.at_history_end(self._newest_ms(self._client.history, stream, now_ms), now_ms)
@@ -124,6 +133,35 @@ class HistoryEnds:
             self._refused[currency] = error
             raise
         return border
+
+    def _require_not_behind(self, currency: str, now_ms: int) -> None:
+        """Raise CannotTellError if no currency's history reaches the live host's, which has newer trades of some."""
+        newest_ms = 0
+        for end_ms in self._newest_of_all(self._client.history, currency, now_ms):
+            if Border.at_history_end(end_ms, now_ms).is_reached:
+                return
+            newest_ms = max(newest_ms, end_ms)
+        if any(live_ms > newest_ms for live_ms in self._newest_of_all(self._client.live, currency, now_ms)):
+            ends = f"ends at {iso(newest_ms)}" if newest_ms else "has no trade"
+            raise CannotTellError(
+                f"The history host {ends} in all currencies, and the live host has newer trades, but only those of one day: "
+                f"nothing in between can be proven of {currency} until the history host has caught up."
+            )
+
+    def _newest_of_all(self, host: Host, currency: str, now_ms: int) -> Iterator[int]:
+        """Times of the newest trade of `currency` and of each other one, without those that cannot be requested."""
+        for each in (currency, *(name for name in self._currencies if name != currency)):
+            if (host, each) in self._unanswered:
+                continue
+            try:
+                newest_ms = self._newest_ms(host, Stream(each, ANY), now_ms)
+            except OutsideError:
+                if self._client.is_cancelled:
+                    raise
+                self._unanswered.add((host, each))
+            else:
+                if newest_ms is not None:
+                    yield newest_ms
 
     def _has_expired(self, currency: str) -> bool:
         if currency not in self._expired:

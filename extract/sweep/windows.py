@@ -63,7 +63,7 @@ def sweep_windows(
         states = {stream: state.to_read_again() for stream, state in states.items() if state.covered}
         request = replace(request, until_ms=request.until_ms or client.now_ms())
     sizers: dict[Stream, SliceSizer] = {}
-    history = HistoryEnds(client)
+    history = HistoryEnds(client, dict.fromkeys(stream.currency for stream in states))
     set_aside: dict[Stream, TapeError] = {}
     is_final = False
     visited_s = request.machine_s()

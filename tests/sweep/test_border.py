@@ -257,4 +257,63 @@ def test_live_host_that_does_not_send_the_newest_trade_of_history_proves_nothing
         assert not crawl.rows
         crawl.transport = None
         crawl.run()
-        assert dict(crawl.rows) == once([each for each in records if each["instrument_name"] == "BTC-PERPETUAL"])
+        assert dict(crawl.rows) == once(
+            [each for each in records if each["instrument_name"] == "BTC-PERPETUAL"]
+        )
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "another currency has no answer"])
+def test_quiet_currency_is_not_covered_while_the_whole_history_is_behind(is_answered: bool) -> None:
+    """Its last trade is neither in a history that ends 30 hours ago, nor among the live host's trades of one day."""
+    hour_ms = 60 * MINUTE_MS
+    quiet = Stream("ETH", "future")
+    records = busy_days()
+    lost = [trade("ETH-PERPETUAL", n, 9_000 + n, NOW_MS - (50, 27)[n - 1] * hour_ms) for n in (1, 2)]
+    streams = [STREAMS[0], OPTIONS, quiet, Stream("XRP", "future")]
+
+    def answer(method: str, params: dict[str, str], is_history: bool) -> Any:
+        return httpx.Response(503) if params.get("currency") == "XRP" and not is_answered else None
+
+    with SandboxExchange(Tape.of([*records, *lost]), clock=NOW_MS, history_lag_ms=30 * hour_ms) as exchange:
+        crawl = Crawl(exchange, streams)
+        crawl.transport = AlteredExchange(answer)
+        with pytest.raises(CannotTellError):
+            crawl.run()
+        assert not crawl.rows
+        reasons = crawl.reports[-1].set_aside
+        assert "in all currencies, and the live host has newer trades" in str(reasons[quiet])
+        exchange.history_lag_ms = 0
+        crawl.run()
+        assert dict(crawl.rows) == once([*records, *lost])
+
+
+def test_quiet_currency_is_covered_while_history_is_behind_if_the_live_host_has_the_whole_time() -> None:
+    records = busy_days()
+    quiet = Stream("ETH", "future")
+    last = trade("ETH-PERPETUAL", 1, 9_000, BEGIN_MS)
+    hour_ms = 60 * MINUTE_MS
+    with SandboxExchange(Tape.of([*records, last]), clock=NOW_MS - 5 * hour_ms) as exchange:
+        crawl = Crawl(exchange, [quiet, STREAMS[0]])
+        crawl.run()
+        exchange.now_ms, exchange.history_lag_ms = NOW_MS, 30 * hour_ms
+        crawl.run()
+        assert quiet in {stream for stream, _ in crawl.reports[-1].covered}
+
+
+def test_quiet_currency_is_covered_if_another_cannot_be_requested_or_is_up_to_date() -> None:
+    """Each other currency is asked for only once."""
+    quiet = [Stream("ETH", "future"), Stream("SOL", "future")]
+    records = busy_days()
+    last = [trade(f"{each.currency}-PERPETUAL", 1, 9_000, BEGIN_MS) for each in quiet]
+
+    def answer(method: str, params: dict[str, str], is_history: bool) -> Any:
+        return httpx.Response(403) if params.get("currency") == "BTC" else None
+
+    for alter in (answer, lambda method, params, is_history: None):
+        with SandboxExchange(Tape.of([*records, *last]), clock=NOW_MS) as exchange:
+            crawl = Crawl(exchange, [*quiet, STREAMS[0]])
+            crawl.transport = transport = AlteredExchange(alter)
+            crawl.run()
+            assert {*quiet} <= {stream for stream, _ in crawl.reports[-1].covered}
+            ends = [params for method, params, _ in transport.requests if method.endswith("by_currency")]
+            assert sum(each["currency"] == "BTC" and each["kind"] == "any" for each in ends) <= 3
