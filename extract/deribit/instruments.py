@@ -23,7 +23,7 @@ from extract.errors import OutsideError, RetriableError, TapeError
 REJECTED = "rejected "
 """Beginning of the name of a record that has none."""
 MAX_REQUESTED = 300
-"""Instruments to request by name at once; more are taken from the list of all expired ones."""
+"""Instruments to request by name at once; more expired ones are taken from the list of all."""
 CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"

@@ -145,7 +145,8 @@ class WindowFeed:
 
     `stored` and `known`: states of the last load package, by stream name and of `instruments`. `spool`: directory for
     pages that are fetched in advance by a background thread; without it, each window is fetched when it is read.
-    `lists_instruments`: whether to list instruments with each window.
+    `lists_instruments`: whether to list instruments with each window. `has_all_kinds`: whether streams are added of kinds
+    that trades show and that are not listed, because none are selected.
     """
 
     client: DeribitClient
@@ -158,6 +159,7 @@ class WindowFeed:
     loaded_rows: LoadedRows | None = None
     spool: str | None = None
     lists_instruments: bool = True
+    has_all_kinds: bool = False
     before_load: Callable[[str], None] = lambda load_id: None
     listing: InstrumentsReport = field(default_factory=InstrumentsReport)
 
@@ -176,7 +178,9 @@ class WindowFeed:
             self.universe = relist(self.universe, self.client)
         self._is_list_current = False
         request = replace(self.request, kind_of=self.universe.kind_of)
-        items: Generator[WindowItem] = sweep_windows(self.client, request, self._states)
+        items: Generator[WindowItem] = sweep_windows(
+            self.client, request, self._states, self._new_state if self.has_all_kinds else None
+        )
         if self.spool:
             spill = partial(spill_table, self.spool)
             items = prefetch(items, depth=PREFETCHED_BATCHES, cancel=self.client.cancel, spill=spill)
@@ -202,6 +206,9 @@ class WindowFeed:
                 is_final = window.result.is_final
             for _ in items:  # ends it without `cancel`
                 pass
+
+    def _new_state(self, stream: Stream) -> StreamState:
+        return read_states({}, [stream], self.lookup_of)[stream]
 
     def _changed_instruments(self, traded: Mapping[Stream, set[str]]) -> Iterator[Row]:
         return changed_instruments(

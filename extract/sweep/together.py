@@ -3,7 +3,8 @@
 The API documents `kind=any` for trades of all kinds. The trades of each kind are proven by their numbers like those that
 were requested by kind. What cannot be divided, because an instrument is not listed, is requested by kind. So is the
 time since the run before once a day: an instrument that `any` left out and that trades in that time shows a hole in its
-numbers. Covered time that is read again is always requested by kind.
+numbers. Covered time that is read again is always requested by kind. An instrument that no kind shows then may be of one
+that is no stream yet.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Together:
     def fetch(self, client: DeribitClient) -> SliceResult:
         """The trades of all kinds."""
         return sweep_slice(client, client.live, Stream(self.currency, ANY), self.part)
+
+    def unlisted(self, result: SliceResult) -> set[str]:
+        """Names of the instruments in the result that are not listed."""
+        return {*result.table.column("instrument_name").unique().to_pylist()} - self.kind_of.keys()
 
     def divide(self, result: SliceResult) -> list[tuple[StreamSweep, SliceResult]]:
         """The result of each stream; empty if the trades have to be requested by kind."""

@@ -15,7 +15,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
 from extract.deribit.instruments import ListedInstrument, list_live_instruments
 from extract.deribit.jsonrpc import INVALID_PARAMS, ExchangeRefusedError
-from extract.deribit.records import TooManyRecordsError
+from extract.deribit.records import Record, TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import ANY, Stream, is_currency
 from extract.errors import OutsideError, UsageError
@@ -234,6 +234,22 @@ class _Resolver:
         noted = {*KINDS, *(each.kind for each in self.stored)}
         for kind in dict.fromkeys(each.kind for each in streams if each.kind not in noted):
             self.notes.append(f"The exchange lists a new kind of instrument, {kind}: its trades are loaded.")
+
+
+def stream_of_instrument(client: DeribitClient, name: str, currency: str) -> Stream | None:
+    """Stream of a traded instrument of `currency`, whether it has expired or not; None if neither host shows its kind.
+
+    Raises OutsideError if a host does not answer.
+    """
+    for host in (client.history, client.live):
+        try:
+            raw = client.result(host, "get_instrument", {"instrument_name": name}, type=msgspec.Raw)
+        except ExchangeRefusedError:
+            continue
+        each = ListedInstrument.of(Record(bytes(raw), bytes(raw)))
+        if each.kind and not each.fault:
+            return Stream(currency, each.kind)
+    return None
 
 
 def relist(universe: Universe, client: DeribitClient) -> Universe:

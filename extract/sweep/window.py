@@ -76,7 +76,8 @@ class WindowReport:
     time that are missing because they could not be fetched by number. `traded`: names of the instruments with new trades
     in time that follows earlier covered time. `contradictory` counts `rejected` trades whose number another trade has;
     `suspects` are their instruments, while the window has to be swept again. `unproven`: the requested time of streams that
-    were set aside since the window before, with the error.
+    were set aside since the window before, with the error. `unlisted`: instruments that were traded, with the currency, and
+    are neither listed nor of one of the streams.
     """
 
     trades: int = 0
@@ -91,6 +92,7 @@ class WindowReport:
     contradictory: int = 0
     unproven: list[tuple[Stream, Span, TapeError]] = field(default_factory=list)
     suspects: dict[Stream, frozenset[str]] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)
     unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
     set_aside: dict[Stream, TapeError] = field(default_factory=dict)
@@ -230,6 +232,7 @@ class _Window:
         kind_of = {} if self.request.again else self.request.kind_of  # `any` may be what left trades out
         self.together = deque(group_sweeps(self.sweeps, kind_of))
         self.waiting = {each.currency for each in self.together}
+        self.unlisted: dict[str, str] = {}
 
     @property
     def active(self) -> list[StreamSweep]:
@@ -270,6 +273,7 @@ class _Window:
     def _accept_together(self, group: Together, result: SliceResult) -> list[tuple[Stream, pa.Table]]:
         """Accept the trades of all kinds of a currency; those that cannot be divided are requested by kind."""
         self.waiting.discard(group.currency)
+        self.unlisted |= dict.fromkeys(group.unlisted(result), group.currency)
         tables = []
         for sweep, divided in group.divide(result):
             step = sweep.next_slice()
@@ -417,6 +421,9 @@ class _Window:
             report.add(self.parts[sweep.stream])
             if sweep.new_names:
                 report.traded[sweep.stream] = sweep.new_names
+        if self.unlisted:
+            found = {name for sweep in active for name in sweep.ledger.by_instrument()}
+            report.unlisted = {name: each for name, each in self.unlisted.items() if name not in found}
         report.known = sum(sweep.known for sweep in active)
         report.restated = sum(sweep.restated for sweep in active)
         report.is_last = not report.interrupted and all(sweep.is_finished for sweep in active)

@@ -5,21 +5,25 @@ All windows are one generator, so that `prefetch` can fetch a window while the p
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from extract.deribit.client import MAX_CLOCK_DIFFERENCE_MS, DeribitClient
-from extract.deribit.streams import Stream
-from extract.errors import FinalError, TapeError
+from extract.deribit.instruments import MAX_REQUESTED
+from extract.deribit.schema import RejectedTrade
+from extract.deribit.streams import ANY, Stream
+from extract.errors import FinalError, OutsideError, TapeError
 from extract.sweep.border import HistoryEnds
 from extract.sweep.contradictions import REASON
 from extract.sweep.slices import SliceSizer
 from extract.sweep.state import SeqLookup, Span, StreamState
 from extract.sweep.stream_window import SETTLE_MS, StreamSweep
+from extract.sweep.universe import stream_of_instrument
 from extract.sweep.window import (
     SweepRequest,
     WindowDiscardedError,
@@ -51,12 +55,17 @@ WindowItem: TypeAlias = pa.Table | WindowResult | WindowDiscardedError
 
 
 def sweep_windows(
-    client: DeribitClient, request: SweepRequest, states: dict[Stream, StreamState]
+    client: DeribitClient,
+    request: SweepRequest,
+    states: dict[Stream, StreamState],
+    new_state: Callable[[Stream], StreamState] | None = None,
 ) -> Generator[WindowItem]:
     """Yield each window's tables in ARROW_SCHEMA, then its WindowResult. Updates `states`, which has all streams.
 
     A WindowDiscardedError in between discards the window's tables: its sweep begins again. A stream that was set aside
     is not requested again. If every stream was, a last result has their unproven time, and the first error is raised.
+    `new_state` returns the state of a stream that trades of all kinds show and that `states` lacks, which is added; None
+    if there is to be none, because kinds are selected.
     """
     loaded = {stream: state.lookup if request.again else None for stream, state in states.items()}
     if request.again:
@@ -113,12 +122,23 @@ def sweep_windows(
         except FinalError:
             if not (client.is_cancelled and request.should_stop()):
                 raise
+        if new_state and not request.should_stop():
+            for stream in _unlisted_streams(client, report):
+                if stream not in states:
+                    states[stream], loaded[stream] = new_state(stream), None
+                    report.is_last = False
         has_failed = bool(states) and set_aside.keys() >= states.keys()
         is_final = report.is_last or request.should_stop() or has_failed
         new_states = {
             str(sweep.stream): sweep.state.to_json()
             for sweep in sweeps
             if sweep.stream not in set_aside.keys() | report.interrupted
+        }
+        # The next run has to know a new stream, also if this one is interrupted.
+        new_states |= {
+            str(stream): state.to_json()
+            for stream, state in states.items()
+            if stream not in active and stream not in set_aside
         }
         end_ms = 0
         if set_aside.keys() > recorded:
@@ -135,6 +155,27 @@ def sweep_windows(
         if has_failed:
             raise next(iter(set_aside.values()))
         sizers |= {sweep.stream: sweep.sizer for sweep in sweeps if sweep.sizer}
+
+
+def _unlisted_streams(client: DeribitClient, report: WindowReport) -> set[Stream]:
+    """Streams of the report's unlisted instruments; those whose kind cannot be requested become rejected records."""
+    streams, is_answered = set(), True
+    for number, (name, currency) in enumerate(report.unlisted.items(), 1):
+        stream = None
+        try:
+            if is_answered and number <= MAX_REQUESTED:
+                stream = stream_of_instrument(client, name, currency)
+        except OutsideError:
+            if client.is_cancelled:
+                raise
+            is_answered = False
+        if stream:
+            streams.add(stream)
+        else:
+            reason = "an instrument that was traded, and whose kind the exchange does not show"
+            raw = json.dumps({"instrument_name": name})
+            report.rejected.append((Stream(currency, ANY), RejectedTrade(reason, raw)))
+    return streams
 
 
 def _stream_sweeps(

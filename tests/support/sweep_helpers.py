@@ -20,7 +20,7 @@ from extract.deribit.streams import Stream
 from extract.retry import RetryPolicy
 from extract.sandbox.server import SandboxExchange
 from extract.sweep.ledger import SeqRange
-from extract.sweep.state import read_states
+from extract.sweep.state import StreamState, read_states
 from extract.sweep.window import SweepRequest, WindowDiscardedError, WindowReport
 from extract.sweep.windows import WindowReader, WindowResult, sweep_windows
 
@@ -48,6 +48,7 @@ class Crawl:
     """Loaded rows, and the state as JSON text, of any number of runs.
 
     `together`: whether the newest trades of all kinds are requested together, divided by the list of instruments.
+    `has_all_kinds`: whether streams are added of kinds that these trades show.
     """
 
     exchange: SandboxExchange
@@ -66,6 +67,7 @@ class Crawl:
     machine_s: Callable[[], float] = time.time
     kind_of: dict[str, str] = field(default_factory=dict)
     together: bool = False
+    has_all_kinds: bool = False
 
     def run(self, since_ms: int | None = None, until_ms: int | None = None, most_windows: int = 500) -> int:
         """Run once, or the first windows of a run; returns the number of loaded rows."""
@@ -82,7 +84,9 @@ class Crawl:
                 machine_s=self.machine_s,
                 kind_of=self.kind_of,
             )
-            flow = sweep_windows(client, order, read_states(json.loads(self.state), self.streams))
+            states = read_states(json.loads(self.state), self.streams)
+            new_state = (lambda stream: StreamState()) if self.has_all_kinds else None
+            flow = sweep_windows(client, order, states, new_state)
             for _ in range(most_windows):
                 package = WindowReader(flow)
                 is_final = self._load(package).is_final

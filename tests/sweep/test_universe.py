@@ -322,6 +322,34 @@ def test_trades_of_an_instrument_that_is_not_listed_are_requested_by_kind() -> N
     assert {"any", "future", "option"} <= {params.get("kind") for _, params, is_history in transport.requests}
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["kind is shown", "instrument is unknown"])
+def test_kind_that_only_the_trades_of_all_kinds_show_is_loaded_in_the_same_run(is_known: bool) -> None:
+    """It came and went between two runs; an instrument whose kind nobody shows is a rejected record."""
+    names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
+    trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
+    combos = [trade("BTC-FS-29DEC23_PERP", n, 900 + n, BEGIN_MS + 400_000 + n) for n in range(1, 4)]
+    streams = [Stream("BTC", "future"), Stream("BTC", "option")]
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        unknown = {"error": {"code": 13020, "message": "not_found"}}
+        is_refused = method == "get_instrument" and not is_known
+        return httpx.Response(400, text=json.dumps(unknown)) if is_refused else None
+
+    with SandboxExchange(Tape.of(trades), clock=BEGIN_MS + 5 * MINUTE_MS) as exchange:
+        crawl, transport = crawl_with(alter, exchange, Universe(streams))
+        crawl.has_all_kinds = True
+        crawl.kind_of = dict(zip(names, ("future", "option"), strict=True))
+        crawl.run()
+        exchange.add(combos)
+        exchange.now_ms = BEGIN_MS + 15 * MINUTE_MS
+        crawl.run()
+    assert crawl.rows == Counter(map(row_of, [*trades, *combos] if is_known else trades))
+    assert ("BTC future_combo" in json.loads(crawl.state)) == is_known
+    assert {*crawl.rejected} == (set() if is_known else {'{"instrument_name": "BTC-FS-29DEC23_PERP"}'})
+    by_name = [method for method, _, _ in transport.requests if method == "get_instrument"]
+    assert len(by_name) == (1 if is_known else 2)
+
+
 def test_kind_that_any_leaves_out_is_requested_by_kind_while_a_loaded_trade_shows_it() -> None:
     """The newest minute is read twice: a trade that was loaded and is not on the page of all kinds is a contradiction."""
     names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
