@@ -71,5 +71,5 @@ def resolve_streams(
         map(Stream.parse, stored),
         with_expired=with_expired,
         expired=map(Stream.parse, listing.get("streams", ())) if EXPIRED in known else None,
-        is_expired_old=abs(now_ms - listing.get("asked_ms", 0)) > EXPIRED_VALID_MS,
+        is_expired_old=abs(now_ms - listing.get("asked_ms", 0)) >= EXPIRED_VALID_MS,
     )
