@@ -19,7 +19,6 @@ from extract.deribit.schema import (
     ARROW_TYPES,
     FIELDS,
     MAX_SEQ,
-    MAX_TIME_MS,
     REQUIRED,
     RejectedTrade,
     Trade,
@@ -33,6 +32,8 @@ LARGE_PAGE_BYTES = 8 * 2**20
 """A page of this size is decoded only if it cannot have too many records, to bound memory."""
 
 MAX_IDENTITY_BYTES = 2**10
+MAX_REJECTED_MS = 10**13
+"""Time of a rejected record, in ms; one that was not requested shows that the record is none of the requested trades."""
 _NULL = msgspec.Raw(b"null")
 
 R = TypeVar("R")
@@ -214,7 +215,7 @@ def _rejected(record: Record, reason: str) -> RejectedTrade:
         reason,
         record.sent.decode("utf-8", "replace"),
         key=(name, seq) if isinstance(name, str) and _is_within(seq, 1, MAX_SEQ) else None,
-        timestamp=time_ms if _is_within(time_ms, 0, MAX_TIME_MS) else None,
+        timestamp=time_ms if _is_within(time_ms, 0, MAX_REJECTED_MS) else None,
     )
 
 

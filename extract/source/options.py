@@ -15,7 +15,7 @@ from extract.errors import UsageError
 from extract.sweep.universe import Universe, resolve_universe
 from extract.times import parse_time_ms
 
-EXPIRED_VALID_MS = 60 * 60_000
+EXPIRED_VALID_MS = 24 * 60 * 60_000
 """Time after which the expired instruments of all currencies are listed again: some may have come and gone in between."""
 
 
