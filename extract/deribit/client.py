@@ -26,7 +26,7 @@ from extract.deribit.jsonrpc import (
     error_from_response,
 )
 from extract.deribit.rate_limit import RateLimiter
-from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, split_records
+from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, record_of, split_records
 from extract.deribit.schema import TradePage
 from extract.deribit.streams import SPOT
 from extract.deribit.transport.pool import PageDecoder
@@ -53,6 +53,7 @@ LIVE_PAGE_SIZE = 1_000
 """The live host rejects a larger count."""
 MAX_PAGE_BYTES = 16 * 2**20
 """A page of 10,000 trades has 3 MB; 16 MiB are 1,600 bytes a trade, more than a combo trade with its legs has."""
+MAX_CURRENCIES = 10_000
 MAX_LIVE = 50_000
 """Live instruments of a currency; all currencies together have 5,000."""
 MAX_EXPIRED = 250_000
@@ -216,10 +217,28 @@ class DeribitClient:
         host, most = (self.history, MAX_EXPIRED) if expired else (self.live, MAX_LIVE)
 
         def decode(response: httpx.Response) -> Iterator[Record]:
-            answer, deep_values = decode_envelope(_raw_decoder, response.content)
-            return split_records(answer.unwrap(), deep_values, most)
+            answer, replaced = decode_envelope(_raw_decoder, response.content)
+            return split_records(answer.unwrap(), replaced, most)
 
         return self._retried(host, "get_instruments", params, decode, {})
+
+    def currencies(self) -> Iterator[Record]:
+        """Records of get_currencies. Also raises TooManyRecordsError, at once or while they are iterated over."""
+
+        def decode(response: httpx.Response) -> Iterator[Record]:
+            answer, replaced = decode_envelope(_raw_decoder, response.content)
+            return split_records(answer.unwrap(), replaced, MAX_CURRENCIES)
+
+        return self._retried(self.live, "get_currencies", {}, decode)
+
+    def instrument(self, name: str) -> Record:
+        """The record of get_instrument of the history host."""
+
+        def decode(body: bytes) -> Record:
+            answer, replaced = decode_envelope(_raw_decoder, body)
+            return record_of(bytes(answer.unwrap()), replaced)
+
+        return self.call(self.history, "get_instrument", {"instrument_name": name}, decode)
 
     def lists_pair(self, currency: str, name: str) -> bool:
         """Whether a spot pair is listed under a currency, live or expired.

@@ -14,7 +14,13 @@ import msgspec
 
 from extract.deribit.arrow import sort_by_instrument, to_table
 from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
-from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, split_records
+from extract.deribit.records import (
+    Record,
+    TooManyRecordsError,
+    decode_envelope,
+    is_placeholder,
+    split_records,
+)
 from extract.deribit.schema import (
     ARROW_TYPES,
     FIELDS,
@@ -121,13 +127,13 @@ def _extra_json(fields: dict[str, Any]) -> str | None:
 def decode_record_by_record(body: bytes) -> Decoded:
     """Decode each record alone: slower, but a record that does not fit affects no other."""
     try:
-        answer, deep_values = decode_envelope(_raw_page_decoder, body)
+        answer, replaced = decode_envelope(_raw_page_decoder, body)
     except msgspec.ValidationError as error:
         raise NoResultError(f"the answer is not a page of trades: {error}") from error
     page = answer.unwrap()
     trades: list[Trade] = []
     rejected: list[RejectedTrade] = []
-    for record in split_records(page.trades, deep_values, MAX_PAGE_RECORDS):
+    for record in split_records(page.trades, replaced, MAX_PAGE_RECORDS):
         fault = record.fault
         if not fault:
             try:
@@ -220,9 +226,9 @@ def _rejected(record: Record, reason: str) -> RejectedTrade:
 
 
 def _short_value(text: msgspec.Raw) -> Any:
-    """The value of a name or a number; None for a longer text."""
+    """The value of a name or a number; None for a longer text, and for one that cannot be decoded."""
     value = bytes(text)
-    if len(value) <= MAX_IDENTITY_BYTES:
+    if len(value) <= MAX_IDENTITY_BYTES and not is_placeholder(value):
         with suppress(*DECODE_ERRORS):
             return msgspec.json.decode(value)
     return None

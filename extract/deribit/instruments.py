@@ -254,12 +254,9 @@ class _CurrencyListing:
     def _request(self, name: str) -> ListedInstrument | None:
         """The expired instrument; None while the history host does not know it, or shows it as live."""
         try:
-            raw = self.client.result(
-                self.client.history, "get_instrument", {"instrument_name": name}, type=msgspec.Raw
-            )
+            each = ListedInstrument.of(self.client.instrument(name))
         except ExchangeRefusedError:
             return None
-        each = ListedInstrument.of(Record(bytes(raw), bytes(raw)))
         return each if each.fault or not each.is_active else None
 
     def _state(self, kind: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
 
-from extract.deribit.jsonrpc import Envelope, NoResultError
+from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
 from extract.errors import FinalError
 
 MAX_DEPTH = 64
@@ -25,7 +25,24 @@ MAX_RECORD_BYTES = 64 * 2**10
 
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 _ELEMENT_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
-_PLACEHOLDER = re.compile(rb'"\\u0000deep value (\d+)"')
+_TO_SUSPECT = re.compile(
+    rb"""(?:[\s\[\]{},:]++
+          | "(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])*+"
+          | (?:-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+|true|false|null)(?![^\s"\[\]{},:])
+        )*+
+        ("(?:[^"\\]++|\\.)*+"|[^\s"\[\]{},:]++)?+""",
+    re.DOTALL | re.VERBOSE,
+)
+"""From any token: the following ones that can be decoded for certain, and the next as group 1.
+
+That is a text with a control character or an escape of more than one letter, or a word that is no number or literal.
+"""
+_IS_OBJECT = re.compile(rb"\s*+\{")
+_DEEP_PLACEHOLDER = re.compile(rb'"\\u0000deep value (\d+)"')
+_ODD_PLACEHOLDER = re.compile(rb'"\\u0000odd value ((?:[0-9a-f]{2})++)"')
+
+MAX_QUOTED_BYTES = 50
+"""Longest quotation of a value that cannot be decoded."""
 
 MAX_BRACES = 1_000_000
 """Objects of an answer up to which it is split by the JSON decoder, which takes memory for each."""
@@ -46,8 +63,20 @@ class TooManyRecordsError(FinalError):
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """What placeholders in the text of an answer stand for.
+
+    `deep_values`: values that are nested too deep, by number. `has_odd_values`: whether there are placeholders of values
+    that cannot be decoded, such as NaN or half of a surrogate pair; each of them holds its value.
+    """
+
+    deep_values: list[bytes] = field(default_factory=list)
+    has_odd_values: bool = False
+
+
+@dataclass(frozen=True)
 class Record:
-    """The text of a record, with placeholders for values that are nested too deep; `sent` is without those.
+    """The text of a record, with placeholders for values that cannot be decoded; `sent` is without those.
 
     `fault` is the reason why it must not be decoded as a whole, if there is one.
     """
@@ -57,18 +86,28 @@ class Record:
     fault: str | None = None
 
 
-def decode_envelope(
-    decoder: msgspec.json.Decoder[Envelope[T]], body: bytes
-) -> tuple[Envelope[T], list[bytes]]:
-    """(the answer, texts of values that are nested too deep and were replaced). Raises one of DECODE_ERRORS."""
+def decode_envelope(decoder: msgspec.json.Decoder[Envelope[T]], body: bytes) -> tuple[Envelope[T], Replaced]:
+    """(the answer, what was replaced in it because it is nested too deep or cannot be decoded).
+
+    Raises one of DECODE_ERRORS.
+    """
     try:
-        return decoder.decode(body), []
+        return decoder.decode(body), Replaced()
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError) as error:
+        text = _replace_odd_values(body)
+        replaced = Replaced(has_odd_values=text is not body)
+        if isinstance(error, msgspec.DecodeError) and not replaced.has_odd_values:
+            raise
+    try:
+        return decoder.decode(text), replaced
     except RecursionError:
-        body, deep_values = _replace_deep_values(body)
-        return decoder.decode(body), deep_values
+        text, deep_values = _replace_deep_values(text)
+        return decoder.decode(text), replace(replaced, deep_values=deep_values)
 
 
-def split_records(records: msgspec.Raw, deep_values: list[bytes], most: int) -> Iterator[Record]:
+def split_records(records: msgspec.Raw, replaced: Replaced, most: int) -> Iterator[Record]:
     """The elements of a JSON array, which are counted before the first is returned.
 
     Raises NoResultError for another value, and TooManyRecordsError for more than `most` elements.
@@ -86,7 +125,7 @@ def split_records(records: msgspec.Raw, deep_values: list[bytes], most: int) -> 
     if elements is None:
         spans = zip(*_spans(text, most), strict=True)
         elements = (text[start:end].strip() for start, end in spans)
-    return (_record(element, deep_values) for element in elements if element)
+    return (record_of(element, replaced) for element in elements if element)
 
 
 def _too_many(most: int) -> TooManyRecordsError:
@@ -114,17 +153,64 @@ def _spans(text: bytes, most: int) -> tuple[array[int], array[int]]:
     return starts, ends
 
 
-def _record(text: bytes, deep_values: list[bytes]) -> Record:
-    if deep_values and _PLACEHOLDER.search(text):
-        sent = _PLACEHOLDER.sub(lambda match: _deep_value(match, deep_values), text)
-        return Record(text, sent, f"nested deeper than {MAX_DEPTH} levels")
-    is_large = len(text) > MAX_RECORD_BYTES
-    return Record(text, text, f"larger than {MAX_RECORD_BYTES:,} bytes" if is_large else None)
+def record_of(text: bytes, replaced: Replaced) -> Record:
+    """The record of this text, which may hold placeholders."""
+    sent, fault = text, None
+    if replaced.deep_values and _DEEP_PLACEHOLDER.search(sent):
+        sent = _DEEP_PLACEHOLDER.sub(lambda match: _deep_value(match, replaced.deep_values), sent)
+        fault = f"nested deeper than {MAX_DEPTH} levels"
+    if replaced.has_odd_values and (odd := _ODD_PLACEHOLDER.search(sent)):
+        sent = _ODD_PLACEHOLDER.sub(_odd_value, sent)
+        fault = fault or f"a value cannot be decoded: {_quoted(_odd_value(odd))}"
+    if not fault and len(text) > MAX_RECORD_BYTES:
+        fault = f"larger than {MAX_RECORD_BYTES:,} bytes"
+    return Record(text, sent, fault)
+
+
+def is_placeholder(value: bytes) -> bool:
+    """Whether the JSON text of a value in the `text` of a record stands for another one."""
+    return bool(_DEEP_PLACEHOLDER.fullmatch(value) or _ODD_PLACEHOLDER.fullmatch(value))
 
 
 def _deep_value(match: re.Match[bytes], deep_values: list[bytes]) -> bytes:
     number = int(match[1][:9])
     return deep_values[number] if number < len(deep_values) else match[0]
+
+
+def _odd_value(match: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(match[1].decode())
+
+
+def _quoted(value: bytes) -> str:
+    return value[:MAX_QUOTED_BYTES].decode("utf-8", "replace")
+
+
+def _replace_odd_values(body: bytes) -> bytes:
+    """`body` with a placeholder for each value and name that cannot be decoded; the same object if there is none."""
+    if not _IS_OBJECT.match(body):
+        return body
+    text = bytearray()
+    at = copied_to = 0
+    while (match := _TO_SUSPECT.match(body, at)) and match[1] is not None:
+        suspect, at = match[1], match.end()
+        if not _can_be_decoded(suspect):
+            text += body[copied_to : match.start(1)]
+            text += b'"\\u0000odd value %b"' % suspect.hex().encode()
+            copied_to = at
+    return bytes(text + body[copied_to:]) if copied_to else body
+
+
+def _can_be_decoded(suspect: bytes) -> bool:
+    is_text = suspect.startswith(b'"')
+    if not is_text or _ODD_PLACEHOLDER.fullmatch(
+        suspect
+    ):  # sent so by the exchange: it stands for nothing else
+        return False
+    try:
+        msgspec.json.decode(suspect)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def _replace_deep_values(body: bytes) -> tuple[bytes, list[bytes]]:

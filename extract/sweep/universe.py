@@ -14,7 +14,7 @@ import msgspec
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
 from extract.deribit.instruments import ListedInstrument, list_live_instruments
-from extract.deribit.jsonrpc import INVALID_PARAMS, ExchangeRefusedError
+from extract.deribit.jsonrpc import DECODE_ERRORS, INVALID_PARAMS, ExchangeRefusedError
 from extract.deribit.records import Record, TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import ANY, Stream, is_currency
@@ -121,7 +121,7 @@ class _Resolver:
     def _offered(self) -> list[str]:
         """Currencies of get_currencies; those of the stored streams if it cannot be read."""
         try:
-            records = self.client.result(self.client.live, "get_currencies", type=list[msgspec.Raw])
+            records = list(self.client.currencies())
         except OutsideError as error:
             if not self.stored and not self.currencies:
                 raise
@@ -129,14 +129,18 @@ class _Resolver:
             return list(dict.fromkeys([*self.currencies, *(each.currency for each in self.stored)]))
         offered = []
         for record in records:
-            try:
-                name = _currency_decoder.decode(record).currency
-                if not is_currency(name):
-                    raise msgspec.ValidationError("a name of one word was expected")
-                offered.append(name)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                text = bytes(record).decode("utf-8", "replace")
-                self.rejected.append(RejectedTrade(f"not a currency: {error}", text))
+            fault = record.fault
+            if not fault:
+                try:
+                    name = _currency_decoder.decode(record.text).currency
+                    if not is_currency(name):
+                        raise msgspec.ValidationError("a name of one word was expected")
+                    offered.append(name)
+                except DECODE_ERRORS as error:
+                    fault = str(error)
+            if fault:
+                text = record.sent.decode("utf-8", "replace")
+                self.rejected.append(RejectedTrade(f"not a currency: {fault}", text))
         return list(dict.fromkeys(offered))
 
     def _expired_streams(self, offered: Sequence[str], existing: Sequence[Stream]) -> list[Stream]:

@@ -158,6 +158,53 @@ def test_deeply_nested_value_rejects_only_its_record(field: str, levels: int, br
     assert rejected.key == (None if field == "instrument_name" else ("BTC-29DEC23", 7))
 
 
+ODD_VALUES = ["NaN", "Infinity", "-Infinity", '"\\ud800"', '"\\udc00\\ud800"', "01", "None", '"\n"', '"\\x"']
+
+
+@pytest.mark.parametrize("value", [*ODD_VALUES, '["\\ud800", {"\\ud800": NaN}]'])
+@pytest.mark.parametrize("field", ["new", "price", "instrument_name", "trade_seq", "legs"])
+def test_value_that_cannot_be_decoded_rejects_only_its_record(field: str, value: str) -> None:
+    """Also next to a deep value; the raw text is stored as it was sent, and the key as far as it can be read."""
+    good = json.dumps(ODD)
+    odd = (
+        json.dumps({name: each for name, each in ODD.items() if name != field})[:-1]
+        + f', "{field}": {value}}}'
+    )
+    deep = good[:-1] + ', "new": ' + "[" * 20_000 + "]" * 20_000 + "}"
+    for rejected in ([odd], [deep, odd]):
+        text = f'{{"result": {{"trades": [{", ".join([good, *rejected, good])}]}}, "usIn": 1700000000123456}}'
+        page = decode_page(text.encode())
+        assert (page.rows, page.table.num_rows, page.at_ms) == (len(rejected) + 2, 1, 1_700_000_000_123)
+        assert [each.raw for each in page.rejected] == rejected
+        assert page.rejected[-1].reason.startswith("a value cannot be decoded: ")
+        assert page.rejected[-1].key == (
+            ("BTC-29DEC23", 7) if field not in ("instrument_name", "trade_seq") else None
+        )
+
+
+def test_values_that_look_odd_are_decoded() -> None:
+    """Escapes, a pair of surrogates, the text of a placeholder and words in texts, next to a record with NaN."""
+    texts = ['"\\ud83d\\ude00"', '"NaN"', '"\\"NaN, \\\\"', '"\\u0000"', "-1.5e-3", "true", "null"]
+    records = [
+        json.dumps(ODD | {"trade_seq": n})[:-1] + f', "new": {text}}}' for n, text in enumerate(texts, 1)
+    ]
+    odd = [json.dumps(ODD)[:-1] + f', "new": {text}}}' for text in ("NaN", '"\\u0000odd value 4e61"')]
+    page = decode_page(f'{{"result": {{"trades": [{", ".join([*records, *odd])}]}}}}'.encode())
+    assert [each.raw for each in page.rejected] == odd
+    extra = [json.loads(each)["new"] for each in page.table.column("extra").to_pylist()]
+    assert extra == [json.loads(text) for text in texts]
+
+
+def test_many_values_that_cannot_be_decoded_take_linear_time() -> None:
+    """A record of 50,000 of them is rejected, and a page that ends within a text is no page."""
+    good = json.dumps(ODD)
+    for value in ("[" + "NaN," * 50_000 + "0]", "[" + '"\\ud800",' * 50_000 + "0]"):
+        page = decode_page(f'{{"result": {{"trades": [{good}, {{"new": {value}}}]}}}}'.encode())
+        assert (page.table.num_rows, len(page.rejected)) == (1, 1)
+    with pytest.raises(msgspec.DecodeError):
+        decode_page(f'{{"result": {{"trades": [{good}, NaN, "'.encode() + b'\\"' * 1_000_000)
+
+
 @pytest.mark.parametrize(
     ("changes", "column", "value"),
     [

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from extract.deribit.instrument_names import belongs_to_other_currency, has_expired
@@ -212,6 +213,31 @@ def test_record_without_a_name_does_not_affect_the_others(odd: Any, side: str) -
     assert (stream, json.loads(rejected.raw)) == (FUTURES, odd)
     assert listing.changed(FUTURES) == []
     assert not listing.report.rejected, "once"
+
+
+@pytest.mark.parametrize("odd", ["NaN", '"\\ud800"'])
+@pytest.mark.parametrize("side", ["live", "expired", "by name"])
+def test_value_that_cannot_be_decoded_rejects_one_instrument(odd: str, side: str) -> None:
+    """In either list, and in the answer for one instrument; the others of the list are read."""
+    listing = Listing()
+    listing.list("A")
+    if side == "by name":
+        listing.list("B")
+        listing.changed(FUTURES)
+        listing.expire("B")
+        listing.expired["B"]["new"] = "odd"
+    else:
+        getattr(listing, side)["B"] = {"instrument_name": "B", "kind": "future", "new": "odd"}
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        return httpx.Response(200, text=json.dumps(listing(method, params)).replace('"odd"', odd))
+
+    with client_of(answer) as client:
+        rows = list(changed_instruments(client, [FUTURES], listing.known, 1_000, listing.report))
+    assert [row["instrument_name"] for row in rows] == ([] if side == "by name" else ["A"])
+    [(stream, rejected)] = listing.report.rejected
+    assert (stream, rejected.reason) == (FUTURES, f"a value cannot be decoded: {odd}")
+    assert f'"new": {odd}' in rejected.raw
 
 
 @pytest.mark.parametrize(

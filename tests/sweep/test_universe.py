@@ -168,6 +168,25 @@ def test_record_of_a_currency_that_cannot_be_read_is_rejected_with_its_text() ->
     assert all(each.reason.startswith("not a currency: ") for each in universe.rejected)
 
 
+@pytest.mark.parametrize("odd", ["NaN", '"X\\ud800"'])
+def test_currency_that_cannot_be_decoded_is_rejected_alone(odd: str) -> None:
+    """Also by the first run, which knows no other list."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            text = f'{{"result": [{{"currency": {odd}}}, {{"currency": "ETH"}}, {{"currency": "BTC"}}]}}'
+            return httpx.Response(200, text=text)
+        return {"result": LISTED if params["expired"] == "false" else []}
+
+    with client_of(answer) as client:
+        universe = resolve_universe(client)
+    assert {stream.currency for stream in universe.streams} == {"BTC", "ETH"}
+    assert [each.raw for each in universe.rejected] == [f'{{"currency": {odd}}}']
+    assert [each.reason for each in universe.rejected] == [
+        f"not a currency: a value cannot be decoded: {odd}"
+    ]
+
+
 @pytest.mark.parametrize("name", ["", "B TC", " BTC", "BTC\n", "any"])
 def test_instrument_of_an_impossible_currency_is_rejected_and_no_stream(name: str) -> None:
     """A stream's name is the currency and the kind, and requests have the currency."""

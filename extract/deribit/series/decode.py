@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope, NoResultError
-from extract.deribit.records import Record, decode_envelope, split_records
+from extract.deribit.records import Record, Replaced, decode_envelope, record_of, split_records
 from extract.deribit.schema import Int64, TimeMs
 from extract.deribit.series.schema import DATE, NUMBER, TIME, Row, Series
 
@@ -83,17 +83,17 @@ def _accept(row: Row) -> None:
 
 def decode_list(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """An answer that is a list of records. Raises NoResultError or one of DECODE_ERRORS."""
-    answer, deep_values = decode_envelope(_list_decoder, body)
-    records = split_records(answer.unwrap(), deep_values, MAX_PAGE_RECORDS)
+    answer, replaced = decode_envelope(_list_decoder, body)
+    records = split_records(answer.unwrap(), replaced, MAX_PAGE_RECORDS)
     rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     return SeriesPage(rows, rejected, at_ms=answer.at_ms)
 
 
 def decode_settlements(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """A page of settlements with its continuation. Raises NoResultError or one of DECODE_ERRORS."""
-    answer, deep_values = _decode_shape(_settlements_decoder, body)
+    answer, replaced = _decode_shape(_settlements_decoder, body)
     page: _Settlements = answer.unwrap()
-    records = split_records(page.settlements, deep_values, MAX_PAGE_RECORDS)
+    records = split_records(page.settlements, replaced, MAX_PAGE_RECORDS)
     requested = {"instrument_name": "", **requested}
     rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     token = page.continuation if isinstance(page.continuation, str) else None
@@ -104,9 +104,9 @@ def decode_delivery_prices(
     series: Series, body: bytes, check: Check = _accept, **requested: Any
 ) -> SeriesPage:
     """A page of delivery prices with `records_total`. Raises NoResultError or one of DECODE_ERRORS."""
-    answer, deep_values = _decode_shape(_data_decoder, body)
+    answer, replaced = _decode_shape(_data_decoder, body)
     page: _Data = answer.unwrap()
-    records = split_records(page.data, deep_values, MAX_PAGE_RECORDS)
+    records = split_records(page.data, replaced, MAX_PAGE_RECORDS)
     rows, rejected = _type_records(series, records, _fields_of_object, requested, check)
     total = page.records_total
     is_count = isinstance(total, (int, float)) and not isinstance(total, bool) and 0 <= total < 1e9
@@ -117,9 +117,9 @@ def decode_delivery_prices(
 
 def decode_candles(series: Series, body: bytes, check: Check = _accept, **requested: Any) -> SeriesPage:
     """Candles of the volatility index with their continuation. Raises NoResultError or one of DECODE_ERRORS."""
-    answer, _ = _decode_shape(_data_decoder, body)
+    answer, replaced = _decode_shape(_data_decoder, body)
     page: _Data = answer.unwrap()
-    elements = _split_arrays(page.data)
+    elements = _split_arrays(page.data, replaced)
     rows, rejected = _type_records(series, elements, _fields_of_candle, requested, check)
     continuation = page.continuation
     if isinstance(continuation, bool) or not isinstance(continuation, int | None):
@@ -127,14 +127,14 @@ def decode_candles(series: Series, body: bytes, check: Check = _accept, **reques
     return SeriesPage(rows, rejected, continuation=continuation)
 
 
-def _decode_shape(decoder: msgspec.json.Decoder[Envelope[Any]], body: bytes) -> tuple[Any, list[bytes]]:
+def _decode_shape(decoder: msgspec.json.Decoder[Envelope[Any]], body: bytes) -> tuple[Any, Replaced]:
     try:
         return decode_envelope(decoder, body)
     except msgspec.ValidationError as error:
         raise NoResultError(f"the answer has another shape: {error}") from error
 
 
-def _split_arrays(data: msgspec.Raw) -> list[Record]:
+def _split_arrays(data: msgspec.Raw, replaced: Replaced) -> list[Record]:
     """The elements of an array of arrays, whose objects cannot be counted as `split_records` does."""
     text = bytes(data)
     if text.count(b"[") > MAX_PAGE_RECORDS:
@@ -143,7 +143,7 @@ def _split_arrays(data: msgspec.Raw) -> list[Record]:
         elements = msgspec.json.decode(text, type=list[msgspec.Raw])
     except msgspec.ValidationError as error:
         raise NoResultError(f"the answer is not a list of candles: {error}") from error
-    return [Record(bytes(element), bytes(element)) for element in elements]
+    return [record_of(bytes(element), replaced) for element in elements]
 
 
 def _type_records(

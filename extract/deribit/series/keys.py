@@ -64,8 +64,8 @@ def list_keys(client: SeriesClient, currency: str, now_ms: int) -> SeriesKeys:
 
 def _list(client: SeriesClient, host: Any, **params: str) -> list[_Instrument]:
     def decode(body: bytes) -> list[_Instrument]:
-        answer, deep_values = decode_envelope(_decoder, body)
-        return list(_readable(split_records(answer.unwrap(), deep_values, MAX_INSTRUMENTS)))
+        answer, replaced = decode_envelope(_decoder, body)
+        return list(_readable(split_records(answer.unwrap(), replaced, MAX_INSTRUMENTS)))
 
     return client.call(host, "get_instruments", params, decode)
 

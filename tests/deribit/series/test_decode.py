@@ -141,6 +141,20 @@ def test_deep_value_rejects_one_record() -> None:
     assert (len(page.rows), len(page.rejected)) == (1, 1)
 
 
+@pytest.mark.parametrize("odd", ["NaN", '"\\ud800"'])
+def test_value_that_cannot_be_decoded_rejects_one_record(odd: str) -> None:
+    """Of a list, and of an array of candles."""
+    text = body([RATE, {**RATE, "venue": "x"}]).replace(b'"x"', odd.encode())
+    page = decode_list(FUNDING_RATES, text, instrument_name="X")
+    assert (len(page.rows), len(page.rejected)) == (1, 1)
+    assert f'"venue": {odd}' in page.rejected[0].raw
+    candle = [1_700_000_000_000, 1, 2, 0.5, 1.5]
+    text = body({"data": [candle, [*candle, "x"]], "continuation": None}).replace(b'"x"', odd.encode())
+    page = decode_candles(VOLATILITY_INDEX, text, currency="BTC", resolution="60")
+    assert (len(page.rows), len(page.rejected)) == (1, 1)
+    assert page.rejected[0].raw.endswith(f"{odd}]")
+
+
 @pytest.mark.parametrize("result", [None, 17, "x", {"data": 1}, {"data": [], "records_total": "many"}])
 def test_answer_of_another_shape_is_an_error_and_never_an_empty_page(result: Any) -> None:
     for decode, series in (
