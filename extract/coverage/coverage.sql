@@ -55,27 +55,6 @@ where <in_scope> and JSONHas(raw, 'unproven_from_ms') and not JSONHas(raw, 'trad
 group by all
 order by currency, kind, from_ms, to_ms
 
--- name: rejected_records
--- Rejected records of trades, with name and number, or '' and 0. Where the server cannot parse a text, because a value is out of range or
--- nested too deep, its fields are searched for. Records of other lists are named by their reason.
-select
-    currency,
-    kind,
-    reason,
-    raw,
-    if(
-        isValidJSON(raw), JSONExtractString(raw, 'instrument_name'), extract(raw, '"instrument_name"\\s*:\\s*"([^"\\\\]+)"')
-    ) as instrument_name,
-    multiIf(
-        not isValidJSON(raw), toInt64OrZero(extract(raw, '"trade_seq"\\s*:\\s*"?([0-9]{1,18})"?\\s*[,}]')),
-        JSONType(raw, 'trade_seq') = 'Double', 0,
-        JSONExtractInt(raw, 'trade_seq')
-    ) as trade_seq
-from <rejected_trades>
-where
-    not match(reason, '^not (a currency|an instrument)')
-    and not (JSONHas(raw, 'unproven_from_ms') and not JSONHas(raw, 'trade_seq'))
-
 -- name: contradictions
 -- Rejected trades whose trade_seq a loaded trade with another id has, one row per instrument.
 with
@@ -84,10 +63,10 @@ rejected as (
     select
         currency,
         kind,
-        instrument_name,
-        trade_seq,
+        JSONExtractString(raw, 'instrument_name') as instrument_name,
+        JSONExtractInt(raw, 'trade_seq') as trade_seq,
         JSONExtractString(raw, 'trade_id') as trade_id
-    from (<rejected_records>)
+    from <rejected_trades>
     where <in_scope> and reason = {contradiction:String}
 ),
 
@@ -116,8 +95,11 @@ select * from final
 -- name: unnumbered
 -- Rejected trades whose record has no valid number, so that it cannot be known which trades are missing.
 select currency, kind, uniqExact(raw) as records
-from (<rejected_records>)
-where <in_scope> and not (trade_seq between 1 and {max_seq:Int64} and instrument_name != '')
+from <rejected_trades>
+where
+    <in_scope>
+    and <rejected_is_trade>
+    and not (<rejected_seq> between 1 and {max_seq:Int64} and <rejected_name> != '')
 group by currency, kind
 order by currency, kind
 
@@ -131,8 +113,12 @@ covered as (
 ),
 
 rejected as (
-    select currency, kind, instrument_name, trade_seq
-    from (<rejected_records>)
+    select
+        currency,
+        kind,
+        <rejected_name> as instrument_name,
+        <rejected_seq> as trade_seq
+    from <rejected_trades>
     where <in_scope> and trade_seq between 1 and {max_seq:Int64}
 ),
 

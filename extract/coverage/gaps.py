@@ -15,12 +15,17 @@ from extract.deribit.config import KINDS
 from extract.deribit.streams import EPOCH_MS, Stream
 from extract.errors import CannotTellError, UsageError
 from extract.source.absent import ABSENT_STATEMENTS, absent_parameters
+from extract.source.rejected import REJECTED_EXPRESSIONS
 from extract.source.tables import loaded_relation
 from extract.sweep.contradictions import REASON
 from extract.sweep.ledger import SeqRange
 from extract.times import iso
 
-_STATEMENTS = {**ABSENT_STATEMENTS, **load_statements(__file__, "coverage.sql")}
+_STATEMENTS = {
+    **ABSENT_STATEMENTS,
+    **REJECTED_EXPRESSIONS,
+    **load_statements(__file__, "coverage.sql"),
+}
 
 
 @dataclass(frozen=True)

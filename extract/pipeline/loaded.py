@@ -16,6 +16,7 @@ from extract.deribit.arrow import content_digests, trade_keys
 from extract.deribit.instrument_schema import COLUMNS
 from extract.deribit.schema import PAGE_SCHEMA
 from extract.deribit.streams import Stream, TradeKey
+from extract.source.rejected import REJECTED_EXPRESSIONS
 from extract.source.tables import DROPPED_TRADES, loaded_relation
 from extract.sweep.state import Span
 
@@ -27,7 +28,7 @@ CLOCK_MARGIN_S = 600
 _TRADE_COLUMNS = [
     "toUnixTimestamp64Milli(timestamp)" if name == "timestamp" else name for name in PAGE_SCHEMA.names
 ]
-_STATEMENTS = load_statements(__file__, "loaded.sql")
+_STATEMENTS = {**REJECTED_EXPRESSIONS, **load_statements(__file__, "loaded.sql")}
 _CONSISTENT = {"select_sequential_consistency": 1}
 
 

@@ -19,13 +19,13 @@ from (
         and timestamp between fromUnixTimestamp64Milli({from_ms:Int64}) and fromUnixTimestamp64Milli({to_ms:Int64})
     union all
     select
-        JSONExtractString(raw, 'instrument_name') as instrument_name,
-        JSONExtractInt(raw, 'trade_seq') as trade_seq
+        <rejected_name> as instrument_name,
+        <rejected_seq> as trade_seq
     from <rejected_trades>
     where
         <in_time>
         and instrument_name in {names:Array(String)}
-        and JSONExtractInt(raw, 'timestamp') between {from_ms:Int64} and {to_ms:Int64}
+        and <rejected_ms> between {from_ms:Int64} and {to_ms:Int64}
 )
 where trade_seq > 0
 group by instrument_name
@@ -40,10 +40,10 @@ from (
         and timestamp between fromUnixTimestamp64Milli({from_ms:Int64}) and fromUnixTimestamp64Milli({to_ms:Int64})
     union all
     select
-        JSONExtractString(raw, 'instrument_name') as instrument_name,
-        JSONExtractInt(raw, 'trade_seq') as trade_seq
+        <rejected_name> as instrument_name,
+        <rejected_seq> as trade_seq
     from <rejected_trades>
-    where <in_time> and JSONExtractInt(raw, 'timestamp') between {from_ms:Int64} and {to_ms:Int64}
+    where <in_time> and <rejected_ms> between {from_ms:Int64} and {to_ms:Int64}
     union all
     select instrument_name, first_seq as trade_seq
     from <dropped_trades>

@@ -202,6 +202,29 @@ def test_rejected_trade_is_a_gap_marked_as_rejected(raw: Raw) -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["NaN", '"\\ud800"', "1e999", "[" * 5_000 + "]" * 5_000])
+def test_rejected_trade_that_the_database_cannot_parse_is_a_gap(
+    raw: Raw, clickhouse_env: ClickHouseSettings, value: str
+) -> None:
+    """By the number and the name in its text; one that holds them twice, or no number, counts as without a number."""
+    raw.make("rejected_trades")
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1})
+    record = json.dumps({"instrument_name": NAME, "trade_seq": 2})[:-1] + f', "price": {value}}}'
+    raw.insert("rejected_trades", reason="price", raw=record)
+    assert [(g.range, g.where, g.rejected) for g in raw.all_gaps()] == [(SeqRange(NAME, 2, 2), "tail", True)]
+    assert "have no trade_seq" not in tape_here("gaps").err
+    for text in (
+        record.replace("2, ", f'2, "legs": [{{"instrument_name": "{NAME}"}}], '),
+        record.replace("2, ", f"{10**30}, "),
+        record.replace("2, ", "2.5, "),
+        f'{{"instrument_name": "{NAME}", "trade_seq": {value}}}',
+        f'{{"kind": "future", "strike": {value}}}',
+    ):
+        raw.insert("rejected_trades", reason="price", raw=text)
+    assert "4 records of BTC future cannot be read and have no trade_seq" in tape_here("gaps").err
+
+
 def test_rejected_last_trade_is_a_missing_tail(raw: Raw) -> None:
     """No later trade shows that it is missing, also if it is the only one of its instrument."""
     raw.make("rejected_trades")
