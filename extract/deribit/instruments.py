@@ -24,6 +24,10 @@ REJECTED = "rejected "
 """Beginning of the name of a record that has none."""
 MAX_REQUESTED = 300
 """Instruments to request by name at once; more expired ones are taken from the list of all."""
+RETRY_S = 20.0
+"""How long an instrument is requested by name after another one was not answered. The next run tries again."""
+MAX_UNANSWERED = 3
+"""Instruments of a currency without an answer to the last retry, after which none is requested by name."""
 CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"
@@ -74,7 +78,8 @@ def row_checksum(row: Mapping[str, Any]) -> int:
 class InstrumentsReport:
     """Result of listing instruments. `rejected` records are those of this listing.
 
-    `set_aside`: the currencies whose instruments could not be listed, with the reason; they are not requested again.
+    `set_aside`: the currencies whose instruments could not be listed, or not all be requested by name, with the reason;
+    they are not requested again.
     `vanished`: instruments that are neither listed nor known to the history host for a week.
     """
 
@@ -106,7 +111,8 @@ def changed_instruments(
     longer live, or if its name is in `traded`, by stream, and was never listed. `listed`: the live instruments of all
     currencies. `odd_currencies`: records of currencies that cannot be read; each is rejected once.
 
-    A currency whose list cannot be read is set aside. Raises OutsideError if the exchange answers no request at all.
+    A currency whose list cannot be read is set aside. So is one of whose expired instruments one cannot be requested: that
+    waits for the next run, and the others give their rows. Raises OutsideError if the exchange answers no request at all.
     """
     report.rejected, report.is_done, is_first = _reject_once(odd_currencies, known), False, True
     for currency, kinds in _kinds_of(streams).items():
@@ -142,7 +148,8 @@ def _reject_once(
 class _CurrencyListing:
     """Lists the instruments of one currency; `states` then has what `known` becomes.
 
-    Records of a list of all currencies that cannot be read count as those of the first one.
+    Records of a list of all currencies that cannot be read count as those of the first one. `unanswered`: instruments that
+    could not be requested by name.
     """
 
     client: DeribitClient
@@ -154,6 +161,7 @@ class _CurrencyListing:
     is_first: bool
     loaded_rows: LoadedRows | None
     states: dict[str, Any] = field(default_factory=dict)
+    unanswered: set[str] = field(default_factory=set)
 
     def rows(
         self,
@@ -237,10 +245,13 @@ class _CurrencyListing:
         for each in expired.values():
             yield from self._row(kind, each)
         waiting = {name: since_ms for name, since_ms in gone.items() if name not in expired}
-        self.report.vanished += [
-            name for name, since_ms in waiting.items() if self.now_ms - since_ms >= FORGET_MS
-        ]
-        if waiting := {name: at_ms for name, at_ms in waiting.items() if self.now_ms - at_ms < FORGET_MS}:
+        vanished = {
+            name
+            for name, since_ms in waiting.items()
+            if self.now_ms - since_ms >= FORGET_MS and name not in self.unanswered
+        }
+        self.report.vanished += sorted(vanished)
+        if waiting := {name: since_ms for name, since_ms in waiting.items() if name not in vanished}:
             state["gone"] = waiting
 
     def _request_all(self, names: Collection[str]) -> dict[str, ListedInstrument]:
@@ -252,10 +263,25 @@ class _CurrencyListing:
         return {name: each for name, each in requested if each is not None}
 
     def _request(self, name: str) -> ListedInstrument | None:
-        """The expired instrument; None while the history host does not know it, or shows it as live."""
+        """The expired instrument; None while the history host does not know it, or shows it as live.
+
+        Also None without an answer that can be used, which sets the currency aside, and after MAX_UNANSWERED of those.
+        """
+        if len(self.unanswered) >= MAX_UNANSWERED:
+            self.unanswered.add(name)
+            return None
+        client = self.client.with_retries(RETRY_S) if self.unanswered else self.client
         try:
-            each = ListedInstrument.of(self.client.instrument(name))
+            each = ListedInstrument.of(client.instrument(name))
         except ExchangeRefusedError:
+            return None
+        except OutsideError as error:
+            if client.is_cancelled:
+                raise
+            if isinstance(error, RetriableError):
+                client.require_answer()
+            self.unanswered.add(name)
+            self.report.set_aside.setdefault(self.currency, error)
             return None
         return each if each.fault or not each.is_active else None
 

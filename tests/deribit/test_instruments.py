@@ -20,6 +20,7 @@ from extract.deribit.instruments import (
 )
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
+from extract.errors import OutsideError
 from tests.support.contradictory_exchange import client_of
 
 FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
@@ -108,6 +109,68 @@ def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded
     requests = len(listing.requests)
     listing.changed(FUTURES, now_ms=5_000 + 8 * 86_400_000)
     assert listing.requests[requests:] == ["false"]
+
+
+@pytest.mark.parametrize("broken", [1, 5])
+def test_instrument_without_an_answer_keeps_no_other_one_live(broken: int) -> None:
+    """It is requested again by each run, also after a week; where several are not answered, the rest waits as well."""
+    listing = Listing()
+    names = [f"BAD{number}" for number in range(broken)]
+    for name in ("A", "B", *names):
+        listing.list(name)
+    listing.changed(FUTURES)
+    for name in names:
+        listing.expire(name)
+    failing, requests = True, []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        requests.append(params.get("instrument_name"))
+        is_bad = params.get("instrument_name", "").startswith("BAD")
+        if method == "get_time":
+            return {"result": 1}
+        return httpx.Response(503) if is_bad and failing else listing(method, params)
+
+    def changed(now_ms: int) -> list[str]:
+        listing.report = InstrumentsReport()
+        requests.clear()
+        with client_of(answer) as client:
+            rows = changed_instruments(client, [FUTURES], listing.known, now_ms, listing.report)
+            return sorted(row["instrument_name"] for row in rows)
+
+    assert changed(2_000) == []
+    for name in ("A", "B"):
+        listing.expire(name)
+        listing.list(f"{name}-NEW")
+    week_ms = 8 * 86_400_000
+    assert changed(3_000 + week_ms) == ["A", "A-NEW", "B", "B-NEW"]
+    assert "503" in str(listing.report.set_aside["BTC"])
+    assert listing.report.vanished == []
+    assert len({*requests} & {*names}) == min(broken, 3)
+    failing = False
+    assert changed(4_000 + week_ms) == names
+    assert not listing.report.set_aside
+
+
+def test_exchange_that_answers_nothing_ends_the_requests_by_name() -> None:
+    """The first instrument without an answer is the last one that is requested."""
+    listing = Listing()
+    for name in ("A", "B", "C"):
+        listing.list(name)
+    listing.changed(FUTURES)
+    for name in ("A", "B", "C"):
+        listing.expire(name)
+    requested = set()
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_instruments":
+            return listing(method, params)
+        requested.add(params.get("instrument_name", method))
+        return httpx.Response(503)
+
+    with client_of(answer) as client, pytest.raises(OutsideError, match="503"):
+        list(changed_instruments(client, [FUTURES], listing.known, 2_000, listing.report))
+    assert len(requested) == 2
+    assert "get_time" in requested
 
 
 def test_many_expired_instruments_are_taken_from_the_list() -> None:
