@@ -23,7 +23,11 @@ SERIES_HEADER = ("series", "key", "first", "last", "missing", "reason")
 
 @click.command()
 @json_option
-@click.option("--tails", is_flag=True, help="First fetch the last trade of expired instruments, once each.")
+@click.option(
+    "--tails",
+    is_flag=True,
+    help="First fetch the last trade of expired instruments, once each; where there is none, again a day later.",
+)
 @scope_options
 def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> int:
     """List missing trades, by instrument and range of trade_seq, and missing rows of series, by key and time.

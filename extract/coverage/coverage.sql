@@ -379,8 +379,8 @@ final as (
 select * from final
 
 -- name: instruments_without_tail
--- Instruments that expired in covered time, were created or traded in it, and whose last trade was not fetched yet,
--- with the greatest trade_seq that is loaded.
+-- Instruments that expired in covered time, were created or traded in it, and whose last trade is not settled yet, with
+-- the greatest trade_seq that is loaded.
 with
 
 covered as (
@@ -402,6 +402,14 @@ expired as (
         min(creation_timestamp) as created_at
     from listed
     group by instrument_name
+),
+
+settled as (
+    -- That an instrument has no trade counts once it was answered twice, a day apart.
+    select instrument_name
+    from <instrument_tails>
+    group by instrument_name
+    having max(last_seq) > 0 or max(found_at) >= min(found_at) + interval 1 day
 ),
 
 last_loaded as (
@@ -429,7 +437,7 @@ final as (
             or ifNull(expired.created_at >= covered.covered_from, 0)
             or toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
         )
-        and expired.instrument_name not in (select instrument_name from <instrument_tails>)
+        and expired.instrument_name not in (select instrument_name from settled)
     order by instrument_name
 )
 

@@ -63,6 +63,9 @@ class _LastTrades(msgspec.Struct):
 def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = None) -> TailsReport:
     """Fetch the last trade of each instrument that expired in covered time and has none stored yet.
 
+    An answer without a trade counts once it was given twice, a day or more apart: until then each call requests it again,
+    because a history host that lacks trades for a while would otherwise hide them for ever.
+
     Raises CannotTellError where no time is covered, OutsideError when the exchange answers no request or none that can
     be used, or the database failed: load packages that were loaded before remain.
     """
@@ -83,7 +86,10 @@ def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = Non
 
 
 def instruments_without_last_trade(database: Database, scope: Scope = EVERYTHING) -> list[Instrument]:
-    """Instruments that expired in covered time, were created or traded in it, and have no last trade stored."""
+    """Instruments that expired in covered time, were created or traded in it, and have no last trade stored.
+
+    Also those of which an answer without a trade is stored, but no second one from a day or more later.
+    """
     tables = require_covered(database, scope)
     rows = query(database, "instruments_without_tail", tables, scope)
     return [Instrument(name, Stream(currency, kind), last) for name, currency, kind, last in rows]

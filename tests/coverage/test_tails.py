@@ -1,4 +1,4 @@
-"""The last trade of expired instruments is fetched once, so that missing tails are detected."""
+"""The last trade of expired instruments is fetched, so that missing tails are detected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_only_an_unknown_instrument_has_no_last_trade(user: User, monkeypatch: p
 
 @pytest.mark.slow
 def test_lost_tails_are_detected_and_repaired(user: User) -> None:
-    """One instrument lacks its last trades, another all of them; each expired one is requested once."""
+    """One instrument lacks its last trades, another all of them; each expired one is requested once or twice."""
     keys = user.keys()
     last = dict(keys)
     expired = expired_names(user)
@@ -65,6 +65,11 @@ def test_lost_tails_are_detected_and_repaired(user: User) -> None:
     assert sorted(requested) == sorted(expired)
     assert f"Requested the last trade of {len(expired)} expired instruments." in done.err
 
+    user.client.command(
+        "alter table deribit_raw.instrument_tails update found_at = found_at - interval 1 day where true",
+        settings={"mutations_sync": 1},
+    )
+    assert fetch_last_trades().requested == len(expired - last.keys()), "those that had no trade a day ago"
     user.exchange.requests.clear()
     assert fetch_last_trades().requested == 0
     assert user.requested_methods() == set()
@@ -110,7 +115,8 @@ def test_impossible_last_trade_is_set_aside(
     assert (done.code, json.loads(done.out)) == (4, [])
     assert done.err.splitlines()[-1].startswith(f"{name} was set aside: The ")
     assert reason in done.err
-    assert [each.name for each in instruments_without_last_trade(user.database)] == [name]
+    without = {each.name for each in instruments_without_last_trade(user.database)}
+    assert without == {name} | (expired_names(user) - last.keys())
 
 
 def requested_names(raw: Raw) -> list[str]:
@@ -143,8 +149,33 @@ def test_only_tails_in_covered_time_are_requested(raw: Raw) -> None:
     option(raw, "already stored", at(1), at(9))
     raw.trades({1: 2}, name="older, seen")
     raw.trades({1: -2}, name="older, seen before only")
-    raw.insert("instrument_tails", instrument_name="already stored", last_seq=0)
+    raw.insert("instrument_tails", instrument_name="already stored", last_seq=1)
     assert requested_names(raw) == ["older, seen", "within"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_requested"),
+    [
+        ([], True),
+        ([(0, 0)], True),
+        ([(0, 0), (0, 1_439)], True),
+        ([(0, 0), (0, 1_440)], False),
+        ([(0, 0), (0, 5), (0, 9_000)], False),
+        ([(0, 0), (3, 5)], False),
+        ([(3, 0)], False),
+    ],
+)
+def test_answer_without_a_trade_counts_once_given_twice_a_day_apart(
+    raw: Raw, answers: list[tuple[int, float]], is_requested: bool
+) -> None:
+    """`answers`: last_seq, and the minute. A host that lacked the trades once does not hide them for ever."""
+    raw.make("instruments")
+    raw.make("instrument_tails")
+    raw.covered(0, 10)
+    option(raw, "quiet", at(1), at(9))
+    for last_seq, minute in answers:
+        raw.insert("instrument_tails", instrument_name="quiet", last_seq=last_seq, found_at=at(minute))
+    assert requested_names(raw) == (["quiet"] if is_requested else [])
 
 
 def test_all_expired_instruments_are_requested_if_covered_since_the_first_trade(raw: Raw) -> None:
