@@ -35,7 +35,7 @@ _TO_SUSPECT = re.compile(
 )
 """From any token: the following ones that can be decoded for certain, and the next as group 1.
 
-That is a text with a control character or an escape of more than one letter, or a word that is no number or literal.
+That is a text with a control character or an escape of more than one letter, or a bare value that is no number or literal.
 """
 _IS_OBJECT = re.compile(rb"\s*+\{")
 _DEEP_PLACEHOLDER = re.compile(rb'"\\u0000deep value (\d+)"')
@@ -168,7 +168,7 @@ def record_of(text: bytes, replaced: Replaced) -> Record:
 
 
 def is_placeholder(value: bytes) -> bool:
-    """Whether the JSON text of a value in the `text` of a record stands for another one."""
+    """Whether the JSON text of a value, from the `text` of a record, is a placeholder."""
     return bool(_DEEP_PLACEHOLDER.fullmatch(value) or _ODD_PLACEHOLDER.fullmatch(value))
 
 
@@ -202,9 +202,7 @@ def _replace_odd_values(body: bytes) -> bytes:
 
 def _can_be_decoded(suspect: bytes) -> bool:
     is_text = suspect.startswith(b'"')
-    if not is_text or _ODD_PLACEHOLDER.fullmatch(
-        suspect
-    ):  # sent so by the exchange: it stands for nothing else
+    if not is_text or _ODD_PLACEHOLDER.fullmatch(suspect):  # sent so by the exchange: no placeholder
         return False
     try:
         msgspec.json.decode(suspect)
