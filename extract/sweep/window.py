@@ -422,8 +422,8 @@ class _Window:
             if sweep.new_names:
                 report.traded[sweep.stream] = sweep.new_names
         if self.unlisted:
-            found = {name for sweep in active for name in sweep.ledger.by_instrument()}
-            report.unlisted = {name: each for name, each in self.unlisted.items() if name not in found}
+            fetched = {name for sweep in active for name in sweep.ledger.by_instrument()}
+            report.unlisted = {name: each for name, each in self.unlisted.items() if name not in fetched}
         report.known = sum(sweep.known for sweep in active)
         report.restated = sum(sweep.restated for sweep in active)
         report.is_last = not report.interrupted and all(sweep.is_finished for sweep in active)

@@ -299,7 +299,7 @@ def test_value_that_cannot_be_decoded_rejects_one_instrument(odd: str, side: str
         rows = list(changed_instruments(client, [FUTURES], listing.known, 1_000, listing.report))
     assert [row["instrument_name"] for row in rows] == ([] if side == "by name" else ["A"])
     [(stream, rejected)] = listing.report.rejected
-    assert (stream, rejected.reason) == (FUTURES, f"a value cannot be decoded: {odd}")
+    assert (stream, rejected.reason) == (FUTURES, f"not an instrument: a value cannot be decoded: {odd}")
     assert f'"new": {odd}' in rejected.raw
 
 

@@ -116,7 +116,7 @@ def test_currencies_of_history_are_listed_until_the_list_could_be_read(stored: t
 
 
 def test_old_list_of_all_expired_instruments_is_read_again_and_kept_if_it_cannot_be() -> None:
-    """A currency that was offered for less time than lies between two runs is only there."""
+    """A currency that was offered for less than the time between two runs is only there."""
     is_broken = False
     stored = [Stream("BTC", "future")]
     before = [Stream("XRP", "future")]
