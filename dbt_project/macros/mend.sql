@@ -54,17 +54,14 @@
 
 {# Whether the table of a relation is one of those that are not partitioned by month. #}
 {% macro is_one_for_all_months(own) -%}
-    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys')) }}
+    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys', 'refresh_log')) }}
 {%- endmacro %}
 
 {#
-  The same for the table that is compared. One that is not partitioned by month has one state for all months of `source`: what does not
-  change when rows are appended or merged, with the number of blocks that are missing between the others, and, after a slash, the last block.
+  One state for all months: what does not change when rows are appended or merged, with the number of blocks that are missing between the
+  others, and, after a slash, the last block. Empty without rows.
 #}
-{% macro own_states(own, source) %}
-    {%- if is_one_for_all_months(own) -%}
-    select
-        months.month as month,
+{% macro whole_state(own) %}
         ifNull((
             select concat(
                 {{ table_id(own) }}, ' ', toString(min(parts.min_block_number)), ' ', {{ newest_mutation() }},
@@ -74,7 +71,15 @@
             )
             from {{ filled_parts(own) }}
             having count() > 0
-        ), '') as state,
+        ), '')
+{%- endmacro %}
+
+{# As `month_states`, for the table that is compared. One that is not partitioned by month has one state for all months of `source`. #}
+{% macro own_states(own, source) %}
+    {%- if is_one_for_all_months(own) -%}
+    select
+        months.month as month,
+        {{- whole_state(own) }} as state,
         months.rows as rows
     from ({{ month_states(source) }}) as months
     {%- else -%}
@@ -212,6 +217,51 @@
     {%- set log = declared_relation('refresh_log') -%}
     {%- do run_statement('insert into ' ~ log ~ ' select * from ' ~ refresh_view(log) ~ '(loads = [])') -%}
     {{ return(column_of('select count() from ' ~ log)[0]) }}
+{% endmacro %}
+
+{# Tables with versions that are numbers of rows of the log, as far as they exist. #}
+{% macro versioned_tables() -%}
+    {%- set tables = [] -%}
+    {%- for step in var('refresh_steps') if 'version' in step.get('parameters', []) -%}
+        {%- set table = load_relation(declared_relation(step.table)) -%}
+        {%- do tables.append(table) if table and table not in tables -%}
+    {%- endfor -%}
+    {{ return(tables) }}
+{%- endmacro %}
+
+{#
+  If the log has lost rows, add as many as make the next version greater than every stored one: rows that are computed from now on would
+  lose against older ones otherwise. Versions that are greater by more than `most` are invented, see `remove_invented_versions`.
+#}
+{% macro mend_refresh_log(most=10000000) %}
+    {%- set verified_months = declared_relation('verified_months') -%}
+    {%- set query -%}
+        select verified = '' or {{ has_changed(this, 'state', 'verified') }}
+        from (
+            select
+                {{ whole_state(this) }} as state,
+                (select argMax(own_state, verified_at) from {{ verified_months }} where model = '{{ model_of(this) }}') as verified
+        )
+    {%- endset -%}
+    {%- if column_of(query)[0] -%}
+        {%- set rows = column_of('select count() from ' ~ this)[0] -%}
+        {%- set newest = [rows] -%}
+        {%- for table in versioned_tables() -%}
+            {%- do newest.append(column_of('select max(version) from ' ~ table ~ ' where version <= ' ~ (rows + most))[0]) -%}
+        {%- endfor -%}
+        {%- set missing = newest | max - rows -%}
+        {%- if missing -%}
+            {%- do run_statement(
+                'insert into ' ~ this ~ " (refreshed_at, loads) settings insert_deduplicate = 0 select now64(3, 'UTC'), [] from numbers(" ~ missing ~ ')'
+            ) -%}
+            {%- do log(this.identifier ~ ': ' ~ missing ~ ' rows were missing and are added', info=true) -%}
+        {%- endif -%}
+        {%- call statement('verified') -%}
+            insert into {{ verified_months }} (model, month, source_state, own_state, verified_by, verified_at)
+            select '{{ model_of(this) }}', 0, '', {{ whole_state(this) }} as state, '{{ invocation_id }}', now64(6)
+            where state != ''
+        {%- endcall -%}
+    {%- endif -%}
 {% endmacro %}
 
 {# The view that candles of `level` are computed from, and the column with the time of its rows. #}
