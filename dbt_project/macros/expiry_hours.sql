@@ -337,7 +337,9 @@ emptied as (
     {%- set source = ref('trade_versions') -%}
     {%- for months, states in changed_months(this, source) -%}
         {%- for range in hour_ranges(source, months) -%}
-            {%- do replace_differing(expiry_hour_differences(this, months, range), expiry_key() ~ ', bucket_at', months, 'hours') -%}
+            {%- do replace_differing(
+                expiry_hour_differences(this, months, range), expiry_key() ~ ', bucket_at', months, is_in_hours('bucket_at', range), 'hours'
+            ) -%}
         {%- endfor -%}
         {%- do record_verified(this, source, states) -%}
     {%- endfor -%}

@@ -97,24 +97,31 @@ final as (
     {%- for months, states in changed_months(this, hourly) -%}
         {%- for range in instrument_ranges(hourly, 'bucket_at', months) -%}
             {%- set version = commit_refresh() -%}
-            {%- call statement('mend') -%}
-                insert into {{ this }} settings insert_deduplicate = 0
-                with
-
-                touched as (
-                    select distinct instrument_name from {{ hourly }}
-                    where toYYYYMM(bucket_at) in {{ months }} and {{ range }}
-                ),
-
-                {{ instrument_ends() }}
-
-                select final.*, {{ version }} as version from final
-                where sipHash128(tuple(final.*)) not in (
-                    select sipHash128(tuple(stored.* except (version))) from {{ this }} as stored final
-                    where stored.instrument_name in (select touched.instrument_name from touched)
-                )
-            {%- endcall -%}
+            {%- do insert_instrument_ends('toYYYYMM(bucket_at) in ' ~ months ~ ' and ' ~ range, version) -%}
+            {%- if remove_invented_versions(range, version) -%}
+                {%- do insert_instrument_ends(range, version) -%}
+            {%- endif -%}
         {%- endfor -%}
         {%- do record_verified(this, hourly, states) -%}
     {%- endfor -%}
+{% endmacro %}
+
+{# Insert those that differ, of the instruments with hourly candles for which `where` holds. #}
+{% macro insert_instrument_ends(where, version) %}
+    {%- call statement('mend') -%}
+        insert into {{ this }} settings insert_deduplicate = 0
+        with
+
+        touched as (
+            select distinct instrument_name from {{ ref('ohlcv_1h_versions') }} where {{ where }}
+        ),
+
+        {{ instrument_ends() }}
+
+        select final.*, {{ version }} as version from final
+        where sipHash128(tuple(final.*)) not in (
+            select sipHash128(tuple(stored.* except (version))) from {{ this }} as stored final
+            where stored.instrument_name in (select touched.instrument_name from touched)
+        )
+    {%- endcall -%}
 {% endmacro %}

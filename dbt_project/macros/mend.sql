@@ -308,12 +308,24 @@ emptied as (
 {% endmacro %}
 
 {#
-  Append the rows of `this` that differ from those computed, and log how many there were. `differences` are CTEs as those of
-  `candle_differences`; `key` names the columns that identify a row.
+  Remove the rows of `this` for which `where` holds and whose version is greater than any that a refresh can have; returns whether there
+  were some. Rows that were inserted under `version` lost against them, and a merge may have removed them, so they are to be inserted again.
 #}
-{% macro replace_differing(differences, key, months, rows) %}
+{% macro remove_invented_versions(where, version) %}
+    {%- set rows = ' from ' ~ this ~ ' where ' ~ where ~ ' and version > ' -%}
+    {%- if column_of('select count()' ~ rows ~ version)[0] -%}
+        {%- set newest = column_of('select count() from ' ~ declared_relation('refresh_log'))[0] -%} {#- other refreshes since -#}
+        {%- if column_of('select count()' ~ rows ~ newest)[0] -%}
+            {%- do run_statement('delete' ~ rows ~ newest) -%}
+            {{ return(true) }}
+        {%- endif -%}
+    {%- endif -%}
+    {{ return(false) }}
+{% endmacro %}
+
+{# Insert the rows that `replace_differing` is about. #}
+{% macro insert_differing(differences, key, version) %}
     {%- set columns = compared_columns(this) -%}
-    {%- set version = commit_refresh() -%}
     {%- call statement('differing') -%}
         insert into {{ this }} ({{ columns }}, version) settings insert_deduplicate = 0
         with {{ differences }}
@@ -324,6 +336,18 @@ emptied as (
         with {{ differences }}
         select {{ key }}, {{ version }} from emptied
     {%- endcall -%}
+{% endmacro %}
+
+{#
+  Append the rows of `this` that differ from those computed, and log how many there were. `differences` are CTEs as those of
+  `candle_differences`, of some months and a `range`; `key` names the columns that identify a row.
+#}
+{% macro replace_differing(differences, key, months, range, rows) %}
+    {%- set version = commit_refresh() -%}
+    {%- do insert_differing(differences, key, version) -%}
+    {%- if remove_invented_versions('toYYYYMM(bucket_at) in ' ~ months ~ ' and ' ~ range, version) -%}
+        {%- do insert_differing(differences, key, version) -%}
+    {%- endif -%}
     {%- set query = 'select count() from ' ~ this ~ ' where version = ' ~ version ~ ' and toYYYYMM(bucket_at) in ' ~ months -%}
     {%- set mended = column_of(query)[0] -%}
     {%- if mended -%}
@@ -336,7 +360,7 @@ emptied as (
     {%- set source = ref(finer_table(level)) -%}
     {%- for months, states in changed_months(this, source) -%}
         {%- for range in instrument_ranges(source, candle_source(level)[1], months) -%}
-            {%- do replace_differing(candle_differences(level, this, months, range), 'instrument_name, bucket_at', months, 'candles') -%}
+            {%- do replace_differing(candle_differences(level, this, months, range), 'instrument_name, bucket_at', months, range, 'candles') -%}
         {%- endfor -%}
         {%- do record_verified(this, source, states) -%}
     {%- endfor -%}
