@@ -99,10 +99,15 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Closed by `tape retention`. #}
-{% macro is_closed(own, source, month) -%}
+{#
+  Predicate: `tape retention` has not closed the month. One that it dropped from the raw trades is closed, too, if the trades have lost it
+  since: they cannot be loaded again, so the candles are all that is left.
+#}
+{% macro is_comparable(own, source, month, source_rows) -%}
     {%- set months = dropped_months([own, source]) -%}
+    {%- set raw_months = dropped_months(['deribit_raw.trades']) if model_of(source) == 'trade_versions' -%}
     {{ month }} not in ({{ (months or [0]) | join(', ') }})
+    {%- if raw_months %} and ({{ source_rows }} > 0 or {{ month }} not in ({{ raw_months | join(', ') }})) {%- endif -%}
 {%- endmacro %}
 
 {#
@@ -141,7 +146,7 @@
             left join source_states on months.month = source_states.month
             left join own_states on months.month = own_states.month
             left join verified on months.month = verified.month
-            where months.month > 0 and {{ is_closed(own, source, 'months.month') }}
+            where months.month > 0 and {{ is_comparable(own, source, 'months.month', 'source_states.rows') }}
                 {% if not every -%}
                 and (
                     source_states.state != verified.source_state

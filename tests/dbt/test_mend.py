@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 
 from extract.clickhouse.refresh import refresh
+from extract.retention.drop import drop_months
 from harness import raw_tables
 from harness.dbt_project import TABLES, Project
-from tests.dbt.test_model_truth import LOADS, NOON_MS, trade
+from tests.dbt.test_model_truth import DAY_MS, LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
 WRONG = (
@@ -133,6 +135,33 @@ def test_rows_with_a_version_that_no_refresh_has_are_replaced(built: Project) ->
     built.run(*TABLES, "--vars", "audit: true")
     assert_true(built, LOADS)
     assert ends(built) == before
+
+
+@pytest.mark.slow
+def test_candles_outlive_trades_that_cannot_be_restored(dbt: Project) -> None:
+    """`tape retention` dropped the month from raw, and then the trades were truncated. The other month is restored."""
+    dbt.empty()
+    option = "BTC-31JAN25-90000-C"
+    loads = {
+        "1764000001.5": [
+            trade(),
+            trade(option, price=0.05, iv=50.0),
+            trade(seq=2, at_ms=NOON_MS + 70 * DAY_MS),
+        ]
+    }
+    raw_tables.load(dbt.client, "1764000001.5", loads["1764000001.5"])
+    refresh(dbt.database)
+    dbt.run(*TABLES)
+    queries = [
+        f"select * from deribit.{view} order by all"
+        for view in ("ohlcv_1m", "ohlcv_1h", "ohlcv_1mo", "expiry_hours")
+    ]
+    before = [dbt.rows(query) for query in queries]
+    list(drop_months(dbt.database, {"raw_trades": 1}, date(2025, 4, 15), ["raw_trades"]))
+    dbt.client.command("truncate table deribit.trade_versions")
+    dbt.run(*TABLES)
+    assert [dbt.rows(query) for query in queries] == before
+    assert dbt.rows("select trade_seq from deribit.trades") == [{"trade_seq": 2}]
 
 
 MIDDLE_PART = """
