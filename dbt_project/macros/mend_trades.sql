@@ -17,6 +17,7 @@
         {%- for range in instrument_ranges(own, 'timestamp', months) if var('audit', false) -%}
             {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
         {%- endfor -%}
+        {%- do mark_moved_rows(own, months) if load_relation(declared_relation('loaded_seqs')) -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
     {%- endfor -%}
 {% endmacro %}
@@ -142,6 +143,65 @@ select * from final
             where not hasAll(listed.months, stored.month_list) or bitmapAndnotCardinality(stored.seqs, listed.seqs) > 0
         {%- endcall -%}
         {%- do record_verified(own, trade_versions, states) -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{#
+  Chunks of numbers, of the trades of some months and a range of instruments, in which `trade_versions` has a number in several months. Until
+  they are merged, also those of a moved trade whose old row is marked.
+#}
+{% macro chunks_in_months(trade_versions, months, range) %}
+    select instrument_name, chunk
+    from (
+        select
+            instrument_name,
+            {{ seq_chunk('trade_seq') }} as chunk,
+            toYYYYMM(timestamp) as month,
+            groupBitmapState(toUInt64(trade_seq)) as seqs
+        from {{ trade_versions }}
+        where not is_moved and (instrument_name, {{ seq_chunk('trade_seq') }}) in (
+            select loaded.instrument_name, loaded.chunk from {{ declared_relation('loaded_seqs') }} as loaded
+            where (loaded.instrument_name, loaded.chunk) in (
+                select instrument_name, {{ seq_chunk('trade_seq') }} from {{ trade_versions }}
+                where toYYYYMM(timestamp) in {{ months }} and {{ range }}
+            )
+            group by loaded.instrument_name, loaded.chunk
+            having length(groupUniqArrayMerge(loaded.months)) > 1
+        )
+        group by instrument_name, chunk, month
+    )
+    group by instrument_name, chunk
+    having sum(bitmapCardinality(seqs)) > groupBitmapMerge(seqs)
+{% endmacro %}
+
+{#
+  Mark the rows that trades of some months left in others, as `refresh_moved_rows` does for moves that are known. A load that restated a
+  trade while `loaded_seqs` lacked its number did not know that it moved.
+#}
+{% macro mark_moved_rows(own, months) %}
+    {%- set repeated = column_of('select count() from (' ~ chunks_in_months(own, months, 'true') ~ ')')[0] -%}
+    {%- for range in instrument_ranges(own, 'timestamp', months) if repeated -%}
+        {%- call statement('mend') -%}
+            insert into {{ own }} settings insert_deduplicate = 0
+            with
+
+            versions as (
+                select * from {{ own }} final
+                where (instrument_name, {{ seq_chunk('trade_seq') }}) in ({{ chunks_in_months(own, months, range) }})
+            ),
+
+            newest as (
+                select instrument_name, trade_seq, max((version, toYYYYMM(timestamp))) as newest
+                from versions
+                group by instrument_name, trade_seq
+                having min(toYYYYMM(timestamp)) != max(toYYYYMM(timestamp))
+            )
+
+            select versions.* except (is_moved, version), toUInt8(1) as is_moved, newest.newest.1 as version
+            from versions
+            inner join newest on versions.instrument_name = newest.instrument_name and versions.trade_seq = newest.trade_seq
+            where toYYYYMM(versions.timestamp) != newest.newest.2
+        {%- endcall -%}
     {%- endfor -%}
 {% endmacro %}
 

@@ -164,6 +164,32 @@ def test_candles_outlive_trades_that_cannot_be_restored(dbt: Project) -> None:
     assert dbt.rows("select trade_seq from deribit.trades") == [{"trade_seq": 2}]
 
 
+@pytest.mark.slow
+def test_trade_that_moved_while_its_number_was_lost_is_in_one_month(dbt: Project) -> None:
+    """The load did not know that it restates it. Of the others, one moved as loads should, and one moved back since."""
+    dbt.empty()
+    later = NOON_MS + 70 * DAY_MS
+    loads = {
+        "1764000001.5": [
+            trade("A-PERPETUAL"),
+            trade("A-PERPETUAL", 2),
+            trade("B-PERPETUAL"),
+            trade("C-PERPETUAL"),
+        ],
+        "1764000002.5": [trade("B-PERPETUAL", at_ms=later), trade("C-PERPETUAL", at_ms=later)],
+        "1764000003.5": [trade("C-PERPETUAL")],
+        "1764000004.5": [trade("A-PERPETUAL", at_ms=later, price=7.0)],
+    }
+    for load_id in sorted(loads):
+        if load_id == "1764000004.5":
+            dbt.run(*TABLES)
+            dbt.client.command("truncate table deribit.loaded_seqs")
+        raw_tables.load(dbt.client, load_id, loads[load_id])
+        refresh(dbt.database)
+    dbt.run(*TABLES)
+    assert_true(dbt, loads)
+
+
 MIDDLE_PART = """
     select name from system.parts where active and database = 'deribit' and table = {table:String}
     order by min_block_number limit 1 offset 1"""
