@@ -85,6 +85,30 @@ def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
     assert_true(built, LOADS)
 
 
+INVENTED = (
+    "insert into deribit.{0} select * replace ({1}, 18446744073709551615 - rowNumberInAllBlocks() % 2 as version) "
+    "from deribit.{0} final"
+)
+
+
+@pytest.mark.slow(minutes=2)
+def test_rows_with_a_version_that_no_refresh_has_are_replaced(built: Project) -> None:
+    """Also after a merge has removed the right ones, and where there is no trade."""
+    before = ends(built)
+    for table, column in {
+        "ohlcv_1m_versions": "open + 7 as open",
+        "ohlcv_1h_versions": "open + 7 as open",
+        "expiry_hours_versions": "forward + 7 as forward",
+        "instrument_ends": "price + 7 as price",
+    }.items():
+        built.client.command(INVENTED.format(table, column))
+    built.client.command("optimize table deribit.ohlcv_1h_versions final")
+    built.client.command(INVENTED.format("ohlcv_1h_versions", "bucket_at + 3600 as bucket_at"))
+    built.run(*TABLES, "--vars", "audit: true")
+    assert_true(built, LOADS)
+    assert ends(built) == before
+
+
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize(
     "loss",
@@ -111,30 +135,6 @@ def test_candles_change_after_the_log_lost_its_rows(dbt: Project, loss: str) -> 
     raw_tables.load(dbt.client, "1764000005.5", loads["1764000005.5"])
     refresh(dbt.database)
     assert_true(dbt, loads)
-
-
-INVENTED = (
-    "insert into deribit.{0} select * replace ({1}, 18446744073709551615 - rowNumberInAllBlocks() % 2 as version) "
-    "from deribit.{0} final"
-)
-
-
-@pytest.mark.slow(minutes=2)
-def test_rows_with_a_version_that_no_refresh_has_are_replaced(built: Project) -> None:
-    """Also after a merge has removed the right ones, and where there is no trade."""
-    before = ends(built)
-    for table, column in {
-        "ohlcv_1m_versions": "open + 7 as open",
-        "ohlcv_1h_versions": "open + 7 as open",
-        "expiry_hours_versions": "forward + 7 as forward",
-        "instrument_ends": "price + 7 as price",
-    }.items():
-        built.client.command(INVENTED.format(table, column))
-    built.client.command("optimize table deribit.ohlcv_1h_versions final")
-    built.client.command(INVENTED.format("ohlcv_1h_versions", "bucket_at + 3600 as bucket_at"))
-    built.run(*TABLES, "--vars", "audit: true")
-    assert_true(built, LOADS)
-    assert ends(built) == before
 
 
 @pytest.mark.slow
