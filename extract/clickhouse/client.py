@@ -50,6 +50,7 @@ _OVERFLOW_MODES = (
 PINNED_SETTINGS: Mapping[str, Any] = {
     "join_use_nulls": 0,
     "join_default_strictness": "ALL",
+    "join_algorithm": "direct,parallel_hash,hash",
     "any_join_distinct_right_table_keys": 0,
     "aggregate_functions_null_for_empty": 0,
     "empty_result_for_aggregation_by_empty_set": 0,

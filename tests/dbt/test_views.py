@@ -18,6 +18,7 @@ from tests.dbt.test_model_truth import NOON_MS, trade
 READER_SETTINGS: dict[str, Any] = {
     "join_use_nulls": 1,
     "join_default_strictness": "ANY",
+    "join_algorithm": "partial_merge",
     "any_join_distinct_right_table_keys": 1,
     "aggregate_functions_null_for_empty": 1,
     "empty_result_for_aggregation_by_empty_set": 1,
