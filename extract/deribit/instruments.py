@@ -339,7 +339,7 @@ class ListedInstrument:
             except DECODE_ERRORS as error:
                 fault = str(error)
         if not fault and not (isinstance(known.instrument_name, str) and known.instrument_name):
-            fault = "an instrument without a name"
+            fault = "it has no name"
         currency = _currency_of(known)
         if not fault and not is_currency(currency):
             fault = f"an instrument of a currency {currency[:MAX_CURRENCY_CHARS]!r}"

@@ -17,11 +17,11 @@ views as (
 
 final as (
     select
-        steps.position,
-        steps.table_name,
-        steps.view_name,
-        views.query,
-        steps.parameters
+        steps.position as position,
+        steps.table_name as table_name,
+        steps.view_name as view_name,
+        views.query as query,
+        steps.parameters as parameters
     from steps
     inner join views on steps.view_name = views.view_name
 )

@@ -54,8 +54,8 @@ def test_instrument_without_a_name_is_rejected_once(start: Start, clickhouse_cli
     assert clickhouse_client.query(
         "SELECT currency, kind, reason, length(raw) FROM deribit_raw.rejected_trades ORDER BY length(raw)"
     ).result_rows == [
-        ("BTC", "future", "an instrument without a name", 31),
-        ("BTC", "future", "nested deeper than 64 levels", len(deep)),
+        ("BTC", "future", "not an instrument: it has no name", 31),
+        ("BTC", "future", "not an instrument: nested deeper than 64 levels", len(deep)),
     ]
     assert clickhouse_client.query(
         "SELECT count() FROM deribit_raw.instruments WHERE instrument_name = 'GOOD'"
