@@ -1,10 +1,15 @@
+{# Predicate: a number that no market comes near is out of range; so is NaN. Decimals hold products of numbers that are not. #}
+{% macro is_in_range(number) -%}
+    abs({{ number }}) < 1e13
+{%- endmacro %}
+
 {#
   Exact decimals from floats, through their shortest text, which is what the exchange sent, rounded (not truncated) to 12 places.
   Their sums do not depend on the order. Intermediate results have 256 bits, so that no product overflows. A number out of range counts as 0;
   its trade is odd (macros/odd_trades.sql).
 #}
 {% macro to_exact_decimal(number) -%}
-    toDecimal256(round(toDecimal256(toString(if(not abs({{ number }}) < 1e13, 0, {{ number }})), 18), 12), 12)
+    toDecimal256(round(toDecimal256(toString(if(not {{ is_in_range(number) }}, 0, {{ number }})), 18), 12), 12)
 {%- endmacro %}
 
 {% macro round_amount(number) -%}
@@ -16,9 +21,9 @@
     kind = 'future' and quote_currency = 'USD'
 {%- endmacro %}
 
-{# Predicate: for `to_exact_decimal` the price may be 0, so it cannot be a divisor. #}
+{# Predicate: `to_exact_decimal` may round the price to 0, or counts it as 0, so it cannot be a divisor. #}
 {% macro is_zero_price() -%}
-    not (abs(price) >= 1e-12 and abs(price) < 1e13)
+    not (abs(price) >= 1e-12 and {{ is_in_range('price') }})
 {%- endmacro %}
 
 {#

@@ -224,7 +224,7 @@
     {{ return(column_of('select count() from ' ~ log)[0]) }}
 {% endmacro %}
 
-{# Tables with versions that are numbers of rows of the log, as far as they exist. #}
+{# The existing tables whose versions are numbers of rows of the log. #}
 {% macro versioned_tables() -%}
     {%- set tables = [] -%}
     {%- for step in var('refresh_steps') if 'version' in step.get('parameters', []) -%}
@@ -328,7 +328,7 @@ emptied as (
     {{ return(false) }}
 {% endmacro %}
 
-{# Insert the rows that `replace_differing` is about. #}
+{# Insert under `version` the rows that differ from those computed, and empty ones where there should be none. #}
 {% macro insert_differing(differences, key, version) %}
     {%- set columns = compared_columns(this) -%}
     {%- call statement('differing') -%}

@@ -4,7 +4,7 @@
         direction not in ('buy', 'sell'), 'unknown direction',
         kind not in ('future', 'option', 'spot', 'future_combo', 'option_combo'), 'unknown kind',
         timestamp > expiry, 'traded after its expiry',
-        not (abs(price) < 1e13 and amount between 0 and 1e13), 'price or amount out of range',
+        not ({{ is_in_range('price') }} and {{ is_in_range('amount') }} and amount >= 0), 'price or amount out of range',
         null
     )
 {%- endmacro %}

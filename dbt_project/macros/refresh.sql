@@ -90,6 +90,7 @@
     {%- do create_parameterized_view(view, sql) -%}
     {%- do persist_docs(table, model) -%}
     {#- With --defer, tables of another environment can be read, but are not written: then nothing is compared. -#}
+    {#- dbt's cache does not have a log that was created just now. -#}
     {%- set log_table = table if model.name == 'refresh_log' else load_relation(declared_relation('refresh_log')) -%}
     {%- if not flags.EMPTY and log_table and load_relation(declared_relation('verified_months')) -%}
         {%- set mend = context[config.get('mend')] if config.get('mend') -%}

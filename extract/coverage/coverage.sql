@@ -63,8 +63,8 @@ rejected as (
     select
         currency,
         kind,
-        JSONExtractString(raw, 'instrument_name') as instrument_name,
-        JSONExtractInt(raw, 'trade_seq') as trade_seq,
+        <rejected_name> as instrument_name,
+        <rejected_seq> as trade_seq,
         JSONExtractString(raw, 'trade_id') as trade_id
     from <rejected_trades>
     where <in_scope> and reason = {contradiction:String}

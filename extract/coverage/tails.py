@@ -88,7 +88,7 @@ def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = Non
 def instruments_without_last_trade(database: Database, scope: Scope = EVERYTHING) -> list[Instrument]:
     """Instruments that expired in covered time, were created or traded in it, and have no last trade stored.
 
-    Also those of which an answer without a trade is stored, but no second one from a day or more later.
+    An instrument without a trade is included until two such answers, a day or more apart, are stored.
     """
     tables = require_covered(database, scope)
     rows = query(database, "instruments_without_tail", tables, scope)

@@ -26,7 +26,7 @@ from extract.deribit.jsonrpc import (
     error_from_response,
 )
 from extract.deribit.rate_limit import RateLimiter
-from extract.deribit.records import Record, TooManyRecordsError, decode_envelope, record_of, split_records
+from extract.deribit.records import Record, TooManyRecordsError, decode_record, decode_records
 from extract.deribit.schema import TradePage
 from extract.deribit.streams import SPOT
 from extract.deribit.transport.pool import PageDecoder
@@ -54,6 +54,7 @@ LIVE_PAGE_SIZE = 1_000
 MAX_PAGE_BYTES = 16 * 2**20
 """A page of 10,000 trades has 3 MB; 16 MiB are 1,600 bytes a trade, more than a combo trade with its legs has."""
 MAX_CURRENCIES = 10_000
+"""Currencies in an answer, which bounds memory."""
 MAX_LIVE = 50_000
 """Live instruments of a currency; all currencies together have 5,000."""
 MAX_EXPIRED = 250_000
@@ -68,7 +69,6 @@ MAX_CLOCK_DIFFERENCE_MS = 10 * 60_000
 TAIL_BYTES = 200
 """End of an answer, in which the exchange sends its times."""
 _US_IN = re.compile(rb'"usIn" ?: ?([0-9]{16})[,} ]')
-_raw_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
 @dataclass(frozen=True)
@@ -215,30 +215,17 @@ class DeribitClient:
         params = {"currency": currency, "expired": "true" if expired else "false"}
         params |= {"kind": kind} if kind else {}
         host, most = (self.history, MAX_EXPIRED) if expired else (self.live, MAX_LIVE)
-
-        def decode(response: httpx.Response) -> Iterator[Record]:
-            answer, replaced = decode_envelope(_raw_decoder, response.content)
-            return split_records(answer.unwrap(), replaced, most)
-
-        return self._retried(host, "get_instruments", params, decode, {})
+        return self._retried(
+            host, "get_instruments", params, lambda response: decode_records(response.content, most), {}
+        )
 
     def currencies(self) -> Iterator[Record]:
         """Records of get_currencies. Also raises TooManyRecordsError, at once or while they are iterated over."""
+        return self.call(self.live, "get_currencies", {}, lambda body: decode_records(body, MAX_CURRENCIES))
 
-        def decode(response: httpx.Response) -> Iterator[Record]:
-            answer, replaced = decode_envelope(_raw_decoder, response.content)
-            return split_records(answer.unwrap(), replaced, MAX_CURRENCIES)
-
-        return self._retried(self.live, "get_currencies", {}, decode)
-
-    def instrument(self, name: str) -> Record:
-        """The record of get_instrument of the history host."""
-
-        def decode(body: bytes) -> Record:
-            answer, replaced = decode_envelope(_raw_decoder, body)
-            return record_of(bytes(answer.unwrap()), replaced)
-
-        return self.call(self.history, "get_instrument", {"instrument_name": name}, decode)
+    def instrument(self, host: Host, name: str) -> Record:
+        """The record of get_instrument."""
+        return self.call(host, "get_instrument", {"instrument_name": name}, decode_record)
 
     def lists_pair(self, currency: str, name: str) -> bool:
         """Whether a spot pair is listed under a currency, live or expired.

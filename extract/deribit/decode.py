@@ -39,7 +39,7 @@ LARGE_PAGE_BYTES = 8 * 2**20
 
 MAX_IDENTITY_BYTES = 2**10
 MAX_REJECTED_MS = 10**13
-"""Time of a rejected record, in ms; one that was not requested shows that the record is none of the requested trades."""
+"""Greatest time that is read from a rejected record, in ms. Beyond MAX_TIME_MS it shows a trade that was not requested."""
 _NULL = msgspec.Raw(b"null")
 
 R = TypeVar("R")

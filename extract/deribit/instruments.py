@@ -272,7 +272,7 @@ class _CurrencyListing:
             return None
         client = self.client.with_retries(RETRY_S) if self.unanswered else self.client
         try:
-            each = ListedInstrument.of(client.instrument(name))
+            each = ListedInstrument.of(client.instrument(client.history, name))
         except ExchangeRefusedError:
             return None
         except OutsideError as error:

@@ -107,6 +107,21 @@ def decode_envelope(decoder: msgspec.json.Decoder[Envelope[T]], body: bytes) -> 
         return decoder.decode(text), replace(replaced, deep_values=deep_values)
 
 
+_raw_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
+
+
+def decode_records(body: bytes, most: int) -> Iterator[Record]:
+    """The records of an answer whose result is a list of them. Raises as `decode_envelope` and `split_records` do."""
+    answer, replaced = decode_envelope(_raw_decoder, body)
+    return split_records(answer.unwrap(), replaced, most)
+
+
+def decode_record(body: bytes) -> Record:
+    """The record that is the result of an answer. Raises NoResultError or one of DECODE_ERRORS."""
+    answer, replaced = decode_envelope(_raw_decoder, body)
+    return record_of(bytes(answer.unwrap()), replaced)
+
+
 def split_records(records: msgspec.Raw, replaced: Replaced, most: int) -> Iterator[Record]:
     """The elements of a JSON array, which are counted before the first is returned.
 

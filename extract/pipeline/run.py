@@ -138,7 +138,6 @@ def open_feed(
         loaded_rows=session.tables.live_instruments,
         spool=session.pipeline.working_dir,
         before_load=session.register_load,
-        has_all_kinds=not (options.kinds or config.kinds),
     )
 
 

@@ -145,8 +145,7 @@ class WindowFeed:
 
     `stored` and `known`: states of the last load package, by stream name and of `instruments`. `spool`: directory for
     pages that are fetched in advance by a background thread; without it, each window is fetched when it is read.
-    `lists_instruments`: whether to list instruments with each window. `has_all_kinds`: whether streams are added of kinds
-    that trades show and that are not listed, because none are selected.
+    `lists_instruments`: whether to list instruments with each window.
     """
 
     client: DeribitClient
@@ -159,7 +158,6 @@ class WindowFeed:
     loaded_rows: LoadedRows | None = None
     spool: str | None = None
     lists_instruments: bool = True
-    has_all_kinds: bool = False
     before_load: Callable[[str], None] = lambda load_id: None
     listing: InstrumentsReport = field(default_factory=InstrumentsReport)
 
@@ -179,7 +177,7 @@ class WindowFeed:
         self._is_list_current = False
         request = replace(self.request, kind_of=self.universe.kind_of)
         items: Generator[WindowItem] = sweep_windows(
-            self.client, request, self._states, self._new_state if self.has_all_kinds else None
+            self.client, request, self._states, self._new_state if self.universe.has_all_kinds else None
         )
         if self.spool:
             spill = partial(spill_table, self.spool)

@@ -1,5 +1,5 @@
--- Expressions about a record of <rejected_trades>, whose text ClickHouse cannot parse if it is not JSON, has a number out
--- of range or is nested too deep. The text is then searched for a name that it holds once, so that it is not one of a leg.
+-- Expressions about a record of <rejected_trades>. ClickHouse cannot parse its text if it is not JSON, has a number out of
+-- range or is nested too deep. The text is then searched for the field, if it is there only once: a second one may be a leg's.
 
 -- name: rejected_is_trade
 -- Records of other lists have reasons of their own, and time that was set aside a record of its own.

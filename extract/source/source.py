@@ -207,7 +207,6 @@ def _open_feed(client: DeribitClient, config: DeribitConfig, options: RunOptions
         now_ms,
         stored=stored,
         known=known,
-        has_all_kinds=not (options.kinds or config.kinds),
     )
 
 

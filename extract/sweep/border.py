@@ -150,7 +150,7 @@ class HistoryEnds:
 
     def _newest_of_all(self, host: Host, currency: str, now_ms: int) -> Iterator[int]:
         """Times of the newest trade of `currency` and of each other one, without those that cannot be requested."""
-        for each in (currency, *(name for name in self._currencies if name != currency)):
+        for each in dict.fromkeys([currency, *self._currencies]):
             if (host, each) in self._unanswered:
                 continue
             try:

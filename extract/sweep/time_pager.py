@@ -198,6 +198,6 @@ def last_ids(trade_ids: Iterable[str]) -> dict[str, int]:
 
 
 def id_parts(trade_id: str) -> tuple[str, int] | None:
-    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`; None for an id that does not end in a number of 64 bits."""
+    """("ETH-", 15) of `ETH-15`, ("", 15) of `15`; None for an id that does not end in a number of at most 18 digits."""
     match = _ID.fullmatch(trade_id)
     return (match[1], int(match[2])) if match else None

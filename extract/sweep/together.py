@@ -3,8 +3,8 @@
 The API documents `kind=any` for trades of all kinds. The trades of each kind are proven by their numbers like those that
 were requested by kind. What cannot be divided, because an instrument is not listed, is requested by kind. So is the
 time since the run before once a day: an instrument that `any` left out and that trades in that time shows a hole in its
-numbers. Covered time that is read again is always requested by kind. An instrument that no kind shows then may be of one
-that is no stream yet.
+numbers. Covered time that is read again is always requested by kind. An instrument that is then in no answer by kind may be
+of a new kind, whose stream `sweep_windows` adds.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
 from extract.deribit.instruments import ListedInstrument, list_live_instruments
 from extract.deribit.jsonrpc import DECODE_ERRORS, INVALID_PARAMS, ExchangeRefusedError
-from extract.deribit.records import Record, TooManyRecordsError
+from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import ANY, Stream, is_currency
 from extract.errors import OutsideError, UsageError
@@ -31,6 +31,7 @@ class Universe:
     `listed`: the live instruments of all currencies, None if they cannot be read. `rejected`: records of currencies that
     cannot be read. `expired`: streams of the expired instruments of all currencies, None while they have not been read;
     `expired_error` is the reason that they could not be read, or not again. `is_expired_new`: whether they were read now.
+    `has_all_kinds`: whether no kinds are selected, so that trades of further kinds belong to it.
     """
 
     streams: list[Stream]
@@ -40,6 +41,7 @@ class Universe:
     expired: Sequence[Stream] | None = None
     expired_error: OutsideError | None = None
     is_expired_new: bool = False
+    has_all_kinds: bool = False
 
     @property
     def kind_of(self) -> dict[str, str]:
@@ -116,6 +118,7 @@ class _Resolver:
             self.expired,
             self.expired_error,
             self.is_expired_new,
+            has_all_kinds=not self.kinds,
         )
 
     def _offered(self) -> list[str]:
@@ -247,10 +250,9 @@ def stream_of_instrument(client: DeribitClient, name: str, currency: str) -> Str
     """
     for host in (client.history, client.live):
         try:
-            raw = client.result(host, "get_instrument", {"instrument_name": name}, type=msgspec.Raw)
+            each = ListedInstrument.of(client.instrument(host, name))
         except ExchangeRefusedError:
             continue
-        each = ListedInstrument.of(Record(bytes(raw), bytes(raw)))
         if each.kind and not each.fault:
             return Stream(currency, each.kind)
     return None

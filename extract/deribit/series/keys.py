@@ -8,14 +8,12 @@ from typing import Any
 
 import msgspec
 
-from extract.deribit.jsonrpc import DECODE_ERRORS, Envelope
-from extract.deribit.records import Record, decode_envelope, split_records
+from extract.deribit.jsonrpc import DECODE_ERRORS
+from extract.deribit.records import Record, decode_records
 from extract.deribit.series.client import SeriesClient
 from extract.deribit.streams import EPOCH_MS
 
 MAX_INSTRUMENTS = 250_000
-
-_decoder = msgspec.json.Decoder(Envelope[msgspec.Raw])
 
 
 class _Instrument(msgspec.Struct):
@@ -64,8 +62,7 @@ def list_keys(client: SeriesClient, currency: str, now_ms: int) -> SeriesKeys:
 
 def _list(client: SeriesClient, host: Any, **params: str) -> list[_Instrument]:
     def decode(body: bytes) -> list[_Instrument]:
-        answer, replaced = decode_envelope(_decoder, body)
-        return list(_readable(split_records(answer.unwrap(), replaced, MAX_INSTRUMENTS)))
+        return list(_readable(decode_records(body, MAX_INSTRUMENTS)))
 
     return client.call(host, "get_instruments", params, decode)
 
