@@ -9,7 +9,7 @@ loads as (
 listed as (
     select * from {{ ref('stg_deribit__instruments') }}
     where load_id in (select loads.load_id from loads)
-    order by toDecimal128(coalesce(load_id, '0'), 6) desc
+    order by toDecimal128OrZero(load_id, 6) desc
     limit 1 by instrument_name
 ),
 
