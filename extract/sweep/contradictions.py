@@ -14,28 +14,26 @@ import numpy as np
 import pyarrow as pa
 
 from extract.deribit.arrow import reject_rows, times_ms, trade_keys
-from extract.deribit.schema import PAGE_SCHEMA, RejectedTrade
+from extract.deribit.schema import MAX_SEQ, PAGE_SCHEMA, RejectedTrade
 from extract.deribit.streams import TradeKey
-from extract.sweep.ledger import Seqs
+from extract.sweep.ledger import SeqRuns
 from extract.sweep.time_pager import id_parts
 
 REASON = "another trade has this trade_seq"
 
 
 def is_contradictory(
-    seqs: Seqs, last_before: int, first_after: int | None, is_recent: Callable[[int], bool]
+    runs: SeqRuns, last_before: int, first_after: int | None, is_recent: Callable[[int], bool]
 ) -> bool:
     """Whether trades of an instrument have numbers twice, or numbers of earlier or later time.
 
     `is_recent`: whether the trade with a number may be read again.
     """
-    if not len(seqs):
-        return False
-    if any(not is_recent(seq) for seq in seqs[seqs <= last_before].tolist()):
+    if not all(map(is_recent, runs.within(0, last_before))):
         return True
-    if first_after is not None and any(not is_recent(seq) for seq in seqs[seqs >= first_after].tolist()):
+    if first_after is not None and not all(map(is_recent, runs.within(first_after, MAX_SEQ))):
         return True
-    return bool(np.any(np.diff(np.sort(seqs, kind="stable")) == 0))
+    return runs.has_duplicates
 
 
 @dataclass

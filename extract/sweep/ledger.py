@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Seqs = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, order=True)
@@ -24,23 +25,51 @@ class SeqRange:
         return self.last - self.first + 1
 
 
+@dataclass(frozen=True)
+class SeqRuns:
+    """Runs of consecutive numbers, ascending by `firsts`; a number that was added twice is in two runs."""
+
+    firsts: Seqs
+    lasts: Seqs
+
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether a number is in two runs."""
+        return bool(np.any(self.firsts[1:] <= np.maximum.accumulate(self.lasts)[:-1]))
+
+    def within(self, first: int, last: int) -> Iterator[int]:
+        """The numbers from `first` to `last`."""
+        is_inside = (self.lasts >= first) & (self.firsts <= last)
+        firsts = np.maximum(self.firsts[is_inside], first).tolist()
+        lasts = np.minimum(self.lasts[is_inside], last).tolist()
+        for run in zip(firsts, lasts, strict=True):
+            yield from range(run[0], run[1] + 1)
+
+    def missing(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Ranges within first..last that are in no run, ascending."""
+        if last < first:
+            return []
+        is_inside = (self.lasts >= first) & (self.firsts <= last)
+        starts = np.concatenate((self.firsts[is_inside], [last + 1]))
+        reached = np.concatenate(([first - 1], np.maximum.accumulate(self.lasts[is_inside])))
+        holes = np.flatnonzero(starts - reached > 1)
+        return [(int(reached[i]) + 1, int(starts[i]) - 1) for i in holes]
+
+
 def missing_in(seqs: Seqs, first: int, last: int) -> list[tuple[int, int]]:
     """Ranges within first..last that are not in `seqs`, ascending."""
-    if last < first:
-        return []
-    inside = np.sort(seqs[(seqs >= first) & (seqs <= last)], kind="stable")  # nearly sorted already
-    edges = np.concatenate(([first - 1], inside, [last + 1]))
-    before = np.flatnonzero(np.diff(edges) > 1)
-    return [(int(edges[i]) + 1, int(edges[i + 1]) - 1) for i in before]
+    ordered = np.sort(seqs, kind="stable")  # nearly sorted already
+    return SeqRuns(ordered, ordered).missing(first, last)
 
 
 class SeqLedger:
-    """Collects the sequence numbers of fetched trades, 12 bytes each, and computes which are missing."""
+    """Collects the sequence numbers of fetched trades, as runs of 16 bytes each, and computes which are missing."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
-        self._parts: list[tuple[Seqs, Seqs]] = []
-        self._seqs: dict[str, Seqs] | None = None
+        self._parts: list[tuple[Codes, Seqs, Codes]] = []
+        """Code of the instrument, first number and further numbers of each run."""
+        self._runs: dict[str, SeqRuns] | None = None
 
     def add(self, table: pa.Table) -> None:
         """Add the trades of a table with `instrument_name` and `trade_seq`."""
@@ -49,33 +78,36 @@ class SeqLedger:
         names = table.column("instrument_name").combine_chunks().dictionary_encode()
         codes = [self._codes.setdefault(name, len(self._codes)) for name in names.dictionary.to_pylist()]
         code_of_row = np.asarray(codes, dtype=np.int32)[names.indices.to_numpy()]
-        # Copied, because a view of one column would keep the whole table in memory.
-        self._parts.append((code_of_row, table.column("trade_seq").to_numpy().copy()))
-        self._seqs = None
-
-    def by_instrument(self) -> dict[str, Seqs]:
-        """All added sequence numbers of each instrument, unsorted."""
-        if self._seqs is None:
-            self._seqs = dict(self._grouped()) if self._parts else {}
-        return self._seqs
-
-    def _grouped(self) -> Iterable[tuple[str, Seqs]]:
-        # The narrowest integer type, because numpy sorts 8 and 16 bits in one pass.
-        narrow = np.min_scalar_type(len(self._codes))
-        codes = np.concatenate([part[0] for part in self._parts]).astype(narrow)
-        seqs = np.concatenate([part[1] for part in self._parts])
-        order = np.argsort(codes, kind="stable")
-        codes, seqs = codes[order], seqs[order]
-        names = list(self._codes)
-        starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
-        for start, chunk in zip(starts, np.split(seqs, starts[1:]), strict=True):
-            yield names[codes[start]], chunk
+        self._add(code_of_row, table.column("trade_seq").to_numpy())
 
     def add_one(self, instrument_name: str, trade_seq: int) -> None:
         """Add a trade that exists although its record was rejected."""
         code = self._codes.setdefault(instrument_name, len(self._codes))
-        self._parts.append((np.array([code], dtype=np.int32), np.array([trade_seq], dtype=np.int64)))
-        self._seqs = None
+        self._add(np.array([code], dtype=np.int32), np.array([trade_seq], dtype=np.int64))
+
+    def _add(self, codes: Codes, seqs: Seqs) -> None:
+        order = np.lexsort((seqs, codes))
+        codes, seqs = codes[order], seqs[order]
+        is_first = np.concatenate(([True], (np.diff(codes) != 0) | (np.diff(seqs) != 1)))
+        starts = np.flatnonzero(is_first)
+        further = np.diff(starts, append=len(seqs)) - 1
+        self._parts.append((codes[starts], seqs[starts], further.astype(np.int32)))
+        self._runs = None
+
+    def by_instrument(self) -> Mapping[str, SeqRuns]:
+        """All added sequence numbers of each instrument."""
+        if self._runs is None:
+            self._runs = dict(self._grouped()) if self._parts else {}
+        return self._runs
+
+    def _grouped(self) -> Iterator[tuple[str, SeqRuns]]:
+        codes, firsts, further = (np.concatenate(columns) for columns in zip(*self._parts, strict=True))
+        order = np.lexsort((firsts, codes))
+        codes, firsts, further = codes[order], firsts[order], further[order]
+        names = list(self._codes)
+        starts = np.flatnonzero(np.concatenate(([True], np.diff(codes) != 0)))
+        for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
+            yield names[codes[start]], SeqRuns(firsts[start:end], firsts[start:end] + further[start:end])
 
     def missing(
         self, last_before: Mapping[str, int], first_after: Mapping[str, int], from_the_beginning: bool
@@ -87,23 +119,23 @@ class SeqLedger:
         else at its last added trade.
         """
         missing: list[SeqRange] = []
-        nothing = np.empty(0, dtype=np.int64)
+        nothing = SeqRuns(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         added = self.by_instrument()
         for name in dict.fromkeys([*added, *first_after]):
-            seqs = added.get(name, nothing)
+            runs = added.get(name, nothing)
             first = last_before.get(name, 0) + 1
             if name not in last_before and not from_the_beginning:
-                if not len(seqs):
+                if not len(runs.firsts):
                     continue
-                first = int(seqs.min())
-            last = max(int(seqs.max(initial=0)), first_after.get(name, 0) - 1)
-            missing += [SeqRange(name, *hole) for hole in missing_in(seqs, first, last)]
+                first = int(runs.firsts[0])
+            last = max(int(runs.lasts.max(initial=0)), first_after.get(name, 0) - 1)
+            missing += [SeqRange(name, *hole) for hole in runs.missing(first, last)]
         return missing
 
     def last_seqs(self) -> dict[str, int]:
         """Greatest added sequence number of each instrument."""
-        return {name: int(seqs.max()) for name, seqs in self.by_instrument().items()}
+        return {name: int(runs.lasts.max()) for name, runs in self.by_instrument().items()}
 
     def first_seqs(self) -> dict[str, int]:
         """Smallest added sequence number of each instrument."""
-        return {name: int(seqs.min()) for name, seqs in self.by_instrument().items()}
+        return {name: int(runs.firsts[0]) for name, runs in self.by_instrument().items()}

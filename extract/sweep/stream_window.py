@@ -335,10 +335,10 @@ class StreamSweep:
         last_before = self.state.last_before(self._span.start_ms, by_instrument.keys())
         suspects = {
             name
-            for name, seqs in by_instrument.items()
+            for name, runs in by_instrument.items()
             if name not in self.held.names
             and is_contradictory(
-                seqs,
+                runs,
                 last_before.get(name, 0),
                 first_after.get(name),
                 lambda seq, name=name: (name, seq) in self.state.recent,  # type: ignore[misc]

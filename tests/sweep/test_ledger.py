@@ -64,3 +64,15 @@ def test_rejected_record_is_not_missing() -> None:
 
 def test_empty_ledger_has_nothing_missing() -> None:
     assert SeqLedger().missing({"A": 5}, {}, True) == []
+
+
+@given(st.lists(st.lists(st.integers(1, 30), min_size=1), min_size=1), st.integers(0, 31), st.integers(0, 31))
+def test_numbers_that_come_twice_are_known(parts: list[list[int]], first: int, last: int) -> None:
+    """Also if both are in one part; a run has each number between its ends."""
+    ledger = SeqLedger()
+    for part in parts:
+        ledger.add(pa.table({"instrument_name": ["A"] * len(part), "trade_seq": pa.array(part, pa.int64())}))
+    runs = ledger.by_instrument()["A"]
+    seqs = [seq for part in parts for seq in part]
+    assert runs.has_duplicates == (len(set(seqs)) < len(seqs))
+    assert sorted(runs.within(first, last)) == sorted(seq for seq in seqs if first <= seq <= last)

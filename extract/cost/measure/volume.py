@@ -97,12 +97,11 @@ def _measure_stream(
     trades = _fetch_trades(client, listener, stream, start_ms)
     ledger = SeqLedger()
     ledger.add(trades)
-    seqs = ledger.by_instrument().values()
     return StreamVolume(
         stream,
         trades.num_rows,
-        len(seqs),
-        sum(int(each.max() - each.min()) + 1 - len(each) for each in seqs),
+        len(ledger.by_instrument()),
+        sum(map(len, ledger.missing({}, {}, from_the_beginning=False))),
         client.stats.requests - requests,
         client.stats.bytes - wire_bytes,
         probe(trades, stream),
