@@ -24,7 +24,7 @@ from extract.sweep.universe import Universe, relist
 from extract.sweep.window import SweepRequest, WindowDiscardedError
 from extract.sweep.windows import WindowItem, WindowResult, sweep_windows
 
-PREFETCHED_BATCHES = 24
+PREFETCHED_BATCHES = 60
 """Batches of trades fetched in advance, on disk except the next one: what is fetched while a window is loaded."""
 IDLE_GROWTH_MS = 10 * 60_000
 """Covered time without a trade is stored once it has grown by this much, in one small load package."""

@@ -35,7 +35,7 @@ from extract.times import iso
 
 VISIT_MS = 15 * 60_000
 """Newest time that is fetched before older time is covered, the first time."""
-BATCH_ROWS = 50_000
+BATCH_ROWS = 20_000
 """Trades per table, because dlt has a cost per table."""
 
 
