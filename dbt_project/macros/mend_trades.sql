@@ -9,7 +9,10 @@
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
-{# Load the packages again whose trades `trade_versions` lacks; with `audit`, also those with newer versions of trades. #}
+{#
+  Load the packages again whose trades `trade_versions` lacks; with `audit`, also those with newer versions of trades or with other values.
+  Values are compared in an ordinary build, too, if rows of these months were updated.
+#}
 {% macro mend_trade_versions() %}
     {%- set own = declared_relation('trade_versions') -%}
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
@@ -17,8 +20,27 @@
         {%- for range in instrument_ranges(own, 'timestamp', months) if var('audit', false) -%}
             {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
         {%- endfor -%}
+        {%- if var('audit', false) or are_updated(own, months) -%}
+            {%- do mend_values(own, months) -%}
+        {%- endif -%}
         {%- do mark_moved_rows(own, months) if load_relation(declared_relation('loaded_seqs')) -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# Refresh by portions of the packages with trades in some months, if a stored trade has another value than the package. #}
+{% macro mend_values(trade_versions, months) %}
+    {%- set progress = namespace(after='') -%}
+    {%- for _ in range(100000) if progress.after is not none -%}
+        {%- set portions = run_query(
+            'select toString(loads), arrayMax(loads) from (' ~ portions_of(consumed_loads_of(months, progress.after)) ~ ')'
+        ).rows -%}
+        {%- for loads, _ in portions -%}
+            {%- if column_of(other_values(trade_versions, months, loads))[0] -%}
+                {%- do refresh_portion(loads) -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- set progress.after = (portions | last)[1] if portions else none -%}
     {%- endfor -%}
 {% endmacro %}
 
@@ -69,6 +91,55 @@
     from {{ ref('stg_deribit__loads') }} as loads
     where loads.load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed)
 {% endmacro %}
+
+{# Consumed load packages with a trade in some months whose id is greater than `after`. #}
+{% macro consumed_loads_of(months, after) %}
+    select distinct load_id
+    from {{ ref('stg_deribit__trade_times') }}
+    where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ this }}) and load_id > '{{ after }}'
+{% endmacro %}
+
+{# Number of stored trades in some months that differ from the same version in some load packages. #}
+{% macro other_values(trade_versions, months, loads) %}
+    {%- set values = 'sipHash128(toString(tuple(' ~ declared_node(trade_versions.identifier).columns | join(', ') ~ ')))' -%}
+    with
+
+    computed as (
+        select instrument_name, trade_seq, version, {{ values }} as digest
+        from {{ refresh_view(trade_versions) }}(loads = {{ loads }})
+        where toYYYYMM(timestamp) in {{ months }}
+    ),
+
+    stored as (
+        select instrument_name, trade_seq, version, {{ values }} as digest
+        from {{ trade_versions }} final
+        where toYYYYMM(timestamp) in {{ months }} and not is_moved and (instrument_name, trade_seq) in (
+            select instrument_name, trade_seq from {{ ref('stg_deribit__trade_times') }} where load_id in {{ loads }}
+        )
+    )
+
+    select count()
+    from computed
+    inner join stored
+        on computed.instrument_name = stored.instrument_name and computed.trade_seq = stored.trade_seq and computed.version = stored.version
+    where computed.digest != stored.digest
+{% endmacro %}
+
+{# Whether rows of some months have been updated or deleted since they were last compared. #}
+{% macro are_updated(own, months) -%}
+    {%- set query -%}
+        select count()
+        from ({{ month_states(own) }}) as states
+        inner join (
+            select month, argMax(own_state, verified_at) as state
+            from {{ declared_relation('verified_months') }}
+            where model = '{{ model_of(own) }}'
+            group by month
+        ) as verified on states.month = verified.month
+        where states.month in {{ months }} and splitByChar(' ', states.state)[3] != splitByChar(' ', verified.state)[3]
+    {%- endset -%}
+    {{ return(column_of(query)[0] > 0) }}
+{%- endmacro %}
 
 {# The first thousand of some load packages, in portions of about a million trades. #}
 {% macro portions_of(loads) %}

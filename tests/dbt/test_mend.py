@@ -85,6 +85,23 @@ def test_audit_compares_months_that_have_not_changed(built: Project) -> None:
     assert_true(built, LOADS)
 
 
+@pytest.mark.slow(minutes=1)
+def test_updated_trades_have_the_values_of_raw_again(built: Project) -> None:
+    """In an ordinary run; rows that were not updated in place are compared by an audit."""
+    built.run(*TABLES)
+    built.client.command(
+        "alter table deribit.trade_versions update price = price + 1, iv_digits = null, liquidation = 'M' "
+        "where trade_seq % 2 = 1 settings mutations_sync = 2"
+    )
+    built.run(*TABLES)
+    assert_true(built, LOADS)
+    built.client.command(
+        "insert into deribit.trade_versions select * replace (amount + 1 as amount) from deribit.trade_versions final"
+    )
+    built.run(*TABLES, "--vars", "audit: true")
+    assert_true(built, LOADS)
+
+
 INVENTED = (
     "insert into deribit.{0} select * replace ({1}, 18446744073709551615 - rowNumberInAllBlocks() % 2 as version) "
     "from deribit.{0} final"
