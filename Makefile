@@ -129,11 +129,18 @@ soak: $(STAMP) ## Load, read, back up and kill for minutes: make soak SOAK="--mi
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types, layers, dependencies, SQL and templates
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-python lint-dbt
+
+.PHONY: lint-python
+lint-python:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry extract
+
+.PHONY: lint-dbt
+lint-dbt:
 	$(BIN)/sqlfluff lint dbt_project
 	$(BIN)/dbt --quiet parse --target local --target-path $(CURDIR)/.tape/manifest --log-path $(CURDIR)/.tape/manifest
 	$(BIN)/dbt-bouncer run --config-file dbt-bouncer.yml

@@ -74,15 +74,24 @@ def main() -> int:
 
 
 def _measure(trades: int, times: int) -> dict[str, Cost]:
+    costs: dict[str, Cost] = {}
+
+    def measure(phase: str, work: Callable[[], object]) -> None:
+        costs[phase] = cost = _measured(dbt, work)
+        print(
+            f"{phase} of {trades * times:,} trades: {cost.seconds:.1f} s, {cost.peak_bytes / 2**20:,.0f} MiB",
+            flush=True,
+        )
+
     with own_project() as dbt:
         dbt.run()
-        costs = {"load": _measured(dbt, lambda: _load(dbt, trades, times))}
+        measure("load", lambda: _load(dbt, trades, times))
         dbt.client.command("drop database deribit sync")
         dbt.client.command("create database deribit")
-        costs["first build"] = _measured(dbt, dbt.run)
+        measure("first build", dbt.run)
         dbt.client.command("truncate table deribit.verified_months")
-        costs["dbt build"] = _measured(dbt, lambda: dbt.must("build"))
-        costs["audit"] = _measured(dbt, lambda: dbt.run("--vars", "audit: true"))
+        measure("dbt build", lambda: dbt.must("build"))
+        measure("audit", lambda: dbt.run("--vars", "audit: true"))
         _show_bytes(dbt)
     return costs
 
