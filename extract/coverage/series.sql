@@ -4,7 +4,7 @@
 -- does not exist yet is read as an empty one. No statement reads a raw table in another way.
 
 -- name: latest_coverage
--- One row per key of a series: its newest `series_coverage`.
+-- One row per key of a series: its newest `series_coverage`. A key of which no row was loaded covers no time.
 select
     coverage.series as series,
     coverage.series_key as series_key,
@@ -21,7 +21,22 @@ group by series, series_key
 select latest.series, latest.series_key, latest.covered_from, latest.covered_to, latest.loaded_rows, latest.disagreement, loads.inserted_at
 from (<latest_coverage>) as latest
 inner join <finished_loads> as loads on latest.load_id = loads.load_id
+where latest.loaded_rows > 0
 order by latest.series, latest.series_key
+
+-- name: promised_coverage
+-- As `latest_coverage`, with the time since when rows must exist: the beginning where none was loaded. `is_asked_again`: none
+-- was loaded although series were requested a day later.
+select
+    latest.series as series,
+    latest.series_key as series_key,
+    if(latest.loaded_rows = 0, toDateTime64(0, 3, 'UTC'), latest.covered_from) as covered_from,
+    latest.covered_to as covered_to,
+    latest.loaded_rows as loaded_rows,
+    latest.checked_at as checked_at,
+    latest.loaded_rows = 0
+    and latest.checked_at + toIntervalDay(1) <= (select max(coverage.checked_at) from <series_coverage> as coverage) as is_asked_again
+from (<latest_coverage>) as latest
 
 -- name: expired
 -- Instruments that expired, each with its kind, index and expiry.
@@ -76,7 +91,8 @@ inner join latest
     on reports.series = latest.series and reports.series_key = latest.series_key and reports.load_id = latest.load_id
 
 -- name: unpriced_days
--- Expiry days without a delivery price of their index, from the first loaded day to an hour before the last request.
+-- Expiry days without a delivery price of their index, from the first loaded day, or the beginning if none was loaded, to an hour
+-- before the last request.
 with
 
 days as (
@@ -93,9 +109,9 @@ select
     first_at as last_at,
     toInt64(1) as missing,
     concat('no delivery price of the day on which ', toString(days.instruments), ' instruments expired') as detail,
-    toUInt8(0) as known_absent
+    latest.is_asked_again as known_absent
 from days
-inner join (<latest_coverage>) as latest on latest.series = 'delivery_prices' and latest.series_key = days.price_index
+inner join (<promised_coverage>) as latest on latest.series = 'delivery_prices' and latest.series_key = days.price_index
 where
     first_at between latest.covered_from and greatest(latest.covered_to, latest.checked_at - toIntervalHour(1))
     and (days.price_index, days.day) not in (select index_name, `date` from <delivery_prices>)
@@ -108,7 +124,7 @@ with
 final_days as (
     select expired.currency as currency, expired.kind as kind, expired.price_index as price_index, expired.expired_at as expired_at, expired.instrument_name as instrument_name
     from (<expired>) as expired
-    inner join (<latest_coverage>) as latest
+    inner join (<promised_coverage>) as latest
         on latest.series = 'settlements' and latest.series_key = concat(expired.currency, ' delivery')
     where
         expired.expired_at
@@ -132,6 +148,38 @@ select
 from final_days
 group by currency, kind, price_index, expired_at
 
+-- name: unfunded
+-- Hours of perpetuals that were traded and of which no funding rate was loaded.
+with
+
+keys as (
+    select series_key, checked_at, is_asked_again
+    from (<promised_coverage>)
+    where series = 'funding_rates' and loaded_rows = 0
+),
+
+traded as (
+    select
+        trades.instrument_name as instrument_name,
+        toStartOfHour(min(trades.timestamp)) + toIntervalHour(1) as first_at,
+        toStartOfHour(max(trades.timestamp)) as last_at
+    from <trades> as trades
+    where trades.instrument_name in (select series_key from keys)
+    group by instrument_name
+)
+
+select
+    'funding_rates' as series,
+    keys.series_key as series_key,
+    toDateTime64(traded.first_at, 3, 'UTC') as first_at,
+    toDateTime64(least(traded.last_at, toStartOfHour(keys.checked_at)), 3, 'UTC') as last_at,
+    toInt64(dateDiff('hour', first_at, last_at) + 1) as missing,
+    'no funding rate of a perpetual that was traded' as detail,
+    keys.is_asked_again as known_absent
+from keys
+inner join traded on keys.series_key = traded.instrument_name
+where first_at <= last_at
+
 -- name: gaps
 with
 
@@ -141,6 +189,8 @@ final as (
     select series, series_key, first_at, last_at, missing, detail, known_absent from (<unpriced_days>)
     union all
     select series, series_key, first_at, last_at, missing, detail, known_absent from (<undelivered>)
+    union all
+    select series, series_key, first_at, last_at, missing, detail, known_absent from (<unfunded>)
 )
 
 select * from final

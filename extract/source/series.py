@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,8 +45,11 @@ KINDS_OF = {
 MAX_ROWS = 500_000
 """Rows after which a load package ends: the most that an interrupted run loses."""
 MAX_UNANSWERED = 3
-"""Successive keys of a series without an answer, after which its other keys are not requested: each would take
-as long until its last retry."""
+"""Successive keys of a series without an answer, after which its other keys are requested once, without retries."""
+MAX_UNANSWERED_S = 100.0
+"""Seconds spent on keys of a series without an answer, after which its other keys are not requested."""
+RETRY_PROOF_MS = 10 * MINUTE_MS
+"""Time after which a key is requested again whose answers contradicted each other."""
 REREAD_MS = 28 * DAY_MS
 """Time after which the whole history of a key is read again, to notice restated rows that are older than what each
 request reads again."""
@@ -91,6 +95,20 @@ class _Task:
 
 
 @dataclass
+class _Unanswered:
+    """Successive keys of a series without an answer, and the seconds spent on all of them."""
+
+    keys: int = 0
+    seconds: float = 0.0
+    last: TapeError | None = None
+
+    def add(self, error: TapeError, seconds: float) -> None:
+        self.keys += 1
+        self.seconds += seconds
+        self.last = error
+
+
+@dataclass
 class SeriesFeed:
     """Fetches what is new of every key of the configured series.
 
@@ -126,7 +144,7 @@ class SeriesFeed:
     def batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
         """Yield (series, key, batch) of every key that is due.
 
-        A key whose answers cannot be used is set aside, and so are the others of its series after MAX_UNANSWERED without
+        A key whose answers cannot be used is set aside, and so are the others of its series after MAX_UNANSWERED_S without
         an answer. Once the exchange answers no request at all, the feed ends. The whole history of one key that is due is
         read again, if that was not done for REREAD_MS.
         """
@@ -140,14 +158,18 @@ class SeriesFeed:
                 self._attempt(f"series of {currency}", partial(self._list, currency))
                 if self._must_end:
                     return
-        unanswered: dict[str, list[TapeError]] = defaultdict(list)
+        unanswered: dict[str, _Unanswered] = defaultdict(_Unanswered)
+        client = self.client
         for task in self._tasks():
             if not self._is_due(task):
                 continue
-            if len(errors := unanswered[task.series]) >= MAX_UNANSWERED:
-                self.report.set_aside[str(task)] = errors[-1]
-                yield task.series, task.key, self._failed(task, errors[-1])
+            earlier = unanswered[task.series]
+            if earlier.last and earlier.seconds >= MAX_UNANSWERED_S:
+                self.report.set_aside[str(task)] = earlier.last
+                yield task.series, task.key, self._failed(task, earlier.last)
                 continue
+            began_s = time.monotonic()
+            self.client = client.with_retries(0) if earlier.keys >= MAX_UNANSWERED else client
             again = self._must_reread(task)
             is_whole = again or self._state(task).proven_ms is None
             batches = task.fetch(self._state_to_fetch(task), again)
@@ -161,7 +183,10 @@ class SeriesFeed:
             error = self.report.set_aside.get(str(task))
             if error and not self._is_unreachable:
                 yield task.series, task.key, self._failed(task, error, again=again)
-            unanswered[task.series] = [*errors, error] if isinstance(error, RetriableError) else []
+            if isinstance(error, RetriableError):
+                earlier.add(error, time.monotonic() - began_s)
+            else:
+                earlier.keys = 0
             if self._must_end:
                 return
         self.report.is_complete = True
@@ -204,16 +229,21 @@ class SeriesFeed:
         return True
 
     def _list(self, currency: str) -> None:
+        """Add what is listed to the keys: what is listed no more has rows that may have to be requested again."""
         keys = list_keys(self.client, currency, self.now_ms)
+        earlier = self.listings.get(currency, {})
+        perpetuals = {name: list(times) for name, times in keys.perpetuals.items()}
         self.listings[currency] = {
             "listed_ms": self.now_ms,
-            "perpetuals": {name: list(times) for name, times in keys.perpetuals.items()},
-            "indexes": keys.indexes,
+            "perpetuals": earlier.get("perpetuals", {}) | perpetuals,
+            "indexes": list(dict.fromkeys([*earlier.get("indexes", ()), *keys.indexes])),
         }
 
     def _must_list(self, currency: str) -> bool:
+        """Whether the keys were listed a day ago, or an hour ago if none were."""
         listed_ms = self.listings.get(currency, {}).get("listed_ms")
-        return listed_ms is None or listed_ms + DAY_MS <= self.now_ms
+        wait_ms = DAY_MS if self._has_instruments(currency) else HOUR_MS
+        return listed_ms is None or listed_ms + wait_ms <= self.now_ms
 
     def _state(self, task: _Task) -> SeriesState:
         return SeriesState.read(self.states.get(task.series, {}).get(task.key))
@@ -228,6 +258,8 @@ class SeriesFeed:
         if self.only is not None:
             return (task.series, task.key) in self.only
         state = self._state(task)
+        if state.contradicted_ms is not None and self.now_ms < state.contradicted_ms + RETRY_PROOF_MS:
+            return False
         return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
 
     def _must_reread(self, task: _Task) -> bool:
@@ -239,7 +271,7 @@ class SeriesFeed:
         return self._has_reread
 
     def _note(self, task: _Task, batch: SeriesBatch, *, is_whole: bool) -> None:
-        batch.state.failed_ms = None
+        batch.state.failed_ms = batch.state.contradicted_ms = None
         if is_whole and batch.state.requested_ms == self.now_ms:  # the last batch
             batch.state.reread_ms = self.now_ms
         batch.rejected = batch.state.reject_once(batch.rejected)
@@ -260,9 +292,11 @@ class SeriesFeed:
     def _failed(self, task: _Task, error: TapeError, *, again: bool = False) -> SeriesBatch:
         """A batch without rows that records, once, that the answers could not be used; the key stays due.
 
-        After a failure to read the whole history again, the next request is for what is new.
+        After a failure to read the whole history again, the next request is for what is new. Answers that contradict each
+        other cost many requests, so the key waits for RETRY_PROOF_MS then.
         """
         state = self._state(task)
+        state.contradicted_ms = self.now_ms if isinstance(error, ProofError) else None
         if again:
             state.reread_ms = self.now_ms
         rejected = []
@@ -421,7 +455,7 @@ def has_news(batch: SeriesBatch, before: Mapping[str, Any] | None) -> bool:
     """Whether a batch has more to store than the time of its request.
 
     Missing rows that were requested again are news, even if they are still missing, and so is the first success after a
-    failure. A key without rows has none.
+    failure. Of a key without rows the first request is news: what must have rows is missing then.
     """
     old = SeriesState.read(before)
     if batch.is_failed:
@@ -429,7 +463,7 @@ def has_news(batch: SeriesBatch, before: Mapping[str, Any] | None) -> bool:
     if old.failed_ms is not None:
         return True
     if batch.state.proven_ms is None:
-        return False
+        return before is None
     is_retried = bool(batch.state.holes) and batch.state.healed_ms != old.healed_ms
     has_changed = is_retried or before is None or batch.state.holes != old.holes
     return bool(batch.table.num_rows or batch.rejected or batch.disagreements or has_changed)

@@ -167,3 +167,28 @@ def test_pair_belongs_to_both_of_its_currencies() -> None:
     assert stream.is_in(Scope(currencies=("SOL",)))
     assert not stream.is_in(Scope(currencies=("BTC",)))
     assert not stream.is_in(Scope(kinds=("option",)))
+
+
+def test_keys_of_which_nothing_was_loaded_miss_what_must_exist(series: Raw) -> None:
+    """Prices and deliveries of expired instruments, and funding of traded perpetuals; absent if asked for a day later."""
+    for name, key in (
+        ("delivery_prices", "btc_usd"),
+        ("settlements", "BTC delivery"),
+        ("funding_rates", PERPETUAL),
+        ("volatility_index", "BTC 3600"),
+    ):
+        cover(series, name, key, rows=0)
+    assert states(series) == []
+    assert fetch_series_status(series.database) == []
+    expire(series, traded=True)
+    series.trades({1: 0.0, 2: 200.0}, PERPETUAL)
+    lacking = {
+        ("delivery_prices", "btc_usd", 1),
+        ("settlements", "BTC delivery", 1),
+        ("funding_rates", PERPETUAL, 3),
+    }
+    assert set(states(series)) == {(*each, False) for each in lacking}
+    series.finish("2")
+    cover(series, "volatility_index", "BTC 3600", "2", checked=NOON + timedelta(days=1))
+    assert {each[:3] for each in states(series)} == lacking
+    assert {each[0] for each in states(series) if each[3]} == {"delivery_prices", "funding_rates"}

@@ -60,7 +60,7 @@ def read_by_make(path: Path = ROOT / "Makefile") -> set[str]:
     """Variables that a user may set for `make`."""
     text = path.read_text()
     used = set(re.findall(r"\$\(([A-Z_]+)\)", text))
-    fixed = set(re.findall(r"^([A-Z_]+) *:?= ", text, re.MULTILINE)) | {"CURDIR", "MAKEFILE_LIST"}
+    fixed = set(re.findall(r"^([A-Z_]+) *:?= ", text, re.MULTILINE)) | {"CURDIR", "MAKE", "MAKEFILE_LIST"}
     return used - fixed
 
 

@@ -363,8 +363,10 @@ def test_refused_list_of_keys_is_set_aside_and_keeps_the_earlier_one() -> None:
 
 
 @pytest.mark.parametrize("fault", [httpx.Response(503), {"result": {"of": "another shape"}}])
-def test_key_that_fails_does_not_hold_up_the_others_of_its_series(fault: Any) -> None:
-    """After three in a row without an answer the others wait, and the next runs begin with another one."""
+def test_keys_that_fail_do_not_hold_up_the_others_of_their_series(
+    fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three in a row without an answer the others are requested once; after some time in vain they wait."""
     names = [f"C{number}-PERPETUAL" for number in range(8)]
     failing = {names[0]}
 
@@ -382,6 +384,11 @@ def test_key_that_fails_does_not_hold_up_the_others_of_its_series(fault: Any) ->
 
         failing = {*names[:4]}
         feed = feed_of(client, NOW, ["funding_rates"])
+        assert rows_of(feed) == {"funding_rates": 40}
+        assert list(feed.report.set_aside) == [f"funding_rates of {name}" for name in names[:4]]
+
+        monkeypatch.setattr("extract.source.series.MAX_UNANSWERED_S", 0)
+        feed = feed_of(client, NOW, ["funding_rates"])
         assert rows_of(feed) == {"funding_rates": 0}
         assert list(feed.report.set_aside) == [f"funding_rates of {name}" for name in names]
         loaded = 0
@@ -391,6 +398,49 @@ def test_key_that_fails_does_not_hold_up_the_others_of_its_series(fault: Any) ->
             )
             loaded += rows_of(feed)["funding_rates"]
         assert loaded == 40
+
+
+def test_key_whose_answers_contradict_each_other_is_not_requested_by_each_run() -> None:
+    """A walk through its history takes many requests."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_instruments":
+            return {"result": [perpetual(NAME)]}
+        return {"result": NOW}
+
+    with client_of(answer) as client:
+        feed = feed_of(client, NOW, ["funding_rates"])
+        [task] = (feed._list("BTC"), *feed._tasks())[1:]
+        feed._failed(task, CursorStuckError("The answers contradict each other."))
+        states, listings = feed.states, feed.listings
+        assert [
+            feed_of(
+                client, NOW + minutes * 60_000, ["funding_rates"], states=states, listings=listings
+            ).is_due
+            for minutes in (1, 9, 10)
+        ] == [False, False, True]
+
+
+def test_keys_that_are_listed_no_more_are_requested() -> None:
+    """A listing that is empty once hides nothing; without any key it is requested again an hour later."""
+    listed = [perpetual(NAME)]
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        return {"result": listed if method == "get_instruments" else hourly()}
+
+    with client_of(answer) as client:
+        feed = feed_of(client, NOW, ["funding_rates"])
+        assert rows_of(feed) == {"funding_rates": 10}
+        listed = []
+        later = feed_of(client, NOW + DAY, ["funding_rates"], states=feed.states, listings=feed.listings)
+        rows_of(later)
+        assert list(later.listings["BTC"]["perpetuals"]) == [NAME]
+
+        first = feed_of(client, NOW, ["funding_rates"])
+        assert not rows_of(first)["funding_rates"]
+        listed = [perpetual(NAME)]
+        again = feed_of(client, NOW + HOUR, ["funding_rates"], states=first.states, listings=first.listings)
+        assert rows_of(again)["funding_rates"] == 10
 
 
 def test_rejected_record_is_stored_once() -> None:

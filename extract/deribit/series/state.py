@@ -42,6 +42,7 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     holes         spans without the rows that they should have, requested again once a day (`healed_ms`)
     compared_ms   the end of the time whose sums were compared with the exchange's
     failed_ms     when the answers could not be used for the first time since the last success
+    contradicted_ms  when the answers contradicted each other, since the last success
     reread_ms     when the whole history was read for the last time
     rejected      checksums of the records that were rejected last
     """
@@ -53,6 +54,7 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     healed_ms: int | None = None
     compared_ms: int | None = None
     failed_ms: int | None = None
+    contradicted_ms: int | None = None
     reread_ms: int | None = None
     holes: list[tuple[int, int]] = []
     days: dict[str, Digest] = {}
