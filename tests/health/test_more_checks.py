@@ -339,8 +339,8 @@ def test_series_that_is_late(raw: Raw, health: Health) -> None:
     def cover(series: str, key: str, hours: int, load_id: str = "1") -> None:
         raw.client.command(
             "insert into deribit_raw.series_coverage "
-            "(series, series_key, covered_from, covered_to, checked_at, _dlt_load_id) "
-            f"select '{series}', '{key}', '2020-01-01', now64(3) - interval {hours} hour, now64(3), '{load_id}'"
+            "(series, series_key, covered_from, covered_to, loaded_rows, checked_at, _dlt_load_id) "
+            f"select '{series}', '{key}', '2020-01-01', now64(3) - interval {hours} hour, 1, now64(3), '{load_id}'"
         )
 
     cover("funding_rates", "BTC-PERPETUAL", 1)
