@@ -92,7 +92,7 @@ class DeliveryPager:
             self._end_pass(is_final=not is_new)
         elif self._pages == 1 and self._only_head_is_new(rows):
             self.request = None
-        elif not rows and offset < total and self._empty == 0:
+        elif not rows and self._empty == 0:
             self._empty = 1
         elif not rows or offset + len(rows) >= total:
             self.is_whole, self._last = True, None

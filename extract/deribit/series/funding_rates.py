@@ -17,6 +17,7 @@ from extract.deribit.series.cadence import DAY_MS, HOUR_MS, HOURLY
 from extract.deribit.series.client import SeriesClient
 from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_list, require_time
 from extract.deribit.series.grid import (
+    FRUITLESS_ANSWERS,
     GridPager,
     Span,
     Steps,
@@ -160,10 +161,12 @@ def fetch_funding_rates(
     first = -(-since_ms // HOUR_MS)
     if not again and state.proven_ms is not None:
         first = max(step_of(state.proven_ms, HOUR_MS) - REREAD_HOURS, step_of(state.first_ms or 0, HOUR_MS))
-    elif not again and state.searched_ms is not None:
-        first = max(first, step_of(state.searched_ms, HOUR_MS))
     limits = max(since_ms, EPOCH_MS) - HOUR_MS, now_ms + HOUR_MS
     walk = _Walk(client, instrument_name, limits)
+    if state.searched_ms is not None and state.proven_ms is None and not walk.has_rates(first, last):
+        state.requested_ms = now_ms
+        yield SeriesBatch(FUNDING_RATES.to_table([]), state, rejected=walk.rejected)
+        return
     loaded, holes = loaded_steps(state, HOUR_MS), hole_steps(state, HOUR_MS)
     heals = again or (state.healed_ms or 0) + DAY_MS <= now_ms
     walk.read(FundingPager(first, last, loaded if heals else [*loaded, *holes]))
@@ -196,6 +199,11 @@ class _Walk:
         self._client = client
         self._name = instrument_name
         self._limits = limits
+
+    def has_rates(self, first: int, last: int) -> bool:
+        """Whether there is any record from hour `first` to `last`, of a perpetual that had none in an earlier run."""
+        span = span_of(first, last, HOUR_MS)
+        return first <= last and any(self._request(span).records for _ in range(FRUITLESS_ANSWERS))
 
     def read(self, pager: FundingPager | GridPager) -> None:
         """Feed the pager until it has no further request."""

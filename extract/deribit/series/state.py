@@ -37,7 +37,7 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
 
     first_ms      the first row of the history
     proven_ms     the newest row; every row up to it is loaded, except those in `holes`
-    searched_ms   of a key without rows: the end of the time that has none
+    searched_ms   of a key without rows: the end of the time that had none, which is searched again
     requested_ms  the last request
     holes         spans without the rows that they should have, requested again once a day (`healed_ms`)
     compared_ms   the end of the time whose sums were compared with the exchange's

@@ -93,8 +93,6 @@ def fetch_volatility_index(
     if not again and state.proven_ms is not None:
         begin = step_of(state.first_ms or 0, step_ms)
         first = max(step_of(state.proven_ms, step_ms) - REREAD_STEPS, begin)
-    elif not again and state.searched_ms is not None:
-        first = max(first, step_of(state.searched_ms, step_ms))
     walk = _Walk(client, currency, resolution, step_ms, now_ms)
     if state.proven_ms is None and not walk.has_candles(first, last):
         state = state.copy()

@@ -57,6 +57,25 @@ def test_price_of_an_earlier_day_that_appears_later_is_loaded() -> None:
     assert {day for (day,) in loader.rows} == set(exchange.prices)
 
 
+def test_first_answer_that_is_empty_is_not_believed() -> None:
+    """An index may have no price at all, but one answer does not prove it; later it is requested again once a day."""
+    exchange, answers = exchange_of(20), 0
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        nonlocal answers
+        answers += 1
+        empty = {"result": {"records_total": 0, "data": []}}
+        return empty if answers in (1, 3, 4) else exchange.answer(method, params)
+
+    loader = Loader(answer, "date")
+    assert run(loader, days(20)[-1]) == 20
+    other = Loader(answer, "date")
+    answers = 2
+    assert run(other, days(20)[-1]) == 0
+    assert answers == 4
+    assert run(other, days(21)[-1]) == 20
+
+
 def test_expiry_day_without_a_price_is_a_gap_until_it_has_one() -> None:
     exchange = exchange_of(20)
     lost = exchange.prices.pop("2020-01-05")

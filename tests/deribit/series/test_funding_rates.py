@@ -58,6 +58,25 @@ def test_hole_is_requested_again_once_a_day_and_healed() -> None:
     assert {at for (at,) in loader.rows} == set(exchange.funding)
 
 
+def test_history_that_was_empty_in_the_first_run_is_loaded_whole_later() -> None:
+    """Until then, each day costs two requests."""
+    exchange = exchange_of(2_000)
+    is_empty = True
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        return {"result": []} if is_empty else exchange.answer(method, params)
+
+    loader = Loader(answer, "timestamp")
+    now_ms = BEGIN + 2_000 * HOUR
+    assert run(loader, now_ms) == 0
+    before = loader.requests
+    assert run(loader, now_ms + HOUR) == 0
+    assert run(loader, now_ms + DAY) == 0
+    assert loader.requests - before == 2
+    is_empty = False
+    assert run(loader, now_ms + 2 * DAY) == 2_000
+
+
 def test_expired_perpetual_is_not_requested_any_more() -> None:
     exchange = exchange_of(100)
     loader = Loader(exchange.answer, "timestamp")

@@ -43,6 +43,25 @@ def test_currency_without_an_index_costs_two_requests_a_day(now_ms: int) -> None
     assert loader.state.requested_ms == now_ms + 24 * HOUR
 
 
+def test_history_that_was_empty_in_the_first_run_is_loaded_whole_later() -> None:
+    exchange = SeriesExchange(candles={BEGIN + hour * HOUR: [1.0, 2.0, 0.5, 1.0] for hour in range(2_000)})
+    is_empty = True
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        empty = {"result": {"data": [], "continuation": None}}
+        return empty if is_empty else exchange.answer(method, params)
+
+    loader = Loader(answer, "timestamp")
+
+    def run(now_ms: int) -> int:
+        return loader.load(fetch_volatility_index(loader.client, "BTC", "3600", loader.state, now_ms))
+
+    now_ms = BEGIN + 2_000 * HOUR + HOUR // 2
+    assert run(now_ms) == 0
+    is_empty = False
+    assert run(now_ms + DAY) == 2_000
+
+
 def test_reading_again_loads_restated_candles_of_an_old_year() -> None:
     hours = 12_000
     candles = {BEGIN + hour * HOUR: [1.0, 1.0, 1.0, 1.0] for hour in range(hours)}
