@@ -1,7 +1,8 @@
 """Settlements, deliveries and bankruptcies of a currency.
 
 `get_last_settlements_by_currency` pages backwards by a token. `search_start_timestamp` is the latest time to return, in
-spite of its name. Where a walk ends, a request for what is older proves that it ended at the beginning.
+spite of its name. Where a walk ends, two requests prove that it ended at the beginning: the one for what is not later
+than its oldest row returns that row, and the one for what is earlier returns none.
 
 Each type has its own walk. `type` is optional, but what an answer without it contains is not documented; and a walk that
 fails sets aside its type only.
@@ -40,7 +41,7 @@ FRUITLESS_PAGES = 3
 """Successive pages without a new row after which the continuation counts as stuck: in a walk for what is older, which
 repeats the rows of the oldest time, as many more as there were pages before it."""
 MAX_PAGES = 100_000
-"""Pages of one walk; the deliveries of BTC since 2019 are 90."""
+"""Pages until the beginning; the deliveries of BTC since 2019 are 90."""
 MAX_NAMES = 5
 """Instruments that a gap names."""
 cadence = EIGHT_O_CLOCK
@@ -75,62 +76,81 @@ class SettlementPager:
     """Requests pages back to `stop_ms`, or to the beginning, until `request` is None.
 
     At the end of a walk the rows that are not later than its oldest one are requested: if one of them is new, the
-    exchange had ended the walk too early, and another one begins there.
+    exchange had ended the walk too early, and another one begins there. Otherwise the oldest row must be among them, and
+    a request for earlier rows must return none: if it does, other rows of the oldest time may be lost.
     """
 
-    def __init__(self, stop_ms: int = 0) -> None:
+    def __init__(self, stop_ms: int = 0, max_pages: int = MAX_PAGES) -> None:
         self.request: Latest | Continue | None = Latest()
         self.oldest_ms: int | None = None
-        self._stop_ms = stop_ms
-        self._is_probe = self._is_repeated = False
+        self._stop_ms, self._max_pages = stop_ms, max_pages
+        self._start = Latest()
+        self._is_last = self._is_repeated = False
         self._has_progress = self._is_answered = False
         self._tokens: set[str] = set()
         self._fruitless = self._pages = 0
         self._most_fruitless = FRUITLESS_PAGES
 
-    def feed(self, times_ms: Collection[int], new_rows: int, token: str | None) -> None:
+    def feed(
+        self, times_ms: Collection[int], new_rows: int, token: str | None, new_rejected: int = 0
+    ) -> None:
         """Accept the times of a page, how many of its rows are new, and its continuation. Raises CursorStuckError.
 
-        Rejected rows have no time, and count as new once.
+        Rejected rows have no time. New ones continue a walk, but are no reason for another one.
         """
         self._pages += 1
-        self._has_progress |= new_rows > 0
-        self._is_answered |= self._is_probe and 0 < len(times_ms) < PAGE_ROWS
+        if self._is_last and times_ms:
+            raise CursorStuckError(
+                f"The walk back through the settlements ended at {self.oldest_ms} ms, and there are earlier ones."
+            )
         before = self.oldest_ms
         if times_ms:
             self.oldest_ms = min(times_ms) if before is None else min(*times_ms, before)
+        self._has_progress |= new_rows > 0 or self.oldest_ms != before
+        self._is_answered |= before in times_ms
         if self.oldest_ms is not None and self.oldest_ms < self._stop_ms:
             self.request = None
-        elif (
-            not (times_ms or new_rows)
-            or token is None
-            or (self._is_probe and not new_rows and any(at_ms != before for at_ms in times_ms))
-        ):
+        elif token is None or not (times_ms or new_rejected):
             self._end_walk()
         else:
-            self._continue(token, new_rows)
+            self._continue(token, new_rows + new_rejected)
 
     def _continue(self, token: str, new_rows: int) -> None:
         self._fruitless = 0 if new_rows else self._fruitless + 1
-        is_stuck = token in self._tokens or self._fruitless >= self._most_fruitless
-        if is_stuck or self._pages >= MAX_PAGES:
-            raise CursorStuckError(
-                f"The continuation of settlements does not move past {self.oldest_ms} ms after {self._pages:,} pages."
-            )
+        if token in self._tokens or self._fruitless >= self._most_fruitless or self._pages >= self._max_pages:
+            raise self._stuck_error()
         self._tokens.add(token)
         self.request = Continue(token)
 
     def _end_walk(self) -> None:
-        """Probe for older rows after a walk with new rows; a probe whose answer is empty is repeated once."""
-        if self._has_progress or not (self._is_repeated or self._is_answered):
-            self._is_repeated = not self._has_progress
-            self._is_probe, self._has_progress, self._fruitless = True, False, 0
-            self._is_answered = False
-            self._most_fruitless = FRUITLESS_PAGES + self._pages
-            self._tokens.clear()
-            self.request = Latest(None if self.oldest_ms is None else self.oldest_ms + 1)
-        else:
+        """Search for further rows after a walk with new ones, and then for earlier ones; empty answers are repeated."""
+        if self._pages >= self._max_pages:
+            raise self._stuck_error()
+        if self._has_progress and self.oldest_ms is not None:
+            self._search(Latest(self.oldest_ms + 1))
+        elif self._is_answered and self.oldest_ms is not None:
+            self._is_last = True
+            self._search(Latest(self.oldest_ms - 1))
+        elif not self._is_repeated:
+            self._search(self._start, is_repeated=True)
+        elif self._is_last or self.oldest_ms is None:
             self.request = None
+        else:
+            raise CursorStuckError(
+                f"Settlements of {self.oldest_ms} ms were returned, and a request for them returns none."
+            )
+
+    def _search(self, start: Latest, *, is_repeated: bool = False) -> None:
+        self.request = self._start = start
+        self._is_repeated = is_repeated
+        self._has_progress = self._is_answered = False
+        self._fruitless, self._most_fruitless = 0, FRUITLESS_PAGES + self._pages
+        self._tokens.clear()
+
+    def _stuck_error(self) -> CursorStuckError:
+        return CursorStuckError(
+            f"The continuation of settlements does not move past {self.oldest_ms} ms after {self._pages:,} pages."
+        )
 
 
 def fetch_settlements(
@@ -161,6 +181,8 @@ def fetch_settlements(
     def check(row: Row) -> None:
         if row["type"] not in TYPES:
             raise msgspec.ValidationError(f"type: {row['type']!r} is none of {', '.join(TYPES)}")
+        if not row["instrument_name"] and row["type"] != "bankruptcy":
+            raise msgspec.ValidationError("instrument_name is missing")
         require_time(_time(row), EPOCH_MS, now_ms + DAY_MS)
 
     while request := pager.request:
@@ -175,12 +197,12 @@ def fetch_settlements(
             {"currency": currency, "type": type_, "count": PAGE_ROWS, **position},
             lambda body: decode_settlements(SETTLEMENTS, body, check, currency=currency, type=type_),
         )
-        before = len(rows) + len(rejected)
+        rows_before, rejected_before = len(rows), len(rejected)
         rows |= {identity(row): row for row in page.rows if row["type"] == type_}
         rejected += [each for each in page.rejected if each not in rejected]
-        pager.feed(
-            [_time(row) for row in page.rows], len(rows) + len(rejected) - before, _token(page.continuation)
-        )
+        times_ms = [_time(row) for row in page.rows]
+        new_rejected = len(rejected) - rejected_before
+        pager.feed(times_ms, len(rows) - rows_before, _token(page.continuation), new_rejected)
     delivered = {row["instrument_name"] for row in rows.values()}
     gaps = delivery_gaps(expired or {}, delivered, stop_ms) if type_ == "delivery" else []
     inside = [row for row in rows.values() if _time(row) >= stop_ms]
@@ -192,9 +214,10 @@ def fetch_settlements(
 
 
 def identity(row: Row) -> tuple[Any, ...]:
-    """Identity of a settlement. Bankruptcies may have no instrument, so their content belongs to it."""
-    key = SETTLEMENTS.key_of(row)
-    return (*key, *row.values()) if row["type"] == "bankruptcy" else key
+    """Identity of a settlement. Bankruptcies may have no instrument, so what their columns have belongs to it."""
+    if row["type"] != "bankruptcy":
+        return SETTLEMENTS.key_of(row)
+    return tuple(value for name, value in row.items() if name != "extra")
 
 
 def delivery_gaps(expired: Mapping[str, int], delivered: Collection[str], from_ms: int) -> list[SeriesGap]:

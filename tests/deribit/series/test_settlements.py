@@ -41,8 +41,89 @@ def test_walk_that_ends_too_early_is_continued_from_its_oldest_time() -> None:
     pager.feed([200, 100], 1, None)
     assert pager.request == Latest(101)
     pager.feed([100], 0, None)
-    pager.feed([100], 0, None)
+    assert pager.request == Latest(99)
+    pager.feed([], 0, None)
+    assert pager.request == Latest(99)
+    pager.feed([], 0, None)
     assert pager.request is None
+
+
+def test_walk_without_any_row_is_repeated_once() -> None:
+    pager = SettlementPager()
+    pager.feed([], 0, None)
+    assert pager.request == Latest()
+    pager.feed([], 0, None)
+    assert pager.request is None
+
+
+def test_request_that_does_not_return_the_oldest_row_proves_nothing() -> None:
+    """The walk ended after its first page, and nothing is returned for what is older."""
+    pager = SettlementPager()
+    pager.feed([300, 200], 2, None)
+    pager.feed([], 0, None)
+    assert pager.request == Latest(201)
+    with pytest.raises(CursorStuckError, match="returns none"):
+        pager.feed([], 0, None)
+
+
+def test_walk_that_ends_among_rows_of_one_time_is_an_error() -> None:
+    """Thirty deliveries of one moment do not fit a page of twenty, and there is no continuation."""
+    later = [delivery(40, f"I-{number}") for number in range(30)]
+    rows = [*later, *(delivery(day, f"J-{day}") for day in range(40))]
+    exchange = SeriesExchange(Peculiarities(limit=20), settled=rows)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result: dict[str, Any] = exchange.answer(method, params)
+        result["result"]["continuation"] = None
+        return result
+
+    loader = Loader(answer, "instrument_name")
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + 41 * DAY)
+    with pytest.raises(CursorStuckError, match="earlier ones"):
+        loader.load(batches)
+
+
+@pytest.mark.parametrize("type_", ["delivery", "bankruptcy"])
+def test_record_that_differs_in_each_answer_does_not_keep_the_run_going(type_: str) -> None:
+    """Neither a rejected one nor a bankruptcy with a field that has no column."""
+    answers = 0
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        nonlocal answers
+        answers += 1
+        at_ms = int(params.get("search_start_timestamp", BEGIN))
+        good = [{"type": type_, "timestamp": BEGIN, "instrument_name": "a"}] if at_ms >= BEGIN else []
+        odd: list[dict[str, Any]] = [{"type": type_, "timestamp": None, "answer": answers}]
+        varying = [row | {"answer": answers} for row in good] if type_ == "bankruptcy" else [*good, *odd]
+        return {"result": {"settlements": varying, "continuation": None}}
+
+    loader = Loader(answer, "timestamp")
+    assert loader.load(fetch_settlements(loader.client, "BTC", type_, loader.state, BEGIN + DAY)) == 1
+    assert answers < 6
+
+
+def test_walks_without_end_are_an_error() -> None:
+    """Every answer has another row, and no continuation."""
+    pager = SettlementPager(max_pages=3)
+    pager.feed([300], 1, None)
+    pager.feed([300], 1, None)
+    with pytest.raises(CursorStuckError):
+        pager.feed([300], 1, None)
+
+
+@pytest.mark.parametrize("name", [{}, {"instrument_name": None}, {"instrument_name": ""}])
+def test_delivery_without_an_instrument_is_rejected(name: dict[str, Any]) -> None:
+    nameless = {"type": "delivery", "timestamp": BEGIN, "index_price": 1.0} | name
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        at_ms = int(params.get("search_start_timestamp", BEGIN + DAY))
+        rows = [row for row in (delivery(0, "a"), nameless) if row["timestamp"] <= at_ms]
+        return {"result": {"settlements": rows, "continuation": None}}
+
+    loader = Loader(answer, "instrument_name")
+    batches = fetch_settlements(loader.client, "BTC", "delivery", loader.state, BEGIN + DAY)
+    assert loader.load(batches) == 1
+    assert len(loader.rejected) == 1
 
 
 def test_repeated_token_is_an_error() -> None:
