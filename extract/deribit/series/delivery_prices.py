@@ -1,7 +1,8 @@
 """Delivery prices of an index: one per expiry day.
 
 `get_delivery_prices` pages by offset, newest first. A new day shifts every offset, so pages overlap by a row and the
-first page is read again last; `records_total` proves that no row was skipped.
+first page is read again last. `records_total` proves that no row was skipped, and a page without a new row beyond it
+proves that it does not count too few.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
+
+import msgspec
 
 from extract.deribit.series.cadence import DAY_MS, EIGHT_O_CLOCK, HOUR_MS
 from extract.deribit.series.client import SeriesClient
@@ -94,7 +97,7 @@ class DeliveryPager:
             self.request = None
         elif not rows and self._empty == 0:
             self._empty = 1
-        elif not rows or offset + len(rows) >= total:
+        elif not rows or (not is_new and offset + len(rows) >= total):
             self.is_whole, self._last = True, None
             self._reads_head = offset > 0
             self.request = Page(0)
@@ -152,6 +155,8 @@ def fetch_delivery_prices(
     rejected: list[RejectedRecord] = []
 
     def check(row: Row) -> None:
+        if row["index_name"] != index_name:
+            raise msgspec.ValidationError(f"index_name: {row['index_name']!r} was not requested")
         require_time(_time(row), EPOCH_MS, now_ms + DAY_MS)
 
     while request := pager.request:
@@ -164,7 +169,7 @@ def fetch_delivery_prices(
         rows |= {DELIVERY_PRICES.key_of(row): row for row in page.rows}
         rejected += [each for each in page.rejected if each not in rejected]
         days: list[Hashable] = [row["date"] for row in page.rows]
-        pager.feed([*days, *(each.raw for each in page.rejected)], page.total or 0)
+        pager.feed([*(each.raw for each in page.rejected), *days], page.total or 0)
     dates = {row["date"] for row in rows.values()}
     complete_from_ms = 0 if pager.is_whole or not dates else time_of_day(min(dates)) // DAY_MS * DAY_MS
     missing = _missing_days(dates, expiry_days, state, complete_from_ms, now_ms)

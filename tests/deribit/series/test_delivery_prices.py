@@ -108,6 +108,34 @@ def test_rows_that_only_the_total_counts_are_a_gap() -> None:
         require_total("btc_usd", 20, 23)
 
 
+def test_total_that_counts_one_page_only_ends_nothing() -> None:
+    exchange = exchange_of(2_500, limit=744)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result: dict[str, Any] = exchange.answer(method, params)
+        result["result"]["records_total"] = len(result["result"]["data"])
+        return result
+
+    loader = Loader(answer, "date")
+    assert run(loader, days(2_500)[-1]) == 2_500
+
+
+def test_price_of_another_index_is_rejected() -> None:
+    exchange = exchange_of(20)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        result: dict[str, Any] = exchange.answer(method, params)
+        result["result"]["data"] = [
+            row | ({"index_name": "eth_usd"} if row["date"] == "2020-01-05" else {})
+            for row in result["result"]["data"]
+        ]
+        return result
+
+    loader = Loader(answer, "date")
+    assert run(loader, days(20)[-1]) == 19
+    assert len(loader.rejected) == 1
+
+
 def test_offset_that_is_ignored_is_an_error() -> None:
     exchange = exchange_of(50, limit=10)
     answer = exchange.answer
@@ -122,6 +150,8 @@ def test_rows_that_a_removal_skipped_are_requested_again() -> None:
     pager.feed(["f", "e", "d"], 6)
     assert pager.request == Page(2)
     pager.feed(["b", "a"], 4)
+    assert pager.request == Page(3)
+    pager.feed(["a"], 4)
     pager.feed(["d", "c", "b"], 4)  # the first page again
     assert pager.request == Page(0)
     pager.feed(["d", "c", "b"], 4)
