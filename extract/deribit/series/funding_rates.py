@@ -227,6 +227,8 @@ class _Walk:
         return page
 
     def _check(self, row: Row) -> None:
+        if row["instrument_name"] != self._name:
+            raise msgspec.ValidationError(f"instrument_name: {row['instrument_name']!r} was not requested")
         require_time(_time(row), *self._limits)
 
     def compare_sums(self, state: SeriesState, holes: list[Steps]) -> list[str]:

@@ -166,6 +166,22 @@ def test_rate_at_an_impossible_time_is_rejected_and_moves_nothing(odd_ms: int) -
     assert run(loader, BEGIN + 100 * HOUR + HOUR // 2, since_ms=BEGIN) == 1
 
 
+def test_rate_of_another_perpetual_is_rejected() -> None:
+    exchange = exchange_of(100)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        result = exchange.answer(method, params)
+        if method == "get_funding_rate_history":
+            for row in result["result"]:
+                row["instrument_name"] = "ETH-PERPETUAL" if row["timestamp"] == BEGIN + 50 * HOUR else NAME
+        return result
+
+    loader = Loader(answer, "timestamp")
+    assert run(loader, BEGIN + 99 * HOUR + HOUR // 2, since_ms=BEGIN) == 99
+    assert [gap.first_ms for gap in loader.gaps] == [BEGIN + 50 * HOUR]
+    assert len(loader.rejected) == 1
+
+
 def test_sum_that_the_exchange_does_not_answer_is_a_disagreement_and_compared_a_day_later() -> None:
     """The rates themselves are loaded."""
     exchange = exchange_of(300)
