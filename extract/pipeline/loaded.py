@@ -62,6 +62,10 @@ class LoadedTables:
         instruments = (dict(zip(COLUMNS, row, strict=True)) for row in rows)
         return {row["instrument_name"]: row for row in instruments}
 
+    def indexes(self, currency: str) -> list[str]:
+        """Indexes of the loaded options and futures of a currency."""
+        return [index for (index,) in self.rows("indexes", currency=currency)]
+
 
 class LoadedSeqs:
     """`SeqLookup` of the trades of `stream`."""

@@ -59,6 +59,13 @@ from <dropped_trades>
 where <in_time> and instrument_name in {names:Array(String)}
 group by instrument_name
 
+-- name: indexes
+-- Indexes of the options and futures of a currency.
+select distinct instruments.price_index
+from <instruments> as instruments
+where instruments.currency = {currency:String} and instruments.kind in ('option', 'future') and ifNull(instruments.price_index, '') != ''
+order by instruments.price_index
+
 -- name: live_instruments
 -- The newest row of each instrument that was live in it.
 select <instrument_columns>

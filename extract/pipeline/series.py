@@ -45,6 +45,7 @@ def load_series(
             states={name: deepcopy(resources.get(name, {})) for name in names},
             listings=deepcopy(state.get(SERIES_KEYS, {})),
             should_stop=lambda: stop.is_requested,
+            indexes_of=session.tables.indexes,
         )
         if not feed.is_due:
             return

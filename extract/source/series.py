@@ -113,8 +113,9 @@ class SeriesFeed:
     """Fetches what is new of every key of the configured series.
 
     `states` are the stored states by series and key, `listings` what `list_keys` returned per currency; both are changed
-    with each batch. With `only`, keys as (series, key), just those are requested, due or not, and everything that is
-    missing of them is requested again.
+    with each batch. `indexes_of`: indexes of the loaded instruments of a currency, which the exchange may list no more.
+    With `only`, keys as (series, key), just those are requested, due or not, and everything that is missing of them is
+    requested again.
     """
 
     client: DeribitClient
@@ -125,6 +126,7 @@ class SeriesFeed:
     states: dict[str, Row]
     listings: dict[str, Row]
     should_stop: Callable[[], bool] = lambda: False
+    indexes_of: Callable[[str], Sequence[str]] = lambda currency: ()
     max_rows: int = MAX_ROWS
     only: Collection[tuple[str, str]] | None = None
     report: SeriesReport = field(default_factory=SeriesReport)
@@ -229,21 +231,25 @@ class SeriesFeed:
         return True
 
     def _list(self, currency: str) -> None:
-        """Add what is listed to the keys: what is listed no more has rows that may have to be requested again."""
+        """Add what is listed to the keys: what is listed no more has rows that may have to be requested again.
+
+        An empty list is requested again an hour later.
+        """
         keys = list_keys(self.client, currency, self.now_ms)
         earlier = self.listings.get(currency, {})
         perpetuals = {name: list(times) for name, times in keys.perpetuals.items()}
+        wait_ms = DAY_MS if keys.perpetuals or keys.indexes else HOUR_MS
         self.listings[currency] = {
-            "listed_ms": self.now_ms,
+            "listed_ms": self.now_ms - DAY_MS + wait_ms,
             "perpetuals": earlier.get("perpetuals", {}) | perpetuals,
-            "indexes": list(dict.fromkeys([*earlier.get("indexes", ()), *keys.indexes])),
+            "indexes": list(
+                dict.fromkeys([*earlier.get("indexes", ()), *keys.indexes, *self.indexes_of(currency)])
+            ),
         }
 
     def _must_list(self, currency: str) -> bool:
-        """Whether the keys were listed a day ago, or an hour ago if none were."""
         listed_ms = self.listings.get(currency, {}).get("listed_ms")
-        wait_ms = DAY_MS if self._has_instruments(currency) else HOUR_MS
-        return listed_ms is None or listed_ms + wait_ms <= self.now_ms
+        return listed_ms is None or listed_ms + DAY_MS <= self.now_ms
 
     def _state(self, task: _Task) -> SeriesState:
         return SeriesState.read(self.states.get(task.series, {}).get(task.key))

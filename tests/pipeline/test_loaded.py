@@ -20,7 +20,7 @@ from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
 from extract.sweep.state import Span
 from tests.support.histories import BEGIN_MS, trade
-from tests.support.raw_tables import LOADS, NAME, Raw, at
+from tests.support.raw_tables import LOAD, LOADS, NAME, Raw, at
 from tests.support.small_windows import keys_in
 
 HOUR_MS = 3_600_000
@@ -123,3 +123,24 @@ def test_package_of_this_time_is_never_skipped(clean_clickhouse: ClickHouseSetti
     for now_s in (minute_ms(0) / 1000, minute_ms(7) / 1000, 4e9):
         seqs = LoadedSeqs(tables, FUTURES, clock=lambda now_s=now_s: now_s)
         assert seqs.last_seqs(span, [NAME]) == {NAME: 1}
+
+
+def test_indexes_are_those_of_all_loaded_options_and_futures(clean_clickhouse: ClickHouseSettings) -> None:
+    """Also of instruments that the exchange lists no more."""
+    raw = Raw(shared_database(clean_clickhouse), ("instruments",))
+    raw.finish(LOAD)
+    for number, (currency, kind, index) in enumerate(
+        [
+            ("BTC", "option", "old_usdc"),
+            ("BTC", "future", "btc_usd"),
+            ("BTC", "option", "btc_usd"),
+            ("BTC", "spot", "btc_usdt"),
+            ("BTC", "option", None),
+            ("ETH", "option", "eth_usd"),
+        ]
+    ):
+        raw.insert(
+            "instruments", instrument_name=f"N{number}", currency=currency, kind=kind, price_index=index
+        )
+    tables = LoadedTables(raw.database, {"instruments", LOADS})
+    assert tables.indexes("BTC") == ["btc_usd", "old_usdc"]

@@ -436,8 +436,10 @@ def test_keys_that_are_listed_no_more_are_requested() -> None:
         rows_of(later)
         assert list(later.listings["BTC"]["perpetuals"]) == [NAME]
 
-        first = feed_of(client, NOW, ["funding_rates"])
+        first = feed_of(client, NOW, ["funding_rates"], indexes_of=lambda currency: ["old_usdc"])
+        assert [str(task) for task in first._delivery_prices("BTC")] == []
         assert not rows_of(first)["funding_rates"]
+        assert [str(task) for task in first._delivery_prices("BTC")] == ["delivery_prices of old_usdc"]
         listed = [perpetual(NAME)]
         again = feed_of(client, NOW + HOUR, ["funding_rates"], states=first.states, listings=first.listings)
         assert rows_of(again)["funding_rates"] == 10
