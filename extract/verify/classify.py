@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -85,6 +85,17 @@ class Trade:
     notional: Decimal | None
     is_block: bool = False
     is_combo_leg: bool = False
+
+    def with_content(self, content: TradeContent) -> Trade:
+        """The trade with other values. Its amount is in USD if it was, otherwise in the base coin."""
+        price, amount = Decimal(str(content[1])), Decimal(str(content[2]))
+        if self.volume is None:
+            volume, notional = None, None
+        elif float(self.volume) == self.content[2]:
+            volume, notional = amount, price * amount
+        else:
+            volume, notional = amount / price if price else Decimal(0), amount
+        return replace(self, content=content, volume=volume, notional=notional)
 
 
 def match(bar: Bar | None, prices: Prices, kind: str) -> Match:
@@ -214,22 +225,29 @@ def describe(bar: Bar | None, candle: Candle | None) -> str:
 def explain(own: Mapping[int, Trade], exchange: Mapping[int, TradeContent]) -> tuple[Classification, str]:
     """The reason of a difference, from the trades of its time by trade_seq, and a sentence.
 
-    `own` has the loaded trades of that time, and those of `exchange` that are loaded with another time.
+    `own` has the loaded trades of that time, and those of `exchange` that are loaded with another time. Whether restated
+    trades explain the bar is left to `is_bar_of`.
     """
     if missing := sorted(exchange.keys() - own.keys()):
         return Classification.MISSING, f"not loaded: trade_seq {_format_seqs(missing)}"
-    if restated := sorted(seq for seq, trade in own.items() if trade.content != exchange.get(seq)):
+    if unreturned := sorted(own.keys() - exchange.keys()):
+        return (
+            Classification.UNEXPLAINED,
+            f"the exchange does not return trade_seq {_format_seqs(unreturned)}",
+        )
+    if restated := sorted(seq for seq, trade in own.items() if trade.content != exchange[seq]):
         return Classification.RESTATED, f"the exchange has other values of trade_seq {_format_seqs(restated)}"
     return Classification.UNEXPLAINED, "the trades are the same here and there"
 
 
 def is_without_some_trades(bar: Bar | None, trades: Iterable[Trade], kind: str) -> bool:
-    """Whether the bar is that of the trades without the block trades alone, or without the combo legs alone.
+    """Whether the bar is that of the trades without the block trades, without the combo legs, or without both.
 
     `trades` are in the order of their trade_seq.
     """
     trades = list(trades)
     subsets = (
+        [each for each in trades if not (each.is_block or each.is_combo_leg)],
         [each for each in trades if not each.is_block],
         [each for each in trades if not each.is_combo_leg],
     )
@@ -239,10 +257,16 @@ def is_without_some_trades(bar: Bar | None, trades: Iterable[Trade], kind: str) 
     )
 
 
+def is_bar_of(bar: Bar | None, trades: Iterable[Trade], kind: str) -> bool:
+    """Whether the bar is that of the trades, or of those that the exchange may count; in the order of their trade_seq."""
+    trades = list(trades)
+    return match(bar, _prices_of(trades), kind) is not Match.NONE or is_without_some_trades(bar, trades, kind)
+
+
 def _prices_of(trades: Sequence[Trade]) -> Prices:
     if not trades:
         return Prices(None, None, None, None, None, None, 0)
-    prices = [each.content[1] for each in trades]
+    prices = [each.content[1] for each in sorted(trades, key=lambda each: each.content[0])]
     volumes = [each.volume for each in trades if each.volume is not None]
     notionals = [each.notional for each in trades if each.notional is not None]
     return Prices(

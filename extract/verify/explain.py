@@ -22,6 +22,7 @@ from extract.verify.classify import (
     contradiction,
     describe,
     explain,
+    is_bar_of,
     is_without_some_trades,
 )
 from extract.verify.sample import STATEMENTS
@@ -68,6 +69,10 @@ class Explainer:
         own = self._own_trades(name, from_ms, to_ms, sorted(exchange))
         classification, reason = explain(own, exchange)
         kind = candle.kind if candle else ""
+        if classification is Classification.RESTATED:
+            restated = [own[seq].with_content(exchange[seq]) for seq in sorted(exchange)]
+            if not is_bar_of(bar, restated, kind):
+                return Classification.UNEXPLAINED, f"{reason}, but its bar is not that of its trades"
         if classification is Classification.UNEXPLAINED and is_without_some_trades(bar, own.values(), kind):
             return (
                 Classification.BLOCK_OR_COMBO,

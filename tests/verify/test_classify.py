@@ -18,6 +18,7 @@ from extract.verify.classify import (
     contradiction,
     describe,
     explain,
+    is_bar_of,
     is_without_some_trades,
     match,
 )
@@ -81,7 +82,9 @@ LEG = Trade((3_000, 8.0, 1.0), Decimal(1), Decimal(8), is_combo_leg=True)
         ({1: ONE.content, 2: BLOCK.content}, Classification.UNEXPLAINED, "the same"),
         ({1: ONE.content, 2: BLOCK.content, 7: (2_500, 9.0, 1.0)}, Classification.MISSING, "trade_seq 7"),
         ({1: ONE.content, 2: (2_000, 12.5, 2.0)}, Classification.RESTATED, "trade_seq 2"),
-        ({1: ONE.content}, Classification.RESTATED, "trade_seq 2"),
+        ({1: ONE.content}, Classification.UNEXPLAINED, "does not return trade_seq 2"),
+        ({1: (1_000, 10.5, 1.0)}, Classification.UNEXPLAINED, "does not return trade_seq 2"),
+        ({}, Classification.UNEXPLAINED, "does not return trade_seq 1, 2"),
     ],
 )
 def test_difference_is_explained_by_trades(
@@ -92,12 +95,26 @@ def test_difference_is_explained_by_trades(
     assert detail in reason[1]
 
 
+def test_restated_trades_make_another_bar() -> None:
+    """Their volume and notional are in the units of the loaded ones; the exchange may leave out a restated block trade."""
+    linear = [ONE, BLOCK.with_content((2_000, 12.5, 2.0))]
+    assert is_bar_of(Bar(0, 10.0, 12.5, 10.0, 12.5, 3.0, 35.0), linear, "spot")
+    assert is_bar_of(Bar(0, 10.0, 10.0, 10.0, 10.0, 1.0, 10.0), linear, "spot")
+    assert not is_bar_of(Bar(0, 10.0, 12.0, 10.0, 12.0, 3.0, 34.0), linear, "spot")
+    inverse = Trade((1_000, 10.0, 20.0), Decimal(2), Decimal(20)).with_content((1_500, 8.0, 40.0))
+    assert is_bar_of(Bar(0, 8.0, 8.0, 8.0, 8.0, 5.0, 40.0), [inverse], "future")
+    assert not is_bar_of(Bar(0, 8.0, 8.0, 8.0, 8.0, 40.0, 320.0), [inverse], "future")
+    combo = Trade((1_000, 10.0, 20.0), None, None).with_content((1_000, 11.0, 20.0))
+    assert is_bar_of(Bar(0, 11.0, 11.0, 11.0, 11.0, 20.0, 20.0), [combo], "future_combo")
+
+
 def test_exchange_may_leave_out_blocks_alone_or_legs_alone() -> None:
     without_block = Bar(0, 10.0, 10.0, 8.0, 8.0, 2.0, 18.0)
     without_leg = Bar(0, 10.0, 12.0, 10.0, 12.0, 3.0, 34.0)
     trades = [ONE, BLOCK, LEG]
     assert is_without_some_trades(without_block, trades, "future")
     assert is_without_some_trades(without_leg, trades, "future")
+    assert is_without_some_trades(Bar(0, 10.0, 10.0, 10.0, 10.0, 1.0, 10.0), trades, "future")
     assert not is_without_some_trades(replace(without_leg, close=11.0), trades, "future")
     assert not is_without_some_trades(Bar(0, 10.0, 10.0, 10.0, 10.0, 1.0, 10.0), [ONE], "future")
 

@@ -36,7 +36,8 @@ PRICES = """
 TRADES = """
 create table deribit.trades engine = MergeTree order by (instrument_name, trade_seq) as
 select
-    instrument_name, trade_seq, timestamp, price, amount, amount / price as volume, amount as notional,
+    instrument_name, trade_seq, timestamp, price, amount,
+    toDecimal128(amount / price, 12) as volume, toDecimal128(amount, 12) as notional,
     block_trade_id is not null as is_block, block_rfq_id, combo_id is not null as is_combo_leg
 from deribit_raw.trades"""
 CHECKS = """
@@ -175,6 +176,30 @@ def test_restated_trade_is_neither_missing_nor_unexplained(user: User) -> None:
     _, report = verify(user, "--instrument", NAME)
     assert bars_of(trade["timestamp"], "restated") <= named(report)
     user.exchange.restate(NAME, trade["trade_seq"], amount=trade["amount"])
+
+
+def test_restated_trade_does_not_excuse_an_altered_bar(user: User) -> None:
+    """The bar of a minute is not that of its trades, one of which the exchange has changed."""
+    trade = settled(user)[-2]
+    minute = trade["timestamp"] // STEPS["1m"] * STEPS["1m"]
+    user.exchange.restate(NAME, trade["trade_seq"], amount=trade["amount"] + 10)
+    user.exchange.alter_bar(NAME, "1", minute, high=trade["price"] * 1.01)
+    _, report = verify(user, "--instrument", NAME)
+    assert bars_of(trade["timestamp"], "unexplained") <= named(report)
+    assert any("but its bar is not that of its trades" in each["detail"] for each in report["differences"])
+    user.exchange.alter_bar(NAME, "1", minute)
+    user.exchange.restate(NAME, trade["trade_seq"], amount=trade["amount"])
+
+
+def test_trade_that_the_exchange_does_not_return_is_unexplained(user: User) -> None:
+    """Neither its bars nor its trades have it, which is not a restatement."""
+    trade = settled(user)[-2]
+    user.exchange.forget(NAME, [trade["trade_seq"]])
+    _, report = verify(user, "--instrument", NAME)
+    assert bars_of(trade["timestamp"], "unexplained") <= named(report)
+    details = " ".join(each["detail"] for each in report["differences"])
+    assert f"the exchange does not return trade_seq {trade['trade_seq']}" in details
+    user.exchange.add([trade])
 
 
 def test_block_trade_that_is_left_out_does_not_excuse_a_wrong_hour(user: User) -> None:
