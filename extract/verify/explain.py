@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ from extract.verify.sample import STATEMENTS
 _BY_TIME = "get_last_trades_by_instrument_and_time"
 MAX_MINUTES = 3
 """Differing minutes of a coarser bar that are explained."""
+MAX_PAGES = 50
+"""Requests for the bars that the answer to a chart lacks."""
 
 
 @dataclass
@@ -84,9 +86,13 @@ class Explainer:
         self, name: str, from_ms: int, to_ms: int, bar: Bar | None, candle: Candle | None
     ) -> tuple[Classification, str]:
         """The worst reason of the minutes that differ, if they explain the whole difference."""
-        self.requests += 1
-        bars = fetch_bars(self.client, name, "1m", from_ms, to_ms)
         candles = read_candles(self.database, name, "1m", from_ms, to_ms)
+
+        def fetch(start_ms: int, end_ms: int) -> dict[int, Bar]:
+            self.requests += 1
+            return fetch_bars(self.client, name, "1m", start_ms, end_ms)
+
+        bars = fetch_pages(fetch, from_ms, to_ms, STEP_MS["1m"], candles.keys())
         classified = {
             at_ms: classify(bars.get(at_ms), candles.get(at_ms)) for at_ms in bars.keys() | candles.keys()
         }
@@ -135,6 +141,23 @@ class Explainer:
             seq: Trade((at_ms, price, amount), volume, notional, bool(is_block), bool(is_combo_leg))
             for seq, at_ms, price, amount, volume, notional, is_block, is_combo_leg in rows
         }
+
+
+def fetch_pages(
+    fetch: Callable[[int, int], dict[int, Bar]], start_ms: int, end_ms: int, step_ms: int, times_ms: Set[int]
+) -> dict[int, Bar]:
+    """Bars that start in [start_ms, end_ms), which `fetch` may return in pages smaller than expected, from either end.
+
+    Requests those of `times_ms` that are lacking, until an answer has none of them.
+    """
+    bars = fetch(start_ms, end_ms)
+    for _ in range(MAX_PAGES):
+        lacking = times_ms - bars.keys()
+        page = fetch(min(lacking), max(lacking) + step_ms) if lacking else {}
+        if not page.keys() & lacking:
+            break
+        bars |= page
+    return bars
 
 
 def read_candles(database: Database, name: str, level: str, start_ms: int, end_ms: int) -> dict[int, Candle]:

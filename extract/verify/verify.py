@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from extract.clickhouse.client import Database, shared_database
@@ -22,7 +23,7 @@ from extract.source.source import require_same_exchange
 from extract.source.tables import loaded_relation
 from extract.times import iso, parse_time_ms
 from extract.verify.classify import FAILURES, Candle, Classification, Match, classify, match
-from extract.verify.explain import Explainer, read_candles
+from extract.verify.explain import Explainer, fetch_pages, read_candles
 from extract.verify.sample import STATEMENTS, Chart, choose_charts, dropped_months, raw_tables
 
 CHECKS = f"{MART_DATABASE}.candle_checks"
@@ -210,14 +211,11 @@ class _Verification:
 
     def _compare(self, chart: Chart) -> tuple[int, list[Difference], Agreement]:
         """Number of bars, differences, and with which candles the bars agree."""
-        bars = fetch_bars(self._client, chart.instrument_name, chart.level, chart.start_ms, chart.end_ms)
         candles = read_candles(
             self._database, chart.instrument_name, chart.level, chart.start_ms, chart.end_ms
         )
-        if lacking := candles.keys() - bars.keys():  # a smaller page than expected
-            bars |= fetch_bars(
-                self._client, chart.instrument_name, chart.level, min(lacking), max(lacking) + chart.step_ms
-            )
+        fetch = partial(fetch_bars, self._client, chart.instrument_name, chart.level)
+        bars = fetch_pages(fetch, chart.start_ms, chart.end_ms, chart.step_ms, candles.keys())
         dropped = self._dropped[chart.level]
         times = [at_ms for at_ms in sorted(bars.keys() | candles.keys()) if month_of(at_ms) not in dropped]
         differences = list(self._differences(chart, times, bars, candles))

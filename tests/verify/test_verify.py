@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from extract.deribit.chart import Bar
+from extract.sandbox.candles import candles
 from extract.sandbox.faults import Faults
 from extract.sandbox.tape import Tape
 from extract.times import iso
+from extract.verify.explain import fetch_pages
 from tests.support.loaded_user import User
 
 NAME = "BTC-PERPETUAL"
@@ -239,6 +242,32 @@ def test_chart_that_cannot_be_read_is_set_aside(user: User) -> None:
     assert "of BTC-25DEC26 was set aside" in done.err
     assert "0 bars of 0 charts compared" in done.out
     assert user.client.command(sql) == recorded
+
+
+def test_smaller_pages_of_bars_are_read_to_the_end(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange returns at most ten bars at once, the last ones of the requested time."""
+    _, whole = verify(user, "--instrument", NAME)
+
+    def last_candles(*args: Any, **options: Any) -> dict[str, Any]:
+        chart = candles(*args, **options)
+        return {name: each[-10:] if isinstance(each, list) else each for name, each in chart.items()}
+
+    monkeypatch.setattr("extract.sandbox.endpoints.candles", last_candles)
+    _, report = verify(user, "--instrument", NAME)
+    assert report["differences"] == whole["differences"]
+    assert report["equal"] == whole["equal"] > 100
+
+
+def test_bars_that_the_exchange_lacks_are_requested_until_an_answer_has_none() -> None:
+    bars = {at_ms: Bar(at_ms, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0) for at_ms in range(0, 100, 10)}
+    requests = []
+
+    def fetch(start_ms: int, end_ms: int) -> dict[int, Bar]:
+        requests.append((start_ms, end_ms))
+        return {at_ms: bars[at_ms] for at_ms in sorted(bars) if start_ms <= at_ms < end_ms and at_ms != 50}
+
+    assert fetch_pages(fetch, 0, 100, 10, {0, 50, 60}).keys() == bars.keys() - {50}
+    assert requests == [(0, 100), (50, 60)]
 
 
 def test_candles_of_another_exchange_are_not_compared(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
