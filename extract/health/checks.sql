@@ -13,27 +13,36 @@ from <finished_loads>
 where toString(load_id) not in (select load_id from deribit.consumed_loads)
 
 -- name: candle_checks
--- Charts that `tape verify` compared, bars that were missing or unexplained at the last comparison of each, and its time.
+-- Charts that `tape verify` compared, bars that were missing or unexplained when their time was last compared, and when a
+-- chart was last compared.
 with
 
-charts as (
-    select
-        instrument_name,
-        level,
-        window_at,
-        max(checked_at) as last_checked_at
+failures as (
+    select instrument_name, level, window_at, bucket_at, argMax(bars, checked_at) as failed, max(checked_at) as failed_at
     from deribit.candle_checks
-    group by instrument_name, level, window_at
+    where classification in ('missing', 'unexplained')
+    group by instrument_name, level, window_at, bucket_at
+),
+
+failed_bars as (
+    select any(failures.failed) as failed
+    from deribit.candle_checks as comparisons
+    inner join failures
+        on failures.instrument_name = comparisons.instrument_name and failures.level = comparisons.level
+        and failures.window_at = comparisons.window_at
+    where
+        comparisons.classification = 'compared'
+        and failures.bucket_at between comparisons.bucket_at and comparisons.last_bucket_at
+    group by failures.instrument_name, failures.level, failures.bucket_at, failures.failed_at
+    having max(comparisons.checked_at) = failures.failed_at
 )
 
 select
-    uniqExact(checks.instrument_name, checks.level, checks.window_at),
-    sumIf(checks.bars, checks.classification in ('missing', 'unexplained')),
-    max(checks.checked_at)
-from deribit.candle_checks as checks
-inner join charts
-    on checks.instrument_name = charts.instrument_name and checks.level = charts.level
-    and checks.window_at = charts.window_at and checks.checked_at = charts.last_checked_at
+    uniqExact(instrument_name, level, window_at),
+    (select sum(failed) from failed_bars),
+    max(checked_at)
+from deribit.candle_checks
+where classification = 'compared'
 
 -- name: months_pending
 -- One row per month of local whose trades differ from those last verified on cloud, and since when.

@@ -105,7 +105,7 @@ def read_candle_checks(inventory: Inventory) -> tuple[int, int, float] | None:
 
 
 def measure_verify(checks: tuple[int, int, float] | None) -> Measurement | None:
-    """Bars of the last comparison of each chart whose trades are missing here, or that are unexplained."""
+    """Bars whose trades are missing here, or that are unexplained, when their time was last compared."""
     if not checks:
         return None
     charts, failures, age_s = checks

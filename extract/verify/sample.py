@@ -70,7 +70,6 @@ def _windows(
     database: Database, level: str, names: Sequence[str], since_ms: int, most: int
 ) -> list[tuple[str, str, int]]:
     """(level, instrument, start of the window in ms) of the windows with candles that are to be compared first."""
-    sql = render(STATEMENTS["charts"], STATEMENTS.__getitem__)
     parameters = {
         "level": level,
         "window_s": WINDOW_MS[level] // 1000,
@@ -78,7 +77,7 @@ def _windows(
         "since_s": since_ms // 1000,
         "most": most,
     }
-    return [(level, name, int(at_s) * 1000) for name, at_s in database.rows(sql, parameters)]
+    return [(level, name, int(at_s) * 1000) for name, at_s in database.rows(STATEMENTS["charts"], parameters)]
 
 
 def _instruments(

@@ -6,24 +6,37 @@ select count()
 from <finished_loads>
 where toString(load_id) not in (select load_id from deribit.consumed_loads)
 
--- name: latest_checks
--- One row per chart that was compared: when last, and whether a bar of it was missing or unexplained then.
-select
-    instrument_name,
-    level,
-    window_at,
-    max(checked_at) as last_checked_at,
-    maxIf(checked_at, classification in ('missing', 'unexplained')) = last_checked_at as has_failed
-from deribit.candle_checks
-group by instrument_name, level, window_at
-
 -- name: charts
--- Charts to compare: first those that had failed, then those that were never compared, then those compared longest ago; in
--- random order, which is always the same.
+-- Charts to compare: first those with bars since then that failed when they were last compared, then those that were never
+-- compared, then those compared longest ago; in random order, which is always the same.
 with
 
 checks as (
-    <latest_checks>
+    select instrument_name, window_at, max(checked_at) as last_checked_at
+    from deribit.candle_checks
+    where level = {level:String}
+    group by instrument_name, window_at
+),
+
+failures as (
+    select instrument_name, window_at, bucket_at, max(checked_at) as failed_at
+    from deribit.candle_checks
+    where
+        level = {level:String} and classification in ('missing', 'unexplained')
+        and toUnixTimestamp(bucket_at) >= {since_s:Int64}
+    group by instrument_name, window_at, bucket_at
+),
+
+failed_bars as (
+    select failures.instrument_name as instrument_name, failures.window_at as window_at
+    from deribit.candle_checks as comparisons
+    inner join failures
+        on failures.instrument_name = comparisons.instrument_name and failures.window_at = comparisons.window_at
+    where
+        comparisons.level = {level:String} and comparisons.classification = 'compared'
+        and failures.bucket_at between comparisons.bucket_at and comparisons.last_bucket_at
+    group by instrument_name, window_at, failures.bucket_at, failures.failed_at
+    having max(comparisons.checked_at) = failures.failed_at
 ),
 
 windows as (
@@ -40,9 +53,10 @@ select windows.instrument_name, toUnixTimestamp(windows.window_at)
 from windows
 left join checks
     on checks.instrument_name = windows.instrument_name and checks.window_at = windows.window_at
-    and checks.level = {level:String}
 order by
-    checks.has_failed desc, checks.last_checked_at, cityHash64(windows.instrument_name, windows.window_at, {level:String})
+    (windows.instrument_name, windows.window_at) in (select instrument_name, window_at from failed_bars) desc,
+    checks.last_checked_at,
+    cityHash64(windows.instrument_name, windows.window_at, {level:String})
 limit {most:UInt64}
 
 -- name: instruments

@@ -298,36 +298,45 @@ def test_age_of_the_last_proven_backup(raw: Raw, health: Health) -> None:
 
 def create_candle_checks(models: Raw) -> None:
     models.client.command(
-        "create table deribit.candle_checks (instrument_name String, level String, window_at DateTime, bars UInt32, "
-        "classification String, checked_at DateTime64(3, 'UTC')) engine = MergeTree order by checked_at"
+        "create table deribit.candle_checks (instrument_name String, level String, window_at DateTime, "
+        "bucket_at DateTime, last_bucket_at DateTime, bars UInt32, classification String, "
+        "checked_at DateTime64(3, 'UTC')) engine = MergeTree order by checked_at"
+    )
+
+
+def record_comparison(
+    models: Raw, name: str, hours: tuple[int, int], minutes_ago: int, failures: str = ""
+) -> None:
+    """Record that the bars of `hours` were compared; `failures`: rows (hour, bars, classification) of some of them."""
+    rows = f"({hours[0]}, {hours[1]}, 50, 'compared')" + failures
+    models.client.command(
+        f"insert into deribit.candle_checks select '{name}', '1h', toDateTime(0), toDateTime(3600 * row.1), "
+        f"toDateTime(3600 * row.2), row.3, row.4, now64(3) - interval {minutes_ago} minute "
+        f"from (select arrayJoin([{rows}]) as row)"
     )
 
 
 def test_age_of_the_last_verification(models: Raw, health: Health) -> None:
     assert health("verify-age") == {}
     create_candle_checks(models)
-    insert = (
-        "insert into deribit.candle_checks select 'X', '1h', now(), 1, 'equal', now64(3) - interval {} day"
-    )
     for days, state in ((16, "alarm"), (9, "warn"), (1, "ok")):
-        models.client.command(insert.format(days))
+        record_comparison(models, "X", (0, 9), days * 1440)
         assert health("verify-age")["state"] == state
 
 
 def test_bars_that_verify_could_not_explain(models: Raw, health: Health) -> None:
-    """Of each chart the last comparison counts."""
+    """Of each bar the last comparison of its time counts; one of another part of its chart does not hide it."""
     assert health("verify") == {}
     create_candle_checks(models)
-    insert = (
-        "insert into deribit.candle_checks "
-        "select '{}', '1h', toDateTime(0), {}, '{}', now64(3) - interval {} minute"
-    )
     for bars, classification, state in ((100, "missing", "alarm"), (3, "unexplained", "warn")):
         models.client.command("truncate table deribit.candle_checks")
-        models.client.command(insert.format("X", bars, classification, 9))
-        models.client.command(insert.format("Y", 50, "equal", 8))
+        for minutes_ago in (11, 10):
+            record_comparison(models, "X", (0, 9), minutes_ago, f", (4, 4, {bars}, '{classification}')")
+        record_comparison(models, "Y", (0, 9), 9)
+        record_comparison(models, "X", (0, 3), 8)
+        record_comparison(models, "X", (5, 9), 7, ", (7, 7, 100, 'restated')")
         assert (health("verify")["state"], health("verify")["value"]) == (state, bars)
-        models.client.command(insert.format("X", 100, "restated", 7))
+        record_comparison(models, "X", (4, 4), 6)
         assert health("verify")["state"] == "ok"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from extract.deribit.chart import Bar
+from extract.paths import ROOT
 from extract.sandbox.candles import candles
 from extract.sandbox.faults import Faults
 from extract.sandbox.tape import Tape
@@ -203,6 +205,37 @@ def test_trade_that_the_exchange_does_not_return_is_unexplained(user: User) -> N
     details = " ".join(each["detail"] for each in report["differences"])
     assert f"the exchange does not return trade_seq {trade['trade_seq']}" in details
     user.exchange.add([trade])
+
+
+@pytest.mark.slow
+def test_bar_that_failed_counts_until_it_is_compared_again(user: User) -> None:
+    """A comparison of a later part of its chart does not clear it. The query of the docs lists such bars."""
+    [query] = re.findall(
+        r"^    select instrument_name[^`]*", (ROOT / "docs" / "verify.md").read_text(), re.MULTILINE
+    )
+    altered = settled(user)[-2]["timestamp"] // STEPS["1h"] * STEPS["1h"]
+    failed = ("1h", iso(altered))
+
+    def unexplained(*words: str) -> bool:
+        _, report = verify(user, *words)
+        bars = {(each["level"], each["bucket_at"]): each for each in report["differences"]}
+        return failed in bars and bars[failed]["classification"] == "unexplained"
+
+    def count_failed() -> int:
+        checks = {each["check"]: each for each in json.loads(user.tape("health", "--json").out)}
+        assert checks["verify"]["value"] == len(user.client.query(query).result_rows)
+        return int(checks["verify"]["value"])
+
+    verify(user, "--instrument", NAME)
+    before = count_failed()
+    user.exchange.alter_bar(NAME, "60", altered, close=1.0)
+    assert unexplained("--instrument", NAME)
+    user.exchange.alter_bar(NAME, "60", altered)
+    assert count_failed() == before + 1
+    verify(user, "--instrument", NAME, "--since", iso(altered + STEPS["1h"]))
+    assert count_failed() == before + 1
+    verify(user, "--instrument", NAME, "--since", iso(altered))
+    assert count_failed() == before
 
 
 def test_block_trade_that_is_left_out_does_not_excuse_a_wrong_hour(user: User) -> None:
