@@ -21,9 +21,13 @@ MAX_NAMED = 5
 
 
 class Classification(StrEnum):
-    """Reason why a bar of the exchange differs from the candle; `compared` is the row of a comparison itself."""
+    """Reason why a bar of the exchange differs from the candle.
+
+    `compared` is the row of a comparison itself, `set_aside` that of a chart which could not be compared.
+    """
 
     COMPARED = "compared"
+    SET_ASIDE = "set_aside"
     NO_TRADES = "no_trades"
     BLOCK_OR_COMBO = "block_or_combo"
     ROUNDING = "rounding"
@@ -32,6 +36,9 @@ class Classification(StrEnum):
     UNEXPLAINED = "unexplained"
 
 
+DIFFERENCES = tuple(
+    each for each in Classification if each not in (Classification.COMPARED, Classification.SET_ASIDE)
+)
 FAILURES = (Classification.MISSING, Classification.UNEXPLAINED)
 """Differences that the exchange's peculiarities do not explain."""
 

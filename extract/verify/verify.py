@@ -22,7 +22,7 @@ from extract.pipeline.load import loaded_state
 from extract.source.source import require_same_exchange
 from extract.source.tables import loaded_relation
 from extract.times import iso, parse_time_ms
-from extract.verify.classify import FAILURES, Candle, Classification, Match, classify, match
+from extract.verify.classify import DIFFERENCES, FAILURES, Candle, Classification, Match, classify, match
 from extract.verify.explain import Explainer, fetch_pages, read_candles
 from extract.verify.sample import STATEMENTS, Chart, choose_charts, dropped_months, raw_tables
 
@@ -38,7 +38,10 @@ RETRY_TOTAL_S = 30.0
 
 @dataclass(frozen=True)
 class Difference:
-    """A bar that differs from the candle, or a range of `bars` without trades; times of its bars in ms since 1970 UTC."""
+    """A bar that differs from the candle, a range of `bars` without trades, or a whole chart.
+
+    Times of its bars in ms since 1970 UTC.
+    """
 
     instrument_name: str
     level: str
@@ -100,12 +103,11 @@ class VerifyReport:
         return [each for each in self.differences if each.classification in FAILURES]
 
     def to_json(self) -> dict[str, Any]:
-        classes = [each for each in Classification if each is not Classification.COMPARED]
         return {
             "charts": self.charts,
             "bars": self.bars,
             "equal": self.equal,
-            **{each.value: self.counts[each] for each in classes},
+            **{each.value: self.counts[each] for each in DIFFERENCES},
             "agrees_with": self.agreement.candles,
             "bars_with_block_or_combo_trades": {
                 "whole": self.agreement.whole,
@@ -132,9 +134,9 @@ def verify_candles(
 ) -> VerifyReport:
     """Compare at most `most_charts` charts of the exchange, and record each in deribit.candle_checks.
 
-    Charts that failed last time come first, then those that were never compared, then those compared longest ago; so a
-    stopped verification continues with the next one. `names`: instruments; empty for all. Differences take at most as
-    many further requests. Raises UsageError for a time that cannot be read, or where the database holds trades of
+    Charts that failed last time come first, then those that were never compared, then those compared or set aside longest
+    ago; so a stopped verification continues with the next one. `names`: instruments; empty for all. Differences take at
+    most as many further requests. Raises UsageError for a time that cannot be read, or where the database holds trades of
     another exchange, CannotTellError if no time is covered or the
     models are not built or not up to date, OutsideError if the exchange answers no request or the database failed.
     """
@@ -193,7 +195,7 @@ class _Verification:
         return month_of(at_ms) not in self._months_without_trades
 
     def run(self, charts: Sequence[Chart], listener: Listener) -> VerifyReport:
-        """Compare and record chart by chart; one whose answers cannot be used is set aside."""
+        """Compare and record chart by chart; one whose answers cannot be used is set aside, so that others come first."""
         for chart in charts:
             try:
                 comparison = self._compare(chart)
@@ -204,6 +206,7 @@ class _Verification:
                 if isinstance(error, RetriableError):
                     self._client.require_answer(self._client.live)
                 self._report.set_aside[f"{chart.level} of {chart.instrument_name}"] = error
+                self._insert(chart, [_whole(chart, 0, Classification.SET_ASIDE, str(error))])
             else:
                 self._record(chart, *comparison)
             listener.advance(1)
@@ -270,15 +273,20 @@ class _Verification:
         self, chart: Chart, bars: int, differences: Sequence[Difference], agreement: Agreement
     ) -> None:
         """Store a comparison in candle_checks, and add it to the report."""
+        whole = _whole(chart, bars, Classification.COMPARED)
+        self._insert(chart, [whole, *differences], agreement.candles)
+        report = self._report
+        report.charts += 1
+        report.bars += bars
+        report.equal += bars - sum(each.bars for each in differences)
+        report.differences += differences
+        for each in differences:
+            report.counts[each.classification] += each.bars
+        report.agreement += agreement
+
+    def _insert(self, chart: Chart, checks: Sequence[Difference], agrees_with: str | None = None) -> None:
+        """Store rows of a chart in candle_checks; `agrees_with` is that of the comparison itself."""
         checked_at = datetime.now(UTC)
-        whole = Difference(
-            chart.instrument_name,
-            chart.level,
-            chart.start_ms,
-            chart.end_ms - chart.step_ms,
-            bars,
-            Classification.COMPARED,
-        )
         rows = [
             (
                 each.instrument_name,
@@ -288,21 +296,13 @@ class _Verification:
                 each.bars,
                 each.classification.value,
                 each.detail,
-                agreement.candles if each is whole else None,
+                agrees_with if each.classification is Classification.COMPARED else None,
                 _time(chart.window_ms),
                 checked_at,
             )
-            for each in (whole, *differences)
+            for each in checks
         ]
         self._database.insert(CHECKS, rows, _COLUMNS)
-        report = self._report
-        report.charts += 1
-        report.bars += bars
-        report.equal += bars - sum(each.bars for each in differences)
-        report.differences += differences
-        for each in differences:
-            report.counts[each.classification] += each.bars
-        report.agreement += agreement
 
 
 def _agreement(times: Iterable[int], bars: dict[int, Bar], candles: dict[int, Candle]) -> Agreement:
@@ -319,6 +319,14 @@ def _agreement(times: Iterable[int], bars: dict[int, Bar], candles: dict[int, Ca
             int(is_whole and not is_book), int(is_book and not is_whole), int(not (is_whole or is_book))
         )
     return agreement
+
+
+def _whole(chart: Chart, bars: int, classification: Classification, detail: str = "") -> Difference:
+    """The row of a chart itself."""
+    last_ms = chart.end_ms - chart.step_ms
+    return Difference(
+        chart.instrument_name, chart.level, chart.start_ms, last_ms, bars, classification, detail
+    )
 
 
 def _empty_bars(chart: Chart, times_ms: Sequence[int]) -> Difference:

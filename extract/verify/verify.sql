@@ -8,11 +8,16 @@ where toString(load_id) not in (select load_id from deribit.consumed_loads)
 
 -- name: charts
 -- Charts to compare: first those with bars since then that failed when they were last compared, then those that were never
--- compared, then those compared longest ago; in random order, which is always the same.
+-- compared, then those compared or set aside longest ago; in random order, which is always the same. One that was set aside
+-- does not come first.
 with
 
 checks as (
-    select instrument_name, window_at, max(checked_at) as last_checked_at
+    select
+        instrument_name,
+        window_at,
+        max(checked_at) as last_checked_at,
+        maxIf(checked_at, classification = 'set_aside') = last_checked_at as is_set_aside
     from deribit.candle_checks
     where level = {level:String}
     group by instrument_name, window_at
@@ -54,7 +59,8 @@ from windows
 left join checks
     on checks.instrument_name = windows.instrument_name and checks.window_at = windows.window_at
 order by
-    (windows.instrument_name, windows.window_at) in (select instrument_name, window_at from failed_bars) desc,
+    not checks.is_set_aside
+    and (windows.instrument_name, windows.window_at) in (select instrument_name, window_at from failed_bars) desc,
     checks.last_checked_at,
     cityHash64(windows.instrument_name, windows.window_at, {level:String})
 limit {most:UInt64}

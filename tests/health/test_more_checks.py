@@ -316,12 +316,23 @@ def record_comparison(
     )
 
 
+def record_set_aside(models: Raw, name: str) -> None:
+    models.client.command(
+        f"insert into deribit.candle_checks select '{name}', '1h', toDateTime(0), toDateTime(0), toDateTime(36000), 0, "
+        "'set_aside', now64(3)"
+    )
+
+
 def test_age_of_the_last_verification(models: Raw, health: Health) -> None:
     assert health("verify-age") == {}
     create_candle_checks(models)
     for days, state in ((16, "alarm"), (9, "warn"), (1, "ok")):
         record_comparison(models, "X", (0, 9), days * 1440)
         assert health("verify-age")["state"] == state
+    models.client.command("truncate table deribit.candle_checks")
+    record_comparison(models, "X", (0, 9), 9 * 1440)
+    record_set_aside(models, "X")
+    assert health("verify-age")["state"] == "warn"
 
 
 def test_bars_that_verify_could_not_explain(models: Raw, health: Health) -> None:
@@ -335,6 +346,7 @@ def test_bars_that_verify_could_not_explain(models: Raw, health: Health) -> None
         record_comparison(models, "Y", (0, 9), 9)
         record_comparison(models, "X", (0, 3), 8)
         record_comparison(models, "X", (5, 9), 7, ", (7, 7, 100, 'restated')")
+        record_set_aside(models, "X")
         assert (health("verify")["state"], health("verify")["value"]) == (state, bars)
         record_comparison(models, "X", (4, 4), 6)
         assert health("verify")["state"] == "ok"

@@ -264,8 +264,11 @@ def test_block_trade_that_is_left_out_does_not_excuse_a_wrong_hour(user: User) -
 
 def test_chart_that_cannot_be_read_is_set_aside(user: User) -> None:
     """Exit code 4, because nothing is proven about it; it is not recorded as compared."""
-    sql = "select count() from deribit.candle_checks where instrument_name = 'BTC-25DEC26'"
-    recorded = user.client.command(sql)
+    sql = (
+        "select countIf(classification = 'compared'), countIf(classification = 'set_aside') from deribit.candle_checks "
+        "where instrument_name = 'BTC-25DEC26'"
+    )
+    [[compared, set_aside]] = user.client.query(sql).result_rows
     user.exchange.faults = Faults.parse("rate=1,kinds=503,on=get_tradingview_chart_data")
     with pytest.MonkeyPatch.context() as env:
         env.setattr("extract.verify.verify.RETRY_TOTAL_S", 0.2)
@@ -274,7 +277,33 @@ def test_chart_that_cannot_be_read_is_set_aside(user: User) -> None:
     assert done.code == 4, done.output
     assert "of BTC-25DEC26 was set aside" in done.err
     assert "0 bars of 0 charts compared" in done.out
-    assert user.client.command(sql) == recorded
+    [recorded] = user.client.query(sql).result_rows
+    assert recorded[0] == compared
+    assert recorded[1] > set_aside
+
+
+@pytest.mark.slow
+def test_charts_that_are_set_aside_do_not_keep_others_from_being_compared(user: User) -> None:
+    """With as many refused charts as a sample has, the next one has others, also if their bars had failed."""
+    trade = settled(user)[-1]
+    charts = "select instrument_name, level, window_at from deribit.candle_checks where classification = "
+    for has_failed in (False, True):
+        user.client.command("truncate table deribit.candle_checks")
+        if has_failed:
+            user.exchange.forget(NAME, [trade["trade_seq"]])
+            verify(user, "--instrument", NAME)
+        user.exchange.faults = Faults.parse("rate=1,kinds=503,on=get_tradingview_chart_data")
+        with pytest.MonkeyPatch.context() as env:
+            env.setattr("extract.verify.verify.RETRY_TOTAL_S", 0.2)
+            assert user.tape("verify", "--sample", "3").code == 4
+        user.exchange.faults = Faults.parse("")
+        refused = set(user.client.query(f"{charts}'set_aside'").result_rows)
+        before = user.client.query(f"{charts}'compared'").result_rows
+        assert verify(user, "--sample", "3")[1]["charts"] == 3
+        after = user.client.query(f"{charts}'compared'").result_rows
+        assert len(refused) == 3
+        assert not refused & set(Counter(after) - Counter(before))
+    user.exchange.add([trade])
 
 
 def test_smaller_pages_of_bars_are_read_to_the_end(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +316,7 @@ def test_smaller_pages_of_bars_are_read_to_the_end(user: User, monkeypatch: pyte
 
     monkeypatch.setattr("extract.sandbox.endpoints.candles", last_candles)
     _, report = verify(user, "--instrument", NAME)
-    assert report["differences"] == whole["differences"]
+    assert named(report) == named(whole)
     assert report["equal"] == whole["equal"] > 100
 
 
