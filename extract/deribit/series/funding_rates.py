@@ -177,7 +177,7 @@ def fetch_funding_rates(
     remaining = missing_steps(loaded, hours)
     disagreements = walk.compare_sums(state, remaining) if heals else []
     rows = list(walk.rows.values())
-    changed = select_changed(state, rows, _time, complete_from_ms=(first - 1) * HOUR_MS + 1)
+    changed = select_changed(state, rows, _time, complete_from_ms=(first - 1) * HOUR_MS + 1, step_ms=HOUR_MS)
     advance(state, map(_time, rows), searched_ms=last * HOUR_MS)
     state.requested_ms = now_ms
     state.holes = [(start * HOUR_MS, end * HOUR_MS) for start, end in remaining][-MAX_HOLES:]

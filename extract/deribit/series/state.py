@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from extract.deribit.series.cadence import DAY_MS
 from extract.deribit.series.decode import RejectedRecord
-from extract.deribit.series.grid import Steps, ranges_of, step_of, steps_of
+from extract.deribit.series.grid import Steps, is_within, ranges_of, step_of, steps_of
 from extract.deribit.series.schema import Row
 
 RECENT_DAYS = 40
@@ -85,9 +85,6 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
         self.rejected = [*self.rejected, *new][-MAX_REJECTED:]
         return list(new.values())
 
-    def is_in_hole(self, at_ms: int) -> bool:
-        return any(first <= at_ms <= last for first, last in self.holes)
-
 
 @dataclass(frozen=True)
 class SeriesGap:
@@ -121,20 +118,30 @@ def select_changed(
     time_of: Callable[[Row], int],
     *,
     complete_from_ms: int,
+    step_ms: int = 1,
 ) -> list[Row]:
     """The rows that are not loaded, or that were restated, in ascending order of time; updates the state's digests.
 
     `rows` are all that the exchange has since `complete_from_ms`, and perhaps older ones. Rows are new after
-    `proven_ms` and in `holes`. Others are compared per day, or per year if they are older: where the content differs,
-    all rows of that day or year are returned. An answer with fewer rows than are loaded is not compared.
+    `proven_ms` and in `holes`, of which a row may be up to half of `step_ms` off. Others are compared per day, or per
+    year if they are older: where the content differs, all rows of that day or year are returned. A year with fewer rows
+    than are loaded is not compared, nor is such a day at either end of the answer, which may be cut off there.
     """
+    holes = hole_steps(state, step_ms)
+
+    def is_new(at_ms: int) -> bool:
+        is_after = state.proven_ms is None or at_ms > state.proven_ms
+        return is_after or is_within(step_of(at_ms, step_ms), holes)
+
     if state.first_ms is not None and complete_from_ms <= state.first_ms:
         complete_from_ms = 0  # no older row is loaded: also the day of the first row is complete
     changed: list[Row] = []
     loaded: dict[int, list[Row]] = {}
-    for row in sorted(rows, key=time_of):
+    ordered = sorted(rows, key=time_of)
+    ends = {time_of(row) // DAY_MS for row in (*ordered[:1], *ordered[-1:])}
+    for row in ordered:
         at_ms = time_of(row)
-        if state.proven_ms is None or at_ms > state.proven_ms or state.is_in_hole(at_ms):
+        if is_new(at_ms):
             changed.append(row)
         else:
             loaded.setdefault(at_ms // DAY_MS, []).append(row)
@@ -143,17 +150,15 @@ def select_changed(
     for day, of_day in loaded.items():
         if day < recent_from:
             older.setdefault(_year(day), []).extend(of_day)
-        elif day * DAY_MS >= complete_from_ms and (new := _restated(state.days.get(str(day)), of_day)):
+        elif day * DAY_MS >= complete_from_ms and (
+            new := _restated(state.days.get(str(day)), of_day, may_lack=day not in ends)
+        ):
             _replace_day(state, day, new)
             changed += of_day
     for year, of_year in older.items():
         changed += _changed_in_year(state, year, of_year, loaded, recent_from, complete_from_ms)
-    _add(state, [row for row in changed if _is_new(state, time_of(row))], time_of)
+    _add(state, [row for row in changed if is_new(time_of(row))], time_of)
     return sorted(changed, key=time_of)
-
-
-def _is_new(state: SeriesState, at_ms: int) -> bool:
-    return state.proven_ms is None or at_ms > state.proven_ms or state.is_in_hole(at_ms)
 
 
 def _changed_in_year(
@@ -175,11 +180,11 @@ def _changed_in_year(
     return older
 
 
-def _restated(stored: Digest | None, rows: list[Row]) -> Digest | None:
-    """The digest of `rows` if they are not fewer than the stored ones and differ from them."""
+def _restated(stored: Digest | None, rows: list[Row], *, may_lack: bool = False) -> Digest | None:
+    """The digest of `rows` if they differ from the stored ones, and are not fewer unless some `may_lack`."""
     new = _digest(rows)
     stored = stored or (0, 0)
-    return new if new[0] >= stored[0] and new != stored else None
+    return new if new != stored and (may_lack or new[0] >= stored[0]) else None
 
 
 def _replace_day(state: SeriesState, day: int, new: Digest) -> None:

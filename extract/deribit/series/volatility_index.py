@@ -102,13 +102,16 @@ def fetch_volatility_index(
         return
     heals = again or (state.healed_ms or 0) + DAY_MS <= now_ms
     holes = [hole for hole in hole_steps(state, step_ms) if heals and hole[1] < first]
-    windows = [*group_ranges(holes, window_steps(step_ms)), *_windows(first, last, step_ms, by_year=again)]
+    groups = group_ranges(holes, window_steps(step_ms))
+    windows = [*groups, *_windows(first, last, step_ms, by_year=again)]
     for number, window in enumerate(windows, 1):
         state = state.copy()
         if number == len(windows):
             state.requested_ms = now_ms
             state.healed_ms = now_ms if heals else state.healed_ms
-        yield walk.read(state, *window, heals=heals)
+        # Around holes, candles are read in part, and not compared.
+        complete_from = window[1] + 1 if number <= len(groups) else window[0]
+        yield walk.read(state, *window, complete_from, heals=heals)
 
 
 def _windows(first: int, last: int, step_ms: int, *, by_year: bool) -> Iterator[Steps]:
@@ -157,8 +160,10 @@ class _Walk:
     def _check(self, row: Row) -> None:
         require_time(_time(row), EPOCH_MS, self._now_ms + self._step_ms)
 
-    def read(self, state: SeriesState, first: int, last: int, *, heals: bool) -> SeriesBatch:
-        """Read the candles from step `first` to `last`; changes `state`."""
+    def read(
+        self, state: SeriesState, first: int, last: int, complete_from: int, *, heals: bool
+    ) -> SeriesBatch:
+        """Read the candles from step `first` to `last`, and compare those since `complete_from`; changes `state`."""
         loaded, holes = loaded_steps(state, self._step_ms), hole_steps(state, self._step_ms)
         known = steps_of(loaded if heals else [*loaded, *holes])
         pager = GridPager([(first, last)], self._step_ms, window_steps(self._step_ms), known.__contains__)
@@ -173,7 +178,9 @@ class _Walk:
             assert page.continuation is None or isinstance(page.continuation, int)
             pager.feed((_time(row) for row in page.rows), page.continuation)
         remaining = missing_steps(loaded, {step_of(_time(row), self._step_ms) for row in rows.values()})
-        changed = select_changed(state, rows.values(), _time, complete_from_ms=first * self._step_ms)
+        changed = select_changed(
+            state, rows.values(), _time, complete_from_ms=complete_from * self._step_ms, step_ms=self._step_ms
+        )
         advance(state, map(_time, rows.values()), searched_ms=last * self._step_ms)
         state.holes = [(start * self._step_ms, end * self._step_ms) for start, end in remaining][-MAX_HOLES:]
         forget_old_days(state)

@@ -68,12 +68,30 @@ def test_year_that_was_read_partly_is_not_compared() -> None:
     assert load(state, answer, complete_from_ms=time_of(answer[0])) == []
 
 
-def test_answer_with_fewer_rows_than_are_loaded_changes_nothing() -> None:
+def test_restated_row_of_a_day_that_lost_another_one_loads_the_rest_of_that_day() -> None:
     """The exchange may leave out what it sent before."""
     state = SeriesState()
     load(state, rows(100))
-    assert load(state, [row | {"value": 1.0} for row in rows(100)[::2]]) == []
-    assert load(state, rows(100)) == []
+    answer = rows(100)
+    answer[30]["value"] = 1.0
+    lost = answer.pop(40)
+    assert load(state, answer) == answer[24:47]
+    assert load(state, answer) == []
+    assert load(state, sorted([*answer, lost], key=time_of)) == [*answer[24:40], lost, *answer[40:47]]
+
+
+def test_day_with_fewer_rows_at_an_end_of_the_answer_is_not_compared() -> None:
+    """The answer may be cut off there."""
+    state = SeriesState()
+    load(state, rows(100))
+    assert load(state, rows(100)[30:80]) == []
+
+
+def test_year_with_fewer_rows_than_are_loaded_is_not_compared() -> None:
+    state = SeriesState()
+    load(state, rows(2 * 365 * 24))
+    answer = [row | {"value": 1.0} for row in rows(365 * 24)[::2]]
+    assert load(state, answer) == []
 
 
 def test_row_of_a_hole_is_new() -> None:
@@ -84,6 +102,16 @@ def test_row_of_a_hole_is_new() -> None:
     assert load(state, answer) == [answer[30]]
     state.holes = []
     assert load(state, answer) == []
+
+
+def test_row_of_a_hole_may_be_some_milliseconds_off() -> None:
+    state = SeriesState()
+    answer = rows(100)
+    load(state, answer[:30] + answer[31:])
+    state.holes = [(time_of(answer[30]), time_of(answer[30]))]
+    answer[30]["timestamp"] += 3
+    changed = select_changed(state, answer, time_of, complete_from_ms=0, step_ms=HOUR_MS)
+    assert changed == [answer[30]]
 
 
 def test_state_of_eight_years_is_small_and_survives_json() -> None:
