@@ -186,7 +186,7 @@ def test_delivery_prices(offsets: set[int], ways: Peculiarities, data: st.DataOb
     assert run(tomorrow) == 1
     recent = [day for day in days if day > (tomorrow - timedelta(30)).isoformat()]
     restated = data.draw(st.sampled_from(sorted(recent)))
-    days[restated] = 18.0
+    days[restated] = 18.5  # no day has this value
     days[(tomorrow + timedelta(1)).isoformat()] = 19.0
     assert run(tomorrow + timedelta(1)) >= 2
     assert loaded() == days
