@@ -20,7 +20,6 @@ from extract.deribit.series.decode import RejectedRecord, decode_delivery_prices
 from extract.deribit.series.grid import CursorStuckError
 from extract.deribit.series.schema import DELIVERY_PRICES, Row
 from extract.deribit.series.state import (
-    MAX_HOLES,
     SeriesBatch,
     SeriesGap,
     SeriesState,
@@ -177,7 +176,7 @@ def fetch_delivery_prices(
     changed = select_changed(state, rows.values(), _time, complete_from_ms=complete_from_ms)
     advance(state, map(_time, rows.values()), searched_ms=now_ms)
     state.requested_ms = now_ms
-    state.holes = [(at_ms, at_ms) for at_ms in missing][-MAX_HOLES:]
+    state.holes = [(at_ms, at_ms) for at_ms in missing]
     forget_old_days(state)
     yield SeriesBatch(DELIVERY_PRICES.to_table(changed), state, gaps, rejected)
 

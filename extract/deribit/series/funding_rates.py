@@ -29,7 +29,6 @@ from extract.deribit.series.grid import (
 )
 from extract.deribit.series.schema import FUNDING_RATES, Row
 from extract.deribit.series.state import (
-    MAX_HOLES,
     SeriesBatch,
     SeriesState,
     advance,
@@ -39,6 +38,8 @@ from extract.deribit.series.state import (
     loaded_steps,
     missing_steps,
     select_changed,
+    set_holes,
+    take_more_holes,
 )
 from extract.deribit.streams import EPOCH_MS
 from extract.errors import OutsideError, ProofError
@@ -167,7 +168,8 @@ def fetch_funding_rates(
         state.requested_ms = now_ms
         yield SeriesBatch(FUNDING_RATES.to_table([]), state, rejected=walk.rejected)
         return
-    loaded, holes = loaded_steps(state, HOUR_MS), hole_steps(state, HOUR_MS)
+    unknown = take_more_holes(state, first, last, HOUR_MS)
+    loaded, holes = loaded_steps(state, HOUR_MS, unknown), hole_steps(state, HOUR_MS)
     heals = again or (state.healed_ms or 0) + DAY_MS <= now_ms
     walk.read(FundingPager(first, last, loaded if heals else [*loaded, *holes]))
     if heals:
@@ -175,15 +177,16 @@ def fetch_funding_rates(
         state.healed_ms = now_ms
     hours = {step_of(_time(row), HOUR_MS) for row in walk.rows.values()}
     remaining = missing_steps(loaded, hours)
-    disagreements = walk.compare_sums(state, remaining) if heals else []
+    if heals:
+        walk.compare_sums(state, remaining, first * HOUR_MS)
     rows = list(walk.rows.values())
     changed = select_changed(state, rows, _time, complete_from_ms=(first - 1) * HOUR_MS + 1, step_ms=HOUR_MS)
     advance(state, map(_time, rows), searched_ms=last * HOUR_MS)
     state.requested_ms = now_ms
-    state.holes = [(start * HOUR_MS, end * HOUR_MS) for start, end in remaining][-MAX_HOLES:]
+    set_holes(state, remaining, HOUR_MS)
     forget_old_days(state)
-    gaps = grid_gaps(state, HOUR_MS)
-    yield SeriesBatch(FUNDING_RATES.to_table(changed), state, gaps, walk.rejected, disagreements)
+    gaps, sentences = grid_gaps(state, HOUR_MS), [sentence for *_, sentence in state.disagreements]
+    yield SeriesBatch(FUNDING_RATES.to_table(changed), state, gaps, walk.rejected, sentences)
 
 
 def _time(row: Row) -> int:
@@ -231,34 +234,35 @@ class _Walk:
             raise msgspec.ValidationError(f"instrument_name: {row['instrument_name']!r} was not requested")
         require_time(_time(row), *self._limits)
 
-    def compare_sums(self, state: SeriesState, holes: list[Steps]) -> list[str]:
-        """Compare sums of complete days since `compared_ms` with the exchange's; a span that differs is read again.
+    def compare_sums(self, state: SeriesState, holes: list[Steps], read_from_ms: int) -> None:
+        """Compare sums of complete days with the exchange's, and read a span that differs again.
 
-        What the exchange does not answer is compared the next time, and does not hold up the rows.
+        Days are compared once, and those in which a disagreement began since `read_from_ms` until they agree. What the
+        exchange does not answer is compared the next time, and does not hold up the rows.
         """
         if not self.rows:
-            return []
+            return
         times = [_time(row) for row in self.rows.values()]
-        first = max(min(times), state.compared_ms or 0)
+        repeated = [start_ms for start_ms, *_ in state.disagreements if start_ms >= read_from_ms]
+        first = min([max(min(times), state.compared_ms or 0), *repeated])
         last = max(times) // DAY_MS * DAY_MS
         if last - first < MIN_SUM_HOURS * HOUR_MS:
-            return []
+            return
         state.compared_ms = last
-        spans = sum_spans(first, last, [(start * HOUR_MS, end * HOUR_MS) for start, end in holes])
-        disagreements = []
-        for span in spans:
+        state.disagreements = [
+            each for each in state.disagreements if each[0] < read_from_ms and each[0] < each[1]
+        ]
+        for span in sum_spans(first, last, [(start * HOUR_MS, end * HOUR_MS) for start, end in holes]):
             try:
                 if differs := self._sum_error(span):
-                    disagreements.append(str(differs))
+                    state.disagreements.append((span.start_ms, span.end_ms, str(differs)))
             except OutsideError as error:
                 if self._client.is_cancelled:
                     raise
                 state.compared_ms = span.start_ms
-                return [
-                    *disagreements,
-                    f"Funding of {self._name} could not be compared with the exchange's sum: {error}",
-                ]
-        return disagreements
+                sentence = f"Funding of {self._name} could not be compared with the exchange's sum: {error}"
+                state.disagreements.append((span.start_ms, span.start_ms, sentence))
+                return
 
     def _sum_error(self, span: Span) -> FundingSumError | None:
         exchange = self._client.call(

@@ -23,9 +23,9 @@ from extract.deribit.series.schema import Row
 RECENT_DAYS = 40
 """Days before the newest row in which restated rows are noticed by each run."""
 MAX_HOLES = 1_000
-"""Ranges of missing rows in the state; further ones are requested again only if everything is read again."""
+"""Ranges of missing rows in the state; of older ones it has only one span, which is read again with everything."""
 MAX_REJECTED = 500
-"""Rejected records of a key that are remembered."""
+"""Rejected records of a key that are remembered, at least all of the last answer."""
 _CHECKSUM = 2**53 - 1
 
 Digest = tuple[int, int]
@@ -40,7 +40,9 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     searched_ms   of a key without rows: the end of the time that had none, which is searched again
     requested_ms  the last request
     holes         spans without the rows that they should have, requested again once a day (`healed_ms`)
+    more_holes    the span of all older holes, and the number of rows that they lack
     compared_ms   the end of the time whose sums were compared with the exchange's
+    disagreements spans whose sums differed, with the sentence that says so
     failed_ms     when the answers could not be used for the first time since the last success
     contradicted_ms  when the answers contradicted each other, since the last success
     reread_ms     when the whole history was read for the last time
@@ -57,6 +59,8 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     contradicted_ms: int | None = None
     reread_ms: int | None = None
     holes: list[tuple[int, int]] = []
+    more_holes: tuple[int, int, int] | None = None
+    disagreements: list[tuple[int, int, str]] = []
     days: dict[str, Digest] = {}
     years: dict[str, Digest] = {}
     rejected: list[int] = []
@@ -81,9 +85,10 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     def reject_once(self, records: Iterable[RejectedRecord]) -> list[RejectedRecord]:
         """The records that were not rejected before, which the state then remembers."""
         by_checksum = {zlib.crc32(each.raw.encode()): each for each in records}
-        new = {checksum: each for checksum, each in by_checksum.items() if checksum not in self.rejected}
-        self.rejected = [*self.rejected, *new][-MAX_REJECTED:]
-        return list(new.values())
+        before = set(self.rejected)
+        earlier = [checksum for checksum in self.rejected if checksum not in by_checksum]
+        self.rejected = [*earlier, *by_checksum][-max(MAX_REJECTED, len(by_checksum)) :]
+        return [each for checksum, each in by_checksum.items() if checksum not in before]
 
 
 @dataclass(frozen=True)
@@ -236,15 +241,15 @@ def hole_steps(state: SeriesState, step_ms: int) -> list[Steps]:
     return [(step_of(first, step_ms), step_of(last, step_ms)) for first, last in state.holes]
 
 
-def loaded_steps(state: SeriesState, step_ms: int) -> list[Steps]:
-    """Ranges of loaded steps: from the first to the newest row, without the holes."""
+def loaded_steps(state: SeriesState, step_ms: int, unknown: Iterable[Steps] = ()) -> list[Steps]:
+    """Ranges of loaded steps: from the first to the newest row, without the holes, and without `unknown` ranges."""
     if state.first_ms is None or state.proven_ms is None:
         return []
     ranges, start = [], step_of(state.first_ms, step_ms)
-    for first, last in sorted(hole_steps(state, step_ms)):
+    for first, last in sorted([*hole_steps(state, step_ms), *unknown]):
         if first > start:
             ranges.append((start, first - 1))
-        start = last + 1
+        start = max(start, last + 1)
     end = step_of(state.proven_ms, step_ms)
     return [*ranges, (start, end)] if start <= end else ranges
 
@@ -255,9 +260,35 @@ def missing_steps(loaded: list[Steps], steps: set[int]) -> list[Steps]:
     return ranges_of(set(range(min(rows), max(rows))) - rows) if rows else []
 
 
+def set_holes(state: SeriesState, missing: list[Steps], step_ms: int) -> None:
+    """Set the holes to ascending ranges of missing steps; those that are too many are joined to `more_holes`."""
+    older, newer = missing[:-MAX_HOLES], missing[-MAX_HOLES:]
+    state.holes = [(first * step_ms, last * step_ms) for first, last in newer]
+    spans = [(first * step_ms, last * step_ms, last - first + 1) for first, last in older]
+    spans += [state.more_holes] if state.more_holes else []
+    if spans:
+        starts, ends, rows = zip(*spans, strict=True)
+        state.more_holes = min(starts), max(ends), sum(rows)
+
+
+def take_more_holes(state: SeriesState, first: int, last: int, step_ms: int) -> list[Steps]:
+    """The steps of `more_holes`, which the state then forgets, if all of them are from `first` to `last`."""
+    if state.more_holes is None:
+        return []
+    start, end = (step_of(at_ms, step_ms) for at_ms in state.more_holes[:2])
+    if not first <= start <= end <= last:
+        return []
+    state.more_holes = None
+    return [(start, end)]
+
+
 def grid_gaps(state: SeriesState, step_ms: int) -> list[SeriesGap]:
     """The holes as gaps."""
-    return [SeriesGap(first, last, (last - first) // step_ms + 1) for first, last in state.holes]
+    gaps = [SeriesGap(first, last, (last - first) // step_ms + 1) for first, last in state.holes]
+    if state.more_holes:
+        detail = f"rows of more than {MAX_HOLES:,} holes; this span also has rows that are loaded"
+        gaps.insert(0, SeriesGap(*state.more_holes, detail))
+    return gaps
 
 
 def merge_keys(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from extract.deribit.series.grid import (
 )
 from extract.deribit.series.schema import VOLATILITY_INDEX, Row
 from extract.deribit.series.state import (
-    MAX_HOLES,
     SeriesBatch,
     SeriesState,
     advance,
@@ -35,6 +34,8 @@ from extract.deribit.series.state import (
     loaded_steps,
     missing_steps,
     select_changed,
+    set_holes,
+    take_more_holes,
 )
 from extract.deribit.streams import EPOCH_MS
 from extract.errors import UsageError
@@ -164,7 +165,8 @@ class _Walk:
         self, state: SeriesState, first: int, last: int, complete_from: int, *, heals: bool
     ) -> SeriesBatch:
         """Read the candles from step `first` to `last`, and compare those since `complete_from`; changes `state`."""
-        loaded, holes = loaded_steps(state, self._step_ms), hole_steps(state, self._step_ms)
+        unknown = take_more_holes(state, first, last, self._step_ms)
+        loaded, holes = loaded_steps(state, self._step_ms, unknown), hole_steps(state, self._step_ms)
         known = steps_of(loaded if heals else [*loaded, *holes])
         pager = GridPager([(first, last)], self._step_ms, window_steps(self._step_ms), known.__contains__)
         rows: dict[Any, Row] = {}
@@ -182,7 +184,7 @@ class _Walk:
             state, rows.values(), _time, complete_from_ms=complete_from * self._step_ms, step_ms=self._step_ms
         )
         advance(state, map(_time, rows.values()), searched_ms=last * self._step_ms)
-        state.holes = [(start * self._step_ms, end * self._step_ms) for start, end in remaining][-MAX_HOLES:]
+        set_holes(state, remaining, self._step_ms)
         forget_old_days(state)
         return SeriesBatch(
             VOLATILITY_INDEX.to_table(changed), state, grid_gaps(state, self._step_ms), rejected

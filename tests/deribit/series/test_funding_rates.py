@@ -103,6 +103,50 @@ def test_sum_that_differs_is_reported_after_reading_again() -> None:
     assert "0.5" in loader.disagreements[0]
 
 
+def test_sum_that_differs_is_reported_by_each_run_until_it_agrees() -> None:
+    exchange = exchange_of(300)
+    surplus = 0.5
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        result = exchange.answer(method, params)
+        return {"result": result["result"] + surplus} if method == "get_funding_rate_value" else result
+
+    loader = Loader(answer, "timestamp")
+
+    def disagreements_after(hours: int) -> int:
+        exchange.funding |= {BEGIN + hour * HOUR: 1e-6 for hour in range(300, hours)}
+        before = len(loader.disagreements)
+        assert run(loader, BEGIN + hours * HOUR, since_ms=BEGIN) > 0
+        return len(loader.disagreements) - before
+
+    assert [disagreements_after(hours) for hours in (300, 301, 325)] == [1, 1, 1]
+    surplus = 0.0
+    assert [disagreements_after(hours) for hours in (326, 350)] == [1, 0]
+
+
+def test_more_holes_than_the_state_has_are_named_as_one() -> None:
+    """What the exchange has of them later is loaded when everything is read again."""
+    exchange = exchange_of(3_001)
+    lost = {BEGIN + hour * HOUR: exchange.funding.pop(BEGIN + hour * HOUR) for hour in range(1, 3_000, 2)}
+    loader = Loader(exchange.answer, "timestamp")
+    now_ms = BEGIN + 3_000 * HOUR + HOUR // 2
+
+    def run(now_ms: int, *, again: bool = False) -> int:
+        batches = fetch_funding_rates(
+            loader.client, NAME, loader.state, now_ms, since_ms=BEGIN - DAY, again=again
+        )
+        return loader.load(batches)
+
+    run(now_ms)
+    assert sum(gap.missing for gap in loader.gaps) == 1_500
+    assert run(now_ms + DAY) == 0
+    assert sum(gap.missing for gap in loader.gaps) == 1_500
+    exchange.funding |= {at_ms: lost.pop(at_ms) for at_ms in list(lost)[:10]}
+    assert run(now_ms + 2 * DAY, again=True) > 10
+    assert sum(gap.missing for gap in loader.gaps) == 1_490
+    assert {at_ms for (at_ms,) in loader.rows} == set(exchange.funding)
+
+
 def test_value_that_was_wrong_once_is_corrected_by_the_sum() -> None:
     """A rate that one answer distorts is read again because the sum differs."""
     exchange = exchange_of(300)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from extract.deribit.series.cadence import DAY_MS, HOUR_MS
+from extract.deribit.series.decode import RejectedRecord
 from extract.deribit.series.state import (
     SeriesState,
     advance,
@@ -124,6 +125,15 @@ def test_state_of_eight_years_is_small_and_survives_json() -> None:
     assert SeriesState.read(None) == SeriesState()
     assert state.proven_ms == BEGIN + (8 * 365 * 24 - 1) * HOUR_MS
     assert state.proven_ms // DAY_MS == max(map(int, state.days))
+
+
+def test_records_are_rejected_once_however_many_there_are() -> None:
+    state = SeriesState()
+    records = [RejectedRecord("odd", str(number)) for number in range(600)]
+    assert state.reject_once(records) == records
+    assert state.reject_once(records) == []
+    assert state.reject_once(records[:3]) == []
+    assert len(state.rejected) == 500
 
 
 def test_of_two_states_of_a_key_the_further_one_is_merged() -> None:
