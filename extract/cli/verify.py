@@ -64,7 +64,7 @@ def verify(since: str | None, instruments: tuple[str, ...], sample: int, as_json
         (name, error), *others = report.set_aside.items()
         also = f" ({len(others):,} more were set aside as well)" if others else ""
         raise OutsideError(
-            f"{name} was set aside: {str(error).rstrip('.')}{also}. The same command tries again."
+            f"{name} was set aside: {str(error).rstrip('.')}{also}. A later run of the same command tries again."
         )
     return 0
 
