@@ -48,8 +48,6 @@ WINDOW_HOURS = 28 * 24
 """Less than the 744 rows of an answer, with the margin of a request."""
 REREAD_HOURS = 26 * 24
 """Hours before the newest row that are read again with the next request, to notice restated rates."""
-STEP_FACTOR = 8
-"""Growth of the steps back, after nothing was returned for the time before a window."""
 SUM_HOURS = 365 * 24
 """Longest time whose sum is compared."""
 MIN_SUM_HOURS = 24
@@ -74,8 +72,8 @@ class FundingPager:
 
     Windows are requested from the newest back to the first hour of the history, which no request returns directly. So
     that a hole in the feed does not pass for its beginning, an empty window is followed by requests for everything
-    before it, at ends that step back further and further. Hours in between without a row are then requested again on
-    their own, except those that are `known` to be loaded or missing.
+    before it, at ends that step back by a window, since an answer may be limited by time instead of rows. Hours in
+    between without a row are then requested again on their own, except those that are `known` to be loaded or missing.
     """
 
     def __init__(self, first: int, last: int, known: Iterable[Steps] = ()) -> None:
@@ -85,7 +83,7 @@ class FundingPager:
         self._grid: GridPager | None = None
         self._end = last
         self._empty = 0
-        self._step_back = 0
+        self._steps_back = False
         self.request: Span | None = None
         self._request_window()
 
@@ -101,25 +99,24 @@ class FundingPager:
         oldest = next((hour for hour in window if hour in self._hours), None)
         if oldest is None:
             self._step()
-        elif self._step_back:  # the end of a hole
+        elif self._steps_back:  # the end of a hole
             self._end = max(hour for hour in self._hours if hour <= self._end)
-            self._empty = self._step_back = 0
+            self._empty, self._steps_back = 0, False
         else:
             self._end, self._empty = oldest - 1, 0
         self._request_window()
 
     def _window(self) -> range:
-        first = self._first if self._step_back else max(self._end - WINDOW_HOURS + 1, self._first)
+        first = self._first if self._steps_back else max(self._end - WINDOW_HOURS + 1, self._first)
         return range(first, self._end + 1)
 
     def _step(self) -> None:
         """After an empty window, request it again, then everything before its end, twice, then before earlier ends."""
         self._empty += 1
         if self._empty == 2:
-            self._step_back = WINDOW_HOURS
+            self._steps_back = True
         elif self._empty >= 4:
-            self._end -= self._step_back
-            self._step_back *= STEP_FACTOR
+            self._end -= WINDOW_HOURS
 
     def _request_window(self) -> None:
         if self._end >= self._first:

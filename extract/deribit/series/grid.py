@@ -1,7 +1,8 @@
 """Pager of a series that has one row per step of time. Pure state machine: no I/O.
 
 Requests have one step of margin on either side, because the start may be exclusive. What an answer lacks is requested
-again on its own, so that neither a limit of rows, nor a start that is ignored, nor an empty answer loses a row.
+again on its own, first what is older than its rows, so that neither a limit of rows, nor a start that is ignored, nor an
+empty answer loses a row.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from extract.errors import ProofError
 FRUITLESS_ANSWERS = 2
 """Successive answers to one request without a row that is missing, after which those rows count as missing."""
 FRUITLESS_PAGES = 3
-"""Successive pages of one continuation without a requested row after which it counts as stuck."""
+"""Pages of one continuation that neither have a new row nor move back by a step, after which it counts as stuck."""
 
 Steps = tuple[int, int]
 """First and last step, both included; step n is the time n × step_ms."""
@@ -63,7 +64,8 @@ class GridPager:
         self._wanted: set[int] = set()
         self._seen: set[int] = set()
         self._span: Steps = (0, 0)
-        self._wanted_before = self._fruitless = self._stuck = 0
+        self._empty = self._fruitless = self._stuck = 0
+        self._has_progress = False
         self.request: Span | None = None
         self._next_window()
 
@@ -75,36 +77,67 @@ class GridPager:
         assert self.request is not None
         first, last = (self.request.start_ms // self.step_ms, self.request.end_ms // self.step_ms)
         seen = {step for at_ms in times_ms if first <= (step := step_of(at_ms, self.step_ms)) <= last}
-        news = len(seen - self._seen)
+        is_new = bool(seen - self._seen)
+        self._has_progress |= bool(seen & self._wanted)
         self._seen |= seen
         self._wanted -= seen
+        is_later_page = self.request != span_of(*self._span, self.step_ms)
+        if continue_ms == self.request.end_ms and is_later_page:
+            continue_ms = None  # the rest is requested on its own
         if continue_ms is not None and continue_ms > self.request.start_ms + self.step_ms:
-            self._continue(continue_ms, is_new=news > 0)
-            return
-        span = (min(self._wanted), max(self._wanted)) if self._wanted and self._seen else self._span
-        if span != self._span or len(self._wanted) < self._wanted_before:
-            self._fruitless = 0
+            self._continue(continue_ms, is_new=is_new)
+        elif self._seen:
+            self._empty = 0
+            older = [step for step in self._wanted if step < min(self._seen)]
+            if older:
+                self._request(min(older), max(older))
+            else:
+                self._end_pass()
         else:
-            self._fruitless += 1
-        if self._wanted and self._fruitless < FRUITLESS_ANSWERS:
-            self._request(*span)
-            return
-        self.missing += sorted(self._wanted)
-        self._next_window()
+            self._repeat()
 
     def _continue(self, continue_ms: int, *, is_new: bool) -> None:
         assert self.request is not None
-        self._stuck = 0 if is_new else self._stuck + 1
-        if continue_ms >= self.request.end_ms or self._stuck >= FRUITLESS_PAGES:
+        end_ms = self.request.end_ms
+        is_moving = is_new or end_ms - continue_ms >= self.step_ms
+        self._stuck = 0 if is_moving else self._stuck + 1
+        if continue_ms >= end_ms or self._stuck >= FRUITLESS_PAGES:
             raise CursorStuckError(
-                f"The answer to a request that ends at {self.request.end_ms} ms continues at {continue_ms} ms: "
+                f"The answer to a request that ends at {end_ms} ms continues at {continue_ms} ms: "
                 "the exchange does not page further back."
             )
         self.request = Span(self.request.start_ms, continue_ms)
 
+    def _repeat(self) -> None:
+        """Request again what was answered without any row; after that its steps are missing."""
+        self._empty += 1
+        if self._empty < FRUITLESS_ANSWERS:
+            self._request(*self._span)
+            return
+        first, last = self._span
+        self._give_up([step for step in self._wanted if first <= step <= last])
+        self._end_pass()
+
+    def _end_pass(self) -> None:
+        """After the oldest step, request those that are still wanted, until successive passes return none of them."""
+        self._empty = 0
+        self._fruitless = 0 if self._has_progress else self._fruitless + 1
+        self._has_progress = False
+        if self._fruitless >= FRUITLESS_ANSWERS:
+            self._give_up(self._wanted)
+        if self._wanted:
+            self._request(min(self._wanted), max(self._wanted))
+        else:
+            self._next_window()
+
+    def _give_up(self, steps: Iterable[int]) -> None:
+        given_up = sorted(steps)
+        self.missing += given_up
+        self._wanted -= set(given_up)
+
     def _next_window(self) -> None:
-        self._fruitless = self._stuck = 0
-        self._seen = set()
+        self._empty = self._fruitless = 0
+        self._has_progress = False
         if not self._windows:
             self.request = None
             return
@@ -115,7 +148,6 @@ class GridPager:
     def _request(self, first: int, last: int) -> None:
         self._span = first, last
         self._seen, self._stuck = set(), 0
-        self._wanted_before = len(self._wanted)
         self.request = span_of(first, last, self.step_ms)
 
 

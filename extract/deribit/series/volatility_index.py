@@ -15,6 +15,7 @@ from extract.deribit.series.client import SeriesClient
 from extract.deribit.series.decode import RejectedRecord, SeriesPage, decode_candles, require_time
 from extract.deribit.series.grid import (
     FRUITLESS_ANSWERS,
+    CursorStuckError,
     GridPager,
     Span,
     Steps,
@@ -112,7 +113,11 @@ def fetch_volatility_index(
             state.healed_ms = now_ms if heals else state.healed_ms
         # Around holes, candles are read in part, and not compared.
         complete_from = window[1] + 1 if number <= len(groups) else window[0]
-        yield walk.read(state, *window, complete_from, heals=heals)
+        is_begun = state.first_ms is not None
+        batch = walk.read(state, *window, complete_from, heals=heals)
+        if not is_begun and number > 1:
+            walk.require_begin(first, state)
+        yield batch
 
 
 def _windows(first: int, last: int, step_ms: int, *, by_year: bool) -> Iterator[Steps]:
@@ -145,6 +150,17 @@ class _Walk:
         span = span_of(first, last, self._step_ms)
         pages = (self._request(span) for _ in range(FRUITLESS_ANSWERS))
         return first <= last and any(page.records or page.continuation is not None for page in pages)
+
+    def require_begin(self, first: int, state: SeriesState) -> None:
+        """Raise CursorStuckError if there is a candle before the first row, where earlier windows had none."""
+        if state.first_ms is None:
+            return
+        last = step_of(state.first_ms, self._step_ms) - 1
+        pages = (self._request(span_of(first, last, self._step_ms)) for _ in range(FRUITLESS_ANSWERS))
+        if any(first <= step_of(_time(row), self._step_ms) <= last for page in pages for row in page.rows):
+            raise CursorStuckError(
+                f"Candles before {state.first_ms} ms were not returned at first, and then they were."
+            )
 
     def _request(self, span: Span) -> SeriesPage:
         times: dict[str, str | int] = {

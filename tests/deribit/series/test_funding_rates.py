@@ -27,11 +27,29 @@ def run(
     )
 
 
-def test_five_empty_years_before_the_history_cost_few_requests() -> None:
+def test_five_empty_years_before_the_history_cost_a_request_for_each_window() -> None:
     exchange = exchange_of(1_000)
     loader = Loader(exchange.answer, "timestamp")
     assert run(loader, BEGIN + 1_000 * HOUR) == 1_000
-    assert loader.requests < 20
+    assert loader.requests < 5 * 365 / 28 + 15
+
+
+def test_history_before_a_hole_is_loaded_if_answers_are_limited_by_time() -> None:
+    """An answer has the last 744 hours of the requested time, of which all can be in the hole."""
+    exchange = exchange_of(200 * 24)
+    lost = [BEGIN + hour * HOUR for hour in range(110 * 24, 190 * 24)]
+    for at_ms in lost:
+        del exchange.funding[at_ms]
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, object]:
+        start_ms = max(int(params["start_timestamp"]), int(params["end_timestamp"]) - 744 * HOUR)
+        is_history = method == "get_funding_rate_history"
+        return exchange.answer(method, params | ({"start_timestamp": str(start_ms)} if is_history else {}))
+
+    loader = Loader(answer, "timestamp")
+    run(loader, BEGIN + 200 * 24 * HOUR, since_ms=BEGIN - DAY)
+    assert {at_ms for (at_ms,) in loader.rows} == set(exchange.funding)
+    assert sum(gap.missing for gap in loader.gaps) == len(lost)
 
 
 def test_next_hour_costs_one_request() -> None:

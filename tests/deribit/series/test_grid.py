@@ -42,6 +42,18 @@ def test_missing_steps_are_requested_on_their_own_until_two_answers_lack_them() 
     assert pager.missing == [11]
 
 
+def test_step_that_is_missing_near_the_end_does_not_hide_older_rows() -> None:
+    """Of four rows at most, counted from the end, each request returns those before the rows that were returned."""
+    pager = GridPager([(10, 30)], STEP, 100)
+    requests = 0
+    while pager.request:
+        first, last = -(-pager.request.start_ms // STEP), pager.request.end_ms // STEP
+        pager.feed(times(*[step for step in range(first, last + 1) if step != 29][-4:]))
+        requests += 1
+    assert pager.missing == [29]
+    assert requests < 10
+
+
 def test_rows_that_were_not_requested_do_not_count() -> None:
     """An exchange that always returns its newest rows makes the window missing, and the pager ends."""
     pager = GridPager([(10, 20)], STEP, 100)
@@ -79,6 +91,23 @@ def test_continuations_without_new_rows_are_an_error() -> None:
     pager.feed([], continue_ms=20 * STEP - 2)
     with pytest.raises(CursorStuckError):
         pager.feed([], continue_ms=20 * STEP - 3)
+
+
+def test_continuation_through_a_hole_of_many_pages_is_followed() -> None:
+    pager = GridPager([(10, 100)], STEP, 100)
+    pager.feed(times(100), continue_ms=95 * STEP)
+    for step in range(90, 15, -5):
+        pager.feed([], continue_ms=step * STEP)
+    pager.feed(times(*range(10, 21)))
+    assert pager.request == Span(20 * STEP, 99 * STEP + STEP // 2)
+
+
+def test_continuation_that_ends_at_its_own_page_is_replaced_by_a_request_for_the_rest() -> None:
+    """The row at an exclusive start counts as older, and is not returned."""
+    pager = GridPager([(10, 20)], STEP, 100)
+    pager.feed(times(18, 19, 20), continue_ms=18 * STEP)
+    pager.feed(times(18), continue_ms=18 * STEP)
+    assert pager.request == Span(9 * STEP, 17 * STEP + STEP // 2)
 
 
 def test_times_that_are_slightly_off_belong_to_the_nearest_step() -> None:

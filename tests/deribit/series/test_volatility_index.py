@@ -84,6 +84,48 @@ def test_reading_again_loads_restated_candles_of_an_old_year() -> None:
     assert run(again=True) == 0
 
 
+def test_candle_that_is_missing_does_not_hide_older_ones() -> None:
+    """An answer has the newest thousand candles of the requested time, without a continuation."""
+    candles = {BEGIN + hour * HOUR: [1.0, 1.0, 1.0, 1.0] for hour in range(5_000) if hour != 4_990}
+    exchange = SeriesExchange(Peculiarities(limit=1_000), candles=candles)
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        return {"result": exchange.answer(method, params)["result"] | {"continuation": None}}
+
+    loader = Loader(answer, "timestamp")
+    now_ms = BEGIN + 5_000 * HOUR + HOUR // 2
+    assert loader.load(fetch_volatility_index(loader.client, "BTC", "3600", SeriesState(), now_ms)) == 4_999
+    assert [gap.first_ms for gap in loader.gaps] == [BEGIN + 4_990 * HOUR]
+
+
+def test_candles_that_appear_before_the_first_ones_are_an_error() -> None:
+    """The first window of minutes was empty by mistake: its candles would be before the history."""
+    minute_ms = 60_000
+    candles = {BEGIN + minute * minute_ms: [1.0, 1.0, 1.0, 1.0] for minute in range(25_000)}
+    exchange = SeriesExchange(Peculiarities(limit=1_000), candles=candles)
+    answers = 0
+
+    def answer(method: str, params: dict[str, str]) -> dict[str, Any]:
+        nonlocal answers
+        answers += 1
+        return (
+            {"result": {"data": [], "continuation": None}}
+            if 1 < answers < 4
+            else exchange.answer(method, params)
+        )
+
+    loader = Loader(answer, "timestamp")
+    now_ms = BEGIN + 25_000 * minute_ms + minute_ms * 3 // 2
+
+    def run() -> int:
+        batches = fetch_volatility_index(loader.client, "BTC", "60", loader.state, now_ms, since_ms=BEGIN)
+        return loader.load(batches)
+
+    with pytest.raises(CursorStuckError, match="at first"):
+        run()
+    assert run() == 25_000
+
+
 def test_continuation_that_does_not_move_is_an_error() -> None:
     def answer(method: str, params: dict[str, str]) -> dict[str, object]:
         return {"result": {"data": [], "continuation": int(params["end_timestamp"])}}
