@@ -3,6 +3,16 @@
     abs({{ number }}) < 1e13
 {%- endmacro %}
 
+{# Predicate: a price that a market can have. Quotients and products of a few of them are finite. #}
+{% macro is_possible_price(price) -%}
+    {{ price }} between 1e-12 and 1e12
+{%- endmacro %}
+
+{# The price; null where no market can have it. #}
+{% macro possible_price(price) -%}
+    if({{ is_possible_price(price) }}, {{ price }}, null)
+{%- endmacro %}
+
 {#
   Exact decimals from floats, through their shortest text, which is what the exchange sent, rounded (not truncated) to 12 places.
   Their sums do not depend on the order. Intermediate results have 256 bits, so that no product overflows. A number out of range counts as 0;
@@ -14,6 +24,11 @@
 
 {% macro round_amount(number) -%}
     toDecimal128(round({{ number }}, 12), 12)
+{%- endmacro %}
+
+{# The same; null where it has more digits than the decimal. #}
+{% macro round_amount_or_null(number) -%}
+    accurateCastOrNull(round({{ number }}, 12), 'Decimal(38, 12)')
 {%- endmacro %}
 
 {# Predicate: an inverse future or perpetual, whose `amount` is in USD. All others are in the base coin. #}

@@ -27,7 +27,11 @@ newest as (
 )
 {% endmacro %}
 
-{# Sum of floats that does not depend on their order: through decimals of 18 places. #}
+{# Sum of floats that does not depend on their order: through decimals of 18 places. Null where one of them is out of range. #}
 {% macro exact_sum(number) -%}
-    toFloat64(sum(toDecimal128(toString({{ number }}), 18)))
+    if(
+        min({{ is_in_range(number) }}),
+        toFloat64(sum(toDecimal128(toString(if({{ is_in_range(number) }}, {{ number }}, 0)), 18))),
+        null
+    )
 {%- endmacro %}

@@ -39,7 +39,7 @@ valued as (
             is_inverse,
             toDecimal256(traded.taker_volume, 24)
             - {{ per_price('traded.taker_notional', 'delivered.delivery_price') }},
-            toDecimal256(traded.taker_volume, 12) * {{ to_exact_decimal('delivered.delivery_price') }}
+            toDecimal256(traded.taker_volume, 12) * {{ to_exact_decimal(possible_price('delivered.delivery_price')) }}
             - traded.taker_notional
         ) as exact_result
     from delivered
@@ -58,11 +58,11 @@ final as (
         toLowCardinality(delivery_source) as delivery_source,
         if(trade_count = 0, null, last_trade.2) as last_price,
         if(trade_count = 0, null, last_trade.1) as last_traded_at,
-        last_price / delivery_price - 1 as last_basis,
+        {{ possible_price('last_price') }} / {{ possible_price('delivery_price') }} - 1 as last_basis,
         trade_count,
         volume,
         notional,
-        {{ round_amount('exact_result') }} as taker_result
+        {{ round_amount_or_null('exact_result') }} as taker_result
     from valued
 )
 

@@ -36,7 +36,9 @@ valued as (
         traded.taker_amount as taker_amount,
         traded.taker_premium as taker_premium,
         delivered.quote_currency = delivered.underlying as is_inverse,
-        {{ intrinsic_value('delivered.delivery_price', 'delivered.strike', 'delivered.option_type') }} as intrinsic,
+        {{ intrinsic_value(
+            possible_price('delivered.delivery_price'), possible_price('delivered.strike'), 'delivered.option_type'
+        ) }} as intrinsic,
         {{ per_price('intrinsic', 'delivered.delivery_price') }} as coin,
         if(is_inverse, coin, toDecimal256(intrinsic, 24)) as exact_payoff
     from delivered
@@ -67,8 +69,8 @@ final as (
         premium,
         taker_amount,
         taker_premium,
-        {{ round_amount('exact_payoff * toDecimal256(taker_amount, 12)') }} as taker_payoff,
-        {{ round_amount('exact_payoff * toDecimal256(taker_amount, 12) - taker_premium') }} as taker_result
+        {{ round_amount_or_null('exact_payoff * toDecimal256(taker_amount, 12)') }} as taker_payoff,
+        {{ round_amount_or_null('exact_payoff * toDecimal256(taker_amount, 12) - taker_premium') }} as taker_result
     from valued
 )
 

@@ -23,7 +23,7 @@ hours as (
     from {{ ref('funding_1h') }} as funding_rates
     inner join candles
         on funding_rates.instrument_name = candles.instrument_name and funding_rates.timestamp = candles.timestamp
-    where funding_rates.index_price > 0
+    where {{ is_possible_price('candles.close') }} and {{ is_possible_price('funding_rates.index_price') }}
 ),
 
 bases as (

@@ -8,6 +8,7 @@ days as (
         toDate(volatility_index.timestamp) as day,
         argMax(volatility_index.close, volatility_index.timestamp) as iv
     from {{ ref('volatility_index_1h') }} as volatility_index
+    where {{ is_in_range('volatility_index.close') }}
     group by underlying, day
     union all
     select
