@@ -14,7 +14,8 @@
 
 {# Predicate: the trade's price, index and expiry can be used for a forward. Block trades and legs of combos are not at market prices. #}
 {% macro shows_market_price(trades) -%}
-    {{ trades }}.is_book and {{ trades }}.price > 0 and {{ trades }}.index_price > 0
+    {{ trades }}.is_book
+    and {{ is_possible_price(trades ~ '.price') }} and {{ is_possible_price(trades ~ '.index_price') }}
     and {{ trades }}.expiry > {{ trades }}.timestamp
     and {{ trades }}.underlying is not null and {{ trades }}.settlement_currency is not null
 {%- endmacro %}
@@ -62,7 +63,9 @@
 {% macro option_greeks(rows, at) %}
 years_left as (
     select
-        *,
+        * except (forward),
+        -- The product of a ratio and an index may be a price that no market can have.
+        {{ possible_price(rows ~ '.forward') }} as forward,
         {{ years_between(at, 'toDateTime64(expiry, 3, \'UTC\')') }} as years
     from {{ rows }}
 ),
@@ -106,7 +109,7 @@ with_forward as (
         {% for column in columns -%}
         options.{{ column }} as {{ column }},
         {% endfor -%}
-        if(options.{{ index_price }} > 0, options.{{ index_price }}, null) as index_price,
+        {{ possible_price('options.' ~ index_price) }} as index_price,
         (toUnixTimestamp64Milli(options.{{ at }}) - toUnixTimestamp64Milli(forwards.forward_at)) / 1000 as seconds_since_forward,
         forwards.forward > 0 and seconds_since_forward <= {{ var('forward_max_age_hours') }} * 3600 as has_forward,
         toLowCardinality(if(has_forward, forwards.forward_source, 'index')) as forward_source,

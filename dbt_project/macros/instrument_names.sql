@@ -1,6 +1,6 @@
 {#
   Parse instrument names. Reads the column `instrument_name` and renders the select expressions underlying, quote_currency,
-  settlement_currency, expiry, strike and option_type, which are null where the name does not match.
+  settlement_currency, expiry, strike and option_type, which are null where the name does not match. A strike that no market can have is null.
 
     spot       BTC_USDT
     future     BTC-PERPETUAL  BTC_USDC-PERPETUAL  BTC-27JUN25  BTC-5APR24
@@ -41,7 +41,8 @@
         name_base
     ) as settlement_currency,
     if(is_parsed and has_expiry, toDateTime(expiry_date, 'UTC') + toIntervalHour(8), null) as expiry,
-    if(is_option_name, toFloat64OrNull(replaceOne(name_groups[11], 'd', '.')), null) as strike,
+    toFloat64OrZero(replaceOne(name_groups[11], 'd', '.')) as name_strike,
+    if(is_option_name and {{ is_possible_price('name_strike') }}, name_strike, null) as strike,
     multiIf(not is_option_name, null, name_groups[13] = 'C', 'call', 'put') as option_type
 {%- endmacro %}
 

@@ -1,4 +1,4 @@
-"""Volatility models on a market that QuantLib prices, and on trades with extreme values."""
+"""Volatility models on a market that QuantLib prices, and on trades with extreme and with impossible values."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ MARKET = {
 STRIKES = [40_000 * 1.04**n for n in range(56)]
 GREEKS = ("option_value", "delta", "gamma", "vega", "theta", "rho")
 EXTREMES = (None, 0.0, 1e-9, 999.0, 1e12)
+VIEWS = (
+    *("forwards_1h", "futures_basis_1h", "iv_rank_1d", "iv_smile_1h", "iv_tenors_1h", "option_chain_1h"),
+    *("put_call_1d", "realised_volatility_1d", "trade_greeks"),
+)
+IMPOSSIBLE = (5e-324, 1e-300, 1e-13, 50.0, 1e13, 1e300, 1.7e308)
+"""Of a price, index, volatility or strike; all but 50."""
+STRIKE_CODES = ("0d" + "0" * 323 + "5", "0d0000000000001", "0d000000000001", "50", "9" * 13, "9" * 320)
 
 
 def expiry_ms(day: str) -> int:
@@ -75,12 +82,31 @@ def extreme_trades() -> Iterator[dict[str, Any]]:
         yield trade("ETH-2JAN25", next(numbers), START_MS, price=price, index_price=index)
 
 
+def impossible_trades() -> Iterator[dict[str, Any]]:
+    """Trades with every impossible value in every place: options, their futures at each price and index, perpetuals."""
+    numbers = count(1)
+    for iv, index, strike, hours in product(IMPOSSIBLE, IMPOSSIBLE, STRIKE_CODES, (-2, 0)):
+        at_ms = expiry_ms("3JAN25") + hours * HOUR_MS
+        for base, price, kind in product(("SOL", "SOL_USDC"), (5e-324, 0.01, 1.7e308), "CP"):
+            name = f"{base}-3JAN25-{strike}-{kind}"
+            yield trade(name, next(numbers), at_ms, price=price, iv=iv, index_price=index, amount=1.0)
+    for n, (price, index) in enumerate(product((*IMPOSSIBLE, 1e-12, 1e12), repeat=2)):
+        at_ms = START_MS + n * HOUR_MS
+        yield trade("SOL-28MAR25", n + 1, at_ms, price=price, index_price=index)
+        yield trade("SOL-PERPETUAL", n + 1, at_ms, price=price, index_price=index)
+        yield trade("SOL-28MAR25-50-C", n + 1, at_ms + 1, price=0.01, iv=50.0, index_price=50.0, amount=1.0)
+    # An hour later, an ordinary option on the forward of a future whose index was nearly 0.
+    yield trade("XRP-28MAR25", 1, START_MS, price=100.0, index_price=1e-300)
+    yield trade(
+        "XRP-28MAR25-100-C", 1, START_MS + HOUR_MS, price=0.03, iv=50.0, index_price=100.0, amount=1.0
+    )
+
+
 @pytest.fixture(scope="module")
 def built(dbt: Project) -> Project:
     dbt.fresh()
-    raw_tables.load(dbt.client, "1764000001.5", [*market_trades(), *extreme_trades()])
-    chain = ("+option_chain_1h", "+option_chain_at")
-    dbt.run("--select", "+trade_greeks", *chain, "+iv_smile_1h", "+iv_tenors_1h")
+    raw_tables.load(dbt.client, "1764000001.5", [*market_trades(), *extreme_trades(), *impossible_trades()])
+    dbt.run("--select", "+path:models/marts/volatility")
     return dbt
 
 
@@ -182,17 +208,30 @@ def test_chain_at_a_time_equals_the_chain_of_all_hours(built: Project, underlyin
     assert (len(own.result_rows) > 0) == (hours >= {"BTC": 0, "ETH": 19}[underlying])
 
 
-@pytest.mark.parametrize(
-    "view", ["trade_greeks", "forwards_1h", "option_chain_1h", "iv_smile_1h", "iv_tenors_1h"]
-)
+@pytest.mark.parametrize("view", VIEWS)
 def test_no_trade_gives_nan_or_infinity(built: Project, view: str) -> None:
-    """Prices, volatilities and indexes of zero, of huge size or missing, and trades after the expiry."""
-    for row in built.rows(f"SELECT * FROM deribit.{view}"):
-        odd = {
-            name: value
-            for name, value in row.items()
-            if isinstance(value, float) and not math.isfinite(value)
-        }
-        assert odd == {}, row
-    (greeks,) = built.rows("SELECT count() AS rows FROM deribit.trade_greeks WHERE underlying = 'ETH'")
-    assert greeks["rows"] == 4 * 5 * 5 * 3 * 3
+    """Prices, volatilities, indexes and strikes of any size or missing, and trades after the expiry."""
+    columns = built.rows(f"SELECT name FROM system.columns WHERE table = '{view}' AND type LIKE '%Float%'")
+    odd = [f"countIf(NOT isFinite({column['name']})) AS {column['name']}" for column in columns]
+    (counts,) = built.rows(f"SELECT count() AS rows, {', '.join(odd)} FROM deribit.{view}")
+    assert counts.pop("rows") > 0
+    assert set(counts.values()) == {0}, counts
+
+
+def test_every_option_trade_with_a_possible_strike_has_a_row(built: Project) -> None:
+    """Whatever its price, volatility and index; without a strike it has none."""
+    rows = built.rows(
+        "SELECT underlying, count() AS n FROM deribit.trade_greeks WHERE underlying != 'BTC' GROUP BY ALL"
+    )
+    sol = len(IMPOSSIBLE) ** 2 * 2 * 12 * 2 + (len(IMPOSSIBLE) + 2) ** 2
+    assert {row["underlying"]: row["n"] for row in rows} == {"ETH": 4 * 5 * 5 * 3 * 3, "SOL": sol, "XRP": 1}
+
+
+def test_forward_of_an_impossible_index_is_not_used(built: Project) -> None:
+    """The option is priced on its own index. Without a possible index, it has no forward and no Greeks."""
+    (xrp,) = built.rows("SELECT * FROM deribit.trade_greeks WHERE underlying = 'XRP'")
+    assert (xrp["forward"], xrp["forward_source"]) == (100.0, "index")
+    sol = "SELECT * FROM deribit.trade_greeks WHERE underlying = 'SOL' AND expiry = '2025-01-03 08:00:00'"
+    for row in built.rows(f"{sol} LIMIT 1 BY index_price"):
+        assert (row["index_price"], row["forward"]) in {(50.0, 50.0), (None, None)}
+        assert (row["delta"] is None) == (row["index_price"] is None)

@@ -8,7 +8,11 @@ hours as (
         candles.bucket_at as bucket_at,
         assumeNotNull(candles.book_close) as close,
         -- A range needs positive prices.
-        if(candles.book_low > 0, assumeNotNull(log(candles.book_high / candles.book_low)), 0) as log_range,
+        if(
+            {{ is_possible_price('candles.book_low') }} and {{ is_possible_price('candles.book_high') }},
+            assumeNotNull(log(candles.book_high / candles.book_low)),
+            0
+        ) as log_range,
         lagInFrame(assumeNotNull(candles.book_close)) over hour_order as previous_close,
         lagInFrame(candles.bucket_at) over hour_order as previous_at
     from {{ ref('ohlcv_1h') }} as candles
@@ -21,7 +25,7 @@ hours as (
 returns as (
     select
         *,
-        previous_close > 0 and close > 0 as has_return,
+        {{ is_possible_price('previous_close') }} and {{ is_possible_price('close') }} as has_return,
         if(has_return, log(close / previous_close), 0) as log_return,
         if(has_return, dateDiff('hour', previous_at, bucket_at), 0) as hours_elapsed
     from hours

@@ -18,7 +18,7 @@ option_trades as (
         trades.index_price as index_price,
         trades.iv as iv
     from {{ ref('trades') }} as trades
-    where {{ is_option_trade('trades') }} and trades.option_type is not null
+    where {{ is_option_trade('trades') }} and trades.option_type is not null and trades.strike is not null
 ),
 
 {{ with_forwards(
