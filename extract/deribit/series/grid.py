@@ -87,8 +87,8 @@ class GridPager:
         if continue_ms is not None and continue_ms > self.request.start_ms + self.step_ms:
             self._continue(continue_ms, is_new=is_new)
         elif self._seen:
-            self._empty = 0
-            older = [step for step in self._wanted if step < min(self._seen)]
+            self._empty, oldest = 0, min(self._seen)
+            older = [step for step in self._wanted if step < oldest]
             if older:
                 self._request(min(older), max(older))
             else:
