@@ -471,8 +471,9 @@ def has_news(batch: SeriesBatch, before: Mapping[str, Any] | None) -> bool:
     if batch.state.proven_ms is None:
         return before is None
     is_retried = bool(batch.state.holes) and batch.state.healed_ms != old.healed_ms
-    has_changed = is_retried or before is None or batch.state.holes != old.holes
-    return bool(batch.table.num_rows or batch.rejected or batch.disagreements or has_changed)
+    has_changed = batch.state.holes != old.holes or batch.state.disagreements != old.disagreements
+    is_news = is_retried or before is None or has_changed
+    return bool(batch.table.num_rows or batch.rejected or is_news)
 
 
 def _time(at_ms: int) -> datetime:
