@@ -93,7 +93,8 @@ def impossible_trades() -> Iterator[dict[str, Any]]:
     for n, (price, index) in enumerate(product((*IMPOSSIBLE, 1e-12, 1e12), repeat=2)):
         at_ms = START_MS + n * HOUR_MS
         yield trade("SOL-28MAR25", n + 1, at_ms, price=price, index_price=index)
-        yield trade("SOL-PERPETUAL", n + 1, at_ms, price=price, index_price=index)
+        for half, half_price in enumerate((price, index)):  # the low and the high of an hour
+            yield trade("SOL-PERPETUAL", 2 * n + half, at_ms + half, price=half_price)
         yield trade("SOL-28MAR25-50-C", n + 1, at_ms + 1, price=0.01, iv=50.0, index_price=50.0, amount=1.0)
     # An hour later, an ordinary option on the forward of a future whose index was nearly 0.
     yield trade("XRP-28MAR25", 1, START_MS, price=100.0, index_price=1e-300)
