@@ -96,7 +96,7 @@ class _Task:
 
 @dataclass
 class _Unanswered:
-    """Successive keys of a series without an answer, and the seconds spent on all of them."""
+    """Keys of a series without an answer: successive ones, the seconds spent on all, and the last error."""
 
     keys: int = 0
     seconds: float = 0.0
