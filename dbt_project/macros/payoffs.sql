@@ -18,11 +18,11 @@
     )
 {%- endmacro %}
 
-{# A value divided by a price, with 24 places; null where the price is not positive. #}
+{# A value divided by a price, with 24 places; null where no market can have the price. #}
 {% macro per_price(value, price) -%}
     if(
-        {{ price }} between 1e-12 and 1e12,
-        toDecimal256({{ value }}, 24) / {{ to_exact_decimal('if(' ~ price ~ ' between 1e-12 and 1e12, ' ~ price ~ ', 1)') }},
+        {{ is_possible_price(price) }},
+        toDecimal256({{ value }}, 24) / {{ to_exact_decimal('if(' ~ is_possible_price(price) ~ ', ' ~ price ~ ', 1)') }},
         null
     )
 {%- endmacro %}

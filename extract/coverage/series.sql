@@ -25,7 +25,7 @@ where latest.loaded_rows > 0
 order by latest.series, latest.series_key
 
 -- name: promised_coverage
--- As `latest_coverage`, with the time since when rows must exist: the beginning where none was loaded. `is_asked_again`: none
+-- As `latest_coverage`, with the time since when rows must exist: the beginning where none was loaded. `is_absent`: none
 -- was loaded although series were requested a day later.
 select
     latest.series as series,
@@ -35,7 +35,7 @@ select
     latest.loaded_rows as loaded_rows,
     latest.checked_at as checked_at,
     latest.loaded_rows = 0
-    and latest.checked_at + toIntervalDay(1) <= (select max(coverage.checked_at) from <series_coverage> as coverage) as is_asked_again
+    and latest.checked_at + toIntervalDay(1) <= (select max(coverage.checked_at) from <series_coverage> as coverage) as is_absent
 from (<latest_coverage>) as latest
 
 -- name: expired
@@ -109,7 +109,7 @@ select
     first_at as last_at,
     toInt64(1) as missing,
     concat('no delivery price of the day on which ', toString(days.instruments), ' instruments expired') as detail,
-    latest.is_asked_again as known_absent
+    latest.is_absent as known_absent
 from days
 inner join (<promised_coverage>) as latest on latest.series = 'delivery_prices' and latest.series_key = days.price_index
 where
@@ -153,7 +153,7 @@ group by currency, kind, price_index, expired_at
 with
 
 keys as (
-    select series_key, checked_at, is_asked_again
+    select series_key, checked_at, is_absent
     from (<promised_coverage>)
     where series = 'funding_rates' and loaded_rows = 0
 ),
@@ -175,7 +175,7 @@ select
     toDateTime64(least(traded.last_at, toStartOfHour(keys.checked_at)), 3, 'UTC') as last_at,
     toInt64(dateDiff('hour', first_at, last_at) + 1) as missing,
     'no funding rate of a perpetual that was traded' as detail,
-    keys.is_asked_again as known_absent
+    keys.is_absent as known_absent
 from keys
 inner join traded on keys.series_key = traded.instrument_name
 where first_at <= last_at

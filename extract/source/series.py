@@ -231,16 +231,16 @@ class SeriesFeed:
         return True
 
     def _list(self, currency: str) -> None:
-        """Add what is listed to the keys: what is listed no more has rows that may have to be requested again.
+        """Add the listed keys to the known ones: one that is listed no more may still have rows to request.
 
-        An empty list is requested again an hour later.
+        The list is requested again a day later, an empty one an hour later.
         """
         keys = list_keys(self.client, currency, self.now_ms)
         earlier = self.listings.get(currency, {})
         perpetuals = {name: list(times) for name, times in keys.perpetuals.items()}
         wait_ms = DAY_MS if keys.perpetuals or keys.indexes else HOUR_MS
         self.listings[currency] = {
-            "listed_ms": self.now_ms - DAY_MS + wait_ms,
+            "list_again_ms": self.now_ms + wait_ms,
             "perpetuals": earlier.get("perpetuals", {}) | perpetuals,
             "indexes": list(
                 dict.fromkeys([*earlier.get("indexes", ()), *keys.indexes, *self.indexes_of(currency)])
@@ -248,8 +248,7 @@ class SeriesFeed:
         }
 
     def _must_list(self, currency: str) -> bool:
-        listed_ms = self.listings.get(currency, {}).get("listed_ms")
-        return listed_ms is None or listed_ms + DAY_MS <= self.now_ms
+        return bool(self.listings.get(currency, {}).get("list_again_ms", 0) <= self.now_ms)
 
     def _state(self, task: _Task) -> SeriesState:
         return SeriesState.read(self.states.get(task.series, {}).get(task.key))
@@ -461,7 +460,7 @@ def has_news(batch: SeriesBatch, before: Mapping[str, Any] | None) -> bool:
     """Whether a batch has more to store than the time of its request.
 
     Missing rows that were requested again are news, even if they are still missing, and so is the first success after a
-    failure. Of a key without rows the first request is news: what must have rows is missing then.
+    failure. The first answer without any row is news, too: the rows that must exist are missing.
     """
     old = SeriesState.read(before)
     if batch.is_failed:
