@@ -191,18 +191,21 @@ points as (
 )
 {% endmacro %}
 
-{# Expiries and hours of instruments and hours in the CTE `rows`; those of instruments without an expiry are left out. #}
+{#
+  Expiries and hours of instruments and hours in the CTE `rows`; those of instruments without an expiry are left out. The name of an
+  instrument is parsed once for all of its hours.
+#}
 {% macro expiry_hours_of(rows) %}
     select distinct
         toLowCardinality(assumeNotNull(underlying)) as underlying,
         toLowCardinality(assumeNotNull(settlement_currency)) as settlement_currency,
         assumeNotNull(expiry) as expiry,
-        bucket_at
+        toDateTime(arrayJoin(hours), 'UTC') as bucket_at
     from (
         select
-            bucket_at,
+            hours,
             {{ instrument_parts() }}
-        from {{ rows }}
+        from (select instrument_name, groupUniqArray(bucket_at) as hours from {{ rows }} group by instrument_name)
     )
     where expiry > bucket_at
 {% endmacro %}
@@ -212,7 +215,11 @@ points as (
 with
 
 touched_hours as (
-    {{ touched_buckets('1h') }}
+    select
+        instrument_name,
+        {{ hour_of('bucket_at') }} as bucket_at
+    from {{ ref('touched_minutes') }}
+    where version = {{ touched_version() }}
 ),
 
 touched as (

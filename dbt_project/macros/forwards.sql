@@ -29,11 +29,6 @@
     )
 {%- endmacro %}
 
-{# Order of the trades of an instrument by time and number, as one integer, which argMax compares much faster than a tuple. #}
-{% macro trade_place(trades) -%}
-    toInt128(toUnixTimestamp64Milli({{ trades }}.timestamp)) * 1099511627776 + {{ trades }}.trade_seq
-{%- endmacro %}
-
 {# Start of the hour of a time, UTC. #}
 {% macro hour_of(time) -%}
     toDateTime(toStartOfHour({{ time }}), 'UTC')

@@ -51,7 +51,7 @@ ends as (
         -- A tuple preserves nulls, which argMax itself would skip.
         argMax(
             tuple(trades.trade_seq, trades.price, trades.mark_price, trades.index_price, trades.iv),
-            (trades.timestamp, trades.trade_seq)
+            {{ trade_place('trades') }}
         ) as last_trade
     from {{ ref('trades') }} as trades
     where

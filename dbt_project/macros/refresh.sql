@@ -25,6 +25,29 @@
 
 {% macro is_refreshed(load_id='load_id') -%} {{ load_id }} in {{ refreshed_loads() }} {%- endmacro %}
 
+{# CTE `portion`: the portion's rows of `stg_deribit__trades`. The name of an instrument is parsed once for all of its trades. #}
+{% macro refreshed_trades() %}
+names as (
+    select
+        instrument_name,
+        {{ instrument_parts() }}
+    from (select distinct instrument_name from {{ ref('stg_deribit__trades') }} where {{ is_refreshed() }})
+),
+
+portion as (
+    select
+        trades.* except (underlying, quote_currency, settlement_currency, expiry, strike, option_type),
+        {% for column in ('underlying', 'quote_currency', 'settlement_currency', 'option_type') -%}
+        toLowCardinality(names.{{ column }}) as {{ column }},
+        {% endfor -%}
+        names.expiry as expiry,
+        names.strike as strike
+    from {{ ref('stg_deribit__trades') }} as trades
+    inner join names on trades.instrument_name = names.instrument_name
+    where {{ is_refreshed('trades.load_id') }}
+)
+{% endmacro %}
+
 {# Schema and name of the view that refreshes a relation. #}
 {% macro refresh_view(relation) -%} {{ relation.schema }}.refresh_{{ relation.identifier }} {%- endmacro %}
 

@@ -3,12 +3,14 @@
 {{ built_after('consumed_loads', 'trade_versions', 'trades', 'refresh_log', 'verified_months', 'retention_drops') -}}
 with
 
+{{ refreshed_trades() }},
+
 final as (
     select
         instrument_name,
         trade_seq
-    from {{ ref('stg_deribit__trades') }}
-    where {{ is_refreshed() }} and {{ oddity_of_trade() }} is not null
+    from portion
+    where {{ oddity_of_trade() }} is not null
 )
 
 select * from final

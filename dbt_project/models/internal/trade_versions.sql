@@ -3,10 +3,7 @@
 {{ require_complete_raw_history() -}}
 with
 
-portion as (
-    select * from {{ ref('stg_deribit__trades') }}
-    where {{ is_refreshed() }}
-),
+{{ refreshed_trades() }},
 
 -- A load package contains a trade once. If it ever has two versions of one, a digest decides.
 repeated as (
