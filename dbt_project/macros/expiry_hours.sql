@@ -214,16 +214,14 @@ points as (
 {% macro refreshed_expiry_hours() %}
 with
 
-touched_hours as (
-    select
-        instrument_name,
-        {{ hour_of('bucket_at') }} as bucket_at
-    from {{ ref('touched_minutes') }}
-    where version = {{ touched_version() }}
-),
-
 touched as (
-    {{ expiry_hours_of('touched_hours') }}
+    select distinct
+        toLowCardinality(assumeNotNull(touched_minutes.underlying)) as underlying,
+        toLowCardinality(assumeNotNull(touched_minutes.settlement_currency)) as settlement_currency,
+        assumeNotNull(touched_minutes.expiry) as expiry,
+        {{ hour_of('touched_minutes.bucket_at') }} as bucket_at
+    from {{ ref('touched_minutes') }} as touched_minutes
+    where touched_minutes.version = {{ touched_version() }} and touched_minutes.expiry > touched_minutes.bucket_at
 ),
 
 names as (

@@ -1,15 +1,73 @@
 {#
-  First and last trade of the instruments in the CTE `touched`. They are looked up through the first and last hour, then minute, of the
-  candles, so that few trades are read.
+  First and last trade of the instruments in the CTE `touched`. They are looked up through the first and last month, hour, then minute,
+  so that few candles and trades are read, however many an instrument has.
 #}
 {% macro instrument_ends() %}
-hours as (
+previous as (
+    select
+        instrument_name,
+        first_at,
+        last_at
+    from {{ latest_versions(this_table()) }}
+    where instrument_name in (select touched.instrument_name from touched)
+),
+
+-- First and last month in which an instrument has trades, or had some before they moved.
+months as (
+    select
+        instrument_name,
+        min(month) as first_month,
+        max(month) as last_month,
+        [first_month, last_month] as both
+    from (
+        select
+            instrument_name,
+            arrayJoin(groupUniqArrayMerge(loaded.months)) as month
+        from {{ ref('loaded_seqs') }} as loaded
+        where instrument_name in (select touched.instrument_name from touched)
+        group by instrument_name
+        union all
+        select
+            instrument_name,
+            toYYYYMM(arrayJoin([first_at, last_at])) as month
+        from previous
+    )
+    where {{ is_open_month(['ohlcv_1h_versions'], 'month') }}
+    group by instrument_name
+),
+
+outer_hours as (
     select
         instrument_name,
         min(bucket_at) as first_hour,
         max(bucket_at) as last_hour
     from {{ latest_versions(ref('ohlcv_1h_versions')) }}
-    where trade_count > 0 and instrument_name in (select touched.instrument_name from touched)
+    where
+        trade_count > 0
+        and toYYYYMM(bucket_at) in (select arrayJoin(months.both) from months)
+        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, arrayJoin(months.both) from months)
+    group by instrument_name
+),
+
+found_hours as (
+    select outer_hours.* from outer_hours
+    inner join months on outer_hours.instrument_name = months.instrument_name
+    where [toYYYYMM(outer_hours.first_hour), toYYYYMM(outer_hours.last_hour)] = months.both
+),
+
+-- Where one of the two months has no trade any more, all hours of the instrument are read.
+hours as (
+    select * from found_hours
+    union all
+    select
+        instrument_name,
+        min(bucket_at) as first_hour,
+        max(bucket_at) as last_hour
+    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
+    where
+        trade_count > 0
+        and instrument_name in (select touched.instrument_name from touched)
+        and instrument_name not in (select found_hours.instrument_name from found_hours)
     group by instrument_name
 ),
 
@@ -60,11 +118,6 @@ ends as (
             select blocks.instrument_name, blocks.block from blocks
         )
     group by instrument_name
-),
-
-previous as (
-    select instrument_name, first_at from {{ latest_versions(this) }}
-    where instrument_name in (select touched.instrument_name from touched)
 ),
 
 final as (

@@ -137,6 +137,45 @@ def test_moved_trade_is_counted_once_at_any_moment(empty: Project) -> None:
     assert_true(empty, loads)
 
 
+@pytest.mark.parametrize("delay_ms", [5, 300_000])
+def test_moved_trade_is_not_read_at_its_old_time(empty: Project, delay_ms: int) -> None:
+    """A trade is restated later in the same month. Until its versions are merged, ClickHouse leaves out the part with the
+    newer one when a query asks for the old time, and the old version must not reappear.
+    """
+    empty.empty()
+    empty.client.command("system stop merges deribit.trade_versions")
+    at_ms = START_MS - HOUR_MS
+    first, second, third = (trade("BTC-PERPETUAL", seq, at_ms) for seq in (1, 2, 3))
+    loads = {
+        "1764000001.5": [first, second],
+        "1764000002.5": [first | {"timestamp": at_ms + delay_ms, "price": 7.0}],
+        "1764000003.5": [third],
+    }
+    for load_id, rows in loads.items():
+        raw_tables.load(empty.client, load_id, rows)
+        refresh(empty.database, [load_id])
+    assert seqs_at(empty, f"timestamp < fromUnixTimestamp64Milli({at_ms + delay_ms})") == [2, 3]
+    assert seqs_at(empty, f"timestamp >= fromUnixTimestamp64Milli({at_ms + delay_ms})") == [1]
+    assert_true(empty, loads)
+    assert unsettled_moves(empty) > 0
+    empty.client.command("system start merges deribit.trade_versions")
+    empty.client.command("optimize table deribit.trade_versions final")
+    raw_tables.load(empty.client, "1764000004.5", [])
+    refresh(empty.database, ["1764000004.5"])
+    assert unsettled_moves(empty) == 0
+    assert seqs_at(empty, f"timestamp < fromUnixTimestamp64Milli({at_ms + delay_ms})") == [2, 3]
+
+
+def seqs_at(dbt: Project, where: str) -> list[int]:
+    return [
+        row["trade_seq"] for row in dbt.rows(f"select trade_seq from deribit.trades where {where} order by 1")
+    ]
+
+
+def unsettled_moves(dbt: Project) -> int:
+    return int(dbt.rows("select count() as n from deribit.moved_trades final where not is_settled")[0]["n"])
+
+
 def test_refresh_without_models_does_nothing(fresh_dbt: Project) -> None:
     """Loading works before the first `dbt build`."""
     raw_tables.load(fresh_dbt.client, "1764000001.5", [])

@@ -1,6 +1,6 @@
--- One row per load package, restated trade in it, and time that the trade has had, where these times are in several
--- minutes. Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades`
--- shows only the newest version of a trade that moves to another month, until its old row is marked.
+-- One row per load package, restated trade in it, and time that the trade has had, where these are several times.
+-- Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades` shows only
+-- the newest version until the older ones are merged away.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 with
 
@@ -92,7 +92,7 @@ moved as (
         min(toYYYYMM(timestamp)) != max(toYYYYMM(timestamp)) as is_between_months
     from times
     group by instrument_name, trade_seq
-    having min(toStartOfMinute(timestamp)) != max(toStartOfMinute(timestamp))
+    having min(timestamp) != max(timestamp)
 ),
 
 final as (

@@ -1,10 +1,21 @@
--- Moves whose old rows were marked by an earlier refresh: `trades` no longer has to look at them.
+-- Moves whose old rows were marked by an earlier refresh, and whose rows are merged in each month: `trades` no longer has
+-- to look at them.
 {{ config(materialized='parameterized_view', contract={'enforced': false}) }}
 with
 
 unsettled as (
     select * from {{ latest_versions(ref('moved_trades')) }}
-    where is_between_months and not is_settled
+    where not is_settled
+),
+
+unmerged as (
+    select
+        instrument_name,
+        trade_seq
+    from {{ ref('trade_versions').render() }}
+    where (instrument_name, trade_seq) in (select unsettled.instrument_name, unsettled.trade_seq from unsettled)
+    group by instrument_name, trade_seq, toYYYYMM(timestamp)
+    having count() > 1
 ),
 
 final as (
@@ -12,10 +23,14 @@ final as (
         unsettled.* except (is_settled),
         toUInt8(1) as is_settled
     from unsettled
-    where unsettled.load_id in (
-        select consumed.load_id from {{ ref('consumed_loads') }} as consumed
-        where consumed.load_id in (select unsettled.load_id from unsettled)
-    )
+    where
+        unsettled.load_id in (
+            select consumed.load_id from {{ ref('consumed_loads') }} as consumed
+            where consumed.load_id in (select unsettled.load_id from unsettled)
+        )
+        and (unsettled.instrument_name, unsettled.trade_seq) not in (
+            select unmerged.instrument_name, unmerged.trade_seq from unmerged
+        )
 )
 
 select * from final

@@ -19,16 +19,37 @@ places as (
     where {{ is_refreshed() }}
 ),
 
-final as (
+minutes as (
     select
-        {{ refresh_version() }} as version,
         instrument_name,
         {{ bucket_start('1m', 'timestamp') }} as bucket_at,
         min(trade_seq) as first_seq,
-        max(trade_seq) as last_seq,
-        now('UTC') as touched_at
+        max(trade_seq) as last_seq
     from places
     group by instrument_name, bucket_at
+),
+
+-- The name of an instrument is parsed once for all of its minutes.
+names as (
+    select
+        instrument_name,
+        {{ instrument_parts() }}
+    from (select distinct instrument_name from places)
+),
+
+final as (
+    select
+        {{ refresh_version() }} as version,
+        minutes.instrument_name as instrument_name,
+        minutes.bucket_at as bucket_at,
+        minutes.first_seq as first_seq,
+        minutes.last_seq as last_seq,
+        toLowCardinality(names.underlying) as underlying,
+        toLowCardinality(names.settlement_currency) as settlement_currency,
+        names.expiry as expiry,
+        now('UTC') as touched_at
+    from minutes
+    inner join names on minutes.instrument_name = names.instrument_name
 )
 
 select * from final

@@ -2,13 +2,14 @@
 {{ built_after('consumed_loads', 'pending_portions', 'refresh_settled_moves') -}}
 with
 
--- A trade that is being moved to another month has a row in both until the old one is marked.
+-- A trade that is restated at another time has a row at each until they are merged, or, in another month, until the old
+-- one is marked. ClickHouse leaves out parts by their times, so FINAL may see the older row alone.
 moving as (
     select
         instrument_name,
         trade_seq
     from {{ latest_versions(ref('moved_trades')) }}
-    where is_between_months and not is_settled
+    where not is_settled
 ),
 
 newest_of_moving as (

@@ -19,17 +19,8 @@ from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 from extract.clickhouse.create import wait_for_replicas
 from extract.clickhouse.destination import dedup_tokens
 from extract.clickhouse.destination.configuration import TapeClickHouseConfiguration
+from extract.clickhouse.destination.hints import TYPE_HINT
 from extract.clickhouse.destination.sql_client import TapeSqlClient
-
-TYPE_HINT = "x-clickhouse-type"
-
-
-def column_types(**types: str) -> dict[str, dict[str, str]]:
-    """Return column hints with ClickHouse types that dlt does not have, written in full as the server prints them.
-
-    `columns=column_types(kind="LowCardinality(String)", tick_direction="UInt8")`; a nullable column needs Nullable().
-    """
-    return {name: {"name": name, TYPE_HINT: type_} for name, type_ in types.items()}
 
 
 class TapeClickHouseClient(ClickHouseClient):
