@@ -43,7 +43,7 @@ _STATEMENTS = r"""
         max(memory_usage) as peak_bytes
     from system.query_log
     where type = 'QueryFinish' and event_time_microseconds > '{}'
-        and not has(databases, 'system') and not startsWith(trimLeft(query), 'insert into deribit_raw')
+        and has(databases, 'deribit') and not startsWith(trimLeft(query), 'insert into deribit_raw')
     group by statement
     order by peak_bytes desc"""
 

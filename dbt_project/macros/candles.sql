@@ -27,10 +27,9 @@
     group by instrument_name, bucket_at
 {% endmacro %}
 
-{# Predicate: the bucket of a row was touched. The months select partitions, the pairs select rows by the sort key. #}
+{# Predicate: the bucket of a row was touched. ClickHouse selects parts by the times in the pairs, and rows by the sort key. #}
 {% macro is_touched(level, time) -%}
-    toYYYYMM({{ time }}) in (select toYYYYMM(touched.bucket_at) from touched)
-    and (instrument_name, {{ bucket_of(level, time) }}) in (
+    (instrument_name, {{ bucket_of(level, time) }}) in (
         select touched.instrument_name, {{ bucket_of(level, 'touched.bucket_at') }} from touched
     )
 {%- endmacro %}

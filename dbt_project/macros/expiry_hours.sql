@@ -238,7 +238,6 @@ blocks as (
     from {{ latest_versions(ref('ohlcv_1m_versions')) }}
     where
         trade_count > 0
-        and toYYYYMM(bucket_at) in (select toYYYYMM(touched.bucket_at) from touched)
         and instrument_name in (select names.instrument_name from names)
         and toStartOfHour(bucket_at) in (select touched.bucket_at from touched)
 ),
@@ -252,7 +251,6 @@ touched_trades as (
     from {{ ref('trades') }}
     where
         (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
-        and toYYYYMM(timestamp) in (select toYYYYMM(touched.bucket_at) from touched)
         and ({{ expiry_key() }}, {{ hour_of('timestamp') }}) in (
             select {% for column in ('underlying', 'settlement_currency', 'expiry', 'bucket_at') -%}
             touched.{{ column }}{{ ', ' if not loop.last }}

@@ -3,62 +3,25 @@
   so that few candles and trades are read, however many an instrument has.
 #}
 {% macro instrument_ends() %}
-previous as (
-    select
-        instrument_name,
-        first_at,
-        last_at
-    from {{ latest_versions(this_table()) }}
-    where instrument_name in (select touched.instrument_name from touched)
-),
-
 -- First and last month in which an instrument has trades, or had some before they moved.
 months as (
     select
         instrument_name,
-        min(month) as first_month,
-        max(month) as last_month,
-        [first_month, last_month] as both
+        arrayJoin([min(loaded_month), max(loaded_month)]) as month
     from (
         select
-            instrument_name,
-            arrayJoin(groupUniqArrayMerge(loaded.months)) as month
+            loaded.instrument_name as instrument_name,
+            arrayJoin(groupUniqArrayMerge(loaded.months)) as loaded_month
         from {{ ref('loaded_seqs') }} as loaded
-        where instrument_name in (select touched.instrument_name from touched)
+        where loaded.instrument_name in (select touched.instrument_name from touched)
         group by instrument_name
-        union all
-        select
-            instrument_name,
-            toYYYYMM(arrayJoin([first_at, last_at])) as month
-        from previous
     )
-    where {{ is_open_month(['ohlcv_1h_versions'], 'month') }}
+    where {{ is_open_month(['ohlcv_1h_versions'], 'loaded_month') }}
     group by instrument_name
 ),
 
-outer_hours as (
-    select
-        instrument_name,
-        min(bucket_at) as first_hour,
-        max(bucket_at) as last_hour
-    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
-    where
-        trade_count > 0
-        and toYYYYMM(bucket_at) in (select arrayJoin(months.both) from months)
-        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, arrayJoin(months.both) from months)
-    group by instrument_name
-),
-
-found_hours as (
-    select outer_hours.* from outer_hours
-    inner join months on outer_hours.instrument_name = months.instrument_name
-    where [toYYYYMM(outer_hours.first_hour), toYYYYMM(outer_hours.last_hour)] = months.both
-),
-
--- Where one of the two months has no trade any more, all hours of the instrument are read.
+-- All hours of an instrument whose trades have moved between months: there may be none left in one of the two.
 hours as (
-    select * from found_hours
-    union all
     select
         instrument_name,
         min(bucket_at) as first_hour,
@@ -67,7 +30,13 @@ hours as (
     where
         trade_count > 0
         and instrument_name in (select touched.instrument_name from touched)
-        and instrument_name not in (select found_hours.instrument_name from found_hours)
+        and (
+            (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
+            or instrument_name in (
+                select moved.instrument_name from {{ ref('moved_trades') }} as moved
+                where moved.is_between_months
+            )
+        )
     group by instrument_name
 ),
 
@@ -81,7 +50,6 @@ minutes as (
     from {{ latest_versions(ref('ohlcv_1m_versions')) }}
     where
         trade_count > 0
-        and toYYYYMM(bucket_at) in (select toYYYYMM(arrayJoin([hours.first_hour, hours.last_hour])) from hours)
         and (instrument_name, toStartOfHour(bucket_at)) in (
             select hours.instrument_name, arrayJoin([hours.first_hour, hours.last_hour]) from hours
         )
@@ -118,6 +86,14 @@ ends as (
             select blocks.instrument_name, blocks.block from blocks
         )
     group by instrument_name
+),
+
+previous as (
+    select
+        instrument_name,
+        first_at
+    from {{ latest_versions(this) }}
+    where instrument_name in (select touched.instrument_name from touched)
 ),
 
 final as (
