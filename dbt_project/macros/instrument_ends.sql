@@ -3,42 +3,7 @@
   so that few candles and trades are read, however many an instrument has.
 #}
 {% macro instrument_ends() %}
--- First and last month in which an instrument has trades, or had some before they moved.
-months as (
-    select
-        instrument_name,
-        arrayJoin([min(loaded_month), max(loaded_month)]) as month
-    from (
-        select
-            loaded.instrument_name as instrument_name,
-            arrayJoin(groupUniqArrayMerge(loaded.months)) as loaded_month
-        from {{ ref('loaded_seqs') }} as loaded
-        where loaded.instrument_name in (select touched.instrument_name from touched)
-        group by instrument_name
-    )
-    where {{ is_open_month(['ohlcv_1h_versions'], 'loaded_month') }}
-    group by instrument_name
-),
-
--- All hours of an instrument whose trades have moved between months: there may be none left in one of the two.
-hours as (
-    select
-        instrument_name,
-        min(bucket_at) as first_hour,
-        max(bucket_at) as last_hour
-    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
-    where
-        trade_count > 0
-        and instrument_name in (select touched.instrument_name from touched)
-        and (
-            (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
-            or instrument_name in (
-                select moved.instrument_name from {{ ref('moved_trades') }} as moved
-                where moved.is_between_months
-            )
-        )
-    group by instrument_name
-),
+{{ first_and_last_hours() }},
 
 minutes as (
     select
@@ -118,6 +83,46 @@ final as (
     from ends
     inner join hours on ends.instrument_name = hours.instrument_name
     left join previous on ends.instrument_name = previous.instrument_name
+)
+{% endmacro %}
+
+{# CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`. #}
+{% macro first_and_last_hours() %}
+-- First and last month in which an instrument has trades, or had some before they moved.
+months as (
+    select
+        instrument_name,
+        arrayJoin([min(loaded_month), max(loaded_month)]) as month
+    from (
+        select
+            loaded.instrument_name as instrument_name,
+            arrayJoin(groupUniqArrayMerge(loaded.months)) as loaded_month
+        from {{ ref('loaded_seqs') }} as loaded
+        where loaded.instrument_name in (select touched.instrument_name from touched)
+        group by instrument_name
+    )
+    where {{ is_open_month(['ohlcv_1h_versions'], 'loaded_month') }}
+    group by instrument_name
+),
+
+-- All hours of an instrument whose trades have moved between months: there may be none left in one of the two.
+hours as (
+    select
+        instrument_name,
+        min(bucket_at) as first_hour,
+        max(bucket_at) as last_hour
+    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
+    where
+        trade_count > 0
+        and instrument_name in (select touched.instrument_name from touched)
+        and (
+            (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
+            or instrument_name in (
+                select moved.instrument_name from {{ ref('moved_trades') }} as moved
+                where moved.is_between_months
+            )
+        )
+    group by instrument_name
 )
 {% endmacro %}
 

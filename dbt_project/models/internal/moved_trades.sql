@@ -1,6 +1,6 @@
 -- One row per load package, restated trade in it, and time that the trade has had, where these are several times.
--- Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades` shows only
--- the newest version until the older ones are merged away.
+-- Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades` shows
+-- only the newest version until the older ones are merged away.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 with
 

@@ -1,5 +1,5 @@
--- Moves whose old rows were marked by an earlier refresh, and whose rows are merged in each month: `trades` no longer has
--- to look at them.
+-- Moves whose old rows were marked by an earlier refresh, and whose rows are merged in each month: `trades` no longer
+-- has to look at them.
 {{ config(materialized='parameterized_view', contract={'enforced': false}) }}
 with
 
@@ -13,7 +13,13 @@ unmerged as (
         instrument_name,
         trade_seq
     from {{ ref('trade_versions').render() }}
-    where (instrument_name, trade_seq) in (select unsettled.instrument_name, unsettled.trade_seq from unsettled)
+    where
+        (instrument_name, trade_seq) in (
+            select
+                unsettled.instrument_name,
+                unsettled.trade_seq
+            from unsettled
+        )
     group by instrument_name, trade_seq, toYYYYMM(timestamp)
     having count() > 1
 ),
@@ -29,7 +35,10 @@ final as (
             where consumed.load_id in (select unsettled.load_id from unsettled)
         )
         and (unsettled.instrument_name, unsettled.trade_seq) not in (
-            select unmerged.instrument_name, unmerged.trade_seq from unmerged
+            select
+                unmerged.instrument_name,
+                unmerged.trade_seq
+            from unmerged
         )
 )
 

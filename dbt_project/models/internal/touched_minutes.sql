@@ -34,7 +34,7 @@ names as (
     select
         instrument_name,
         {{ instrument_parts() }}
-    from (select distinct instrument_name from places)
+    from (select distinct instrument_name from places) as distinct_names
 ),
 
 final as (
