@@ -86,26 +86,42 @@ final as (
 )
 {% endmacro %}
 
-{# CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`. #}
+{#
+  CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`. All hours of an instrument are read only if it has
+  none in its first or last month: a trade has moved away, or the candles of the month are dropped, lost or not computed yet.
+#}
 {% macro first_and_last_hours() %}
--- First and last month in which an instrument has trades, or had some before they moved.
 months as (
     select
         instrument_name,
-        arrayJoin([min(loaded_month), max(loaded_month)]) as month
+        arrayJoin([min(any_month), max(any_month)]) as month
     from (
         select
             loaded.instrument_name as instrument_name,
-            arrayJoin(groupUniqArrayMerge(loaded.months)) as loaded_month
+            arrayJoin(groupUniqArrayMerge(loaded.months)) as any_month
         from {{ ref('loaded_seqs') }} as loaded
         where loaded.instrument_name in (select touched.instrument_name from touched)
         group by instrument_name
+        union all
+        select
+            instrument_name,
+            toYYYYMM(arrayJoin([first_at, last_at])) as any_month
+        from {{ latest_versions(this) }}
+        where instrument_name in (select touched.instrument_name from touched)
     )
-    where {{ is_open_month(['ohlcv_1h_versions'], 'loaded_month') }}
     group by instrument_name
 ),
 
--- All hours of an instrument whose trades have moved between months: there may be none left in one of the two.
+filled_months as (
+    select distinct
+        instrument_name,
+        toYYYYMM(bucket_at) as month
+    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
+    where
+        trade_count > 0
+        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
+),
+
 hours as (
     select
         instrument_name,
@@ -114,12 +130,13 @@ hours as (
     from {{ latest_versions(ref('ohlcv_1h_versions')) }}
     where
         trade_count > 0
-        and instrument_name in (select touched.instrument_name from touched)
         and (
             (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
             or instrument_name in (
-                select moved.instrument_name from {{ ref('moved_trades') }} as moved
-                where moved.is_between_months
+                select months.instrument_name from months
+                where (months.instrument_name, months.month) not in (
+                    select filled_months.instrument_name, filled_months.month from filled_months
+                )
             )
         )
     group by instrument_name

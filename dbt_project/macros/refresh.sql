@@ -20,6 +20,11 @@
 #}
 {% macro refresh_version() -%} {{ '{version:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
 
+{# Version of a row of `moved_trades`. A move that is recorded again after it was settled is not settled. #}
+{% macro move_version(is_settled=false) -%}
+    2 * assumeNotNull((select count() from {{ ref('refresh_log') }})) + {{ 0 if is_settled else 1 }}
+{%- endmacro %}
+
 {# Version under which the portion's minutes are in `touched_minutes`. #}
 {% macro touched_version() -%} {{ '{touched:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
 

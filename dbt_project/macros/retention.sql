@@ -42,11 +42,8 @@
 {%- endmacro %}
 
 {# Predicate: the month of `time` was dropped from none of `tables`, names of models, as of now. #}
-{% macro is_month_open(tables, time) -%} {{ is_open_month(tables, 'toYYYYMM(' ~ time ~ ')') }} {%- endmacro %}
-
-{# The same for a month (YYYYMM). #}
-{% macro is_open_month(tables, month) -%}
-    {{ month }} not in (
+{% macro is_month_open(tables, time) -%}
+    toYYYYMM({{ time }}) not in (
         select drops.month from {{ ref('retention_drops') }} as drops
         where drops.table_id in (
             select tables.uuid from system.tables as tables

@@ -165,6 +165,54 @@ def test_moved_trade_is_not_read_at_its_old_time(empty: Project, delay_ms: int) 
     assert unsettled_moves(empty) == 0
     assert seqs_at(empty, f"timestamp < fromUnixTimestamp64Milli({at_ms + delay_ms})") == [2, 3]
 
+    # The first package once more: the old version is there again, in a part of its own.
+    empty.client.command("system stop merges deribit.trade_versions")
+    empty.client.command("delete from deribit.consumed_loads where load_id = '1764000001.5'")
+    refresh(empty.database)
+    assert seqs_at(empty, f"timestamp < fromUnixTimestamp64Milli({at_ms + delay_ms})") == [2, 3]
+    empty.client.command("system start merges deribit.trade_versions")
+
+
+def test_versions_in_one_part_are_a_settled_move(empty: Project) -> None:
+    """Nothing would merge them, but one of them is never read without the other."""
+    empty.empty()
+    first = trade("BTC-PERPETUAL", 1, START_MS - HOUR_MS)
+    raw_tables.load(empty.client, "1764000001.5", [first])
+    raw_tables.load(empty.client, "1764000002.5", [first | {"timestamp": first["timestamp"] + 300_000}])
+    refresh(empty.database)
+    assert unsettled_moves(empty) > 0
+    raw_tables.load(empty.client, "1764000003.5", [])
+    refresh(empty.database)
+    assert unsettled_moves(empty) == 0
+    assert seqs_at(empty, f"timestamp < fromUnixTimestamp64Milli({START_MS - HOUR_MS + 300_000})") == []
+
+
+@pytest.mark.parametrize("lost", ["ohlcv_1h_versions drop partition 202501", "loaded_seqs delete where true"])
+def test_first_trade_is_found_whatever_is_known_of_its_month(empty: Project, lost: str) -> None:
+    """An end month without hourly candles, as after a drop by retention, and one that `loaded_seqs` does not have."""
+    empty.empty()
+    day_ms = 86_400_000
+    times = [
+        START_MS - 20 * day_ms,
+        START_MS + 10 * day_ms,
+        START_MS + 40 * day_ms,
+    ]  # January, February, March
+    raw_tables.load(
+        empty.client, "1764000001.5", [trade("BTC-PERPETUAL", n, at) for n, at in enumerate(times, 1)]
+    )
+    refresh(empty.database)
+    empty.client.command(f"alter table deribit.{lost} settings mutations_sync = 2")
+    raw_tables.load(empty.client, "1764000002.5", [trade("BTC-PERPETUAL", 4, times[2] + 60_000)])
+    refresh(empty.database)
+    (ends,) = empty.rows(
+        "select toUnixTimestamp64Milli(first_at) as first_ms, toUnixTimestamp64Milli(last_at) as last_ms"
+        " from deribit.instrument_ends final"
+    )
+    assert ends == {
+        "first_ms": times[1] if lost.startswith("ohlcv") else times[0],
+        "last_ms": times[2] + 60_000,
+    }
+
 
 def seqs_at(dbt: Project, where: str) -> list[int]:
     return [

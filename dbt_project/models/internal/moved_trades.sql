@@ -2,6 +2,7 @@
 -- Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades` shows
 -- only the newest version until the older ones are merged away.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
+{{ built_after('refresh_log') -}}
 with
 
 portion as (
@@ -102,7 +103,9 @@ final as (
         portion.trade_seq as trade_seq,
         arrayJoin(moved.timestamps) as timestamp,
         toUInt8(moved.is_between_months) as is_between_months,
-        toUInt8(0) as is_settled
+        toUInt8(0) as is_settled,
+        toDateTime(0, 'UTC') as settled_at,
+        {{ move_version() }} as version
     from portion
     inner join moved on portion.instrument_name = moved.instrument_name and portion.trade_seq = moved.trade_seq
 )

@@ -8,6 +8,7 @@ unsettled as (
     where not is_settled
 ),
 
+-- Rows of one part are read together: only of several parts one may be left out.
 unmerged as (
     select
         instrument_name,
@@ -21,13 +22,15 @@ unmerged as (
             from unsettled
         )
     group by instrument_name, trade_seq, toYYYYMM(timestamp)
-    having count() > 1
+    having uniqExact(_part) > 1
 ),
 
 final as (
     select
-        unsettled.* except (is_settled),
-        toUInt8(1) as is_settled
+        unsettled.* except (is_settled, settled_at, version),
+        toUInt8(1) as is_settled,
+        now('UTC') as settled_at,
+        {{ move_version(is_settled=true) }} as version
     from unsettled
     where
         unsettled.load_id in (
