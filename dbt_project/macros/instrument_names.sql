@@ -46,6 +46,16 @@
     multiIf(not is_option_name, null, name_groups[13] = 'C', 'call', 'put') as option_type
 {%- endmacro %}
 
+{# CTE `names`: the parts of the names of the instruments in `rows`. A name is parsed once, not for each row. #}
+{% macro parsed_names(rows, where='true') %}
+names as (
+    select
+        instrument_name,
+        {{ instrument_parts() }}
+    from (select distinct instrument_name from {{ rows }} where {{ where }}) as distinct_names
+)
+{% endmacro %}
+
 {# First expiry of the legs that the name of a combo has, 08:00 UTC; null where it has none. #}
 {% macro first_leg_expiry(name) -%}
     arrayMin(arrayMap(

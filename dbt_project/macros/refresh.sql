@@ -20,7 +20,10 @@
 #}
 {% macro refresh_version() -%} {{ '{version:UInt64}' if execute else 'toUInt64(0)' }} {%- endmacro %}
 
-{# Version of a row of `moved_trades`. A move that is recorded again after it was settled is not settled. #}
+{#
+  Version of a row of `moved_trades`. What a refresh records is newer than what it or an earlier one settles, so a move that is recorded
+  again is no longer settled.
+#}
 {% macro move_version(is_settled=false) -%}
     2 * assumeNotNull((select count() from {{ ref('refresh_log') }})) + {{ 0 if is_settled else 1 }}
 {%- endmacro %}
@@ -30,18 +33,17 @@
 
 {% macro is_refreshed(load_id='load_id') -%} {{ load_id }} in {{ refreshed_loads() }} {%- endmacro %}
 
-{# CTE `portion`: the portion's rows of `stg_deribit__trades`. The name of an instrument is parsed once for all of its trades. #}
+{#
+  CTE `portion`: the portion's rows of `stg_deribit__trades`. That view parses the name of each row; here they are parsed once per
+  instrument.
+#}
 {% macro refreshed_trades() %}
-names as (
-    select
-        instrument_name,
-        {{ instrument_parts() }}
-    from (select distinct instrument_name from {{ ref('stg_deribit__trades') }} where {{ is_refreshed() }})
-),
+{{ parsed_names(ref('stg_deribit__trades'), is_refreshed()) }},
 
 portion as (
     select
-        trades.* except (underlying, quote_currency, settlement_currency, expiry, strike, option_type),
+        trades.instrument_name as instrument_name,
+        trades.* except (instrument_name, underlying, quote_currency, settlement_currency, expiry, strike, option_type),
         {% for column in ('underlying', 'quote_currency', 'settlement_currency', 'option_type') -%}
         toLowCardinality(names.{{ column }}) as {{ column }},
         {% endfor -%}

@@ -29,13 +29,7 @@ minutes as (
     group by instrument_name, bucket_at
 ),
 
--- The name of an instrument is parsed once for all of its minutes.
-names as (
-    select
-        instrument_name,
-        {{ instrument_parts() }}
-    from (select distinct instrument_name from places) as distinct_names
-),
+{{ parsed_names('places') }},
 
 final as (
     select
