@@ -3,6 +3,15 @@
   so that few candles and trades are read, however many an instrument has.
 #}
 {% macro instrument_ends() %}
+previous as (
+    select
+        instrument_name,
+        first_at,
+        last_at
+    from {{ latest_versions(this) }}
+    where instrument_name in (select touched.instrument_name from touched)
+),
+
 {{ first_and_last_hours() }},
 
 minutes as (
@@ -53,14 +62,6 @@ ends as (
     group by instrument_name
 ),
 
-previous as (
-    select
-        instrument_name,
-        first_at
-    from {{ latest_versions(this) }}
-    where instrument_name in (select touched.instrument_name from touched)
-),
-
 final as (
     select
         ends.instrument_name as instrument_name,
@@ -87,8 +88,9 @@ final as (
 {% endmacro %}
 
 {#
-  CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`. All hours of an instrument are read only if it has
-  none in its first or last month: a trade has moved away, or the candles of the month are dropped, lost or not computed yet.
+  CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`; the CTE `previous` has their ends so far. All hours
+  of an instrument are read only if it has none in its first or last month: a trade has moved away, or the candles of the month are
+  dropped, lost or not computed yet.
 #}
 {% macro first_and_last_hours() %}
 months as (
@@ -106,39 +108,49 @@ months as (
         select
             instrument_name,
             toYYYYMM(arrayJoin([first_at, last_at])) as any_month
-        from {{ latest_versions(this) }}
-        where instrument_name in (select touched.instrument_name from touched)
+        from previous
     )
     group by instrument_name
 ),
 
-filled_months as (
-    select distinct
-        instrument_name,
-        toYYYYMM(bucket_at) as month
-    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
-    where
-        trade_count > 0
-        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
-),
-
-hours as (
+outer_hours as (
     select
         instrument_name,
+        toYYYYMM(bucket_at) as month,
         min(bucket_at) as first_hour,
         max(bucket_at) as last_hour
     from {{ latest_versions(ref('ohlcv_1h_versions')) }}
     where
         trade_count > 0
-        and (
-            (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
-            or instrument_name in (
+        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
+    group by instrument_name, month
+),
+
+-- Two reads, because ClickHouse reads everything for a disjunction of the two conditions.
+hours as (
+    select
+        instrument_name,
+        min(hour) as first_hour,
+        max(hour) as last_hour
+    from (
+        select
+            instrument_name,
+            arrayJoin([first_hour, last_hour]) as hour
+        from outer_hours
+        union all
+        select
+            instrument_name,
+            bucket_at as hour
+        from {{ latest_versions(ref('ohlcv_1h_versions')) }}
+        where
+            trade_count > 0
+            and instrument_name in (
                 select months.instrument_name from months
                 where (months.instrument_name, months.month) not in (
-                    select filled_months.instrument_name, filled_months.month from filled_months
+                    select outer_hours.instrument_name, outer_hours.month from outer_hours
                 )
             )
-        )
+    )
     group by instrument_name
 )
 {% endmacro %}

@@ -192,26 +192,54 @@ def test_first_trade_is_found_whatever_is_known_of_its_month(empty: Project, los
     """An end month without hourly candles, as after a drop by retention, and one that `loaded_seqs` does not have."""
     empty.empty()
     day_ms = 86_400_000
-    times = [
-        START_MS - 20 * day_ms,
-        START_MS + 10 * day_ms,
-        START_MS + 40 * day_ms,
-    ]  # January, February, March
+    january, february, march = (START_MS + days * day_ms for days in (-20, 10, 40))
+    times = [january, february, march]
     raw_tables.load(
         empty.client, "1764000001.5", [trade("BTC-PERPETUAL", n, at) for n, at in enumerate(times, 1)]
     )
     refresh(empty.database)
     empty.client.command(f"alter table deribit.{lost} settings mutations_sync = 2")
-    raw_tables.load(empty.client, "1764000002.5", [trade("BTC-PERPETUAL", 4, times[2] + 60_000)])
+    raw_tables.load(empty.client, "1764000002.5", [trade("BTC-PERPETUAL", 4, march + 60_000)])
     refresh(empty.database)
     (ends,) = empty.rows(
         "select toUnixTimestamp64Milli(first_at) as first_ms, toUnixTimestamp64Milli(last_at) as last_ms"
         " from deribit.instrument_ends final"
     )
     assert ends == {
-        "first_ms": times[1] if lost.startswith("ohlcv") else times[0],
-        "last_ms": times[2] + 60_000,
+        "first_ms": february if lost.startswith("ohlcv") else january,
+        "last_ms": march + 60_000,
     }
+
+
+def test_first_and_last_trade_cost_the_same_after_a_long_history(empty: Project) -> None:
+    """Hours in the months between the first and the last one are not read for the ends of the instruments."""
+    empty.empty()
+    day_ms = 86_400_000
+    names = [f"BTC-25DEC26-{strike}000-C" for strike in range(1, 101)]
+
+    def load(package: int, days: list[int]) -> None:
+        rows = [trade(name, day + 1, START_MS + day * day_ms) for name in names for day in days]
+        raw_tables.load(empty.client, f"{1764000000 + package}.5", rows)
+        refresh(empty.database)
+
+    load(1, [0, 700])
+    load(2, [701])
+    short = rows_read_for_ends(empty)
+    between = list(range(35, 665, 15))
+    load(3, between)
+    load(4, [702])
+    # They would be read three times or more. The rest of the difference is parts that are not merged yet.
+    assert rows_read_for_ends(empty) - short < 2 * len(names) * len(between)
+
+
+def rows_read_for_ends(dbt: Project) -> int:
+    """Rows that the last refresh read for first and last trades."""
+    dbt.client.command("system flush logs")
+    (row,) = dbt.rows(
+        "select read_rows as n from system.query_log where type = 'QueryFinish'"
+        " and query ilike 'insert into deribit.instrument_ends%' order by event_time_microseconds desc limit 1"
+    )
+    return int(row["n"])
 
 
 def seqs_at(dbt: Project, where: str) -> list[int]:
