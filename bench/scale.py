@@ -42,8 +42,7 @@ _STATEMENTS = r"""
         sum(query_duration_ms) / 1000 as seconds,
         max(memory_usage) as peak_bytes
     from system.query_log
-    where type = 'QueryFinish' and event_time_microseconds > '{}'
-        and has(databases, 'deribit') and not startsWith(trimLeft(query), 'insert into deribit_raw')
+    where type = 'QueryFinish' and event_time_microseconds > '{}' and has(databases, 'deribit')
     group by statement
     order by peak_bytes desc"""
 

@@ -106,24 +106,27 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Months whose candles of `level` are tested, as text for SQL, in groups of some million rows of the tables that they are read from. #}
+{#
+  Months whose candles of `level` are tested, as texts of arrays, each with about a million rows of the tables that are read. A week
+  belongs to the month in which it begins, where none of its trades may be.
+#}
 {% macro tested_month_groups(level) %}
+    {%- set months_of_buckets = '[month, toYYYYMM(addMonths(YYYYMMDDToDate(month * 100 + 1), -1))]' if level == '1w' else '[month]' -%}
     {%- set query -%}
-        select toString(groupArray(month))
+        select toString(groupArray(bucket_month))
         from (
-            select month, intDiv(sum(rows) over (order by month), 2 * {{ mended_rows() }}) as part
+            select bucket_month, intDiv(sum(rows) over (order by bucket_month), 2 * {{ mended_rows() }}) as part
             from (
-                -- A week that begins in the month before may have all of its trades in this one.
-                select {{ 'arrayJoin([month, toYYYYMM(addMonths(YYYYMMDDToDate(month * 100 + 1), -1))])' if level == '1w' else 'month' }} as month, max(rows) as rows
+                select arrayJoin({{ months_of_buckets }}) as bucket_month, max(rows) as rows
                 from (
                     {{ month_states(ref(stored_table(level))) }}
                     union all
                     {{ month_states(ref(finer_table(level))) }}
                 )
                 where month > 0
-                group by month
+                group by bucket_month
             )
-            where {{ 'true' if is_full_test() else 'month in (' ~ compared_months(stored_table(level)) ~ ')' }}
+            where {{ 'true' if is_full_test() else 'bucket_month in (' ~ compared_months(stored_table(level)) ~ ')' }}
         )
         group by part
         order by part

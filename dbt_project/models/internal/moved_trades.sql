@@ -1,6 +1,6 @@
 -- One row per load package, restated trade in it, and time that the trade has had, where these are several times.
 -- Written before the new version becomes visible: the candles of its old minutes are recomputed, and `trades` shows
--- only the newest version until the older ones are merged away.
+-- only the newest version until the move is settled.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 {{ built_after('refresh_log') -}}
 with

@@ -1,4 +1,4 @@
--- Moves whose old rows were marked by an earlier refresh, and whose rows are merged in each month: `trades` no longer
+-- Moves whose old rows were marked by an earlier refresh, and whose rows of a month are in one part: `trades` no longer
 -- has to look at them.
 {{ config(materialized='parameterized_view', contract={'enforced': false}) }}
 with
@@ -8,7 +8,7 @@ unsettled as (
     where not is_settled
 ),
 
--- Rows of one part are read together: only of several parts one may be left out.
+-- A query by time reads a part or leaves it out as a whole, so that only rows of several parts can be read apart.
 unmerged as (
     select
         instrument_name,

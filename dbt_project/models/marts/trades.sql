@@ -2,8 +2,8 @@
 {{ built_after('consumed_loads', 'pending_portions', 'refresh_settled_moves') -}}
 with
 
--- A trade that is restated at another time has a row at each until they are merged, or, in another month, until the old
--- one is marked. ClickHouse leaves out parts by their times, so FINAL may see the older row alone.
+-- A trade that is restated at another time has a row at each. Until the older one is merged, or marked if it is in
+-- another month, a query may see it alone, because ClickHouse leaves out parts by their times before FINAL.
 moving as (
     select
         instrument_name,
