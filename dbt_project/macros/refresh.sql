@@ -115,6 +115,7 @@ portion as (
     {%- endif -%}
     {%- set view = api.Relation.create(schema=table.schema, identifier='refresh_' ~ table.identifier, type='view') -%}
     {%- if not flags.EMPTY and not is_same_query(view, sql) -%}
+        {%- do assert_declared_columns() if existing -%}
         {{ get_assert_columns_equivalent(bind_nothing(sql)) }}
     {%- endif -%}
     {%- do create_parameterized_view(view, sql) -%}
@@ -129,6 +130,33 @@ portion as (
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [table, view]}) }}
 {% endmaterialization %}
+
+{#
+  Fail if the model's table has other columns than the yml declares, as after a change of the model. Its refresh view stays as it was until
+  the table is replaced, so loads keep refreshing the table.
+#}
+{% macro assert_declared_columns() %}
+    {%- set query -%}
+        select distinct multiIf(
+            declared = '', property || ' is not declared',
+            actual = '', property || ' is missing',
+            startsWith(property, 'type of '), property || ' is ' || actual || ' instead of ' || declared,
+            'columns have another order'
+        ) as difference
+        from ({{ schema_drift_query(declared_node(model.name)) }})
+        where startsWith(property, 'column ') or (startsWith(property, 'type of ') and declared != '' and actual != '')
+        order by difference
+    {%- endset -%}
+    {%- set differences = run_query(query).columns[0].values() -%}
+    {%- if differences -%}
+        {%- set table = this.schema ~ '.' ~ this.identifier -%}
+        {%- set replace = 'run dbt build --full-refresh --select ' ~ model.name -%}
+        {%- if config.get('full_refresh') is false -%} {%- set replace = 'drop table ' ~ table ~ ' in ClickHouse' -%} {%- endif -%}
+        {{ exceptions.raise_compiler_error(
+            table ~ ' is not the table of its model: ' ~ differences | join(', ') ~ '. To replace it, ' ~ replace ~ ', then run dbt build.'
+        ) }}
+    {%- endif -%}
+{% endmacro %}
 
 {# A view with parameters: a further step of a refresh, for a table that another model creates, or one to query. #}
 {% materialization parameterized_view, adapter='clickhouse' %}

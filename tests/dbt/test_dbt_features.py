@@ -55,6 +55,30 @@ def test_retry_completes_a_failed_run(loaded: Project) -> None:
     assert_true(loaded, LOADS)
 
 
+@pytest.mark.parametrize(
+    ("table", "damage", "difference", "mend"),
+    [
+        ("touched_minutes", "DROP COLUMN settlement_currency", "column settlement_currency is missing", "dbt build --full-refresh"),
+        ("moved_trades", "ADD COLUMN note String", "column note is not declared", "drop table deribit.moved_trades"),
+    ],
+)
+def test_table_of_another_version_of_its_model_is_refused(
+    loaded: Project, table: str, damage: str, difference: str, mend: str
+) -> None:
+    """A changed model does not get its view, so that loads keep refreshing the table as it is."""
+    loaded.client.command(f"ALTER TABLE deribit.{table} {damage}")
+    loaded.client.command(f"DROP VIEW deribit.refresh_{table}")
+    message = failures(loaded.invoke("run", "--select", table))[table]
+    assert f"deribit.{table} is not the table of its model: {difference}" in message, message
+    assert mend in message
+    if mend.startswith("drop"):
+        loaded.client.command(mend)
+    else:
+        loaded.must("build", "--full-refresh", "--select", table)
+    loaded.must("build")
+    assert_true(loaded, LOADS)
+
+
 def test_deferred_and_cloned_models_do_not_write_to_those_in_use(loaded: Project, tmp_path: Path) -> None:
     """Two models in the schema of target ci that read all others from `deribit`; then clones, and a build over them."""
     state = shutil.copytree(loaded.scratch / "target", tmp_path / "state")
