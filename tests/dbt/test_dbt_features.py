@@ -58,8 +58,18 @@ def test_retry_completes_a_failed_run(loaded: Project) -> None:
 @pytest.mark.parametrize(
     ("table", "damage", "difference", "mend"),
     [
-        ("touched_minutes", "DROP COLUMN settlement_currency", "column settlement_currency is missing", "dbt build --full-refresh"),
-        ("moved_trades", "ADD COLUMN note String", "column note is not declared", "drop table deribit.moved_trades"),
+        (
+            "touched_minutes",
+            "DROP COLUMN settlement_currency",
+            "column settlement_currency is missing",
+            "dbt build --full-refresh",
+        ),
+        (
+            "moved_trades",
+            "ADD COLUMN note String",
+            "column note is not declared",
+            "drop table deribit.moved_trades",
+        ),
     ],
 )
 def test_table_of_another_version_of_its_model_is_refused(
