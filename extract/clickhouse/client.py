@@ -21,6 +21,7 @@ from clickhouse_connect.driver.models import SettingDef
 
 from extract.clickhouse.embedded.password import require_own_server
 from extract.clickhouse.errors import DRIVER_ERRORS, server_code, to_tape_error
+from extract.clickhouse.long_parameters import bind_long_arrays
 from extract.clickhouse.settings import IS_REPLICATED, QUORUM_SETTINGS, ClickHouseSettings
 from extract.clickhouse.tls import check_certificate_files, handshake_error
 from extract.clickhouse.wake import wait_until_awake
@@ -106,8 +107,11 @@ class Database:
 
     def rows(self, sql: str, parameters: Values = None, settings: Values = None) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows. `{name:Type}` in `sql` is bound to `parameters`."""
+        sql, parameters, tables = bind_long_arrays(sql, parameters)
         with self.translated_errors():
-            result = self.client.query(sql, parameters, settings=self._supported(settings))
+            result = self.client.query(
+                sql, parameters, settings=self._supported(settings), external_data=tables
+            )
             return [tuple(row) for row in result.result_rows]
 
     def column(self, sql: str, parameters: Values = None, settings: Values = None) -> list[Any]:
@@ -121,7 +125,12 @@ class Database:
 
     def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing."""
-        self._send(lambda: self.client.command(sql, parameters, settings=self._supported(settings)))
+        sql, parameters, tables = bind_long_arrays(sql, parameters)
+        self._send(
+            lambda: self.client.command(
+                sql, parameters, settings=self._supported(settings), external_data=tables
+            )
+        )
 
     def insert(
         self,
@@ -136,8 +145,11 @@ class Database:
 
     def formatted(self, sql: str, format: str, parameters: Values = None, settings: Values = None) -> bytes:
         """Run a query and return its whole result as ClickHouse writes it in `format`, for example JSONEachRow."""
+        sql, parameters, tables = bind_long_arrays(sql, parameters)
         with self.translated_errors():
-            return self.client.raw_query(sql, parameters, settings=self._supported(settings), fmt=format)
+            return self.client.raw_query(
+                sql, parameters, settings=self._supported(settings), fmt=format, external_data=tables
+            )
 
     def stream(
         self, sql: str, format: str, parameters: Values = None, settings: Values = None
@@ -146,8 +158,11 @@ class Database:
 
         Errors before the first byte are raised by the call, later ones by the iterator: a result without an error is whole.
         """
+        sql, parameters, tables = bind_long_arrays(sql, parameters)
         with self.translated_errors():
-            response = self.client.raw_stream(sql, parameters, settings=self._supported(settings), fmt=format)
+            response = self.client.raw_stream(
+                sql, parameters, settings=self._supported(settings), fmt=format, external_data=tables
+            )
         return self._chunks(response)
 
     def _chunks(self, response: Any) -> Iterator[bytes]:

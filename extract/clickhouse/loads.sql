@@ -51,7 +51,8 @@ from (
 alter table deribit_raw._dlt_pipeline_state delete where _dlt_load_id < {load_id:String}
 
 -- name: superseded_loads
--- Packages whose covered spans have all grown since: later packages have rows that contain each of theirs.
+-- Packages whose covered spans have all grown since: later packages have rows that contain each of theirs. Their number is
+-- limited, because a mutation cannot have a parameter of any length; the next runs find the others.
 with
 
 spans as (
@@ -75,6 +76,7 @@ from spans
 inner join newest using (currency, kind, covered_from)
 group by load_id
 having min(newest_load_id > load_id)
+limit 2000
 
 -- name: delete_spans
 alter table deribit_raw.coverage delete where _dlt_load_id in {load_ids:Array(String)}

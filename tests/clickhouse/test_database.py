@@ -55,6 +55,24 @@ def test_statements_bind_parameters_and_return_plain_rows(direct: Database, data
     assert direct.value(f"exists table {table}") == 1
 
 
+def test_arrays_of_any_length_are_parameters(direct: Database, database: str) -> None:
+    """ClickHouse accepts 131,072 bytes for one. Also pairs, and two arrays whose order matters."""
+    direct.insert(f"{database}.numbers", ([n] for n in range(10)), ["id"])
+    names = ["O'Neil \\ ☃", *(f"BTC-CS-19MAY26-{n}_{n}" for n in range(20_000))]
+    query = "select length({names:Array(String)}), {names:Array(String)}[1], 'BTC-CS-19MAY26-7_7' in {names:Array(String)}"
+    assert direct.rows(query, {"names": names}) == [(20_001, names[0], 1)]
+    pairs = [(f"BTC-CS-19MAY26-{n}", n) for n in range(20_000)]
+    ids = f"select id from {database}.numbers where ('BTC-CS-19MAY26-7', id) in {{keys:Array(Tuple(String, Int64))}}"
+    assert direct.column(ids, {"keys": pairs}) == [7]
+    values = list(range(2**63, 2**63 + 20_001))
+    transform = "select transform('BTC-CS-19MAY26-9_9', {names:Array(String)}, {values:Array(UInt64)}, 1)"
+    assert direct.value(transform, {"names": names, "values": values}) == 2**63 + 10
+    assert direct.formatted(transform, "TSV", {"names": names, "values": values}) == b"%d\n" % (2**63 + 10)
+    insert = f"insert into {database}.numbers select arrayJoin({{values:Array(Int64)}})"
+    direct.command(insert, {"values": list(range(10, 30_000))})
+    assert direct.value(f"select uniqExact(id) from {database}.numbers") == 30_000
+
+
 def test_unknown_settings_are_left_out(direct: Database) -> None:
     """An older server does not know each setting, and a read-only profile may change none."""
     settings = {"no_such_setting": 1, "max_threads": 3}

@@ -97,7 +97,10 @@ def test_reader_reads_both_databases(built: ClickHouseSettings, client: Callable
     reader = client("reader")
     assert reader.command("select count() from deribit.trades") == 1000
     assert reader.command("select count() from deribit.ohlcv_1h final") > 0
-    assert sum(each.trades for each in fetch_status(Database(reader, built))) == 1000
+    database = Database(reader, built)
+    assert sum(each.trades for each in fetch_status(database)) == 1000
+    names = [f"BTC-CS-19MAY26-{n}_{n}" for n in range(20_000)]  # they are sent as a temporary table
+    assert database.value("select length({names:Array(String)})", {"names": names}) == len(names)
     assert (
         reader.command(
             "select sum(rows) from system.parts where database = 'deribit_raw' and table = 'trades'"
