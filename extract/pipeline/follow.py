@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from extract.clickhouse.client import shared_client
-from extract.clickhouse.lease import AnotherRunError
 from extract.clickhouse.runs import recorded_run
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
 from extract.deribit.client import DeribitClient
@@ -27,6 +26,8 @@ SESSION_S = 600.0
 LIST_EVERY_S = 60.0
 """Seconds between two lists of instruments."""
 LONGEST_PAUSE_S = 60.0
+LONGEST_DOUBLING = 16
+"""Failures in a row after which the pause doubles no more, however short the first one is."""
 
 OnTurn = Callable[["RunSummary | TapeError"], None]
 """Receives the summary of each turn, or the error that ended it."""
@@ -45,7 +46,7 @@ def follow(
 
     A turn in which the exchange, the database or the network fails is reported to `on_turn` and repeated, after longer
     and longer pauses of up to LONGEST_PAUSE_S. Raises UsageError for options that cannot be fulfilled, and where another
-    run is active at the start.
+    run is active or the login is refused, at the start only: after a turn has succeeded, the cause may pass.
     """
     settings = settings or clickhouse_settings()
     config = deribit_config()
@@ -66,10 +67,9 @@ def follow(
                         failures, has_run = 0, True
                         on_turn(summary)
             except TapeError as error:
-                may_pass = isinstance(error, AnotherRunError) and has_run
-                if stop.is_requested or (isinstance(error, UsageError) and not may_pass):
+                if stop.is_requested or (isinstance(error, UsageError) and not has_run):
                     raise
-                failures += 1
+                failures = min(failures + 1, LONGEST_DOUBLING)
                 on_turn(error)
                 stop.wait(min(LONGEST_PAUSE_S, every_s * 2**failures))
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from extract.errors import TapeError, UsageError
-from extract.pipeline.follow import follow
+from extract.clickhouse.settings import ClickHouseSettings
+from extract.errors import RetriableError, TapeError, UsageError
+from extract.pipeline.follow import LONGEST_PAUSE_S, follow
 from extract.pipeline.stop import StopSignal
 from extract.pipeline.summary import RunSummary
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
+from tests.support.proxy import proxy_to
 from tests.support.small_windows import keys_in, keys_of
 
 Listed = Callable[[Tape], SandboxExchange]
@@ -109,6 +112,51 @@ def test_failed_turn_is_reported_and_repeated(listed: Listed, clickhouse_client:
     assert failed
     assert all("refused" in str(error) for error in failed)
     assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden"])
+def test_refusal_between_two_turns_passes(
+    listed: Listed,
+    clickhouse: ClickHouseSettings,
+    clickhouse_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+) -> None:
+    """As from a load balancer without a server behind it: the login was right before."""
+    tape = Tape.generate(seed=3, trades=100, days=1)
+    exchange = listed(tape)
+    end_ms = exchange.now_ms
+    exchange.now_ms = tape.trades[50]["timestamp"]
+
+    def change(turn: int) -> None:
+        if turn == 1:
+            exchange.now_ms = end_ms
+            proxy.canned_response = f"HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\nsorry".encode()
+            proxy.disconnect()
+        elif isinstance(turns.results[-1], TapeError):
+            proxy.canned_response = None
+
+    turns = Turns(5, change)
+    with proxy_to(clickhouse.port) as proxy:
+        monkeypatch.setenv("CLICKHOUSE_LOCAL_PORT", str(proxy.port))
+        assert any(isinstance(result, TapeError) for result in turns.run())
+    assert keys_in(clickhouse_client) == keys_of(tape)
+
+
+def test_pause_is_bounded_after_any_number_of_failures(
+    clickhouse_env: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage of days."""
+    pauses: list[float] = []
+    monkeypatch.setattr(StopSignal, "wait", lambda _, seconds: pauses.append(seconds))
+
+    def is_down(_: object) -> NoReturn:
+        raise RetriableError("ClickHouse does not answer.")
+
+    monkeypatch.setattr("extract.pipeline.follow.open_session", is_down)
+    Turns(1_200).run()
+    assert pauses[0] < 1
+    assert max(pauses) == pauses[-1] == LONGEST_PAUSE_S
 
 
 def test_mistake_ends_it_at_once(small_windows: None, listed: Listed) -> None:
