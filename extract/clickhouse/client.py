@@ -69,6 +69,8 @@ PINNED_SETTINGS: Mapping[str, Any] = {
     "materialized_views_ignore_errors": 0,
     "limit": 0,
     "offset": 0,
+    "additional_table_filters": "{}",
+    "additional_result_filter": "",
 }
 """Settings that change the meaning of a statement, at ClickHouse's defaults, whatever the user's profile has.
 

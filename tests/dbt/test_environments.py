@@ -118,6 +118,7 @@ def test_profile_with_hostile_settings_changes_nothing(
         "async_insert": 1,
         "wait_for_async_insert": 0,
         "limit": 7,
+        "additional_table_filters": "{'deribit_raw.trades': 'trade_seq > 1', 'deribit.trade_versions': '0'}",
         "session_timezone": "Asia/Tokyo",
     }
     profile = "".join(f"<{name}>{value}</{name}>" for name, value in hostile.items())
