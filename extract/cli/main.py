@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from extract.cli.output import echo, silence
+from extract.cli.output import echo, file_error, silence
 from extract.errors import OutsideError, TapeError, UsageError
 
 SHARED_MODULES = {
@@ -86,7 +86,7 @@ def run_and_exit(command: click.Command, name: str) -> NoReturn:
         echo(str(error), err=True)
     except OSError as error:  # the disk is full, a directory is not writable
         code = OutsideError.exit_code
-        echo(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), err=True)
+        echo(file_error(error), err=True)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

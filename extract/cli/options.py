@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from extract.errors import UsageError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -57,4 +59,15 @@ def scope_options(command: Command) -> Command:
 
 def _names_option(option: str, name: str, metavar: str, examples: str) -> Callable[[Command], Command]:
     help = f"{examples}, ...; repeatable; default: all."
-    return click.option(option, name, metavar=metavar, multiple=True, help=help)
+    return click.option(option, name, metavar=metavar, multiple=True, help=help, callback=_require_names)
+
+
+def _require_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(require_name(value, param.opts[0]) for value in values)
+
+
+def require_name(text: str, option: str) -> str:
+    """`text`, unless it is empty, as where a shell's variable is not set. Raises UsageError that names `option`."""
+    if not text.strip():
+        raise UsageError(f"{option} is empty; give a name, or leave {option} out.")
+    return text

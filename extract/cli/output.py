@@ -29,6 +29,11 @@ def echo(text: str = "", *, err: bool = False) -> None:
     _write(printable(text), err=err)
 
 
+def file_error(error: OSError) -> str:
+    """What the system says about a file, and its name."""
+    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+
+
 def print_step(text: str) -> None:
     """Print the heading of a step of a longer command."""
     _write(click.style("==> ", fg="green") + printable(text))

@@ -83,10 +83,10 @@ class Host:
     def from_address(cls, name: str, address: str) -> Host:
         """Raises UsageError for a malformed address."""
         try:
-            url = httpx.URL(address)
-        except httpx.InvalidURL:
-            url = httpx.URL("")
-        if not url.host:
+            url, host = httpx.URL(address), httpx.URL(address).host
+        except (httpx.InvalidURL, UnicodeError):  # a name in Punycode that is none
+            url, host = httpx.URL(""), ""
+        if not host:
             raise UsageError(f"The address of the exchange's {name} host in [sources.deribit] is not a URL.")
         auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
         return cls(name, str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/"), auth)

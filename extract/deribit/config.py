@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 from dlt.common.configuration import configspec, resolve_configuration
@@ -18,6 +19,7 @@ from extract.errors import UsageError
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 """Kinds of instruments; each trade has exactly one."""
 
+DAY_S = 86_400
 MIN_PAGE_SIZE = 2
 """Pages of trades with the same time overlap by one trade."""
 
@@ -61,6 +63,11 @@ class DeribitConfig(BaseConfiguration):
                     "api_url and history_url of [sources.deribit] should read like "
                     f"{DeribitConfig.api_url}; one of them does not begin with http:// or https://."
                 )
+        if _is_test(self.api_url) != _is_test(self.history_url):
+            raise UsageError(
+                "Only one of api_url and history_url of [sources.deribit] is of the test network, whose trades must not be "
+                "mixed with others; set both to the same network."
+            )
         limits = (
             self.requests_per_second,
             self.requests_in_flight,
@@ -73,10 +80,19 @@ class DeribitConfig(BaseConfiguration):
                 "requests_per_second, requests_in_flight, window_trades, timeout_s and retry_total_s of "
                 "[sources.deribit] must be numbers above 0."
             )
+        if self.requests_per_second < 1 / DAY_S or max(self.timeout_s, self.retry_total_s) > DAY_S:
+            raise UsageError(
+                "timeout_s, retry_total_s and the time between two requests of [sources.deribit] must be at most a day, "
+                f"{DAY_S:,} seconds."
+            )
         if self.page_size < MIN_PAGE_SIZE:
             raise UsageError(
                 f"page_size of [sources.deribit] must be at least {MIN_PAGE_SIZE}, because pages may overlap by a trade."
             )
+
+
+def _is_test(url: str) -> bool:
+    return (urlsplit(url).hostname or "").startswith("test.")
 
 
 def parse_names(setting: str, value: str | Sequence[str] | None) -> list[str]:

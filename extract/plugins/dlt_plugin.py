@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
 from dlt.common.runtime.run_context import RunContext
 
-from extract.errors import TapeError, UsageError
+from extract.errors import OutsideError, TapeError, UsageError
 from extract.paths import ROOT, dlt_dir
 
 if TYPE_CHECKING:
@@ -89,46 +89,62 @@ class RunCommand(SupportsCliCommand):
         )
 
     def execute(self, args: argparse.Namespace) -> None:
-        from extract.process import configure_process
-
-        configure_process()
-        workers = _start_workers(args)
-        from extract.cli.progress import RunProgress
-        from extract.cli.run_summary import print_plan, print_summary
-        from extract.estimate.plan import make_plan, run_and_compare
-        from extract.pipeline.load import PIPELINE_NAME
-        from extract.pipeline.run import run
-        from extract.pipeline.stop import StopSignal, stop_on_sigterm
-        from extract.pipeline.summary import IncompleteRunError
-        from extract.source.options import RunOptions
-
+        # dlt would add a link to its own documentation, which does not cover the project's errors.
         try:
-            if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
-                raise UsageError(
-                    f"Pipeline {args.pipeline_name!r} does not exist; this project's is {PIPELINE_NAME}."
-                )
-            options = RunOptions(
-                args.since, args.until, _flatten(args.currency), _flatten(args.kind), args.again
-            )
-            if args.plan and args.again:
-                raise UsageError(
-                    "--plan estimates time that is not covered, and --again reads covered time: use one."
-                )
-            if args.plan:
-                print_plan(make_plan(options))
-            else:
-                stop = StopSignal(_limit_s(args.max_minutes))
-                with stop_on_sigterm(stop), RunProgress() as progress:
-                    summary, comparison = run_and_compare(
-                        options, lambda: run(options, progress, stop, workers=workers)
-                    )
-                print_summary(summary, comparison)
+            _run(args)
         except TapeError as error:
-            if isinstance(error, IncompleteRunError):
-                print_summary(error.summary)
-            # dlt would add a link to its own documentation, which does not cover the project's errors.
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
+        except OSError as error:  # the disk is full, a directory is not writable
+            from extract.cli.output import file_error
+
+            print(file_error(error), file=sys.stderr)
+            raise SystemExit(OutsideError.exit_code) from error
+
+
+def _run(args: argparse.Namespace) -> None:
+    from extract.process import configure_process
+
+    configure_process()
+    workers = _start_workers(args)
+    from extract.cli.options import require_name
+    from extract.cli.progress import RunProgress
+    from extract.cli.run_summary import print_plan, print_summary
+    from extract.estimate.plan import make_plan, run_and_compare
+    from extract.pipeline.load import PIPELINE_NAME
+    from extract.pipeline.run import run
+    from extract.pipeline.stop import StopSignal, stop_on_sigterm
+    from extract.pipeline.summary import IncompleteRunError
+    from extract.source.options import RunOptions
+
+    def flatten(option: str, values: list[list[str]] | None) -> tuple[str, ...]:
+        """Accept `--currency BTC ETH`, `--currency BTC --currency ETH` and `--currency BTC,ETH` alike."""
+        texts = [require_name(text, option) for group in values or () for text in group]
+        return tuple(name for text in texts for name in text.split(",") if name)
+
+    if getattr(args, "pipeline_name", None) not in (None, PIPELINE_NAME):
+        raise UsageError(
+            f"Pipeline {args.pipeline_name!r} does not exist; this project's is {PIPELINE_NAME}."
+        )
+    currencies, kinds = flatten("--currency", args.currency), flatten("--kind", args.kind)
+    options = RunOptions(args.since, args.until, currencies, kinds, args.again)
+    if args.plan and args.again:
+        raise UsageError(
+            "--plan estimates time that is not covered, and --again reads covered time: use one."
+        )
+    if args.plan:
+        print_plan(make_plan(options))
+        return
+    stop = StopSignal(_limit_s(args.max_minutes))
+    try:
+        with stop_on_sigterm(stop), RunProgress() as progress:
+            summary, comparison = run_and_compare(
+                options, lambda: run(options, progress, stop, workers=workers)
+            )
+    except IncompleteRunError as error:
+        print_summary(error.summary)
+        raise
+    print_summary(summary, comparison)
 
 
 def _mode() -> str:
@@ -157,11 +173,6 @@ def _limit_s(minutes: float | None) -> float | None:
             f"--max-minutes {minutes:g} is not a valid limit; give minutes above 0, for example 50."
         )
     return None if minutes is None else minutes * 60
-
-
-def _flatten(values: list[list[str]] | None) -> tuple[str, ...]:
-    """Accept `--currency BTC ETH`, `--currency BTC --currency ETH` and `--currency BTC,ETH` alike."""
-    return tuple(name for group in values or () for text in group for name in text.split(",") if name)
 
 
 @hookimpl(specname="plug_cli")

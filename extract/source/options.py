@@ -32,8 +32,8 @@ class RunOptions:
 
 def resolve_times(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:
     """(since, until) in ms. None means from the stored state, and until now. Raises UsageError."""
-    since_ms = parse_time_ms(options.since, "--since", now_ms) if options.since else None
-    until_ms = parse_time_ms(options.until, "--until", now_ms) if options.until else None
+    since_ms = parse_time_ms(options.since, "--since", now_ms) if options.since is not None else None
+    until_ms = parse_time_ms(options.until, "--until", now_ms) if options.until is not None else None
     if options.again and since_ms is None:
         raise UsageError(
             "--again reads covered time once more: give its start, for example --again --since 7d."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from clickhouse_connect.driver.client import Client
 
@@ -30,6 +32,28 @@ def user(
 MISTAKES = [
     pytest.param(RunOptions(currencies=["DOGE"]), {}, UsageError, "--currency 'DOGE'", id="unknown currency"),
     pytest.param(RunOptions(kinds=["swap"]), {}, UsageError, "--kind 'swap'", id="unknown kind"),
+    pytest.param(RunOptions(since=""), {}, UsageError, "--since '' is not a time", id="empty time"),
+    pytest.param(
+        RunOptions(),
+        {"SOURCES__DERIBIT__HISTORY_URL": "http://xn--a/api"},
+        UsageError,
+        "history host in [sources.deribit] is not a URL",
+        id="no Punycode",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"SOURCES__DERIBIT__API_URL": "https://test.deribit.com/api/v2"},
+        UsageError,
+        "Only one of api_url and history_url",
+        id="two networks",
+    ),
+    pytest.param(
+        RunOptions(),
+        {"SOURCES__DERIBIT__TIMEOUT_S": "99999999999"},
+        UsageError,
+        "at most a day",
+        id="timeout",
+    ),
     pytest.param(RunOptions(since="soon"), {}, UsageError, "--since 'soon' is not a time", id="no date"),
     pytest.param(
         RunOptions(until="2026-13-01"), {}, UsageError, "--until '2026-13-01' is not a time", id="month 13"
@@ -118,6 +142,25 @@ def test_command_line_prints_the_sentence_only(shell: UserShell, exchange: Sandb
     assert (done.code, done.out) == (3, "")
     assert done.err.startswith("--currency 'DOGE' does not exist; the exchange has BTC")
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--currency", "--kind"])
+def test_empty_name_is_no_selection_of_everything(
+    shell: UserShell, exchange: SandboxExchange, option: str
+) -> None:
+    """As where a variable of the shell is not set."""
+    for command in (["dlt", "pipeline", "run"], ["tape", "gaps"]):
+        done = shell.at(exchange).run(*command, option, "")
+        assert (done.code, done.err) == (3, f"{option} is empty; give a name, or leave {option} out.\n")
+
+
+def test_directory_that_cannot_be_used_is_one_sentence(
+    shell: UserShell, exchange: SandboxExchange, tmp_path: Path
+) -> None:
+    """It has the name of a file."""
+    (tmp_path / "file").touch()
+    done = shell.at(exchange).run("dlt", "pipeline", "run", TAPE_DIR=str(tmp_path / "file"))
+    assert (done.code, done.err) == (4, f"File exists: {tmp_path / 'file'}\n")
 
 
 def test_trades_of_two_exchanges_are_not_mixed(user: pytest.MonkeyPatch, clickhouse_client: Client) -> None:
