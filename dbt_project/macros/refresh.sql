@@ -92,7 +92,7 @@ portion as (
     {%- set existing = load_cached_relation(this) -%}
     {%- set table = this.incorporate(type='table') -%}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {%- if existing and (existing.is_view or should_full_refresh()) -%} {#- `dbt clone` creates views -#}
+    {%- if existing and (existing.is_view or (should_full_refresh() and not flags.EMPTY)) -%} {#- `dbt clone` creates views -#}
         {%- do adapter.drop_relation(existing) -%}
         {%- set existing = none -%}
     {%- endif -%}
@@ -147,7 +147,7 @@ portion as (
         where startsWith(property, 'column ') or (startsWith(property, 'type of ') and declared != '' and actual != '')
         order by difference
     {%- endset -%}
-    {%- set differences = run_query(query).columns[0].values() -%}
+    {%- set differences = column_of(query) -%}
     {%- if differences -%}
         {%- set table = this.schema ~ '.' ~ this.identifier -%}
         {%- set replace = 'run dbt build --full-refresh --select ' ~ model.name -%}

@@ -7,7 +7,7 @@ from typing import Any
 
 from extract.aws.workspace import run_in_workspace, summary_to_json
 from extract.clickhouse.lease import AnotherRunError
-from extract.errors import TapeError
+from extract.errors import TapeError, UsageError
 from extract.pipeline.stop import StopSignal
 from extract.source.options import RunOptions
 
@@ -39,4 +39,9 @@ def lambda_handler(event: dict[str, Any] | None, context: Any) -> dict[str, Any]
 
 def _options(event: dict[str, Any]) -> RunOptions:
     """Options of an event; a scheduled event has none of them and selects everything."""
-    return RunOptions(**{each.name: event[each.name] for each in fields(RunOptions) if each.name in event})
+    names = [each.name for each in fields(RunOptions)]
+    unknown = event.keys() - names
+    # A schedule sends fields of its own.
+    if unknown and "detail-type" not in event:
+        raise UsageError(f"The event has {', '.join(sorted(unknown))}; it can have {', '.join(names)}.")
+    return RunOptions(**{name: event[name] for name in names if name in event})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +23,16 @@ from extract.clickhouse.lease import Lease
 from extract.clickhouse.loads import PRUNED_AT_ONCE, STATES_RETAINED, delete_unfinished_loads, prune
 from extract.clickhouse.refresh import refresh
 from extract.clickhouse.settings import ClickHouseSettings
-from extract.errors import UsageError
+from extract.errors import RetriableError, UsageError
 from extract.paths import tape_dir
 from extract.pipeline.errors import unwrap_dlt_errors
 from extract.pipeline.load import is_clean, mark_clean, open_pipeline
 from extract.pipeline.loaded import LoadedTables
 from extract.source.feed import Window
 from extract.source.source import deribit
+
+MAX_WAIT_S = 5.0
+"""Seconds by which the clocks of two computers may differ whose runs follow each other at once."""
 
 
 @dataclass
@@ -88,6 +93,7 @@ def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Ite
     database = shared_database(settings)
     with Lease(database, holder or default_holder_id()) as lease:
         loads = delete_unfinished_loads(database)
+        _require_past(loads.newest)
         was_clean = is_clean(settings, loads.newest)
         pipeline = open_pipeline(settings, loads.newest)
         # Without the lease, another run may have deleted rows of the package that ends.
@@ -100,6 +106,21 @@ def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Ite
         if loads.states + session.packages >= STATES_RETAINED + PRUNED_AT_ONCE:
             prune(database)
         mark_clean(settings, session.newest_load_id)
+
+
+def _require_past(newest_load_id: str | None) -> None:
+    """Raise RetriableError if the clock was ahead when the newest package was made; wait if it was by seconds.
+
+    Load ids are times. A package that is made before the clock has reached the newest one would count as older.
+    """
+    ahead_s = float(newest_load_id or 0) - time.time()
+    if ahead_s > MAX_WAIT_S:
+        at = datetime.fromtimestamp(float(newest_load_id or 0), UTC)
+        raise RetriableError(
+            f"The newest load package is of {at:%Y-%m-%d %H:%M:%S} UTC, {ahead_s:,.0f} s after this computer's time: "
+            "correct its clock, or run again after that time."
+        )
+    time.sleep(max(0.0, ahead_s))
 
 
 @contextmanager

@@ -9,8 +9,11 @@ from collections.abc import Callable
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.aws.lambda_increment import _options
+from extract.errors import UsageError
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
 from tests.aws.conftest import Machine
 from tests.support.edge import needs_caddy
 from tests.support.small_windows import keys_in, keys_of
@@ -139,6 +142,13 @@ def test_invocation_killed_between_data_and_state_duplicates_nothing(
         cloud.command("ALTER TABLE deribit_raw._dlt_pipeline_state DROP CONSTRAINT none")
         assert function.invoke()["status"] == "done"
     assert keys_in(cloud) == keys_of(tape)
+
+
+def test_unknown_field_of_an_event_is_refused() -> None:
+    """It would select everything; the fields of a schedule's own event do."""
+    with pytest.raises(UsageError, match="The event has currency; it can have since, until, currencies"):
+        _options({"currency": ["BTC"]})
+    assert _options({"detail-type": "Scheduled Event", "id": "1"}) == _options({}) == RunOptions()
 
 
 @pytest.mark.slow

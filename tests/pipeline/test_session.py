@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 from extract.clickhouse.client import shared_database
 from extract.clickhouse.lease import LEASE_S, AnotherRunError, Lease
 from extract.clickhouse.settings import ClickHouseSettings, clickhouse_settings
-from extract.errors import OutsideError, UsageError
+from extract.errors import OutsideError, RetriableError, UsageError
 from extract.paths import tape_dir
 from extract.pipeline.run import run
 from extract.pipeline.session import default_holder_id, open_session, run_lock
@@ -88,6 +89,20 @@ def test_package_of_a_run_without_its_lease_is_not_listed_as_finished(
             session.run(dlt.source(lambda: rows, name="deribit")())
     assert clickhouse_client.query("select a from deribit_raw.rows").result_rows == [(1,)]
     assert clickhouse_client.query("select * from deribit_raw._dlt_loads").result_rows == []
+
+
+def test_no_package_is_made_before_the_time_of_the_newest(
+    listed: Listed, clickhouse_client: Client, tape: Tape
+) -> None:
+    """As after a run while the clock was minutes ahead: a package of now would count as older than that one."""
+    listed(tape)
+    run_btc()
+    load_id = str(time.time() + 400)
+    clickhouse_client.command(
+        f"insert into deribit_raw._dlt_loads select * replace ('{load_id}' as load_id) from deribit_raw._dlt_loads limit 1"
+    )
+    with pytest.raises(RetriableError, match=r"newest load package is of .* after this computer's time"):
+        run_btc()
 
 
 def test_copy_of_a_directory_is_another_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
