@@ -42,8 +42,10 @@ touched as (
     {{ touched_buckets('1m') }}
 ),
 
+-- Also of other portions, which may be refreshed at this moment: their candles are not there yet.
 ranges as (
-    select instrument_name, first_seq, last_seq from touched
+    select instrument_name, first_seq, last_seq from {{ ref('touched_minutes') }}
+    where {{ is_touched('1m', 'bucket_at') }}
     union all
     select instrument_name, first_seq, last_seq from {{ this_table() }}
     where trade_count > 0 and {{ is_touched('1m', 'bucket_at') }}
@@ -121,7 +123,7 @@ candles as (
     select
         trades.instrument_name as instrument_name,
         {{ bucket_start('1m', 'trades.timestamp') }} as bucket_at,
-        toLowCardinality(any(trades.kind)) as kind,
+        toLowCardinality(argMin(trades.kind, {{ place }})) as kind,
         toLowCardinality(any(trades.underlying)) as underlying,
         argMin(trades.price, {{ place }}) as open,
         max(trades.price) as high,
@@ -161,7 +163,7 @@ candles as (
     select
         finer.instrument_name as instrument_name,
         {{ bucket_start(level, 'finer.bucket_at') }} as bucket_at,
-        toLowCardinality(any(finer.kind)) as kind,
+        toLowCardinality(argMin(finer.kind, finer.bucket_at)) as kind,
         toLowCardinality(any(finer.underlying)) as underlying,
         argMin(finer.open, finer.bucket_at) as open,
         max(finer.high) as high,

@@ -43,7 +43,7 @@ ends as (
     select
         trades.instrument_name as instrument_name,
         any(trades.currency) as currency,
-        any(trades.kind) as kind,
+        argMax(trades.kind, {{ trade_place('trades') }}) as kind,
         any(trades.underlying) as underlying,
         any(trades.expiry) as expiry,
         min(trades.timestamp) as first_at,

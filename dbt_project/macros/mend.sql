@@ -306,8 +306,8 @@ differing as (
 
 emptied as (
     select instrument_name, bucket_at from stored
-    where trade_count > 0 and (instrument_name, {{ bucket_of(level, 'bucket_at') }}) not in (
-        select instrument_name, {{ bucket_of(level, time) }} from source_rows
+    where trade_count > 0 and (instrument_name, bucket_at) not in (
+        select instrument_name, {{ bucket_start(level, time) }} from source_rows
     )
 )
 {% endmacro %}

@@ -188,8 +188,10 @@ view_totals as (
         countIf(candles.bucket_at != {{ bucket_start(level, 'candles.bucket_at') }}) as odd_bucket_starts,
         countIf(not (low <= open and low <= close and open <= high and close <= high)) as odd_prices,
         countIf(iv_low > iv_open or iv_low > iv_close or iv_high < iv_open or iv_high < iv_close) as odd_ivs,
-        countIf(buy_volume + sell_volume != candles.volume) as odd_sides,
-        countIf(block_volume > candles.volume or liquidation_volume > candles.volume) as odd_parts
+        -- At negative prices, volumes of inverse futures are negative, too.
+        countIf(low >= 0 and (
+            buy_volume > candles.volume or block_volume > candles.volume or liquidation_volume > candles.volume
+        )) as odd_parts
     from {{ model }} as candles
     where toYYYYMM(candles.bucket_at) in {{ months }} and {{ is_compared(level, 'candles.bucket_at') }}
     group by instrument_name, month
@@ -199,7 +201,7 @@ differing as (
     select
         if(finer_totals.instrument_name = '', view_totals.instrument_name, finer_totals.instrument_name) as instrument_name,
         if(finer_totals.instrument_name = '', view_totals.month, finer_totals.month) as month,
-        repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_sides + odd_parts > 0 as is_odd
+        repeated_buckets + odd_bucket_starts + odd_prices + odd_ivs + odd_parts > 0 as is_odd
     from finer_totals
     full outer join view_totals
         on finer_totals.instrument_name = view_totals.instrument_name and finer_totals.month = view_totals.month

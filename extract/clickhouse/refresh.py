@@ -52,8 +52,10 @@ _STEPS = f"select table_name, query, parameters from {PLAN} order by position"
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
 _COUNTS = f"""
     select
-        (select uniqExact(load_id) from {RAW_DATABASE}._dlt_loads where status = 0),
-        (select uniqExact(load_id) from {MART_DATABASE}.consumed_loads),
+        (
+            select count() from {RAW_DATABASE}._dlt_loads
+            where status = 0 and load_id not in (select load_id from {MART_DATABASE}.consumed_loads)
+        ),
         (select groupArray(load_id) from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}})
 """
 
@@ -85,14 +87,14 @@ def _unconsumed(database: Database, new_loads: Sequence[str]) -> list[str]:
     """Those of a few `new_loads` that are not consumed. Many are planned as portions with all others."""
     if len(new_loads) > FEW_LOADS:
         return []
-    [(_, _, consumed)] = database.rows(_COUNTS, {"loads": list(new_loads)}, _READ_SETTINGS)
+    [(_, consumed)] = database.rows(_COUNTS, {"loads": list(new_loads)}, _READ_SETTINGS)
     return sorted(set(new_loads).difference(consumed))
 
 
 def _pending_portions(database: Database) -> list[list[str]]:
-    """Pending packages, searched for only if more are listed than are consumed."""
-    [(listed, consumed, _)] = database.rows(_COUNTS, {"loads": []}, _READ_SETTINGS)
-    if listed == consumed:
+    """Pending packages; planned as portions only if there are some."""
+    [(pending, _)] = database.rows(_COUNTS, {"loads": []}, _READ_SETTINGS)
+    if not pending:
         return []
     return database.column(_PENDING, settings=_READ_SETTINGS)
 

@@ -37,6 +37,7 @@ def test_empty_run_changes_nothing_in_use(loaded: Project) -> None:
     """Neither the tables nor the views; a load after it is refreshed."""
     before = states(loaded)
     loaded.run("--empty")
+    loaded.run("--empty", "--full-refresh", "--select", "trade_versions")
     assert states(loaded) == before
     late = {"1764000009.5": [trade(seq=900)]}
     raw_tables.load(loaded.client, "1764000009.5", late["1764000009.5"])
@@ -87,6 +88,13 @@ def test_table_of_another_version_of_its_model_is_refused(
         loaded.must("build", "--full-refresh", "--select", table)
     loaded.must("build")
     assert_true(loaded, LOADS)
+
+
+def test_refresh_view_that_was_dropped_is_created_again(loaded: Project) -> None:
+    before = states(loaded)
+    loaded.client.command("DROP VIEW deribit.refresh_ohlcv_1h_versions")
+    loaded.run("--select", "ohlcv_1h_versions")
+    assert {row["name"] for row in states(loaded)} == {row["name"] for row in before}
 
 
 def test_deferred_and_cloned_models_do_not_write_to_those_in_use(loaded: Project, tmp_path: Path) -> None:

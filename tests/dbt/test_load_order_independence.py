@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extract.clickhouse import refresh as refresh_module
 from extract.clickhouse.client import Database, Values
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
 from harness.dbt_project import Project
 from tests.support.candle_truth import Trade, assert_true
-from tests.support.packages import PACKAGES, START_MS, STEPS, InterruptedDatabase, KilledError
+from tests.support.packages import PACKAGES, START_MS, STEP_TABLES, STEPS, InterruptedDatabase, KilledError
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +83,47 @@ def test_refresh_within_another_misses_nothing(empty: Project) -> None:
         )
         refresh(interrupted, [outer])
         assert_true(empty, loads)
+
+
+def test_refreshes_at_once_see_the_numbers_of_each_other(
+    empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trades of one minute have numbers far apart; the later computation has the older version, and a merge drops it."""
+    empty.empty()
+    loads = {f"176400000{n}.5": [trade("BTC-PERPETUAL", seq, START_MS)] for n, seq in ((1, 1), (2, 5_000))}
+    for load_id, rows in loads.items():
+        raw_tables.load(empty.client, load_id, rows)
+    first, second = loads
+    database = empty.database
+    minutes = STEP_TABLES.index("ohlcv_1m_versions")
+
+    def refresh_minutes_of_the_second() -> None:
+        with pytest.raises(KilledError):
+            refresh(InterruptedDatabase(database.client, database.settings, minutes + 1), [second])
+
+    def merge_before(database: Database) -> list[list[str]]:
+        empty.client.command("optimize table deribit.ohlcv_1m_versions final")
+        return pending_portions(database)
+
+    pending_portions = refresh_module._pending_portions
+    monkeypatch.setattr(refresh_module, "_pending_portions", merge_before)
+    interrupted = InterruptedDatabase(
+        database.client, database.settings, minutes, refresh_minutes_of_the_second
+    )
+    refresh(interrupted, [first])
+    assert_true(empty, loads)
+
+
+def test_package_that_was_deleted_hides_no_pending_one(empty: Project) -> None:
+    """As many packages are listed as are consumed."""
+    empty.empty()
+    raw_tables.load(empty.client, "1764000001.5", [trade("BTC-PERPETUAL", 1, START_MS)])
+    refresh(empty.database)
+    for rows in ("trades where _dlt_load_id", "_dlt_loads where load_id"):
+        empty.client.command(f"delete from deribit_raw.{rows} = '1764000001.5'")
+    raw_tables.load(empty.client, "1764000002.5", [trade("BTC-PERPETUAL", 2, START_MS)])
+    assert refresh(empty.database) == 1
+    assert seqs_at(empty, "true") == [1, 2]
 
 
 def trade(name: str, seq: int, at_ms: int) -> Trade:

@@ -62,8 +62,10 @@ PACKAGES = st.lists(
 )
 
 
-STEPS = len(yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text())["vars"]["refresh_steps"])
-"""Statements of a refresh of one portion."""
+_SETTINGS = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text())
+STEP_TABLES = [step["table"] for step in _SETTINGS["vars"]["refresh_steps"]]
+"""The table of each statement of a refresh of one portion."""
+STEPS = len(STEP_TABLES)
 
 
 class KilledError(Exception):

@@ -15,7 +15,8 @@ instruments_with_gaps as (
         bitmapOr(tallies.seqs, bitmapBuild([toUInt64(0)])) as present,
         bitmapOr(tallies.followers, bitmapBuild([toUInt64(1)])) as next_ones
     from tallies
-    where bitmapMax(tallies.seqs) > bitmapCardinality(tallies.seqs)
+    where
+        bitmapMax(tallies.seqs) + bitmapContains(tallies.seqs, toUInt64(0)) > bitmapCardinality(tallies.seqs)
 ),
 
 -- From the end of one run of consecutive numbers to the start of the next.
