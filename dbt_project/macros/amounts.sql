@@ -146,7 +146,7 @@
     multiIf(
         {{ usd_rate }} = 1,
         {{ notional }},
-        abs({{ notional }}) < 100000000000 and {{ is_short(rate) }},
+        abs({{ notional }}) < 10000000000 and {{ is_short(rate) }},
         {{ amount_of(rounded_quotient(
             'reinterpret(assumeNotNull(' ~ notional ~ "), 'Int128') * toInt128(" ~ hundred_millionths(rate) ~ ')', 'toInt128(100000000)'
         )) }},

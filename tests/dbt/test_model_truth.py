@@ -9,7 +9,7 @@ import pytest
 
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
-from harness.dbt_project import Project
+from harness.dbt_project import TABLES, Project, failures
 from tests.support.candle_truth import Trade, assert_true
 
 KEPT_FRESH = (
@@ -227,6 +227,27 @@ def test_values_out_of_range_stop_nothing(dbt: Project) -> None:
     ]
     candles = dbt.rows("SELECT * FROM deribit.ohlcv_1h ORDER BY instrument_name")
     assert [row["close"] for row in candles if row["instrument_name"] == "ETH-PERPETUAL"] == [93_500.5]
+
+
+@pytest.mark.slow
+def test_odd_trades_are_exact_and_sound(dbt: Project) -> None:
+    """Values near the limit of integers, a negative price, two kinds in one minute, a trade with the number 0."""
+    dbt.empty()
+    option = {"price": 100_000.0, "amount": 990_000.0, "index_price": 9_900_000.0, "iv": 50.0}
+    rows = [
+        trade("BTC-27JUN25-100000-C", **option),
+        *(trade(seq=seq, at_ms=NOON_MS + seq * DAY_MS, price=-5.0, block_trade_id="B") for seq in (1, 2)),
+        trade("ETH-PERPETUAL", 1, NOON_MS, kind="future"),
+        trade("ETH-PERPETUAL", 2, NOON_MS - 5, kind="index_option"),
+        *(trade("SOL_USDC", seq) for seq in (0, 1, 2, 4)),
+    ]
+    raw_tables.load(dbt.client, "1764000001.5", rows)
+    refresh(dbt.database)
+    assert_true(dbt, {"1764000001.5": rows})
+    gaps = dbt.rows("select instrument_name, first_missing_seq, last_missing_seq from deribit.trade_gaps")
+    assert gaps == [{"instrument_name": "SOL_USDC", "first_missing_seq": 3, "last_missing_seq": 3}]
+    dbt.run(*TABLES)
+    assert not failures(dbt.invoke("test", "--select", "test_name:candles_are_sound"))
 
 
 def test_last_trade_of_a_millisecond_is_the_one_with_the_greatest_number(dbt: Project) -> None:
