@@ -235,13 +235,18 @@ class _Push:
             self.local.insert(PUSHES.name, proof, token=f"{PUSHES.name}/{time.time_ns()}")
 
     def _publish(self) -> None:
-        """List the packages on cloud as finished whose trades are complete there, after their rows in other tables."""
-        ready = {load for load, months in self.pending.items() if not months}
+        """List the packages on cloud as finished that are complete there, in the order of local.
+
+        Coverage of a package covers the trades of all packages before it, so none is listed before an incomplete one.
+        """
+        ready = self._next_packages({load for load, months in self.pending.items() if not months})
         if not self.lease or not ready:
             return
         self.lease.require_held()
+        differing: set[str] = set()
         for table in self._small_tables():
-            ready -= self.reconciler.reconcile(Partition(table), only=ready).differing_loads
+            differing |= self.reconciler.reconcile(Partition(table), only=ready).differing_loads
+        ready = self._next_packages(ready - differing)
         # The second attempt has a new token, for packages that were listed before and then deleted by hand.
         for salt in ("", f"/{time.time_ns()}"):
             if missing := ready - finished_loads(self.cloud):
@@ -249,6 +254,11 @@ class _Push:
         refresh(self.cloud.connection, sorted(ready))
         self.published |= ready
         self.pending = {load: months for load, months in self.pending.items() if load not in ready}
+
+    def _next_packages(self, complete: Collection[str]) -> set[str]:
+        """Those of `complete` that come before the first package that is neither complete nor published."""
+        known = {*complete, *self.published}
+        return set(takewhile(known.__contains__, sorted(self.loads))) - self.published
 
     def _list_loads(self, loads: list[str], salt: str) -> None:
         table = self.local.tables[LOADS]

@@ -12,6 +12,7 @@ import pytest
 from extract.clickhouse.client import open_database
 from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import RetriableError
+from extract.listener import Listener
 from extract.push.database import QUERY_ID_PREFIX, RETRIES
 from extract.push.push import push
 from extract.retry import Retrier
@@ -270,8 +271,8 @@ def test_rows_of_an_unfinished_package_are_no_versions_of_trades(loaded: Both) -
 
 
 @pytest.mark.slow
-def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) -> None:
-    """Later packages are listed on cloud, but no state covers the missing one, so that a run into cloud fetches it."""
+def test_packages_are_listed_up_to_the_first_that_cloud_lacks(loaded: Both) -> None:
+    """No coverage and no state on cloud includes its trades, so that a run into cloud fetches them."""
     loaded.tape("push")
     loads = "select load_id from deribit_raw._dlt_loads order by load_id"
     first, gap, *later = [load for (load,) in loaded.local.query(loads).result_rows]
@@ -285,13 +286,41 @@ def test_state_is_copied_up_to_the_first_package_that_cloud_lacks(loaded: Both) 
         loaded.cloud.command(statement)
     done = loaded.tape("push")
     assert done.code == 1
-    assert loaded.cloud.query(loads).result_rows == [(load,) for load in (first, *later)]
+    assert loaded.cloud.query(loads).result_rows == [(first,)]
     states = "select _dlt_load_id from deribit_raw._dlt_pipeline_state"
     assert loaded.cloud.query(states).result_rows == [(first,)]
-    assert json.loads(loaded.tape("push", "--verify", "--json").out)["packages_not_visible"] == 1
+    assert json.loads(loaded.tape("push", "--verify", "--json").out)["packages_not_visible"] == 1 + len(later)
     loaded.cloud.command("delete from deribit_raw.trades where trade_seq > 77000000")
     assert loaded.tape("push").code == 0
     assert loaded.same(*PUSHED)
+
+
+@pytest.mark.slow
+def test_interrupted_push_covers_no_time_whose_trades_are_missing(
+    both: Both, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The month that lacks the most arrives first, although packages of earlier months are still missing."""
+    listed(Tape.generate(seed=1, trades=3000, days=70))
+    for until in ("2025-12-01", "2026-01-01", None):
+        both.run("local", currencies=("BTC",), until=until)
+    of_month = "select count() as rows from deribit_raw.trades group by toYYYYMM(timestamp) order by rows desc limit 1"
+
+    class Interrupted(Listener):
+        left = int(both.local.command(of_month))
+
+        def advance(self, count: int) -> None:
+            self.left -= count
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(listener=Interrupted())
+    assert both.keys(both.cloud), "something was pushed"
+    monkeypatch.setenv("CLICKHOUSE_MODE", "cloud")
+    assert both.tape("gaps").code == 2, "nothing is proven"
+    monkeypatch.setenv("CLICKHOUSE_MODE", "local")
+    assert both.tape("push").code == 0
+    assert both.same(*PUSHED)
 
 
 @pytest.mark.slow
