@@ -103,6 +103,13 @@ where
 group by currency, kind
 order by currency, kind
 
+-- name: rejected_streams
+-- Streams of which trades are rejected.
+select distinct currency, kind
+from <rejected_trades>
+where <in_scope> and <rejected_seq> between 1 and {max_seq:Int64}
+order by currency, kind
+
 -- name: gaps
 -- One row per range of missing trade_seq, ordered. The server holds two bitmaps of the seqs of each instrument (a bit
 -- per trade of a busy one, two bytes of a quiet one) and a row per gap.

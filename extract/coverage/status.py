@@ -74,7 +74,9 @@ def fetch_status(database: Database) -> list[StreamStatus]:
             statuses[stream].trades, statuses[stream].instruments = trades, instruments
         if has_holes:
             with_holes.add(stream)
-    # Without holes and known tails there are no gaps: the expensive statement is skipped.
+    # A rejected trade is missing also after the last loaded one, where it leaves no hole.
+    with_holes |= {Stream(*row) for row in query(database, "rejected_streams", tables)} & set(statuses)
+    # Without holes, rejected trades and known tails there are no gaps: the expensive statement is skipped.
     if streams := set(statuses) if "instrument_tails" in tables else with_holes:
         currencies, kinds = ({stream[at] for stream in streams} for at in (0, 1))
         for gap in find_gaps(database, Scope(tuple(sorted(currencies)), tuple(sorted(kinds)))):

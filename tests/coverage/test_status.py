@@ -93,6 +93,17 @@ def test_missing_tails_are_counted(raw: Raw) -> None:
     assert stream.proven_share == pytest.approx(1 / 2)
 
 
+def test_rejected_last_trade_is_missing(raw: Raw) -> None:
+    """As `tape gaps` lists it, although no seq before the last loaded one is missing."""
+    raw.make("rejected_trades")
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2})
+    record = json.dumps({"instrument_name": NAME, "trade_seq": 3})
+    raw.insert("rejected_trades", reason="price is missing", raw=record)
+    [stream] = fetch_status(raw.database)
+    assert (stream.trades, stream.missing) == (2, len(raw.gaps())) == (2, 1)
+
+
 def test_lag_counts_from_the_end_of_the_newest_span() -> None:
     """In seconds; a clock that is behind the exchange makes it 0, not negative."""
     spans = [(at(0), at(5)), (at(7), at(10))]
