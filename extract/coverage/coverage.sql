@@ -257,58 +257,69 @@ open_holes as (
     from hole_changes
 ),
 
-neighbours as (
-    select * except (is_open), arrayJoin([first_seq - 1, last_seq + 1]) as trade_seq
-    from open_holes
-    where is_open
-),
-
-timed_holes as (
-    -- Times of the two neighbours of each hole; seq 0, dropped trades and the one after the known end have none.
-    select
-        neighbours.instrument_name as instrument_name,
-        neighbours.currency as currency,
-        neighbours.kind as kind,
-        neighbours.first_seq as first_seq,
-        neighbours.last_seq as last_seq,
-        neighbours.place as place,
-        maxIf(trades.timestamp, neighbours.trade_seq < neighbours.first_seq) as before_at,
-        maxIf(trades.timestamp, neighbours.trade_seq > neighbours.last_seq) as after_at
-    from <trades> as trades
-    right join neighbours
-        on trades.instrument_name = neighbours.instrument_name and trades.trade_seq = neighbours.trade_seq
-    group by all
-),
-
 creation_times as (
     select instrument_name, min(creation_timestamp) as created_at
     from <instruments>
     group by instrument_name
 ),
 
+drops as (
+    select instrument_name, min(first_seq) as first_dropped
+    from <dropped_trades>
+    where <in_scope>
+    group by instrument_name
+),
+
+spans_of_instruments as (
+    -- The first and the last trade of each instrument in each span.
+    select
+        trades.instrument_name as instrument_name,
+        covered.covered_from as covered_from,
+        min(trades.trade_seq) as first_traded,
+        max(trades.trade_seq) as last_traded
+    from <trades> as trades
+    asof inner join covered
+        on trades.currency = covered.currency and trades.kind = covered.kind
+        and trades.timestamp >= covered.covered_from
+    where trades.timestamp <= covered.covered_to and trades.trade_seq <= {max_seq:Int64}
+    group by instrument_name, covered_from
+),
+
+covered_seqs as (
+    -- Numbers between which all are in covered time, whatever the times of the trades between them. From 0 where the span
+    -- includes the instrument's first trade. An odd time can put a span of numbers within another: the longest counts.
+    select
+        traded.instrument_name as instrument_name,
+        if(
+            (drops.instrument_name = '' or traded.first_traded <= drops.first_dropped)
+            and (
+                toUnixTimestamp64Milli(traded.covered_from) <= {epoch_ms:Int64}
+                or ifNull(traded.covered_from <= creation_times.created_at, 0)
+            ),
+            0, traded.first_traded
+        ) as after_seq,
+        max(traded.last_traded) over (
+            partition by instrument_name order by after_seq range between unbounded preceding and current row
+        ) as before_seq
+    from spans_of_instruments as traded
+    left join creation_times on traded.instrument_name = creation_times.instrument_name
+    left join drops on traded.instrument_name = drops.instrument_name
+),
+
 missing as (
     -- A hole outside of covered time, or before the start of the loaded or retained time, is not a gap.
     select
-        timed_holes.instrument_name as instrument_name,
-        timed_holes.currency as currency,
-        timed_holes.kind as kind,
-        timed_holes.first_seq as first_seq,
-        timed_holes.last_seq as last_seq,
-        timed_holes.place as place
-    from timed_holes
-    asof left join covered
-        on timed_holes.currency = covered.currency and timed_holes.kind = covered.kind
-        and timed_holes.after_at >= covered.covered_from
-    left join creation_times on timed_holes.instrument_name = creation_times.instrument_name
-    where
-        multiIf(
-            timed_holes.place = 3, 1,
-            timed_holes.after_at = fromUnixTimestamp64Milli(0), 0,
-            timed_holes.after_at > covered.covered_to, 0,
-            timed_holes.place = 2, timed_holes.before_at between covered.covered_from and covered.covered_to,
-            toUnixTimestamp64Milli(covered.covered_from) <= {epoch_ms:Int64}
-            or ifNull(covered.covered_from <= creation_times.created_at, 0)
-        )
+        open_holes.instrument_name as instrument_name,
+        open_holes.currency as currency,
+        open_holes.kind as kind,
+        open_holes.first_seq as first_seq,
+        open_holes.last_seq as last_seq,
+        open_holes.place as place
+    from open_holes
+    asof left join covered_seqs
+        on open_holes.instrument_name = covered_seqs.instrument_name
+        and open_holes.first_seq > covered_seqs.after_seq
+    where open_holes.is_open and (open_holes.place = 3 or open_holes.last_seq < covered_seqs.before_seq)
 ),
 
 ranges as (

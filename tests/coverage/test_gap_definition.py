@@ -100,6 +100,36 @@ def test_hole_after_covered_time_is_not_a_gap(raw: Raw) -> None:
     assert raw.gaps() == []
 
 
+YEAR = 525_600
+
+
+@pytest.mark.parametrize("odd", [-56 * YEAR, -YEAR, YEAR])
+def test_odd_time_of_a_trade_hides_no_gap(raw: Raw, odd: float) -> None:
+    """The neighbours of these holes are outside of covered time, the trades around them are not."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2, 4: odd, 6: 6, 7: 7})
+    raw.trades({1: odd, 3: odd + 1, 5: 5}, name="odd head")
+    raw.trades({1: 1, 3: odd, 4: odd, 6: odd, 9: 9}, name="odd run")
+    assert raw.gaps() == [
+        (3, 3, "inner"),
+        (5, 5, "inner"),
+        (2, 2, "inner"),
+        (4, 4, "inner"),
+        (2, 2, "inner"),
+        (5, 5, "inner"),
+        (7, 8, "inner"),
+    ]
+
+
+@pytest.mark.parametrize("odd", [1, 25, 45])
+def test_odd_time_in_another_span_hides_no_gap(raw: Raw, odd: float) -> None:
+    """Whether the span is before, after, or of no other trade."""
+    for start in (0, 20, 40):
+        raw.covered(start, start + 9)
+    raw.trades({11: 2, 12: 3, 20: 21, 22: odd, 24: 27, 30: 29})
+    assert {(21, 21, "inner"), (23, 23, "inner"), (25, 29, "inner")} <= set(raw.gaps())
+
+
 def test_head_before_covered_time_is_not_a_gap(raw: Raw) -> None:
     """The instrument is older than the span, or its age is unknown."""
     raw.make("instruments")
