@@ -61,8 +61,9 @@ def repair_gaps(
     """Fetch the gaps of `scope`, also those of series besides trades, and request absent trades again that are due.
 
     With `retry_absent` it requests everything that was absent, and trades that were undecodable. An instrument or a key of
-    a series whose answers cannot be used is set aside. Raises CannotTellError where no time is covered, OutsideError when
-    the exchange answers no request or the database failed: load packages that were loaded before remain.
+    a series whose answers cannot be used is set aside. Raises CannotTellError where no time is covered, FinalError where
+    the clocks of the exchange and of this machine differ, OutsideError when the exchange answers no request or the
+    database failed: load packages that were loaded before remain.
     """
     started_s = time.monotonic()
     listener = listener or Listener()
@@ -73,7 +74,7 @@ def repair_gaps(
         due = [] if retry_absent else [gap for gap in gaps if gap.due]
         report.ranges, report.wanted = len(wanted) + len(due), sum(map(len, wanted + due))
         if report.wanted:
-            session.client.now_ms()  # raises early where the exchange cannot be reached
+            session.require_exchange()
         listener.start(report.wanted, "trades")
         _fetch(session, wanted, report, listener)
         if not retry_absent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig, deribit_config
 from extract.errors import OutsideError, TapeError
 from extract.pipeline.session import PipelineSession, open_session, run_lock
+from extract.sweep.windows import require_same_time
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,15 @@ class CoverageSession:
     client: DeribitClient
     database: Database
     pipeline: PipelineSession
+
+    def require_exchange(self) -> None:
+        """Raise OutsideError early where the exchange cannot be reached, FinalError where its clock differs from ours.
+
+        The times at which trades were absent, and last trades were answered, are of this machine.
+        """
+        now_ms = self.client.now_ms()
+        if not self.client.is_sandbox:
+            require_same_time(now_ms, time.time() * 1000)
 
 
 @contextmanager

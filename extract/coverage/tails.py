@@ -61,20 +61,21 @@ class _LastTrades(msgspec.Struct):
 
 
 def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = None) -> TailsReport:
-    """Fetch the last trade of each instrument that expired in covered time and has none stored yet.
+    """Fetch the last trade of each instrument that expired in covered time, once, and again a day later.
 
-    An answer without a trade counts once it was given twice, a day or more apart: until then each call requests it again,
-    because a history host that lacks trades for a while would otherwise hide them for ever.
+    An answer is settled once it was given twice, a day or more apart, because a history host that lacks trades for a while
+    would otherwise hide them for ever.
 
-    Raises CannotTellError where no time is covered, OutsideError when the exchange answers no request or none that can
-    be used, or the database failed: load packages that were loaded before remain.
+    Raises CannotTellError where no time is covered, FinalError where the clocks of the exchange and of this machine
+    differ, OutsideError when the exchange answers no request or none that can be used, or the database failed: load
+    packages that were loaded before remain.
     """
     listener = listener or Listener()
     report = TailsReport()
     with open_coverage_session() as session:
         instruments = instruments_without_last_trade(session.database, scope)
         if instruments:
-            session.client.now_ms()  # raises early where the exchange cannot be reached
+            session.require_exchange()
         listener.start(len(instruments), "last trades")
         for first in range(0, len(instruments), INSTRUMENTS_PER_PACKAGE):
             part = instruments[first : first + INSTRUMENTS_PER_PACKAGE]
@@ -86,9 +87,9 @@ def fetch_last_trades(scope: Scope = EVERYTHING, listener: Listener | None = Non
 
 
 def instruments_without_last_trade(database: Database, scope: Scope = EVERYTHING) -> list[Instrument]:
-    """Instruments that expired in covered time, were created or traded in it, and have no last trade stored.
+    """Instruments that expired in covered time, were created or traded in it, and whose last trade is to be requested.
 
-    An instrument without a trade is included until two such answers, a day or more apart, are stored.
+    Those are the ones without an answer, and those whose greatest answer was given a day ago and not again since.
     """
     tables = require_covered(database, scope)
     rows = query(database, "instruments_without_tail", tables, scope)

@@ -196,7 +196,7 @@ def _stream_sweeps(
     now_ms = client.now_ms()
     if not client.is_sandbox:
         machine_ms = round(request.machine_s() * 1000)
-        _require_same_time(now_ms, machine_ms)
+        require_same_time(now_ms, machine_ms)
         now_ms = min(now_ms, machine_ms)  # time that one of the clocks has not reached may have no trades yet
     for stream, state in states.items():
         wanted = state.wanted(request.since_ms, request.until_ms or now_ms)
@@ -230,8 +230,9 @@ def _stream_sweeps(
         )
 
 
-def _require_same_time(exchange_ms: int, machine_ms: float) -> None:
-    """Raise FinalError if the clocks differ: time that has not passed would be covered without its trades."""
+def require_same_time(exchange_ms: int, machine_ms: float) -> None:
+    """Raise FinalError if the clocks differ: time that has not passed would be covered without its trades, and what the
+    exchange lacks would count as absent too early."""
     if abs(exchange_ms - machine_ms) > MAX_CLOCK_DIFFERENCE_MS:
         raise FinalError(
             f"The exchange's clock shows {iso(exchange_ms)} and this computer's {iso(int(machine_ms))}: correct this "

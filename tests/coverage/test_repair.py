@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from extract.coverage.gaps import Gap, find_gaps
 from extract.coverage.repair import repair_gaps
-from extract.errors import UsageError
+from extract.deribit.client import DeribitClient
+from extract.errors import FinalError, UsageError
 from extract.pipeline.session import run_lock
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
@@ -23,6 +25,21 @@ def seqs(gaps: list[Gap]) -> set[Key]:
     return {
         (gap.range.instrument_name, seq) for gap in gaps for seq in range(gap.range.first, gap.range.last + 1)
     }
+
+
+@pytest.mark.parametrize("command", [("repair", "--again"), ("gaps", "--tails")])
+def test_nothing_is_requested_with_a_wrong_clock(
+    user: User, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Absence, and the number of a last trade, would be settled without the time in between."""
+    user.lose(user.inner_keys()[:3])
+    with monkeypatch.context() as patch:
+        patch.setattr(DeribitClient, "is_sandbox", False)  # whose clock may differ
+        done = user.tape(*command)
+    assert done.code == FinalError.exit_code
+    assert "The exchange's clock shows" in done.err
+    assert user.requested_methods() <= {"get_time"}
+    assert repair_gaps().fetched == 3
 
 
 def last_seqs(keys: list[Key]) -> dict[str, int]:
@@ -124,6 +141,7 @@ def test_repair_from_another_exchange_is_refused(user: User, monkeypatch: pytest
     """Otherwise trades that a sandbox lacks would be recorded as absent from the live exchange."""
     keys = user.keys()
     monkeypatch.setattr("extract.deribit.client._exchange_name", lambda url: "history.deribit.com")
+    monkeypatch.setattr(user.exchange, "now_ms", round(time.time() * 1000))
     user.lose(user.inner_keys()[5:7])
     with pytest.raises(UsageError, match="must not be mixed"):
         repair_gaps()
