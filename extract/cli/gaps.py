@@ -26,7 +26,7 @@ SERIES_HEADER = ("series", "key", "first", "last", "missing", "reason")
 @click.option(
     "--tails",
     is_flag=True,
-    help="First fetch the last trade of expired instruments, once each; where there is none, again a day later.",
+    help="First fetch the last trade of expired instruments: once each, and again a day later.",
 )
 @scope_options
 def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[str, ...]) -> int:
@@ -70,6 +70,8 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
         with WorkProgress() as progress:
             report = fetch_last_trades(scope, progress)
         note = f"Requested the last trade of {report.requested:,} expired instruments."
+        if report.requested:
+            note += " A last trade is settled once it was sent twice, a day or more apart."
         if report.unknown:
             note += f" The history host does not know {report.unknown:,} of them."
         echo(note, err=True)

@@ -397,8 +397,8 @@ final as (
 select * from final
 
 -- name: instruments_without_tail
--- Instruments that expired in covered time, were created or traded in it, and whose last trade is not settled yet, with
--- the greatest trade_seq that is loaded.
+-- Instruments that expired in covered time, were created or traded in it, and whose last trade is to be requested, with the
+-- greatest trade_seq that is loaded.
 with
 
 covered as (
@@ -422,12 +422,24 @@ expired as (
     group by instrument_name
 ),
 
-settled as (
-    -- That an instrument has no trade counts once it was answered twice, a day apart.
-    select instrument_name
+answers as (
+    select
+        instrument_name,
+        last_seq,
+        min(found_at) + interval 1 day as again_at,
+        max(found_at) as last_at
     from <instrument_tails>
+    group by instrument_name, last_seq
+),
+
+settled as (
+    -- An answer counts once it was given twice, a day apart, and is requested again only when that day has passed.
+    select instrument_name
+    from answers
     group by instrument_name
-    having max(last_seq) > 0 or max(found_at) >= min(found_at) + interval 1 day
+    having
+        argMax(last_at >= again_at, last_seq)
+        or argMax(toUnixTimestamp64Milli(again_at), last_seq) > {now_ms:Int64}
 ),
 
 last_loaded as (

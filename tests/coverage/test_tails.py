@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,11 @@ from extract.deribit.jsonrpc import ExchangeRefusedError
 from extract.errors import OutsideError
 from tests.support.hostile_exchange import HostileExchange
 from tests.support.loaded_user import User
-from tests.support.raw_tables import EPOCH, Raw, at
+from tests.support.raw_tables import EPOCH, START, Raw, at
+
+DAY = 1_440
+NOW = (datetime.now(UTC) - START) // timedelta(minutes=1)
+"""In minutes."""
 
 
 def expired_names(user: User) -> set[str]:
@@ -69,7 +73,7 @@ def test_lost_tails_are_detected_and_repaired(user: User) -> None:
         "alter table deribit_raw.instrument_tails update found_at = found_at - interval 1 day where true",
         settings={"mutations_sync": 1},
     )
-    assert fetch_last_trades().requested == len(expired - last.keys()), "those that had no trade a day ago"
+    assert fetch_last_trades().requested == len(expired), "each once more, a day later"
     user.exchange.requests.clear()
     assert fetch_last_trades().requested == 0
     assert user.requested_methods() == set()
@@ -116,7 +120,7 @@ def test_impossible_last_trade_is_set_aside(
     assert done.err.splitlines()[-1].startswith(f"{name} was set aside: The ")
     assert reason in done.err
     without = {each.name for each in instruments_without_last_trade(user.database)}
-    assert without == {name} | (expired_names(user) - last.keys())
+    assert without == {name}
 
 
 def requested_names(raw: Raw) -> list[str]:
@@ -146,10 +150,11 @@ def test_only_tails_in_covered_time_are_requested(raw: Raw) -> None:
     option(raw, "still alive", at(1), at(11))
     option(raw, "gone before", at(-5), at(-1))
     option(raw, "everlasting", at(1), None)
-    option(raw, "already stored", at(1), at(9))
+    option(raw, "settled", at(1), at(9))
     raw.trades({1: 2}, name="older, seen")
     raw.trades({1: -2}, name="older, seen before only")
-    raw.insert("instrument_tails", instrument_name="already stored", last_seq=1)
+    for minute in (10, 10 + DAY):
+        raw.insert("instrument_tails", instrument_name="settled", last_seq=1, found_at=at(minute))
     assert requested_names(raw) == ["older, seen", "within"]
 
 
@@ -158,17 +163,23 @@ def test_only_tails_in_covered_time_are_requested(raw: Raw) -> None:
     [
         ([], True),
         ([(0, 0)], True),
-        ([(0, 0), (0, 1_439)], True),
-        ([(0, 0), (0, 1_440)], False),
+        ([(0, 0), (0, DAY - 1)], True),
+        ([(0, 0), (0, DAY)], False),
         ([(0, 0), (0, 5), (0, 9_000)], False),
-        ([(0, 0), (3, 5)], False),
-        ([(3, 0)], False),
+        ([(3, 0)], True),
+        ([(3, 0), (3, DAY)], False),
+        ([(0, 0), (3, DAY)], True),
+        ([(3, 0), (5, DAY)], True),
+        ([(3, 0), (5, DAY), (5, 2 * DAY)], False),
+        ([(5, 0), (3, DAY)], True),
+        ([(3, NOW)], False),
+        ([(3, NOW - DAY)], True),
     ],
 )
-def test_answer_without_a_trade_counts_once_given_twice_a_day_apart(
+def test_answer_is_settled_once_given_twice_a_day_apart(
     raw: Raw, answers: list[tuple[int, float]], is_requested: bool
 ) -> None:
-    """`answers`: last_seq, and the minute. A host that lacked the trades once does not hide them for ever."""
+    """`answers`: last_seq, and the minute. A host that lacked trades once does not hide them; none is requested all day."""
     raw.make("instruments")
     raw.make("instrument_tails")
     raw.covered(0, 10)
