@@ -88,10 +88,17 @@ def _deduplicated(token: str) -> dict[str, Any]:
     }
 
 
-def window_setting(engine: str) -> tuple[str, int] | None:
-    """Return the setting for the number or age of stored tokens; None for engines without deduplication."""
+def table_settings(engine: str) -> dict[str, int]:
+    """Return the settings of a table: the number or age of stored tokens, and inserts that survive a power cut.
+
+    Replicated and shared engines have copies of each insert. Other engines than MergeTree have no such settings.
+    """
     if not engine.endswith("MergeTree"):
-        return None
+        return {}
     if engine.startswith(("Replicated", "Shared")):
-        return "replicated_deduplication_window_seconds", WINDOW_SECONDS
-    return "non_replicated_deduplication_window", WINDOW_BLOCKS
+        return {"replicated_deduplication_window_seconds": WINDOW_SECONDS}
+    return {
+        "non_replicated_deduplication_window": WINDOW_BLOCKS,
+        "fsync_after_insert": 1,
+        "fsync_part_directory": 1,
+    }

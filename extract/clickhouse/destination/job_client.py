@@ -73,21 +73,22 @@ class TapeClickHouseClient(ClickHouseClient):
         self, only_tables: Iterable[str] | None = None, expected_update: Any = None, force: bool = False
     ) -> Any:
         update = super().update_stored_schema(only_tables, expected_update, force)  # type: ignore[arg-type]  # None is dlt's default
-        self._set_token_windows()
+        self._set_table_settings()
         return update
 
-    def _set_token_windows(self) -> None:
-        """Let each table store enough tokens, by its actual engine: Cloud replaces MergeTree by SharedMergeTree."""
+    def _set_table_settings(self) -> None:
+        """Set what each table lacks, by its actual engine: Cloud replaces MergeTree by SharedMergeTree."""
         tables = self.sql_client.execute_sql(
             "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
         )
         for name, engine, definition in tables or ():
-            window = dedup_tokens.window_setting(engine)
-            if name not in self.schema.tables or window is None or window[0] in definition:
+            wanted = dedup_tokens.table_settings(engine)
+            lacking = ", ".join(f"{key} = {value}" for key, value in wanted.items() if key not in definition)
+            if name not in self.schema.tables or not lacking:
                 continue
             table = self.sql_client.make_qualified_table_name(name)
             try:
-                self.sql_client.execute_sql(f"ALTER TABLE {table} MODIFY SETTING {window[0]} = {window[1]}")
+                self.sql_client.execute_sql(f"ALTER TABLE {table} MODIFY SETTING {lacking}")
             except DatabaseTerminalException as error:
                 if not engine.startswith(("Replicated", "Shared")):
                     raise

@@ -224,39 +224,44 @@ def test_truncated_table_accepts_the_same_file_again(
             assert fingerprint(clickhouse_client, database)[0] == 0
 
 
-def test_existing_table_gets_a_token_window(
+def test_existing_table_gets_the_settings_that_it_lacks(
     pipeline: dlt.Pipeline, database: str, clickhouse_client: Client
 ) -> None:
-    """A table that another program created stores no tokens until the destination changes its setting."""
+    """A table that another program created stores no tokens, and its inserts do not survive a power cut, until then."""
     pipeline.run(numbers(1), table_name="numbers")
-    clickhouse_client.command(
-        f"ALTER TABLE {database}.numbers RESET SETTING non_replicated_deduplication_window"
-    )
+    names = ", ".join(SETTINGS)
+    clickhouse_client.command(f"ALTER TABLE {database}.numbers RESET SETTING {names}")
     pipeline.run(numbers(1), table_name="numbers")
     definitions = clickhouse_client.query(
         f"SELECT name, engine_full FROM system.tables WHERE database = '{database}'"
     )
     for name, definition in definitions.result_rows:
-        assert f"non_replicated_deduplication_window = {dedup_tokens.WINDOW_BLOCKS}" in definition, name
+        for setting, value in SETTINGS.items():
+            assert f"{setting} = {value}" in definition, name
+
+
+SETTINGS = {
+    "non_replicated_deduplication_window": dedup_tokens.WINDOW_BLOCKS,
+    "fsync_after_insert": 1,
+    "fsync_part_directory": 1,
+}
+REPLICATED_SETTINGS = {"replicated_deduplication_window_seconds": dedup_tokens.WINDOW_SECONDS}
 
 
 @pytest.mark.parametrize(
-    ("engine", "setting"),
+    ("engine", "settings"),
     [
-        ("MergeTree", ("non_replicated_deduplication_window", dedup_tokens.WINDOW_BLOCKS)),
-        ("ReplacingMergeTree", ("non_replicated_deduplication_window", dedup_tokens.WINDOW_BLOCKS)),
-        ("ReplicatedMergeTree", ("replicated_deduplication_window_seconds", dedup_tokens.WINDOW_SECONDS)),
-        (
-            "SharedReplacingMergeTree",
-            ("replicated_deduplication_window_seconds", dedup_tokens.WINDOW_SECONDS),
-        ),
-        ("View", None),
-        ("Memory", None),
+        ("MergeTree", SETTINGS),
+        ("ReplacingMergeTree", SETTINGS),
+        ("ReplicatedMergeTree", REPLICATED_SETTINGS),
+        ("SharedReplacingMergeTree", REPLICATED_SETTINGS),
+        ("View", {}),
+        ("Memory", {}),
     ],
 )
-def test_token_window_setting_depends_on_the_engine(engine: str, setting: tuple[str, int] | None) -> None:
+def test_table_settings_depend_on_the_engine(engine: str, settings: dict[str, int]) -> None:
     """Plain engines count blocks and have none by default; replicated ones count seconds, an hour by default."""
-    assert dedup_tokens.window_setting(engine) == setting
+    assert dedup_tokens.table_settings(engine) == settings
 
 
 def test_token_is_the_same_for_each_attempt() -> None:
