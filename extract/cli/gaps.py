@@ -41,7 +41,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
 
     Exit code: 0 nothing is missing except what the exchange is known not to have, 1 trades or rows of series are missing,
     time of a stream or a series that a run set aside is not proven, or trades are rejected because others have their number
-    or because their record has none,
+    or because their record has none, or ClickHouse has detached parts of the raw tables,
     2 cannot tell: nothing is loaded yet, or nothing is missing except absent trades of which some are provisional,
     4 the exchange or the database failed, or the last trade of an instrument cannot be used.
 
@@ -53,6 +53,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
     from extract.coverage.gaps import (
         Scope,
         find_contradictions,
+        find_detached,
         find_gaps,
         find_unnumbered,
         find_unproven,
@@ -81,6 +82,7 @@ def gaps(as_json: bool, tails: bool, currencies: tuple[str, ...], kinds: tuple[s
         *find_contradictions(database, scope),
         *find_unnumbered(database, scope),
         *find_unproven_series(database, scope),
+        *find_detached(database),
     ]
     for each in unproven:  # also where nothing is covered
         echo(str(each), err=True)

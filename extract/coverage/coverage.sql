@@ -6,6 +6,22 @@
 -- `<name>` is another statement of this file or of absent.sql, or the rows of a raw table that finished load packages brought; a table
 -- that does not exist yet is read as an empty one. No statement reads a raw table in another way.
 
+-- name: detached_parts
+-- Raw tables of which the server has set parts aside, because it could not read them or was told to. A replica fetches such
+-- parts again.
+select table, count() as parts
+from system.detached_parts
+where
+    database = 'deribit_raw'
+    and ifNull(reason, '') in ('', 'broken', 'broken-on-start')
+    and table in (
+        select name
+        from system.tables
+        where database = 'deribit_raw' and not match(engine, '^(Replicated|Shared)')
+    )
+group by table
+order by table
+
 -- name: covered_spans
 -- One row per span of time whose trades are all loaded; spans of one stream are disjoint.
 with

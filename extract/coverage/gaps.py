@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from extract.clickhouse.client import Database
+from extract.clickhouse.errors import ACCESS_DENIED, server_code
 from extract.clickhouse.finished import CONSISTENT, describe_unfinished, unfinished_loads
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.deribit.config import KINDS
 from extract.deribit.streams import EPOCH_MS, Stream
-from extract.errors import CannotTellError, UsageError
+from extract.errors import CannotTellError, OutsideError, UsageError
 from extract.source.absent import ABSENT_STATEMENTS, absent_parameters
 from extract.source.rejected import REJECTED_EXPRESSIONS
 from extract.source.tables import loaded_relation
@@ -195,6 +196,35 @@ def find_unnumbered(database: Database, scope: Scope = EVERYTHING) -> list[Unnum
         Unnumbered(Stream(currency, kind), records)
         for currency, kind, records in query(database, "unnumbered", _raw_tables(database), scope)
     ]
+
+
+@dataclass(frozen=True)
+class Detached:
+    """Parts of a raw table that the server has set aside; rows of finished load packages may be missing with them."""
+
+    table: str
+    parts: int
+
+    def __str__(self) -> str:
+        name = f"{RAW_DATABASE}.{self.table}"
+        return (
+            f"ClickHouse has detached parts of {name} ({self.parts:,}), so rows that were loaded may be missing: see "
+            "system.detached_parts. Restore a backup or load the data again, and drop them there by `alter table "
+            f"{name} drop detached part`."
+        )
+
+
+def find_detached(database: Database) -> list[Detached]:
+    """Raw tables with detached parts: without their rows, what is covered is not proven.
+
+    None for a user who may not read system.detached_parts, which earlier versions did not grant to the roles.
+    """
+    try:
+        return [Detached(*row) for row in query(database, "detached_parts", ())]
+    except OutsideError as error:
+        if server_code(error) != ACCESS_DENIED:
+            raise
+        return []
 
 
 def _ms(at: datetime) -> int:

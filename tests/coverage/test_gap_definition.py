@@ -374,6 +374,21 @@ def test_rejected_trade_without_a_number_is_listed_until_it_is_deleted(
     assert tape_here("gaps").code == 0
 
 
+def test_detached_part_leaves_nothing_proven(raw: Raw, clickhouse_env: ClickHouseSettings) -> None:
+    """As ClickHouse does with a part that it cannot read: no later trade shows that those of the part are missing."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 2: 2})
+    raw.trades({1: 1, 2: 2}, name="lost")
+    raw.client.command("optimize table deribit_raw.trades final")
+    assert tape_here("gaps").code == 0
+    raw.client.command("alter table deribit_raw.trades detach partition 202501")
+    done = tape_here("gaps")
+    assert (done.code, done.out) == (1, "")
+    assert "ClickHouse has detached parts of deribit_raw.trades" in done.err
+    raw.client.command("alter table deribit_raw.trades attach partition 202501")
+    assert tape_here("gaps").code == 0
+
+
 @pytest.mark.parametrize("seq", [2**63 - 1, MAX_SEQ + 1])
 def test_seq_out_of_range_is_no_trade(raw: Raw, seq: int) -> None:
     """A version that accepted it may have loaded it: nothing is missing before it, and adding 1 does not overflow."""
