@@ -181,7 +181,14 @@ class WindowFeed:
         )
         if self.spool:
             spill = partial(spill_table, self.spool)
-            items = prefetch(items, depth=PREFETCHED_BATCHES, cancel=self.client.cancel, spill=spill)
+            items = prefetch(
+                items,
+                depth=PREFETCHED_BATCHES,
+                cancel=self.client.cancel,
+                spill=spill,
+                # Contradictory numbers are compared with the loaded trades: those of earlier windows have to be loaded.
+                waits_after=lambda item: isinstance(item, WindowDiscardedError),
+            )
         with closing(items):
             is_final = False
             while not is_final:

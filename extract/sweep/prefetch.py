@@ -30,11 +30,13 @@ def prefetch(
     depth: int,
     cancel: Callable[[], None],
     spill: Callable[[T], Callable[[], T]] | None = None,
+    waits_after: Callable[[T], bool] = lambda item: False,
 ) -> Generator[T]:
     """Yield `items` in their order while a thread produces up to `depth` of them in advance. Raises what they raise.
 
     `spill` stores an item outside of memory and returns a function that reads it again; it is called for all items that
-    wait but the first. Closing the generator calls `cancel`, which has to end all waits within `items`, and then closes
+    wait but the first. After an item for which `waits_after` is true, the next one is produced only once that item has
+    been taken. Closing the generator calls `cancel`, which has to end all waits within `items`, and then closes
     `items`.
     """
     ready: queue.Queue[Callable[[], T] | _End] = queue.Queue(depth)
@@ -50,6 +52,8 @@ def prefetch(
         try:
             for item in items:
                 put(spill(item) if spill and not ready.empty() else partial(_same, item))
+                while waits_after(item) and not ready.empty() and not should_stop.is_set():
+                    should_stop.wait(POLL_S)
                 if should_stop.is_set():
                     items.close()
         finally:

@@ -79,6 +79,7 @@ class StreamSweep:
         self._done_ms = span.start_ms - 1
         self._fetched: dict[TradeKey, LoadedTrade] = {}
         self._unproven: dict[str, int] = {}
+        self._absent: list[SeqRange] = []
         self._live_from_ms = max(span.start_ms, self._border.live_from_ms)
         self._planners = self._plan(self._live_from_ms, sizer)
 
@@ -180,6 +181,7 @@ class StreamSweep:
         table = self._without_loaded(repaired.table, np.array(read_twice, dtype=np.bool_))
         table, contradictory = self._without_same(table)
         absent = [each for each in repaired.absent if not self._may_arrive_late(each)]
+        self._absent += absent
         rejected = self._rejected_without_loaded(repaired.rejected)
         return self._with_stream_columns(table), rejected + contradictory, absent
 
@@ -331,17 +333,17 @@ class StreamSweep:
     def find_suspects(self) -> set[str]:
         """Instruments whose numbers contradict each other or those of loaded trades, and that are not held yet."""
         by_instrument = self.ledger.by_instrument()
-        first_after = self._first_after
-        last_before = self.state.last_before(self._span.start_ms, by_instrument.keys())
+        before = self.state.greatest_before(self._span.start_ms, by_instrument.keys())
+        after = self.state.smallest_after(self._done_ms)
         suspects = {
             name
             for name, runs in by_instrument.items()
             if name not in self.held.names
             and is_contradictory(
                 runs,
-                last_before.get(name, 0),
-                first_after.get(name),
-                lambda seq, name=name: (name, seq) in self.state.recent,  # type: ignore[misc]
+                before.get(name, 0),
+                after.get(name),
+                lambda seq, name=name: self._may_be_read_again((name, seq)),  # type: ignore[misc]
             )
         }
         if self._restated_ids and self.state.lookup:
@@ -353,22 +355,34 @@ class StreamSweep:
             }
         return suspects
 
+    def _may_be_read_again(self, key: TradeKey) -> bool:
+        """Whether a number of other time may be that of the same trade, or of none."""
+        return key in self.state.recent or self.state.is_absent(key)
+
     def resolve_held(self) -> tuple[pa.Table, list[RejectedTrade]]:
         """(trades in ARROW_SCHEMA, rejected ones) of the instruments with contradictory numbers."""
         if not self.held.names:
             return self._with_stream_columns(PAGE_SCHEMA.empty_table()), []
-        times, recent = self.held.times_ms(), self.state.recent
+        times = self.held.times_ms()
         if self.state.lookup:
             loaded = self.state.lookup.trade_ids(times.keys())
-        else:  # each number of earlier time counts as that of another trade, unless a recent trade is restated
-            last_before = self.state.last_before(self._span.start_ms, self.held.names)
-            loaded = {
-                key: ""
-                for key, at in times.items()
-                if key[1] <= last_before.get(key[0], 0) and not (key in recent and recent[key].at_ms in at)
-            }
+        else:
+            before = self.state.greatest_before(self._span.start_ms, self.held.names)
+            loaded = {key: "" for key, at in times.items() if self._is_taken(key, at, before.get(key[0], 0))}
         table, rejected = self.held.resolve(loaded)
         return self._with_stream_columns(table), rejected
+
+    def _is_taken(self, key: TradeKey, times_ms: set[int], last_before: int) -> bool:
+        """Without a lookup: whether a number counts as that of another trade, of earlier or of later time.
+
+        Not if a recent trade is restated, if the exchange did not have the number, or at the border of later time, where
+        numbers and times may have another order.
+        """
+        recent = self.state.recent.get(key)
+        if (recent and recent.at_ms in times_ms) or self.state.is_absent(key):
+            return False
+        is_at_border = max(times_ms) > self._done_ms - ID_LAG_MS
+        return key[1] <= last_before or (not is_at_border and self.state.may_be_after(self._done_ms, key))
 
     def missing(self) -> list[SeqRange]:
         """Missing trades in this window, and between it and the adjacent covered time."""
@@ -392,4 +406,5 @@ class StreamSweep:
                 name: max(seq, before.get(name, 0)) for name, seq in last_seq.items()
             } | self._unproven
             self.state.add_span(Span(self._span.start_ms, end_ms), self.ledger.first_seqs(), last_seq)
+        self.state.note_absent(self._absent, self.ledger.by_instrument())
         self.state.keep_recent(self._fetched, ID_LAG_MS)

@@ -70,19 +70,20 @@ class Run:
         return [(each["trade_seq"], each["trade_id"]) for each in self.trades]
 
     def last_seqs(self, span: Span, names: Collection[str]) -> dict[str, int]:
-        seqs = [
-            each["trade_seq"] for each in self.trades if span.start_ms <= each["timestamp"] <= span.end_ms
-        ]
-        return {"BTC-PERPETUAL": max(seqs)} if seqs else {}
+        inside = sorted(self._seqs_in(span))
+        return {name: seq for name, seq in inside if name in names}
 
     def first_seqs(self, span: Span) -> dict[str, int]:
-        seqs = [
-            each["trade_seq"] for each in self.trades if span.start_ms <= each["timestamp"] <= span.end_ms
-        ]
-        return {"BTC-PERPETUAL": min(seqs)} if seqs else {}
+        return dict(sorted(self._seqs_in(span), reverse=True))
+
+    def _seqs_in(self, span: Span) -> list[tuple[str, int]]:
+        inside = [each for each in self.trades if span.start_ms <= each["timestamp"] <= span.end_ms]
+        return [(each["instrument_name"], each["trade_seq"]) for each in inside]
 
     def trade_ids(self, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-        first = {("BTC-PERPETUAL", seq): trade_id for seq, trade_id in reversed(self.loaded)}
+        first = {
+            (each["instrument_name"], each["trade_seq"]): each["trade_id"] for each in reversed(self.trades)
+        }
         return {key: first[key] for key in keys if key in first}
 
     def contents(self, span: Span, names: Collection[str]) -> dict[tuple[str, int], int]:
@@ -90,11 +91,13 @@ class Run:
         keys = {(each["instrument_name"], each["trade_seq"]) for each in inside}
         return {key: self.digests[key] for key in keys}
 
-    def __call__(self, now_ms: int, since_ms: int = BEGIN_MS, *, again: bool = False) -> None:
+    def __call__(
+        self, now_ms: int, since_ms: int = BEGIN_MS, until_ms: int | None = None, *, again: bool = False
+    ) -> None:
         self.exchange.now_ms = now_ms
         states = {FUTURES: StreamState.from_json(json.loads(self.state), self if self.looks_up else None)}
         with client_of(self.exchange, page_size=20) as client:
-            request = SweepRequest(since_ms, machine_s=lambda: now_ms / 1000, again=again)
+            request = SweepRequest(since_ms, until_ms, machine_s=lambda: now_ms / 1000, again=again)
             rows: list[Record] = []
             for item in sweep_windows(client, request, states):
                 if isinstance(item, pa.Table):
@@ -114,8 +117,8 @@ class Run:
                     self.state = json.dumps(item.states.get("BTC future", json.loads(self.state)))
 
 
-def numbered(seqs: range, first_id: int, first_ms: int) -> list[Record]:
-    return [trade("BTC-PERPETUAL", seq, first_id + seq, first_ms + seq * 1_000) for seq in seqs]
+def numbered(seqs: range, first_id: int, first_ms: int, name: str = "BTC-PERPETUAL") -> list[Record]:
+    return [trade(name, seq, first_id + seq, first_ms + seq * 1_000) for seq in seqs]
 
 
 FIRST = numbered(range(1, 51), 0, BEGIN_MS)
@@ -138,6 +141,81 @@ def test_numbering_that_begins_again_overwrites_nothing(runs: list[int], looks_u
     assert all(each in SECOND for each in run.rejected)
     run(BEGIN_MS + 60 * MINUTE_MS)
     assert len(run.loaded) == len(FIRST)
+
+
+@pytest.mark.parametrize("gap_minutes", [0, 5], ids=["up to it", "with a gap"])
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_older_trades_do_not_overwrite_a_newer_numbering_that_was_loaded_first(
+    looks_up: bool, gap_minutes: int
+) -> None:
+    """The newest days first and the history later: older trades with the same numbers are rejected with their text."""
+    run = Run(Exchange(FIRST + SECOND, 0), looks_up=looks_up)
+    second_ms = SECOND[0]["timestamp"]
+    run(BEGIN_MS + 30 * MINUTE_MS, since_ms=second_ms - 1_000)
+    assert len(run.loaded) == len(SECOND)
+    run(BEGIN_MS + 31 * MINUTE_MS, until_ms=second_ms - gap_minutes * MINUTE_MS - 5_000)
+    run(BEGIN_MS + 32 * MINUTE_MS)
+    ids = [trade_id for _, trade_id in run.loaded]
+    assert len(run.loaded) == len(dict(run.loaded)), "one trade for each number"
+    assert sorted(ids + [each["trade_id"] for each in run.rejected]) == sorted(
+        each["trade_id"] for each in FIRST + SECOND
+    )
+    assert {each["trade_id"] for each in run.rejected} >= {each["trade_id"] for each in FIRST[:30]}
+
+
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_newer_trades_do_not_overwrite_an_older_numbering_before_a_gap_in_time(looks_up: bool) -> None:
+    """As in a visit to the present during a long backfill."""
+    run = Run(Exchange(FIRST + SECOND, 0), looks_up=looks_up)
+    run(BEGIN_MS + 30 * MINUTE_MS, until_ms=BEGIN_MS + 2 * MINUTE_MS)
+    run(BEGIN_MS + 31 * MINUTE_MS, since_ms=SECOND[0]["timestamp"] - 1_000)
+    run(BEGIN_MS + 32 * MINUTE_MS)
+    assert sorted(run.loaded) == sorted((each["trade_seq"], each["trade_id"]) for each in FIRST)
+    assert {each["trade_id"] for each in run.rejected} == {each["trade_id"] for each in SECOND}
+
+
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_one_far_too_high_number_does_not_reject_later_trades(looks_up: bool) -> None:
+    """The exchange has none of the numbers in between, so that trades which come later may have them."""
+    odd = trade("BTC-PERPETUAL", 5_000_000, 700, BEGIN_MS + 5 * MINUTE_MS)
+    later = numbered(range(31, 61), 800, BEGIN_MS + 10 * MINUTE_MS)
+    restarted = numbered(range(41, 51), 900, BEGIN_MS + 50 * MINUTE_MS)
+    run = Run(Exchange([*FIRST[:30], odd, *later, *restarted], 0), looks_up=looks_up)
+    for minutes in (8, 12, 45):
+        run(BEGIN_MS + minutes * MINUTE_MS)
+    assert len(run.loaded) == 61
+    assert not run.rejected
+    run(BEGIN_MS + 60 * MINUTE_MS)
+    assert {each["trade_id"] for each in run.rejected} == {each["trade_id"] for each in restarted}
+    assert len(run.loaded) == 61
+
+
+@pytest.mark.parametrize("first_seq", [31, 1], ids=["continued", "restarted"])
+@pytest.mark.parametrize("looks_up", [True, False])
+def test_instrument_that_trades_after_the_date_in_its_name_keeps_its_numbers(
+    looks_up: bool, first_seq: int
+) -> None:
+    """Also after a window without a trade of it, in one process or several: nothing comes twice or is overwritten."""
+    name, day_ms = "BTC-1NOV23", 86_400_000
+    first = numbered(range(1, 31), 0, BEGIN_MS, name)
+    second = numbered(range(first_seq, 51), 500, BEGIN_MS + 5 * day_ms, name)
+    run = Run(Exchange(first + second, 0), looks_up=looks_up)
+    for days in (0.001, 1, 3, 4, 6, 7):
+        run(BEGIN_MS + int(days * day_ms))
+    assert len(run.loaded) == len(dict(run.loaded)) == 50
+    assert len(run.rejected) == (30 if first_seq == 1 else 0)
+
+
+def test_expired_name_is_looked_up_again_in_the_same_process() -> None:
+    """Its last number was dropped from memory, although this process has swept the span from its start."""
+    name, day_ms = "BTC-1NOV23", 86_400_000
+    run = Run(Exchange([], 0), looks_up=True)
+    run.trades = numbered(range(1, 31), 0, BEGIN_MS - 10 * day_ms, name)
+    state = StreamState(lookup=run)
+    state.add_span(Span(BEGIN_MS - 20 * day_ms, BEGIN_MS - day_ms), {name: 1}, {name: 30})
+    state.add_span(Span(BEGIN_MS - day_ms + 1, BEGIN_MS + day_ms), {}, {})
+    assert name not in state.last_seq[BEGIN_MS + day_ms]
+    assert state.last_before(BEGIN_MS + day_ms + 1, [name]) == {name: 30}
 
 
 @pytest.mark.parametrize("since_ms", [BEGIN_MS, SECOND[0]["timestamp"] - 1_000], ids=["all", "second"])

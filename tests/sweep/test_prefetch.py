@@ -42,6 +42,23 @@ def test_at_most_depth_items_are_prefetched() -> None:
     assert list(taken) == list(range(1, 10))
 
 
+def test_item_that_has_to_be_taken_is_taken_before_the_next_one_is_produced() -> None:
+    """What follows may depend on what the consumer did with the items before it."""
+    done: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for n in range(6):
+            assert n == 0 or n % 3 or done[: n - 1] == list(range(n - 1)), (
+                "the items before the last one are done"
+            )
+            yield n
+
+    for n in prefetch(numbers(), depth=9, cancel=nothing, waits_after=lambda n: n % 3 == 2):
+        time.sleep(0.02)
+        done.append(n)
+    assert done == list(range(6))
+
+
 def test_error_is_raised_after_the_items_before_it() -> None:
     def failing() -> Iterator[int]:
         yield 1

@@ -66,7 +66,7 @@ def test_earlier_span_is_merged_with_the_later_one() -> None:
     state.add_span(Span(begin + 50, begin + 99), {"OLD": 5}, {"OLD": 7})
     assert state.covered == [Span(begin, begin + 199)]
     assert state.last_seq == {begin + 199: {"OLD": 9, "NEW": 3}}
-    assert state.first_seq == {begin: {"OLD": 2}}
+    assert state.first_seq == {begin: {"OLD": 2, "NEW": 1}}
 
 
 def test_recent_trades_are_dropped_once_their_time_is_covered() -> None:
@@ -92,15 +92,17 @@ def test_merged_state_has_the_recent_trades_of_both_loaders() -> None:
     assert StreamState(recent=mine).merge_with(StreamState(recent=theirs)).recent == mine | theirs
 
 
-def test_instrument_that_began_in_covered_time_has_no_first_seq() -> None:
-    """Only instruments older than the span have trades before it."""
+def test_instrument_that_began_in_covered_time_bounds_no_earlier_span() -> None:
+    """Its number 1 only shows that an earlier trade with the same number is another one."""
     begin = EPOCH_MS + 1_000
     state = StreamState()
     state.add_span(Span(begin, begin + 9), {"NEW": 1, "OLD": 5}, {"NEW": 3, "OLD": 6})
     state.add_span(
         Span(begin + 10, begin + 19), {"NEW": 4, "OLD": 7, "ASLEEP": 9}, {"NEW": 4, "OLD": 7, "ASLEEP": 9}
     )
-    assert state.first_seq == {begin: {"OLD": 5, "ASLEEP": 9}}
+    assert state.first_seq == {begin: {"NEW": 1, "OLD": 5, "ASLEEP": 9}}
+    assert state.first_after(begin - 1) == {"OLD": 5, "ASLEEP": 9}
+    assert state.smallest_after(begin - 1) == {"NEW": 1, "OLD": 5, "ASLEEP": 9}
 
 
 def test_last_seq_of_an_earlier_span_is_retained_when_it_meets_a_later_one() -> None:
@@ -115,7 +117,7 @@ def test_last_seq_of_an_earlier_span_is_retained_when_it_meets_a_later_one() -> 
 
 
 def test_expired_instruments_are_dropped_from_the_state() -> None:
-    """When covered time grows past their expiry, and when two states are merged."""
+    """When covered time grows past their expiry and the span has no trade of them."""
     expired, live, perpetual = "BTC-5JAN18", "BTC-29JUN18", "BTC-PERPETUAL"
     middle_ms, end_ms = 1_514_764_800_000, 1_517_443_200_000  # 2018-01-01, 2018-02-01
     first = {expired: 3, live: 4, perpetual: 5}
@@ -123,7 +125,27 @@ def test_expired_instruments_are_dropped_from_the_state() -> None:
     state.add_span(Span(EPOCH_MS, middle_ms), dict.fromkeys(first, 1), first)
     assert state.last_before(middle_ms + 1, ()) == first
     state.add_span(Span(middle_ms + 1, end_ms), {}, {expired: 9})
-    assert state.last_before(end_ms + 1, ()) == {live: 4, perpetual: 5}
+    state.add_span(Span(end_ms + 1, end_ms + 2), {}, {perpetual: 6})
+    assert state.last_before(end_ms + 3, ()) == {live: 4, perpetual: 6}
+
+
+def test_instrument_that_traded_after_the_date_in_its_name_is_not_dropped() -> None:
+    name, day_ms = "BTC-5JAN18", 86_400_000
+    state = StreamState()
+    begin = 1_517_443_200_000  # 2018-02-01
+    state.add_span(Span(begin, begin + day_ms - 1), {name: 8}, {name: 9})
+    state = StreamState.from_json(state.to_json())
+    state.add_span(Span(begin + day_ms, begin + 2 * day_ms), {}, {})
+    assert state.last_before(begin + 2 * day_ms + 1, ()) == {name: 9}
+
+
+def test_first_seqs_that_begin_at_one_are_dropped_once_their_instrument_has_expired() -> None:
+    """Without a lookup, so that the state does not grow with history."""
+    begin = 1_514_764_800_000  # 2018-01-01
+    state = StreamState()
+    state.add_span(Span(begin, begin + 86_400_000), {"BTC-5JAN18": 1, "BTC-PERPETUAL": 7}, {})
+    state.add_span(Span(begin + 86_400_001, begin + 30 * 86_400_000), {}, {})
+    assert state.first_seq == {begin: {"BTC-PERPETUAL": 7}}
 
 
 TRADED = {name: [EPOCH_MS + at for at in times] for name, times in {
