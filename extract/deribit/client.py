@@ -104,7 +104,8 @@ class RequestStats:
 class DeribitClient:
     """Client of the live and the history host. Safe to use from several threads.
 
-    `cut_rows`: numbers of rows, below the requested one, with which each host has cut a page.
+    `cut_rows`: numbers of rows, below the requested one, with which each host has cut a page. `pairs_of_base`: whether the
+    trades of a spot pair that is listed under both currencies are sent under its base currency, where that is known.
     Its methods raise RetriableError after the last retry, and ExchangeRefusedError if the exchange rejects the request.
     `policy` applies unless a `retrier` is given; `connect_policy` bounds the retries of `now_ms` before the first answer.
     """
@@ -125,6 +126,7 @@ class DeribitClient:
         self.exchange = _exchange_name(config.history_url)
         self.stats = RequestStats()
         self.cut_rows: dict[Host, set[int]] = {self.live: set(), self.history: set()}
+        self.pairs_of_base: dict[str, bool] = {}
         self._page_sizes = {self.live: min(LIVE_PAGE_SIZE, config.page_size), self.history: config.page_size}
         self._cancelled = threading.Event()
         self._limiter = limiter or RateLimiter(config.requests_per_second, sleep=self._cancelled.wait)

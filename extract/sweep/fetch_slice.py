@@ -42,6 +42,7 @@ class SliceResult:
     """Trades of one slice in PAGE_SCHEMA, each key once, complete up to `end_ms`.
 
     `at_ms`: the exchange's time of the earliest answer, if it was sent. `last_ms`: time of the latest trade that was sent.
+    `left`: trades of spot pairs that are left to the base currency.
     """
 
     table: pa.Table
@@ -49,13 +50,15 @@ class SliceResult:
     rejected: list[RejectedTrade]
     at_ms: int | None = None
     last_ms: int = 0
+    left: pa.Table | None = None
 
 
 def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
     """Fetch all trades of `stream` in the slice. A slice that is too dense ends early, a probe after its first full page.
 
     A few trades that were not requested are rejected. Spot pairs that are listed under both of their currencies are left to
-    the base currency, so that their trades are loaded once. Raises ProofError if the answers contradict the requests.
+    the base currency, so that their trades are loaded once, unless that is known not to be sent them. Raises ProofError if
+    the answers contradict the requests.
     """
     pager = SlicePager(part.start_ms, part.end_ms)
     tables: list[pa.Table] = []
@@ -87,7 +90,7 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
             raise OutsideRangeError(
                 f"The exchange sent more than {MAX_TRADES_OF_A_MOMENT:,} {stream} trades of one moment."
             )
-    table = _without_pairs_of_others(client, stream, deduplicate(tables))
+    table, left = _leave_pairs(client, stream, deduplicate(tables))
     return SliceResult(
         _between(table, part.start_ms, end_ms),
         end_ms,
@@ -98,24 +101,27 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         ],
         min(answered_ms, default=None),
         last_ms,
+        None if left is None else _between(left, part.start_ms, end_ms),
     )
 
 
-def _without_pairs_of_others(client: DeribitClient, stream: Stream, table: pa.Table) -> pa.Table:
-    """`table` without spot pairs of another base currency that the exchange lists under that as well."""
+def _leave_pairs(client: DeribitClient, stream: Stream, table: pa.Table) -> tuple[pa.Table, pa.Table | None]:
+    """(`table` without spot pairs of another base currency that the exchange lists under that as well, those pairs)."""
     if stream.kind not in (SPOT, ANY):
-        return table
+        return table, None
     names = table.column("instrument_name").unique().to_pylist()
     pairs = [(name, *name.split("_")) for name in names if "-" not in name and name.count("_") == 1]
     others = [
         name
         for name, base, quote in pairs
-        if quote == stream.currency != base and client.lists_pair(base, name)
+        if quote == stream.currency != base
+        and client.pairs_of_base.get(name, True)
+        and client.lists_pair(base, name)
     ]
     if not others:
-        return table
+        return table, None
     is_other = pa.compute.is_in(table.column("instrument_name"), pa.array(others))
-    return table.filter(pa.compute.invert(is_other))
+    return table.filter(pa.compute.invert(is_other)), table.filter(is_other)
 
 
 def deduplicate(pages: Sequence[pa.Table], hash_multiplier: np.uint64 = HASH_MULTIPLIER) -> pa.Table:

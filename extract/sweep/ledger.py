@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from extract.deribit.schema import MAX_SEQ
 
 Seqs = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
@@ -110,25 +113,30 @@ class SeqLedger:
             yield names[codes[start]], SeqRuns(firsts[start:end], firsts[start:end] + further[start:end])
 
     def missing(
-        self, last_before: Mapping[str, int], first_after: Mapping[str, int], from_the_beginning: bool
+        self,
+        last_before: Mapping[str, int],
+        first_after: Mapping[str, int],
+        from_the_beginning: bool,
+        expected: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     ) -> list[SeqRange]:
         """Missing ranges between the trades loaded before, those added, and those loaded after.
 
         The range of an instrument starts after `last_before`, else at 1 if `from_the_beginning` of the exchange, else
         at its first added trade, because trades before the requested time are not a gap. It ends before `first_after`,
-        else at its last added trade.
+        else at its last added trade. `expected`: lowest and highest number of trades that exist and were not added.
         """
         missing: list[SeqRange] = []
         nothing = SeqRuns(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         added = self.by_instrument()
-        for name in dict.fromkeys([*added, *first_after]):
+        for name in dict.fromkeys([*added, *first_after, *expected]):
             runs = added.get(name, nothing)
+            lowest, highest = expected.get(name, (MAX_SEQ, 0))
             first = last_before.get(name, 0) + 1
             if name not in last_before and not from_the_beginning:
-                if not len(runs.firsts):
+                if not len(runs.firsts) and not highest:
                     continue
-                first = int(runs.firsts[0])
-            last = max(int(runs.lasts.max(initial=0)), first_after.get(name, 0) - 1)
+                first = int(runs.firsts.min(initial=lowest))
+            last = max(int(runs.lasts.max(initial=0)), first_after.get(name, 0) - 1, highest)
             missing += [SeqRange(name, *hole) for hole in runs.missing(first, last)]
         return missing
 

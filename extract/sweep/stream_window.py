@@ -80,8 +80,9 @@ class StreamSweep:
         self._fetched: dict[TradeKey, LoadedTrade] = {}
         self._unproven: dict[str, int] = {}
         self._absent: list[SeqRange] = []
+        self._expected: dict[str, tuple[int, int]] = {}
         self._live_from_ms = max(span.start_ms, self._border.live_from_ms)
-        self._planners = self._plan(self._live_from_ms, sizer)
+        self.planners = self._plan(self._live_from_ms, sizer)
 
     def _plan(self, live_from_ms: int, sizer: SliceSizer | None) -> deque[tuple[Host, SlicePlanner]]:
         parts = (
@@ -97,13 +98,13 @@ class StreamSweep:
     @property
     def sizer(self) -> SliceSizer | None:
         """Sizer of the history host; None if there is none yet."""
-        host, planner = self._planners[0]
+        host, planner = self.planners[0]
         return planner.sizer if host is self._client.history else None
 
     @property
     def is_drained(self) -> bool:
         """Whether every slice has been planned."""
-        return all(planner.is_drained for _, planner in self._planners)
+        return all(planner.is_drained for _, planner in self.planners)
 
     @property
     def is_finished(self) -> bool:
@@ -115,7 +116,7 @@ class StreamSweep:
 
         With `drain_only` only remainders of earlier slices, so that the window ends without a gap in time.
         """
-        for host, planner in self._planners:
+        for host, planner in self.planners:
             if part := planner.next_slice(drain_only=drain_only):
                 return host, planner, part
             if not planner.is_drained and not drain_only:
@@ -125,7 +126,7 @@ class StreamSweep:
     @property
     def recent_span(self) -> Span | None:
         """The span if it is fetched from the live host alone, and no slice of it was planned yet."""
-        [(host, planner), *others] = self._planners
+        [(host, planner), *others] = self.planners
         return self._span if host is self._client.live and not others and planner.is_untouched else None
 
     def lacks_recent(self, table: pa.Table) -> bool:
@@ -141,7 +142,7 @@ class StreamSweep:
         """Accept a fetched slice; returns its (trades in ARROW_SCHEMA, rejected records) that are not loaded yet."""
         times = times_ms(result.table)
         first_ms = int(times.min()) if len(times) else None
-        for host, each in self._planners:
+        for host, each in self.planners:
             if each is planner:
                 planner.page_size = self._client.page_size(host)
                 self._note_answer(host, part, result.at_ms, first_ms)
@@ -289,7 +290,7 @@ class StreamSweep:
     def is_live(self) -> bool:
         """Whether a part of the span was fetched from the live host."""
         return any(
-            host is self._client.live and each.done_ms >= self._live_from_ms for host, each in self._planners
+            host is self._client.live and each.done_ms >= self._live_from_ms for host, each in self.planners
         )
 
     @property
@@ -297,7 +298,7 @@ class StreamSweep:
         """Whether the live host sent none of the loaded trades that it must have sent, as one that answers empty pages."""
         if not self.is_live:
             return False
-        done_ms = self._planners[-1][1].done_ms
+        done_ms = self.planners[-1][1].done_ms
         recent = [k for k, each in self.state.recent.items() if self._live_from_ms <= each.at_ms <= done_ms]
         return bool(recent) and self._fetched.keys().isdisjoint(recent)
 
@@ -309,12 +310,12 @@ class StreamSweep:
         """
         if self._oldest_live_ms is not None:
             self._border.require_reached(self.stream, self._oldest_live_ms)
-        for _, planner in self._planners:
+        for _, planner in self.planners:
             self._done_ms = planner.done_ms
             if planner.done_ms < planner.end_ms:
                 break
         newest_ms, start_ms = self._border.history_end_ms, self._span.start_ms
-        for host, planner in self._planners:
+        for host, planner in self.planners:
             if newest_ms is not None and start_ms <= newest_ms <= planner.done_ms:
                 if self._newest_ms.get(host, 0) < newest_ms:
                     one = "" if host is self._client.history else "the live host "
@@ -384,16 +385,35 @@ class StreamSweep:
         is_at_border = max(times_ms) > self._done_ms - ID_LAG_MS
         return key[1] <= last_before or (not is_at_border and self.state.may_be_after(self._done_ms, key))
 
+    def is_swept(self, first_ms: int, last_ms: int) -> bool:
+        """Whether trades of this time were requested in the window; after it is closed."""
+        return self._span.start_ms <= first_ms and last_ms <= self._done_ms
+
+    def has_traded(self, name: str) -> bool:
+        """Whether trades of an instrument were sent in the window, or are loaded of the time right before it."""
+        return name in self.ledger.by_instrument() or name in self.state.last_before(
+            self._span.start_ms, [name]
+        )
+
+    def settled(self, table: pa.Table) -> pa.Table:
+        """The trades of `table` that every further answer would have."""
+        return table.filter(pa.array(times_ms(table) <= self._settled_ms))
+
+    def expect(self, name: str, first_seq: int, last_seq: int) -> None:
+        """Request by number what the answers lack of an instrument, of which trades with these numbers were sent."""
+        self._expected[name] = first_seq, last_seq
+
     def missing(self) -> list[SeqRange]:
         """Missing trades in this window, and between it and the adjacent covered time."""
         if self._done_ms < self._span.start_ms:
             return []
         first_after = self._first_after
-        names = self.ledger.by_instrument().keys() | first_after.keys()
+        names = self.ledger.by_instrument().keys() | first_after.keys() | self._expected.keys()
         return self.ledger.missing(
             self.state.last_before(self._span.start_ms, names),
             first_after,
             self.state.span_start(self._span.start_ms) <= EPOCH_MS,
+            self._expected,
         )
 
     def commit(self) -> None:

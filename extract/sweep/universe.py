@@ -13,7 +13,7 @@ import msgspec
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
-from extract.deribit.instruments import ListedInstrument, list_live_instruments
+from extract.deribit.instruments import MAX_REQUESTED, ListedInstrument, list_live_instruments
 from extract.deribit.jsonrpc import DECODE_ERRORS, INVALID_PARAMS, ExchangeRefusedError
 from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
@@ -256,6 +256,21 @@ def stream_of_instrument(client: DeribitClient, name: str, currency: str) -> Str
         if each.kind and not each.fault:
             return Stream(currency, each.kind)
     return None
+
+
+def streams_of_instruments(
+    client: DeribitClient, names: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Stream | None]:
+    """`stream_of_instrument` by (currency, name); None also after a host did not answer."""
+    streams: dict[tuple[str, str], Stream | None] = dict.fromkeys(names)
+    for currency, name in list(streams)[:MAX_REQUESTED]:
+        try:
+            streams[currency, name] = stream_of_instrument(client, name, currency)
+        except OutsideError:
+            if client.is_cancelled:
+                raise
+            break
+    return streams
 
 
 def relist(universe: Universe, client: DeribitClient) -> Universe:

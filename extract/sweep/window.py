@@ -20,17 +20,19 @@ import pyarrow as pa
 from extract.deribit.arrow import count_unknown_fields
 from extract.deribit.client import DeribitClient
 from extract.deribit.schema import RejectedTrade
-from extract.deribit.streams import Stream
+from extract.deribit.streams import ANY, Stream
 from extract.errors import CannotTellError, OutsideError, ProofError, RetriableError, TapeError
 from extract.sweep.contradictions import REASON
 from extract.sweep.fetch_slice import SliceResult, sweep_slice
 from extract.sweep.ledger import SeqRange
+from extract.sweep.left_out import LeftOut
 from extract.sweep.repair import InstrumentRepair, RepairQueue, repairs
 from extract.sweep.scheduler import Task, run_all
 from extract.sweep.slices import Slice, SlicePlanner
 from extract.sweep.state import Span
 from extract.sweep.stream_window import StreamSweep
 from extract.sweep.together import Together, group_sweeps
+from extract.sweep.universe import streams_of_instruments
 
 BATCH_BYTES = 64 * 2**20
 """Size at which a batch of trades is passed on, whatever its rows: 100,000 usual trades have 20 MB."""
@@ -76,8 +78,8 @@ class WindowReport:
     time that are missing because they could not be fetched by number. `traded`: names of the instruments with new trades
     in time that follows earlier covered time. `contradictory` counts `rejected` trades whose number another trade has;
     `suspects` are their instruments, while the window has to be swept again. `unproven`: the requested time of streams that
-    were set aside since the window before, with the error. `unlisted`: instruments that were traded, with the currency, and
-    are neither listed nor of one of the streams.
+    were set aside since the window before, with the error. `unlisted`: instruments that were traded and are not listed, with
+    their stream, which is not one of the window.
     """
 
     trades: int = 0
@@ -92,7 +94,7 @@ class WindowReport:
     contradictory: int = 0
     unproven: list[tuple[Stream, Span, TapeError]] = field(default_factory=list)
     suspects: dict[Stream, frozenset[str]] = field(default_factory=dict)
-    unlisted: dict[str, str] = field(default_factory=dict)
+    unlisted: dict[str, Stream] = field(default_factory=dict)
     unknown_fields: Counter[str] = field(default_factory=Counter)
     covered: list[tuple[Stream, Span]] = field(default_factory=list)
     set_aside: dict[Stream, TapeError] = field(default_factory=dict)
@@ -232,7 +234,7 @@ class _Window:
         kind_of = {} if self.request.again else self.request.kind_of  # `any` may be what left trades out
         self.together = deque(group_sweeps(self.sweeps, kind_of))
         self.waiting = {each.currency for each in self.together}
-        self.unlisted: dict[str, str] = {}
+        self.left_out = LeftOut(self.client)
 
     @property
     def active(self) -> list[StreamSweep]:
@@ -273,7 +275,7 @@ class _Window:
     def _accept_together(self, group: Together, result: SliceResult) -> list[tuple[Stream, pa.Table]]:
         """Accept the trades of all kinds of a currency; those that cannot be divided are requested by kind."""
         self.waiting.discard(group.currency)
-        self.unlisted |= dict.fromkeys(group.unlisted(result), group.currency)
+        self.left_out.note_unlisted(group.currency, group.unlisted(result))
         tables = []
         for sweep, divided in group.divide(result):
             step = sweep.next_slice()
@@ -286,6 +288,9 @@ class _Window:
         self, sweep: StreamSweep, planner: SlicePlanner, part: Slice, result: SliceResult
     ) -> list[tuple[Stream, pa.Table]]:
         table, rejected = sweep.accept_slice(planner, part, result)
+        if result.left is not None:
+            host = next(host for host, each in sweep.planners if each is planner)
+            self.left_out.note_pairs(sweep.stream, host, sweep.settled(result.left))
         if sweep.stream in self.parts:
             self._add_trades(sweep.stream, table, rejected)
             self.parts[sweep.stream].by_stream[sweep.stream] += table.num_rows
@@ -308,8 +313,71 @@ class _Window:
                 sweep.close()
             except CannotTellError as error:
                 self._set_aside(sweep, error)
+        self._require_kinds()
+        if not self.is_discarded:
+            self._expect_unlisted()
+            self._expect_pairs()
+        for sweep in self.active:
+            self._suspect(sweep)
+
+    def _require_kinds(self) -> None:
+        """Set aside streams with trades of an instrument that is of another kind: each trade would be loaded twice."""
+        by_name: dict[tuple[str, str], list[StreamSweep]] = {}
+        for sweep in self.active:
+            for name in sweep.ledger.by_instrument():
+                by_name.setdefault((sweep.stream.currency, name), []).append(sweep)
+        for (_, name), sweeps in by_name.items():
+            listed = self.request.kind_of.get(name)
+            kinds = [sweep.stream.kind for sweep in sweeps]
+            reason = (
+                f"which it lists as {listed}" if listed else f"and it sends them as {' and '.join(kinds)}"
+            )
+            for sweep in sweeps:
+                if listed != sweep.stream.kind if listed else len(kinds) > 1:
+                    self._set_aside(
+                        sweep,
+                        ProofError(
+                            f"Trades of {sweep.stream} were requested, and the exchange sent those of {name}, {reason}."
+                        ),
+                    )
+
+    def _expect_unlisted(self) -> None:
+        """Have trades requested by number of unlisted instruments that the answers by kind leave out."""
+        fetched = {name for sweep in self.active for name in sweep.ledger.by_instrument()}
+        sweeps = {sweep.stream: sweep for sweep in self.active}
+        currencies = {stream.currency for stream in sweeps}
+        left = {
+            (currency, name): sent
+            for (currency, name), sent in self.left_out.unlisted.items()
+            if currency in currencies and name not in fetched
+        }
+        try:
+            streams = streams_of_instruments(self.client, left)
+        except OutsideError as error:  # the client is cancelled
+            for sweep in sweeps.values():
+                self._set_aside(sweep, error)
+            return
+        for (currency, name), stream in streams.items():
+            if stream is None:
+                reason = "an instrument that was traded, and whose kind the exchange does not show"
+                raw = json.dumps({"instrument_name": name})
+                self.report.rejected.append((Stream(currency, ANY), RejectedTrade(reason, raw)))
+            elif stream in sweeps:
+                sent = left[currency, name]
+                sweeps[stream].expect(name, sent.first_seq, sent.last_seq)
             else:
-                self._suspect(sweep)
+                self.report.unlisted[name] = stream
+
+    def _expect_pairs(self) -> None:
+        """Have trades requested by number of spot pairs that were left to a base currency that is not sent them."""
+        sweeps = {sweep.stream: sweep for sweep in self.active}
+        try:
+            for sweep, name, sent in self.left_out.pairs_to_fetch(sweeps):
+                sweep.expect(name, sent.first_seq, sent.last_seq)
+        except OutsideError as error:
+            for stream, _ in self.left_out.pairs:
+                if stream in sweeps:
+                    self._set_aside(sweeps[stream], error)
 
     def _suspect(self, sweep: StreamSweep) -> None:
         """Have the window swept again if numbers of the stream contradict each other, and hold their trades then."""
@@ -421,9 +489,6 @@ class _Window:
             report.add(self.parts[sweep.stream])
             if sweep.new_names:
                 report.traded[sweep.stream] = sweep.new_names
-        if self.unlisted:
-            fetched = {name for sweep in active for name in sweep.ledger.by_instrument()}
-            report.unlisted = {name: each for name, each in self.unlisted.items() if name not in fetched}
         report.known = sum(sweep.known for sweep in active)
         report.restated = sum(sweep.restated for sweep in active)
         report.is_last = not report.interrupted and all(sweep.is_finished for sweep in active)

@@ -5,7 +5,6 @@ All windows are one generator, so that `prefetch` can fetch a window while the p
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,16 +13,13 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from extract.deribit.client import MAX_CLOCK_DIFFERENCE_MS, DeribitClient
-from extract.deribit.instruments import MAX_REQUESTED
-from extract.deribit.schema import RejectedTrade
-from extract.deribit.streams import ANY, Stream
-from extract.errors import FinalError, OutsideError, TapeError
+from extract.deribit.streams import Stream
+from extract.errors import FinalError, TapeError
 from extract.sweep.border import HistoryEnds
 from extract.sweep.contradictions import REASON
 from extract.sweep.slices import SliceSizer
 from extract.sweep.state import SeqLookup, Span, StreamState
 from extract.sweep.stream_window import SETTLE_MS, StreamSweep
-from extract.sweep.universe import stream_of_instrument
 from extract.sweep.window import (
     SweepRequest,
     WindowDiscardedError,
@@ -122,11 +118,10 @@ def sweep_windows(
         except FinalError:
             if not (client.is_cancelled and request.should_stop()):
                 raise
-        if new_state and not request.should_stop():
-            for stream in _unlisted_streams(client, report):
-                if stream not in states:
-                    states[stream], loaded[stream] = new_state(stream), None
-                    report.is_last = False
+        for stream in report.unlisted.values():
+            if new_state and stream not in states:
+                states[stream], loaded[stream] = new_state(stream), None
+                report.is_last = False
         has_failed = bool(states) and set_aside.keys() >= states.keys()
         is_final = report.is_last or request.should_stop() or has_failed
         new_states = {
@@ -155,27 +150,6 @@ def sweep_windows(
         if has_failed:
             raise next(iter(set_aside.values()))
         sizers |= {sweep.stream: sweep.sizer for sweep in sweeps if sweep.sizer}
-
-
-def _unlisted_streams(client: DeribitClient, report: WindowReport) -> set[Stream]:
-    """Streams of the report's unlisted instruments; those whose kind cannot be requested become rejected records."""
-    streams, is_answered = set(), True
-    for number, (name, currency) in enumerate(report.unlisted.items(), 1):
-        stream = None
-        try:
-            if is_answered and number <= MAX_REQUESTED:
-                stream = stream_of_instrument(client, name, currency)
-        except OutsideError:
-            if client.is_cancelled:
-                raise
-            is_answered = False
-        if stream:
-            streams.add(stream)
-        else:
-            reason = "an instrument that was traded, and whose kind the exchange does not show"
-            raw = json.dumps({"instrument_name": name})
-            report.rejected.append((Stream(currency, ANY), RejectedTrade(reason, raw)))
-    return streams
 
 
 def _stream_sweeps(

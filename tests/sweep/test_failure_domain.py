@@ -277,3 +277,41 @@ def test_trade_ids_without_a_number_do_not_stop_a_moment_with_more_trades_than_a
         loaded, end = sweep(client, states)
     assert sorted(loaded) == keys_of(trades)
     assert not end.report.set_aside
+
+
+@pytest.mark.parametrize("listed", [{}, {NAMES[FUTURES]: "future"}], ids=["expired", "one listed"])
+def test_exchange_that_ignores_the_kind_loads_no_trade_twice(listed: dict[str, str]) -> None:
+    """Trades of one instrument in two kinds are a contradiction: both streams are set aside."""
+    answer = answer_of(TRADES, hidden=None)
+
+    def ignoring(method: str, params: dict[str, str]) -> Any:
+        if "kind" not in params:
+            return answer(method, params)
+        pages = [answer(method, params | {"kind": kind})["result"]["trades"] for kind in ("future", "option")]  # type: ignore[index]
+        return page(sorted(pages[0] + pages[1], key=lambda each: each["timestamp"]))
+
+    states = {FUTURES: StreamState(), OPTIONS: StreamState()}
+    with client_of(ignoring) as client:
+        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000, kind_of=listed)
+        window = WindowReader(sweep_windows(client, request, states))
+        assert not [table for table in window.tables() if table.num_rows]
+    assert window.report
+    assert {*window.report.set_aside} == {FUTURES, OPTIONS}
+    assert "BTC option were requested, and the exchange sent those of" in str(
+        window.report.set_aside[OPTIONS]
+    )
+
+
+def test_exchange_that_ignores_the_kind_sets_one_selected_kind_aside() -> None:
+    """The list of instruments shows it."""
+    answer = answer_of(TRADES, hidden=None)
+
+    def ignoring(method: str, params: dict[str, str]) -> Any:
+        return answer(method, params | ({"kind": "option"} if "kind" in params else {}))
+
+    with client_of(ignoring) as client:
+        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000, kind_of={NAMES[OPTIONS]: "option"})
+        window = WindowReader(sweep_windows(client, request, {FUTURES: StreamState()}))
+        assert not [table for table in window.tables() if table.num_rows]
+    assert window.report
+    assert "which it lists as option" in str(window.report.set_aside[FUTURES])

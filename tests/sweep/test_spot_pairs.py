@@ -20,30 +20,43 @@ TRADES = [trade(PAIR, n, n, BEGIN_MS + n * 1_000) for n in range(1, 9)]
 
 
 class Exchange:
-    """Lists one pair, and returns its trades, under some currencies; `expired`: it is not live any more."""
+    """Lists one pair, and returns its trades, under some currencies; `expired`: it is not live any more.
 
-    def __init__(self, currencies: tuple[str, ...], *, expired: bool = False) -> None:
-        self.currencies, self.expired = currencies, expired
+    `listed`: the currencies that list it, if those are others than the ones that have its trades.
+    """
+
+    def __init__(
+        self, currencies: tuple[str, ...], *, expired: bool = False, listed: tuple[str, ...] = ()
+    ) -> None:
+        self.currencies, self.expired, self.listed = currencies, expired, listed or currencies
         self.lists: list[str] = []
+        self.by_time: list[str] = []
+        self.now_ms = NOW_MS
 
     def __call__(self, method: str, params: dict[str, str]) -> Any:
         if method == "get_time":
-            return {"result": NOW_MS}
-        trades: list[Record] = TRADES if params.get("currency") in self.currencies else []
+            return {"result": self.now_ms}
+        if "start_seq" in params:
+            first, last = int(params["start_seq"]), int(params["end_seq"])
+            return page([each for each in TRADES if first <= each["trade_seq"] <= last])
+        trades: list[Record] = TRADES if params["currency"] in self.currencies else []
         if method == "get_instruments":
             self.lists.append(params["currency"])
-            is_listed = trades and (params["expired"] == "true") == self.expired
+            is_listed = params["currency"] in self.listed and (params["expired"] == "true") == self.expired
             return {"result": [{"instrument_name": PAIR, "kind": "spot"}] if is_listed else []}
+        self.by_time.append(params["currency"])
         first, last = int(params["start_timestamp"]), int(params["end_timestamp"])
         return page([each for each in trades if first <= each["timestamp"] <= last])
 
 
-def load(exchange: Exchange, *currencies: str) -> dict[str, Counter[int]]:
+def load(
+    exchange: Exchange, *currencies: str, states: dict[Stream, StreamState] | None = None
+) -> dict[str, Counter[int]]:
     """The loaded numbers by currency."""
-    states = {Stream(currency, "spot"): StreamState() for currency in currencies}
+    states = states or {Stream(currency, "spot"): StreamState() for currency in currencies}
     loaded: dict[str, Counter[int]] = {}
     with client_of(exchange) as client:
-        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000)
+        request = SweepRequest(BEGIN_MS, machine_s=lambda: exchange.now_ms / 1000)
         for table in WindowReader(sweep_windows(client, request, states)).tables():
             rows = zip(
                 table.column("currency").to_pylist(), table.column("trade_seq").to_pylist(), strict=True
@@ -69,6 +82,33 @@ def test_pair_that_is_listed_under_both_currencies_belongs_to_its_base(
 def test_pair_belongs_to_its_base_also_if_only_the_quote_is_requested() -> None:
     """Otherwise a later run of the base would load it again."""
     assert load(Exchange(("BTC", "ETH")), "BTC") == {}
+
+
+@pytest.mark.parametrize("requested", [("BTC", "ETH"), ("ETH", "BTC"), ("BTC",)])
+def test_pair_that_is_listed_under_both_currencies_and_traded_under_its_quote_is_loaded_there(
+    requested: tuple[str, ...],
+) -> None:
+    """Whether the base currency is loaded in the same run or not."""
+    assert load(Exchange(("BTC",), listed=("BTC", "ETH")), *requested) == {"BTC": ALL}
+
+
+def test_next_run_of_a_pair_that_is_traded_under_its_quote_loads_only_what_is_new() -> None:
+    exchange = Exchange(("BTC",), listed=("BTC", "ETH"))
+    states = {Stream(currency, "spot"): StreamState() for currency in ("BTC", "ETH")}
+    exchange.now_ms = TRADES[3]["timestamp"] + 61_000
+    first = load(exchange, states=states)
+    exchange.now_ms = NOW_MS
+    assert first["BTC"] + load(exchange, states=states)["BTC"] == ALL
+
+
+def test_pair_of_the_base_needs_no_further_request_where_both_currencies_are_loaded() -> None:
+    exchange = Exchange(("BTC", "ETH"))
+    load(exchange, "BTC", "ETH")
+    both = len(exchange.by_time)
+    exchange.by_time.clear()
+    load(exchange, "ETH")
+    alone = len(exchange.by_time)
+    assert both == 2 * alone
 
 
 @pytest.mark.parametrize("only", ["BTC", "ETH"])

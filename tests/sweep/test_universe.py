@@ -369,6 +369,37 @@ def test_kind_that_only_the_trades_of_all_kinds_show_is_loaded_in_the_same_run(i
     assert len(by_name) == (1 if is_known else 2)
 
 
+def test_unlisted_instrument_that_the_answer_by_kind_leaves_out_is_requested_by_number() -> None:
+    """It expired since the list was requested, and only the trades of all kinds show it."""
+    names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
+    trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
+    gone = [trade("BTC-29DEC23-36000-C", n, 900 + n, BEGIN_MS + 400_000 + n) for n in range(1, 4)]
+
+    def without(result: Any) -> Any:
+        kept = [each for each in result["trades"] if each["instrument_name"] != gone[0]["instrument_name"]]
+        return result | {"trades": kept}
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        is_by_kind = "trades" in method and params.get("kind") != "any" and "instrument_name" not in params
+        return without if is_by_kind else None
+
+    with SandboxExchange(Tape.of(trades), clock=BEGIN_MS + 5 * MINUTE_MS) as exchange:
+        crawl, transport = crawl_with(
+            alter, exchange, Universe([Stream("BTC", "future"), Stream("BTC", "option")])
+        )
+        crawl.has_all_kinds = True
+        crawl.kind_of = dict(zip(names, ("future", "option"), strict=True))
+        crawl.run()
+        exchange.add(gone)
+        for minutes in (15, 16, 30):
+            exchange.now_ms = BEGIN_MS + minutes * MINUTE_MS
+            crawl.run()
+    assert crawl.rows == Counter(map(row_of, [*trades, *gone]))
+    assert not crawl.rejected
+    by_name = [method for method, _, _ in transport.requests if method == "get_instrument"]
+    assert len(by_name) == 1
+
+
 def test_kind_that_any_leaves_out_is_requested_by_kind_while_a_loaded_trade_shows_it() -> None:
     """The newest minute is read twice: a trade that was loaded and is not on the page of all kinds is a contradiction."""
     names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
