@@ -27,6 +27,7 @@ from extract.pipeline.summary import RunSummary, require_complete
 from extract.process import gc_frozen
 from extract.source.feed import Window, WindowFeed
 from extract.source.options import RunOptions, resolve_streams, resolve_times
+from extract.source.recorded import Recorded
 from extract.source.source import require_same_exchange
 from extract.sweep.window import SweepRequest
 
@@ -136,6 +137,7 @@ def open_feed(
         known=known,
         lookup_of=partial(LoadedSeqs, session.tables),
         loaded_rows=session.tables.live_instruments,
+        recorded=Recorded.from_json(state.get("rejected_trades", {})),
         spool=session.pipeline.working_dir,
         before_load=session.register_load,
     )

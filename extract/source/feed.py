@@ -17,16 +17,17 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import EXPIRED, InstrumentsReport, LoadedRows, changed_instruments
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError
+from extract.source.recorded import GROWTH_MS, Recorded
 from extract.source.trade_file import TradeFile
 from extract.sweep.prefetch import prefetch
 from extract.sweep.state import SeqLookup, StreamState, read_states
 from extract.sweep.universe import Universe, relist
-from extract.sweep.window import SweepRequest, WindowDiscardedError
+from extract.sweep.window import SweepRequest, WindowDiscardedError, WindowReport
 from extract.sweep.windows import WindowItem, WindowResult, sweep_windows
 
 PREFETCHED_BATCHES = 60
 """Batches of trades fetched in advance, on disk except the next one: what is fetched while a window is loaded."""
-IDLE_GROWTH_MS = 10 * 60_000
+IDLE_GROWTH_MS = GROWTH_MS
 """Covered time without a trade is stored once it has grown by this much, in one small load package."""
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ class Window:
 
     `write` has to be called once; it sets `result`, and `listing` is complete when all `rows` have been read.
     `before_load` receives the id of the load package, before anything of it is loaded. `traded`: names of instruments
-    with new trades, by stream, once the trades are written. `recorded`: ends of unproven time that a load package records.
+    with new trades, by stream, once the trades are written. `recorded`: what load packages have recorded of odd answers.
     `has_new_known`: whether `known` has changed before the window, so that the next run would request the same again.
     """
 
@@ -50,7 +51,7 @@ class Window:
     exchange: str
     before_load: Callable[[str], None]
     traded: dict[Stream, set[str]] = field(default_factory=dict)
-    recorded: dict[Stream, int] = field(default_factory=dict)
+    recorded: Recorded = field(default_factory=Recorded)
     has_new_known: bool = False
     result: WindowResult | None = None
     _first: WindowItem | None = None
@@ -65,12 +66,8 @@ class Window:
         self.rows = chain(() if row is None else (row,), self.rows)
         if row is not None or self.listing.rejected or self.has_new_known:
             return False
-        if report.rejected or report.absent:
-            return False
-        unproven = {stream: span.end_ms for stream, span, _ in report.unproven}
-        if any(
-            end_ms - self.recorded.get(stream, 0) >= IDLE_GROWTH_MS for stream, end_ms in unproven.items()
-        ):
+        self._leave_out_recorded(report)
+        if report.rejected or report.absent or report.unproven:
             return False
         if any(self._growth_ms(name, state) >= IDLE_GROWTH_MS for name, state in first.states.items()):
             return False
@@ -88,10 +85,16 @@ class Window:
             else:
                 self.result = item
                 self.traded |= item.report.traded
-                self.recorded |= {stream: span.end_ms for stream, span, _ in item.report.unproven}
+                self._leave_out_recorded(item.report)
+                self.recorded.forget(item.states.keys())
+                self.recorded.add(item.report.rejected, item.report.unproven)
                 file.close()
                 return item
         raise AssertionError("a window ends with its result")
+
+    def _leave_out_recorded(self, report: WindowReport) -> None:
+        report.rejected = self.recorded.new_rejected(report.rejected)
+        report.unproven = self.recorded.new_unproven(report.unproven)
 
     def changed_states(self) -> dict[str, Any]:
         """New states by stream name, of streams with new rows or at least IDLE_GROWTH_MS of new covered time."""
@@ -145,7 +148,7 @@ class WindowFeed:
 
     `stored` and `known`: states of the last load package, by stream name and of `instruments`. `spool`: directory for
     pages that are fetched in advance by a background thread; without it, each window is fetched when it is read.
-    `lists_instruments`: whether to list instruments with each window.
+    `lists_instruments`: whether to list instruments with each window. `recorded`: the state of `rejected_trades`.
     """
 
     client: DeribitClient
@@ -158,6 +161,7 @@ class WindowFeed:
     loaded_rows: LoadedRows | None = None
     spool: str | None = None
     lists_instruments: bool = True
+    recorded: Recorded = field(default_factory=Recorded)
     before_load: Callable[[str], None] = lambda load_id: None
     listing: InstrumentsReport = field(default_factory=InstrumentsReport)
 
@@ -168,7 +172,6 @@ class WindowFeed:
             streams = [str(each) for each in self.universe.expired or ()]
             self.known[EXPIRED] = {"asked_ms": self.now_ms, "streams": streams}
         self._is_list_current = True
-        self._recorded: dict[Stream, int] = {}
 
     def windows(self) -> Generator[Window]:
         """Yield each window; the caller reads it to its end, or `is_idle` returns True, before the next one."""
@@ -202,7 +205,7 @@ class WindowFeed:
                     self.client.exchange,
                     self.before_load,
                     traded,
-                    self._recorded,
+                    self.recorded,
                     self._has_new_known,
                 )
                 yield window

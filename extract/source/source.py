@@ -21,6 +21,7 @@ from extract.deribit.streams import Stream
 from extract.errors import UsageError
 from extract.source.feed import Row, Window, WindowFeed
 from extract.source.options import RunOptions, resolve_streams, resolve_times
+from extract.source.recorded import Recorded
 from extract.source.series import (
     NO_SERIES,
     SeriesFeed,
@@ -207,7 +208,14 @@ def _open_feed(client: DeribitClient, config: DeribitConfig, options: RunOptions
         now_ms,
         stored=stored,
         known=known,
+        recorded=_stored_recorded(),
     )
+
+
+def _stored_recorded() -> Recorded:
+    """Read without `resource_state`, which would add an empty state and with it a load package."""
+    resources = dlt.current.source_state().get("resources", {})
+    return Recorded.from_json(resources.get(REJECTED_TRADES.name, {}))
 
 
 def _window_parts(window: Window) -> Iterator[Part]:
@@ -216,6 +224,8 @@ def _window_parts(window: Window) -> Iterator[Part]:
     selected = dlt.current.source().selected_resources
     if TRADES.name in selected:
         yield from _trade_parts(window)
+        if REJECTED_TRADES.name in selected and window.recorded != _stored_recorded():
+            dlt.current.resource_state(REJECTED_TRADES.name).update(window.recorded.to_json())
     if INSTRUMENTS.name in selected:
         while batch := list(islice(window.rows, ROWS_PER_BATCH)):
             yield INSTRUMENTS, batch

@@ -13,6 +13,7 @@ from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError, ProofError
 from extract.source.feed import IDLE_GROWTH_MS, Window, spill_table
+from extract.source.recorded import MAX_CHECKSUMS, Recorded
 from extract.sweep.state import Span
 from extract.sweep.window import WindowReport
 from extract.sweep.windows import WindowResult
@@ -21,7 +22,10 @@ STREAM = Stream("BTC", "option")
 
 
 SET_ASIDE_MS = IDLE_GROWTH_MS + 5
-SET_ASIDE = WindowReport(unproven=[(STREAM, Span(1, SET_ASIDE_MS), ProofError("unreadable"))])
+
+
+def set_aside() -> WindowReport:
+    return WindowReport(unproven=[(STREAM, Span(1, SET_ASIDE_MS), ProofError("unreadable"))])
 
 
 def window(
@@ -33,7 +37,7 @@ def window(
     before = {str(STREAM): {"covered": [[1, 1]]}}
     listed = InstrumentsReport(**listing)
     window = Window(iter([result]), before, {}, iter(rows), listed, "exchange", lambda load_id: None)
-    window.recorded = recorded or {}
+    window.recorded = recorded or Recorded()
     return window
 
 
@@ -43,15 +47,54 @@ def test_window_of_a_few_covered_minutes_is_idle() -> None:
     assert not window(WindowReport(), IDLE_GROWTH_MS + 1).is_idle
 
 
-def test_stream_that_is_set_aside_in_each_turn_is_recorded_every_ten_minutes() -> None:
-    assert window(SET_ASIDE, recorded={STREAM: 6}).is_idle
-    assert not window(SET_ASIDE, recorded={STREAM: 5}).is_idle
+@pytest.mark.parametrize(
+    ("span", "is_idle"),
+    [
+        (Span(1, 6), True),
+        (Span(1, 5), False),
+        (Span(2, SET_ASIDE_MS), False),
+    ],
+    ids=["grown by less", "grown by ten minutes", "begins earlier"],
+)
+def test_stream_that_is_set_aside_in_each_run_is_recorded_every_ten_minutes(
+    span: Span, is_idle: bool
+) -> None:
+    """Also by another process: what is recorded is a part of the state."""
+    recorded = Recorded(unproven={str(STREAM): span})
+    assert window(set_aside(), recorded=Recorded.from_json(recorded.to_json())).is_idle == is_idle
+
+
+def test_record_that_the_exchange_sends_again_is_recorded_once() -> None:
+    odd, other = RejectedTrade("odd", '{"odd":1}'), RejectedTrade("odd", '{"odd":2}')
+    recorded = Recorded()
+    recorded.add([(STREAM, odd)], [])
+    recorded = Recorded.from_json(recorded.to_json())
+    assert window(WindowReport(rejected=[(STREAM, odd)]), recorded=recorded).is_idle
+    for each in [(STREAM, other), (Stream("ETH", "option"), odd)]:
+        report = WindowReport(rejected=[(STREAM, odd), each])
+        assert not window(report, recorded=recorded).is_idle
+        assert report.rejected == [each]
+
+
+def test_number_of_remembered_records_is_limited() -> None:
+    recorded = Recorded()
+    for part in range(3):
+        records = [RejectedTrade("odd", str(n)) for n in range(part * 600, part * 600 + 600)]
+        recorded.add([(STREAM, each) for each in records], [])
+    assert len(recorded.checksums) == MAX_CHECKSUMS
+    assert not recorded.new_rejected([(STREAM, RejectedTrade("odd", "1799"))])
+
+
+def test_unproven_time_is_recorded_again_after_the_stream_could_be_loaded() -> None:
+    recorded = Recorded(unproven={str(STREAM): Span(1, 6)})
+    recorded.forget([str(STREAM)])
+    assert not window(set_aside(), recorded=recorded).is_idle
 
 
 @pytest.mark.parametrize(
     "busy",
     [
-        window(SET_ASIDE),
+        window(set_aside()),
         window(WindowReport(rejected=[(STREAM, RejectedTrade("odd", "7"))])),
         window(WindowReport(), rejected=[(STREAM, RejectedTrade("odd", "7"))]),
         window(WindowReport(), rows=[{"instrument_name": "A"}]),

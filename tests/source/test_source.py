@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import subprocess
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import httpx
 import pytest
 
 from extract.deribit.client import DeribitClient
@@ -20,6 +22,7 @@ from extract.pipeline.errors import unwrap_dlt_errors
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source import deribit
+from tests.support.altered_exchange import AlteredExchange
 from tests.support.commands import BIN
 from tests.support.small_windows import keys_of
 
@@ -96,6 +99,35 @@ def test_second_run_loads_only_new_trades(
     assert keys_in(pipeline) == keys_of(tape)
     load_ids = pipeline.dataset().trades.select("_dlt_load_id").fetchall()
     assert {load_id for (load_id,) in load_ids} == set(pipeline.list_completed_load_packages())
+
+
+@pytest.mark.parametrize("odd", ["record", "kind"])
+def test_loop_ends_while_the_exchange_repeats_an_odd_answer(
+    duckdb: dlt.Pipeline, exchange: SandboxExchange, odd: str
+) -> None:
+    """Also where each run is a process of its own: the record, and the time of the stream, are recorded once."""
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        if method != "get_last_trades_by_currency_and_time":
+            return None
+        if odd == "record":
+            return lambda result: result | {"trades": [*result["trades"], {"odd": 1}]}
+        refused = {"error": {"code": 11050, "message": "bad_request"}}
+        return httpx.Response(400, text=json.dumps(refused)) if params["kind"] == "option" else None
+
+    config = DeribitConfig(api_url=exchange.url, history_url=exchange.history_url)
+    runs = 0
+    for _ in range(6):
+        with DeribitClient(config, transport=AlteredExchange(alter)) as client:
+            source = deribit(["BTC"], ["future", "option"], series="none", client=client)
+            if not duckdb.run(source, loader_file_format="parquet").loads_ids:
+                break
+        runs += 1
+        duckdb.drop()  # the next run restores the state from the destination
+        exchange.now_ms += 2_000
+    assert runs <= 2
+    reasons = duckdb.dataset().rejected_trades.select("reason").fetchall()
+    assert 1 <= len(reasons) <= 2
 
 
 def test_state_is_restored_from_the_destination(
