@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +54,18 @@ class SliceResult:
     left: pa.Table | None = None
 
 
-def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) -> SliceResult:
+def sweep_slice(
+    client: DeribitClient,
+    host: Host,
+    stream: Stream,
+    part: Slice,
+    kind_of: Mapping[str, str] = MappingProxyType({}),
+) -> SliceResult:
     """Fetch all trades of `stream` in the slice. A slice that is too dense ends early, a probe after its first full page.
 
     A few trades that were not requested are rejected. Spot pairs that are listed under both of their currencies are left to
     the base currency, so that their trades are loaded once, unless that is known not to be sent them. Raises ProofError if
-    the answers contradict the requests.
+    the answers contradict the requests. `kind_of`: kinds of the live instruments, by name.
     """
     pager = SlicePager(part.start_ms, part.end_ms)
     tables: list[pa.Table] = []
@@ -71,7 +78,7 @@ def sweep_slice(client: DeribitClient, host: Host, stream: Stream, part: Slice) 
         page = _fetch_page(client, host, stream, request)
         _require_live_window(client, host, page, part.start_ms)
         answered_ms += [page.at_ms] if page.at_ms is not None else []
-        facts = page_facts(page, request, stream.currency, cut_rows, most_rows)
+        facts = page_facts(page, request, stream, cut_rows, most_rows, kind_of)
         if before and before.has_more and not before.is_full and (facts.last_ms or 0) > last_ms:
             cut_rows.add(before.rows)
         most_rows, last_ms = max(most_rows, facts.rows), max(last_ms, facts.last_ms or 0)
@@ -158,22 +165,32 @@ def _between(table: pa.Table, start_ms: int, end_ms: int) -> pa.Table:
 def page_facts(
     page: TradePage,
     request: ByTime | ById,
-    currency: str,
+    stream: Stream,
     cut_rows: Container[int] = (),
     most_rows: int = 0,
+    kind_of: Mapping[str, str] = MappingProxyType({}),
 ) -> PageFacts:
     """Facts of a page for the pager. Its last trade is the latest by time or id, not the last in the answer.
 
     Moves trades that were not requested to `page.rejected`, unless they may have displaced others: the page is full, or
     has no requested trade but several others. `cut_rows`: numbers of rows of earlier pages that were cut; `most_rows`: most
     rows of an earlier page, below which no page is suspected. Raises OutsideRangeError if all of several trades are of
-    another currency.
+    another currency, or several of an instrument that is listed with another kind.
     """
     times = times_ms(page.table)
-    is_foreign = _of_other_currency(page.table, currency)
+    names = page.table.column("instrument_name").combine_chunks().dictionary_encode()
+    is_other_kind = _where(names, lambda name: stream.kind not in (ANY, kind_of.get(name, stream.kind)))
+    if is_other_kind.sum() > MAX_STRAYS:
+        name = page.table.column("instrument_name")[int(is_other_kind.argmax())].as_py()
+        raise OutsideRangeError(
+            f"Trades of {stream} were requested, and the exchange sent those of {name}, which it lists as {kind_of[name]}."
+        )
+    is_foreign = is_other_kind | _where(names, lambda name: belongs_to_other_currency(name, stream.currency))
     if len(times) > MAX_STRAYS and is_foreign.all():
         name = page.table.column("instrument_name")[0].as_py()
-        raise OutsideRangeError(f"Trades of {currency} were requested, and the exchange sent one of {name}.")
+        raise OutsideRangeError(
+            f"Trades of {stream.currency} were requested, and the exchange sent one of {name}."
+        )
     is_stray = is_foreign
     if isinstance(request, ByTime):
         is_stray = is_foreign | (times < request.start_ms) | (times > request.end_ms)
@@ -215,13 +232,13 @@ def _without_stray_time(bad: RejectedTrade, request: ByTime) -> RejectedTrade:
     return RejectedTrade(bad.reason, bad.raw) if is_stray else bad
 
 
-def _of_other_currency(table: pa.Table, currency: str) -> npt.NDArray[np.bool_]:
-    names = table.column("instrument_name").combine_chunks().dictionary_encode()
-    of_name = [belongs_to_other_currency(name, currency) for name in names.dictionary.to_pylist()]
+def _where(names: pa.DictionaryArray, is_chosen: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+    """For each of `names`, whether it is chosen."""
+    of_name = [is_chosen(name) for name in names.dictionary.to_pylist()]
     if not any(of_name):
-        return np.zeros(table.num_rows, dtype=np.bool_)
-    is_foreign: npt.NDArray[np.bool_] = np.array(of_name, dtype=np.bool_)[names.indices.to_numpy()]
-    return is_foreign
+        return np.zeros(len(names), dtype=np.bool_)
+    chosen: npt.NDArray[np.bool_] = np.array(of_name, dtype=np.bool_)[names.indices.to_numpy()]
+    return chosen
 
 
 def _fetch_page(client: DeribitClient, host: Host, stream: Stream, request: ByTime | ById) -> TradePage:

@@ -266,7 +266,7 @@ class _Window:
             if step := sweep.next_slice(drain_only=drain_only):
                 host, planner, part = step
                 return Task(
-                    partial(sweep_slice, self.client, host, sweep.stream, part),
+                    partial(sweep_slice, self.client, host, sweep.stream, part, self.request.kind_of),
                     partial(self._accept, sweep, planner, part),
                     partial(self._set_aside, sweep),
                 )
@@ -321,25 +321,16 @@ class _Window:
             self._suspect(sweep)
 
     def _require_kinds(self) -> None:
-        """Set aside streams with trades of an instrument that is of another kind: each trade would be loaded twice."""
+        """Set aside streams that were sent trades of the same instrument: each trade would be loaded once for each kind."""
         by_name: dict[tuple[str, str], list[StreamSweep]] = {}
         for sweep in self.active:
             for name in sweep.ledger.by_instrument():
                 by_name.setdefault((sweep.stream.currency, name), []).append(sweep)
         for (_, name), sweeps in by_name.items():
-            listed = self.request.kind_of.get(name)
-            kinds = [sweep.stream.kind for sweep in sweeps]
-            reason = (
-                f"which it lists as {listed}" if listed else f"and it sends them as {' and '.join(kinds)}"
-            )
-            for sweep in sweeps:
-                if listed != sweep.stream.kind if listed else len(kinds) > 1:
-                    self._set_aside(
-                        sweep,
-                        ProofError(
-                            f"Trades of {sweep.stream} were requested, and the exchange sent those of {name}, {reason}."
-                        ),
-                    )
+            kinds = " and ".join(sweep.stream.kind for sweep in sweeps)
+            for sweep in sweeps if len(sweeps) > 1 else ():
+                text = f"Trades of {sweep.stream} were requested, and the exchange sent those of {name} as {kinds}."
+                self._set_aside(sweep, ProofError(text))
 
     def _expect_unlisted(self) -> None:
         """Have trades requested by number of unlisted instruments that the answers by kind leave out."""

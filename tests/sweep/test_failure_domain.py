@@ -279,9 +279,8 @@ def test_trade_ids_without_a_number_do_not_stop_a_moment_with_more_trades_than_a
     assert not end.report.set_aside
 
 
-@pytest.mark.parametrize("listed", [{}, {NAMES[FUTURES]: "future"}], ids=["expired", "one listed"])
-def test_exchange_that_ignores_the_kind_loads_no_trade_twice(listed: dict[str, str]) -> None:
-    """Trades of one instrument in two kinds are a contradiction: both streams are set aside."""
+def test_exchange_that_ignores_the_kind_loads_no_trade_twice() -> None:
+    """Trades of one instrument in two kinds are a contradiction, also if it is not listed: both streams are set aside."""
     answer = answer_of(TRADES, hidden=None)
 
     def ignoring(method: str, params: dict[str, str]) -> Any:
@@ -292,7 +291,7 @@ def test_exchange_that_ignores_the_kind_loads_no_trade_twice(listed: dict[str, s
 
     states = {FUTURES: StreamState(), OPTIONS: StreamState()}
     with client_of(ignoring) as client:
-        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000, kind_of=listed)
+        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000)
         window = WindowReader(sweep_windows(client, request, states))
         assert not [table for table in window.tables() if table.num_rows]
     assert window.report
@@ -300,6 +299,25 @@ def test_exchange_that_ignores_the_kind_loads_no_trade_twice(listed: dict[str, s
     assert "BTC option were requested, and the exchange sent those of" in str(
         window.report.set_aside[OPTIONS]
     )
+
+
+def test_stray_trade_of_another_listed_kind_is_rejected() -> None:
+    """One does not make the other trades of the stream unusable."""
+    answer, stray = answer_of(TRADES, hidden=None), TRADES[0]
+
+    def leaking(method: str, params: dict[str, str]) -> Any:
+        result = answer(method, params)
+        if params.get("kind") == "option":
+            result["result"]["trades"].append(stray)  # type: ignore[index]
+        return result
+
+    with client_of(leaking) as client:
+        request = SweepRequest(BEGIN_MS, machine_s=lambda: NOW_MS / 1000, kind_of={NAMES[FUTURES]: "future"})
+        window = WindowReader(sweep_windows(client, request, {OPTIONS: StreamState()}))
+        names = {name for table in window.tables() for name in table.column("instrument_name").to_pylist()}
+    assert window.report
+    assert names == {NAMES[OPTIONS]}
+    assert [json.loads(bad.raw) for _, bad in window.report.rejected] == [stray]
 
 
 def test_exchange_that_ignores_the_kind_sets_one_selected_kind_aside() -> None:
