@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
 import re
 import threading
 import time
@@ -140,12 +141,12 @@ class DeribitClient:
         self._lock = threading.Lock()
         self._pairs: dict[tuple[str, str], bool] = {}
         self._spot_lists: dict[str, bytes] = {}
+        self._timeout_s = config.timeout_s
         in_flight = config.requests_in_flight
         self._decoder = PageDecoder(workers)
         self._transport = transport or PooledTransport(in_flight)
         self._http = httpx.Client(
             transport=self._transport,
-            timeout=config.timeout_s,
             headers={"User-Agent": "deribit-tape", "Accept-Encoding": "gzip"},
         )
 
@@ -167,9 +168,13 @@ class DeribitClient:
     def is_sandbox(self) -> bool:
         return self.exchange == SANDBOX
 
-    def with_retries(self, total_s: float) -> DeribitClient:
-        """This client, whose requests are retried for at most `total_s` seconds; cancelling one cancels both."""
+    def with_retries(self, total_s: float, *, timeout_s: float = math.inf) -> DeribitClient:
+        """This client, whose requests are retried for at most `total_s` seconds; cancelling one cancels both.
+
+        `timeout_s`: at most as long each request waits for data of its answer.
+        """
         client = copy(self)
+        client._timeout_s = min(timeout_s, self._timeout_s)
         policy = self._retrier.policy
         client._retrier = replace(self._retrier, policy=replace(policy, total_s=min(total_s, policy.total_s)))
         return client
@@ -316,6 +321,7 @@ class DeribitClient:
                 f"{host.url}/public/{method}",
                 params=dict(params),
                 auth=host.auth,
+                timeout=self._timeout_s,
                 extensions=dict(extensions),
             )
         except AnswerTooLargeError as error:

@@ -98,7 +98,9 @@ class _Turns:
                 names = zip(*streams, strict=True)
                 summary.add_recheck(recheck_absent(self.session, client, self.config, *names))
             is_first = False
-            load_series(self.session, client, self.config, streams, feed.now_ms, self.stop, summary)
+            load_series(
+                self.session, client, self.config, streams, feed.now_ms, self.stop, summary, in_turns=True
+            )
             summary.note_requests(client.stats, before)
             yield summary
             if time.monotonic() - started_s >= seconds:

@@ -25,10 +25,13 @@ def load_series(
     now_ms: int,
     stop: StopSignal,
     summary: RunSummary,
+    *,
+    in_turns: bool = False,
 ) -> None:
     """Load what is new of every series that belongs to `streams`, and add it to `summary`.
 
-    Without anything due, this sends no request and loads no package. Raises UsageError for a series that does not exist.
+    Without anything due, this sends no request and loads no package. `in_turns`: load one package, as new trades wait for
+    it; the next turn continues. Raises UsageError for a series that does not exist.
     """
     started_s = time.monotonic()
     names, currencies, resolutions = resolve_series(config, streams)
@@ -46,12 +49,13 @@ def load_series(
             listings=deepcopy(state.get(SERIES_KEYS, {})),
             should_stop=lambda: stop.is_requested,
             indexes_of=session.tables.indexes,
+            in_turns=in_turns,
         )
         if not feed.is_due:
             return
         session.run(series_of(feed))
         summary.add_series(feed.report)
-        is_complete = feed.report.is_complete
+        is_complete = feed.report.is_complete or in_turns
     summary.seconds += time.monotonic() - started_s
     if not is_complete and names:
         summary.stopped = summary.stopped or stop.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from extract.deribit.series import (
     settlements,
     volatility_index,
 )
-from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence
+from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence, retry_at_ms
 from extract.deribit.series.decode import RejectedRecord
 from extract.deribit.series.keys import list_keys
 from extract.deribit.series.schema import BOOK_SUMMARIES
@@ -46,8 +47,12 @@ MAX_ROWS = 500_000
 """Rows after which a load package ends: the most that an interrupted run loses."""
 MAX_UNANSWERED = 3
 """Successive keys of a series without an answer, after which its other keys are requested once, without retries."""
-MAX_UNANSWERED_S = 100.0
-"""Seconds spent on keys of a series without an answer, after which its other keys are not requested."""
+MAX_UNANSWERED_S = 40.0
+"""Seconds spent on keys of all series without an answer, after which the other keys of such a series are not requested."""
+MAX_TURN_S = 40.0
+"""Seconds after which a turn of `tape follow` requests no further key, because new trades wait for it."""
+TURN_TIMEOUT_S = 10.0
+"""Seconds to wait for data of an answer in such a turn."""
 RETRY_PROOF_MS = 10 * MINUTE_MS
 """Time after which a key is requested again whose answers contradicted each other."""
 REREAD_MS = 28 * DAY_MS
@@ -96,15 +101,13 @@ class _Task:
 
 @dataclass
 class _Unanswered:
-    """Keys of a series without an answer: successive ones, the seconds spent on all, and the last error."""
+    """Keys of a series without an answer: the number of successive ones, and the last error."""
 
     keys: int = 0
-    seconds: float = 0.0
     last: TapeError | None = None
 
-    def add(self, error: TapeError, seconds: float) -> None:
+    def add(self, error: TapeError) -> None:
         self.keys += 1
-        self.seconds += seconds
         self.last = error
 
 
@@ -115,7 +118,8 @@ class SeriesFeed:
     `states` are the stored states by series and key, `listings` what `list_keys` returned per currency; both are changed
     with each batch. `indexes_of`: indexes of the loaded instruments of a currency, which the exchange may list no more.
     With `only`, keys as (series, key), just those are requested, due or not, and everything that is missing of them is
-    requested again.
+    requested again. `in_turns`: trades wait for it, so that it ends after MAX_TURN_S, and what has failed is requested
+    again after growing waits.
     """
 
     client: DeribitClient
@@ -129,12 +133,17 @@ class SeriesFeed:
     indexes_of: Callable[[str], Sequence[str]] = lambda currency: ()
     max_rows: int = MAX_ROWS
     only: Collection[tuple[str, str]] | None = None
+    in_turns: bool = False
+    clock: Callable[[], float] = time.monotonic
     report: SeriesReport = field(default_factory=SeriesReport)
     _is_unreachable: bool = False
     _has_reread: bool = False
+    _unanswered_s: float = 0.0
+    _end_s: float = math.inf
 
     def __post_init__(self) -> None:
-        self.client = self.client.with_retries(RETRY_TOTAL_S)
+        timeout_s = TURN_TIMEOUT_S if self.in_turns else math.inf
+        self.client = self.client.with_retries(RETRY_TOTAL_S, timeout_s=timeout_s)
 
     @property
     def is_due(self) -> bool:
@@ -151,34 +160,43 @@ class SeriesFeed:
         read again, if that was not done for REREAD_MS.
         """
         self.report.is_complete = False
+        if self.in_turns:
+            self._end_s = self.clock() + MAX_TURN_S
         yield from self._batches()
         self.report.is_complete |= self._is_unreachable
 
     def _batches(self) -> Iterator[tuple[str, str, SeriesBatch]]:
+        client, is_complete = self.client, True
         for currency in self.currencies if self.names else ():
-            if self._must_list(currency):
-                self._attempt(f"series of {currency}", partial(self._list, currency))
+            if self._must_list(currency) and not self._is_late():
+                self._attempt(name := f"series of {currency}", partial(self._list, currency))
+                if name in self.report.set_aside:
+                    self.client = client.with_retries(0)
+                    self._postpone_list(currency)
                 if self._must_end:
                     return
         unanswered: dict[str, _Unanswered] = defaultdict(_Unanswered)
-        client = self.client
         for task in self._tasks():
             if not self._is_due(task):
                 continue
             earlier = unanswered[task.series]
-            if earlier.last and earlier.seconds >= MAX_UNANSWERED_S:
+            if earlier.last and self._unanswered_s >= MAX_UNANSWERED_S:
                 self.report.set_aside[str(task)] = earlier.last
                 yield task.series, task.key, self._failed(task, earlier.last)
                 continue
-            began_s = time.monotonic()
-            self.client = client.with_retries(0) if earlier.keys >= MAX_UNANSWERED else client
+            if self._is_late():
+                is_complete = False
+                continue
+            began_s = self.clock()
+            left_s = 0 if earlier.keys >= MAX_UNANSWERED else max(0.0, self._end_s - began_s)
+            self.client = client.with_retries(left_s)
             again = self._must_reread(task)
             is_whole = again or self._state(task).proven_ms is None
             batches = task.fetch(self._state_to_fetch(task), again)
             while batch := self._attempt(str(task), partial(next, batches, None), task):
                 self._note(task, batch, is_whole=is_whole)
                 yield task.series, task.key, batch
-                if self._must_end:
+                if self._must_end or (self._is_late() and not again):
                     return
             if str(task) in self.report.refused:
                 yield task.series, task.key, self._refused(task)
@@ -186,12 +204,13 @@ class SeriesFeed:
             if error and not self._is_unreachable:
                 yield task.series, task.key, self._failed(task, error, again=again)
             if isinstance(error, RetriableError):
-                earlier.add(error, time.monotonic() - began_s)
+                earlier.add(error)
+                self._unanswered_s += self.clock() - began_s
             else:
                 earlier.keys = 0
             if self._must_end:
                 return
-        self.report.is_complete = True
+        self.report.is_complete = is_complete
 
     @property
     def _must_end(self) -> bool:
@@ -202,6 +221,9 @@ class SeriesFeed:
             or self._is_unreachable
             or self.report.rows.total() >= self.max_rows
         )
+
+    def _is_late(self) -> bool:
+        return self.clock() >= self._end_s
 
     def _attempt(self, name: str, call: Callable[[], Any], task: _Task | None = None) -> Any:
         """What `call` returns; None where `task` is not offered, or what `name` names was set aside."""
@@ -247,6 +269,14 @@ class SeriesFeed:
             ),
         }
 
+    def _postpone_list(self, currency: str) -> None:
+        """In turns, keep the earlier list of a currency whose list cannot be read, and request it again later."""
+        if self.in_turns and not self._is_unreachable:
+            earlier = self.listings.get(currency, {})
+            failed_ms = earlier.get("failed_ms", self.now_ms)
+            again_ms = retry_at_ms(failed_ms, self.now_ms)
+            self.listings[currency] = {**earlier, "list_again_ms": again_ms, "failed_ms": failed_ms}
+
     def _must_list(self, currency: str) -> bool:
         return bool(self.listings.get(currency, {}).get("list_again_ms", 0) <= self.now_ms)
 
@@ -265,6 +295,8 @@ class SeriesFeed:
         state = self._state(task)
         if state.contradicted_ms is not None and self.now_ms < state.contradicted_ms + RETRY_PROOF_MS:
             return False
+        if self.in_turns and state.retry_ms is not None and self.now_ms < state.retry_ms:
+            return False
         return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
 
     def _must_reread(self, task: _Task) -> bool:
@@ -276,7 +308,7 @@ class SeriesFeed:
         return self._has_reread
 
     def _note(self, task: _Task, batch: SeriesBatch, *, is_whole: bool) -> None:
-        batch.state.failed_ms = batch.state.contradicted_ms = None
+        batch.state.failed_ms = batch.state.contradicted_ms = batch.state.retry_ms = None
         if is_whole and batch.state.requested_ms == self.now_ms:  # the last batch
             batch.state.reread_ms = self.now_ms
         batch.rejected = batch.state.reject_once(batch.rejected)
@@ -298,7 +330,7 @@ class SeriesFeed:
         """A batch without rows that records, once, that the answers could not be used; the key stays due.
 
         After a failure to read the whole history again, the next request is for what is new. Answers that contradict each
-        other cost many requests, so the key waits for RETRY_PROOF_MS then.
+        other cost many requests, so the key waits for RETRY_PROOF_MS then. In turns, each failure makes it wait.
         """
         state = self._state(task)
         state.contradicted_ms = self.now_ms if isinstance(error, ProofError) else None
@@ -309,17 +341,23 @@ class SeriesFeed:
             state.failed_ms = self.now_ms
             raw = msgspec.json.encode({"unproven_to_ms": self.now_ms}).decode()
             rejected = [RejectedRecord(str(error), raw)]
+        if self.in_turns:
+            state.retry_ms = retry_at_ms(state.failed_ms, self.now_ms)
         self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state, rejected=rejected, is_failed=True)
 
     def _tasks(self) -> Iterator[_Task]:
-        """Keys by series, at last those that failed before: another one of them first in each hour."""
-        for name in self.names:
-            tasks = [task for currency in self.currencies for task in getattr(self, f"_{name}")(currency)]
-            failed = [task for task in tasks if self._state(task).failed_ms is not None]
-            yield from (task for task in tasks if task not in failed)
-            first = self.now_ms // HOUR_MS % (len(failed) or 1)
-            yield from failed[first:] + failed[:first]
+        """Keys by series, at last those of all series that failed before: another one of them first in each hour."""
+        tasks = [
+            task
+            for name in self.names
+            for currency in self.currencies
+            for task in getattr(self, f"_{name}")(currency)
+        ]
+        failed = [task for task in tasks if self._state(task).failed_ms is not None]
+        yield from (task for task in tasks if task not in failed)
+        first = self.now_ms // HOUR_MS % (len(failed) or 1)
+        yield from failed[first:] + failed[:first]
 
     def _book_summaries(self, currency: str) -> Iterator[_Task]:
         def fetch(state: SeriesState, _: bool) -> Iterator[SeriesBatch]:

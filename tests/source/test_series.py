@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tests.support.sweep_helpers import quick_client
 pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
 SERIES = ["delivery_prices", "settlements", "volatility_index", "funding_rates"]
 NAME = "BTC-PERPETUAL"
-HOUR = 3_600_000
+MINUTE = 60_000
+HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 
@@ -398,6 +400,108 @@ def test_keys_that_fail_do_not_hold_up_the_others_of_their_series(
             )
             loaded += rows_of(feed)["funding_rates"]
         assert loaded == 40
+
+
+def test_hanging_series_delay_new_trades_for_a_minute_and_less_and_less_often() -> None:
+    """Each turn of `tape follow` loads trades before the series; the other series are loaded meanwhile."""
+    names = [f"C{number}-PERPETUAL" for number in range(8)]
+    hanging = {"get_funding_rate_history", "get_last_settlements_by_currency", "get_volatility_index_data"}
+    clock_s = 0.0
+
+    def now_ms() -> int:
+        return NOW + round(clock_s * 1000)
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        nonlocal clock_s
+        if method in hanging:
+            clock_s += 30
+            return httpx.Response(503)
+        if method == "get_funding_rate_history":
+            return {"result": hourly(now_ms())}
+        listed = [perpetual(name, price_index="btc_usd") for name in names]
+        return {"result": listed} if method == "get_instruments" else REFUSAL
+
+    stored: dict[str, Any] = {"states": {}, "listings": {}}
+
+    def turn() -> float:
+        """Seconds that the series of a turn take; the next one begins ten seconds later."""
+        nonlocal clock_s
+        began_s = clock_s
+        feed = feed_of(client, now_ms(), in_turns=True, clock=lambda: clock_s, **stored)
+        if feed.is_due:
+            rows_of(feed)
+        clock_s += 10
+        return clock_s - 10 - began_s
+
+    def turns(seconds: float) -> list[float]:
+        end_s = clock_s + seconds
+        return [turn() for _ in iter(lambda: clock_s < end_s, False)]
+
+    with client_of(answer, most=5_000, attempts=1) as client:
+        first = turns(7200)
+        assert max(first) <= 60
+        assert 0 < sum(first[len(first) // 2 :]) < 600
+        assert all("failed_ms" in stored["states"]["funding_rates"][name] for name in names)
+        assert "failed_ms" not in stored["states"]["delivery_prices"]["btc_usd"]
+        hanging.clear()
+        assert sum(turns(3700)) == 0
+        assert all("proven_ms" in stored["states"]["funding_rates"][name] for name in names)
+
+
+def test_hanging_list_of_keys_delays_new_trades_less_and_less_often() -> None:
+    """The keys of the earlier list are requested nevertheless."""
+    clock_s, is_hanging, lists = 0.0, False, 0
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        nonlocal clock_s, lists
+        if method == "get_instruments":
+            lists += 1
+            if is_hanging:
+                clock_s += 30
+                return httpx.Response(503)
+            return {"result": [perpetual(NAME)]}
+        return {"result": hourly(NOW + DAY) if "instrument_name" in params else NOW}
+
+    stored: dict[str, Any] = {"states": {}, "listings": {}}
+    with client_of(answer, attempts=1) as client:
+        rows_of(feed_of(client, NOW, ["funding_rates"], in_turns=True, **stored))
+        is_hanging, lists = True, 0
+        turn = partial(
+            feed_of, client, names=["funding_rates"], in_turns=True, clock=lambda: clock_s, **stored
+        )
+        for minutes in range(60):
+            rows_of(turn(NOW + DAY + minutes * MINUTE))
+        assert 5 < lists < 20
+        assert stored["states"]["funding_rates"][NAME]["proven_ms"] == (NOW + DAY) // HOUR * HOUR
+        is_hanging = False
+        rows_of(feed_of(client, NOW + DAY + 2 * HOUR, ["funding_rates"], in_turns=True, **stored))
+        assert "failed_ms" not in stored["listings"]["BTC"]
+
+
+def test_turn_ends_while_a_long_history_is_loaded_and_the_next_one_continues() -> None:
+    clock_s = 0.0
+    names = [f"C{number}-PERPETUAL" for number in range(20)]
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        nonlocal clock_s
+        clock_s += 5
+        listed = [perpetual(name, creation_timestamp=NOW - 10 * HOUR) for name in names]
+        return {"result": listed if method == "get_instruments" else hourly()}
+
+    stored: dict[str, Any] = {"states": {}, "listings": {}}
+    loaded, is_complete = [], False
+    with client_of(answer) as client:
+        turn = partial(
+            feed_of, client, names=["funding_rates"], in_turns=True, clock=lambda: clock_s, **stored
+        )
+        while not is_complete:
+            began_s = clock_s
+            feed = turn(NOW)
+            loaded.append(rows_of(feed)["funding_rates"])
+            assert clock_s - began_s <= 60
+            is_complete = feed.report.is_complete
+    assert sum(loaded) == 200
+    assert len(loaded) > 2
 
 
 def test_key_whose_answers_contradict_each_other_is_not_requested_by_each_run() -> None:

@@ -45,6 +45,7 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     disagreements spans whose sums differed, with the sentence that says so
     failed_ms     when the answers could not be used for the first time since the last success
     contradicted_ms  when the answers contradicted each other, since the last success
+    retry_ms      after a failure: the time before which trades do not wait for another request
     reread_ms     when the whole history was read for the last time
     rejected      checksums of the records that were rejected last
     """
@@ -57,6 +58,7 @@ class SeriesState(msgspec.Struct, omit_defaults=True):
     compared_ms: int | None = None
     failed_ms: int | None = None
     contradicted_ms: int | None = None
+    retry_ms: int | None = None
     reread_ms: int | None = None
     holes: list[tuple[int, int]] = []
     more_holes: tuple[int, int, int] | None = None
