@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract.deribit.client import DeribitClient
-from extract.deribit.instruments import EXPIRED, InstrumentsReport, LoadedRows, changed_instruments
+from extract.deribit.instruments import InstrumentsReport, LoadedRows, changed_instruments
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError
 from extract.source.recorded import GROWTH_MS, Recorded
@@ -170,7 +170,7 @@ class WindowFeed:
         self._has_new_known = self.universe.is_expired_new
         if self.universe.is_expired_new:
             streams = [str(each) for each in self.universe.expired or ()]
-            self.known[EXPIRED] = {"asked_ms": self.now_ms, "streams": streams}
+            self.known[self.universe.expired_name] = {"asked_ms": self.now_ms, "streams": streams}
         self._is_list_current = True
 
     def windows(self) -> Generator[Window]:

@@ -9,14 +9,13 @@ from typing import Any
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import DeribitConfig
-from extract.deribit.instruments import EXPIRED
 from extract.deribit.streams import Stream
 from extract.errors import UsageError
-from extract.sweep.universe import Universe, resolve_universe
+from extract.sweep.universe import Universe, expired_name, resolve_universe
 from extract.times import parse_time_ms
 
 EXPIRED_VALID_MS = 24 * 60 * 60_000
-"""Time after which the expired instruments of all currencies are listed again: some may have come and gone in between."""
+"""Time after which expired instruments are listed again: currencies and kinds may have come and gone in between."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,13 @@ def resolve_streams(
     """
     currencies = [name.upper() for name in options.currencies or config.currencies or ()]
     kinds = options.kinds or config.kinds or ()
-    listing = known.get(EXPIRED, {})
+    expired = known.get(expired_name(currencies))
     return resolve_universe(
         client,
         currencies,
         kinds,
         map(Stream.parse, stored),
         with_expired=with_expired,
-        expired=map(Stream.parse, listing.get("streams", ())) if EXPIRED in known else None,
-        is_expired_old=abs(now_ms - listing.get("asked_ms", 0)) >= EXPIRED_VALID_MS,
+        expired=None if expired is None else map(Stream.parse, expired.get("streams", ())),
+        is_expired_old=expired is not None and abs(now_ms - expired["asked_ms"]) >= EXPIRED_VALID_MS,
     )

@@ -1,11 +1,13 @@
 """Streams of the exchange: which currencies and kinds there are, taken from what the exchange lists and has traded.
 
 A list in code would lose the trades of a new kind, or of a currency that is no longer offered. The documented kinds are
-streams only where the exchange's own lists cannot be read; lists of expired instruments are requested of all of them.
+streams only where the exchange's own lists cannot be read; by them, expired instruments of all currencies are listed,
+which shows currencies that are no longer offered. The list of each currency has all of its kinds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +15,7 @@ import msgspec
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
-from extract.deribit.instruments import MAX_REQUESTED, ListedInstrument, list_live_instruments
+from extract.deribit.instruments import EXPIRED, MAX_REQUESTED, ListedInstrument, list_live_instruments
 from extract.deribit.jsonrpc import DECODE_ERRORS, INVALID_PARAMS, ExchangeRefusedError
 from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
@@ -21,7 +23,7 @@ from extract.deribit.streams import ANY, Stream, is_currency
 from extract.errors import OutsideError, UsageError
 
 EXPIRED_RETRY_S = 30.0
-"""How long the list of all expired instruments is requested; the next run tries again."""
+"""How long a list of expired instruments is requested that was read before; the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Universe:
     """Streams to load, and what is unusual about them as sentences.
 
     `listed`: the live instruments of all currencies, None if they cannot be read. `rejected`: records of currencies that
-    cannot be read. `expired`: streams of the expired instruments of all currencies, None while they have not been read;
-    `expired_error` is the reason that they could not be read, or not again. `is_expired_new`: whether they were read now.
-    `has_all_kinds`: whether no kinds are selected, so that trades of further kinds belong to it.
+    cannot be read. `expired`: streams of the expired instruments of the requested currencies, None while they have not
+    been read; `expired_error` is the reason that they could not be read, or not again. `is_expired_new`: whether they were
+    read now. `expired_name`: name of the state that has them. `has_all_kinds`: whether no kinds are selected, so that
+    trades of further kinds belong to it.
     """
 
     streams: list[Stream]
@@ -41,12 +44,18 @@ class Universe:
     expired: Sequence[Stream] | None = None
     expired_error: OutsideError | None = None
     is_expired_new: bool = False
+    expired_name: str = EXPIRED
     has_all_kinds: bool = False
 
     @property
     def kind_of(self) -> dict[str, str]:
         """Kind of each live instrument, by name."""
         return {each.name: each.kind for each in self.listed or () if each.kind and not each.fault}
+
+
+def expired_name(currencies: Iterable[str]) -> str:
+    """Name of the state that has the streams of the expired instruments of these currencies, by default of all."""
+    return ",".join([EXPIRED, *sorted(set(currencies))])
 
 
 def resolve_universe(
@@ -61,9 +70,9 @@ def resolve_universe(
 ) -> Universe:
     """The streams of the given currencies and kinds, by default of all that the exchange has or that are `stored`.
 
-    `with_expired`: whether to list expired instruments: of a currency that is not stored yet, for its kinds, and of all
-    currencies, for those that are no longer offered. `expired`: the result of the latter if it was read before;
-    `is_expired_old`: whether to read it again, for what was listed and has expired since.
+    `with_expired`: whether to list expired instruments: of a currency that is not stored yet, and of all, for kinds that
+    it had and, without `currencies`, for those that are no longer offered. `expired`: the result of the latter if it was
+    read before; `is_expired_old`: whether to read it again, for what was listed and has expired since.
 
     Raises UsageError for a currency or kind that the exchange does not have, and OutsideError if it does not answer.
     """
@@ -93,6 +102,7 @@ class _Resolver:
     expired_error: OutsideError | None = None
     notes: list[str] = field(default_factory=list)
     rejected: list[RejectedTrade] = field(default_factory=list)
+    listed_expired: set[str] = field(default_factory=set)
     is_certain: bool = True
 
     def resolve(self) -> Universe:
@@ -118,6 +128,7 @@ class _Resolver:
             self.expired,
             self.expired_error,
             self.is_expired_new,
+            expired_name(self.currencies),
             has_all_kinds=not self.kinds,
         )
 
@@ -154,34 +165,35 @@ class _Resolver:
         streams: set[Stream] = set()
         for name in new:
             streams |= self._list_expired(name)
-        if (self.expired is None or self.is_expired_old) and not self.currencies:
+        is_due = self.expired is None or self.is_expired_old
+        if is_due and not (self.currencies and self.kinds):
+            names = self.currencies or [*offered, *(each.currency for each in existing)]
             # A currency that is no longer offered may have had other kinds than those of today.
             kinds = dict.fromkeys([*KINDS, *(each.kind for each in [*existing, *sorted(streams)])])
-            streams |= self._list_all_expired([*kinds], offered)
+            streams |= self._list_all_expired([] if self.currencies else [*kinds], names)
             if isinstance(self.expired_error, ExchangeRefusedError):  # each currency that is known otherwise
                 for name in sorted({each.currency for each in existing} - stored.union(new)):
                     streams |= self._list_expired(name)
         return sorted(streams)
 
-    def _list_all_expired(self, kinds: Sequence[str], offered: Sequence[str]) -> set[Stream]:
+    def _list_all_expired(self, kinds: Sequence[str], names: Sequence[str]) -> set[Stream]:
         """Streams of the expired instruments of all currencies; sets `expired` or `expired_error`.
 
-        A list may be too long for an answer, as that of all options. A currency is then known from its other kinds, and
-        all of its kinds from its own list.
+        Lists of all currencies, by kind, show further currencies than `names`; a list may be too long for an answer, as
+        that of all options. The list of each currency shows all of its kinds.
         """
         streams: set[Stream] = set()
         too_long: list[OutsideError] = []
         try:
             for kind in kinds:
                 try:
-                    streams |= self._request_expired(ANY, kind)
+                    streams |= self._request_expired(ANY, kind, total_s=EXPIRED_RETRY_S)
                 except TooManyRecordsError as error:
                     too_long.append(error)
             if too_long and len(too_long) == len(kinds):
                 raise too_long[0]
-            if too_long:
-                for name in sorted({each.currency for each in streams} - {*offered}):
-                    streams |= self._request_expired(name)
+            for name in sorted({*names, *(each.currency for each in streams)} - self.listed_expired):
+                streams |= self._request_expired(name, total_s=EXPIRED_RETRY_S)
         except OutsideError as error:
             if self.client.is_cancelled:
                 raise
@@ -193,15 +205,19 @@ class _Resolver:
     def _list_expired(self, currency: str) -> set[Stream]:
         """Streams of the expired instruments of a currency; the list of kinds is uncertain if it cannot be read."""
         try:
-            return self._request_expired(currency)
+            streams = self._request_expired(currency)
         except OutsideError:
             if self.client.is_cancelled:
                 raise
             self.is_certain = False
             return set()
+        self.listed_expired.add(currency)
+        return streams
 
-    def _request_expired(self, currency: str, kind: str | None = None) -> set[Stream]:
-        client = self.client.with_retries(EXPIRED_RETRY_S) if currency == ANY else self.client
+    def _request_expired(
+        self, currency: str, kind: str | None = None, *, total_s: float = math.inf
+    ) -> set[Stream]:
+        client = self.client.with_retries(total_s)
         try:
             expired = map(ListedInstrument.of, client.instruments(currency, expired=True, kind=kind))
             return {Stream(each.currency, each.kind) for each in expired if each.kind and not each.fault}

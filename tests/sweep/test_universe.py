@@ -161,6 +161,55 @@ def test_currency_of_history_has_all_kinds_if_the_list_of_one_kind_is_too_long(
     assert universe.expired_error is None
 
 
+@pytest.mark.parametrize("selected", [[], ["BTC"]], ids=["all currencies", "a selected currency"])
+def test_kind_that_no_list_in_code_has_is_found_once_it_has_expired(selected: list[str]) -> None:
+    """It came and went between two runs: only the list of its currency shows it, which is requested once a day."""
+    event = {"instrument_name": "BTC-EVENT-X", "kind": "event", "settlement_currency": "BTC"}
+    stored = [Stream("BTC", "future"), Stream("BTC", "index_option"), Stream("ETH", "future")]
+    requested = []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}, {"currency": "ETH"}]}
+        if params["expired"] == "false":
+            return {"result": LISTED}
+        requested.append(params["currency"])
+        return {"result": [event] if params["currency"] == "BTC" and "kind" not in params else []}
+
+    with client_of(answer) as client:
+        again = resolve_universe(client, selected, stored=stored, expired=(), is_expired_old=True)
+        assert Stream("BTC", "event") in again.streams
+        assert any("event" in note for note in again.notes)
+        assert {*requested} == ({"BTC"} if selected else {"any", "BTC", "ETH"})
+        assert again.is_expired_new
+        requested.clear()
+        later = resolve_universe(client, selected, stored=stored, expired=again.expired)
+        assert Stream("BTC", "event") in later.streams
+        assert not requested
+
+
+def test_lists_of_expired_instruments_are_of_the_selected_currencies() -> None:
+    """What was listed of one currency does not count as the list of all."""
+    assert (
+        universe_of(selected=["SOL", "BTC"]).expired_name == universe_of(selected=["BTC", "SOL"]).expired_name
+    )
+    assert len({universe_of(selected=each).expired_name for each in ([], ["BTC"], ["SOL"])}) == 3
+
+
+def test_first_run_requests_the_list_of_each_currency_once() -> None:
+    requested = []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        requested.append((params["currency"], params["expired"]))
+        return {"result": LISTED if params["expired"] == "false" else []}
+
+    with client_of(answer) as client:
+        resolve_universe(client)
+    assert requested.count(("BTC", "true")) == 1
+
+
 def test_record_of_a_currency_that_cannot_be_read_is_rejected_with_its_text() -> None:
     universe = universe_of([{"currency": "BTC"}, {"currency": ["X"]}, 7, None, {"currency": "ETH"}])
     assert {"BTC", "ETH"} <= {stream.currency for stream in universe.streams}
