@@ -1,4 +1,7 @@
-"""Retry calls that raise RetriableError, with exponential waits, bounded in attempts and in total time."""
+"""Retry calls that raise RetriableError, with exponential waits, bounded in attempts and in total time.
+
+What fails longer than a run is tried again by later runs, after waits that grow, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from extract.errors import RetriableError
 
 T = TypeVar("T")
+FIRST_WAIT_MS = 60_000
+
+
+def next_attempt_ms(since_ms: int, now_ms: int, *, longest_ms: int) -> int:
+    """When a later run tries again what has failed since `since_ms`: after waits that double, from a minute on."""
+    return now_ms + min(max(FIRST_WAIT_MS, now_ms - since_ms), longest_ms)
 
 
 @dataclass(frozen=True)

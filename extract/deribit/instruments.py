@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from extract.deribit.records import Record
 from extract.deribit.schema import Int64, RejectedTrade, TimeMs
 from extract.deribit.streams import ANY, SPOT, Stream, is_currency
 from extract.errors import OutsideError, RetriableError, TapeError
+from extract.retry import next_attempt_ms
 
 REJECTED = "rejected "
 """Beginning of the name of a record that has none."""
@@ -31,8 +32,12 @@ MAX_UNANSWERED = 3
 CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"
-"""Name of the state that has the streams of the expired instruments of all currencies, and when they were listed."""
+"""Name of the state that has the streams of the expired instruments of all currencies, and when they were listed.
+
+Selected currencies follow it after commas."""
 MAX_CURRENCY_CHARS = 50
+LONGEST_WAIT_MS = 86_400_000
+"""The longest time between two requests for an instrument that the history host does not show as expired."""
 FORGET_MS = 7 * 86_400_000
 """Time after which an instrument is no longer requested that the history host does not show as expired."""
 
@@ -104,8 +109,9 @@ def changed_instruments(
     """Yield rows of instruments that are new or have changed since the last time; updates `known` and `report`.
 
     `known` holds, by stream, a checksum of each live instrument, when the expired ones were listed, and since when an
-    instrument is gone that the history host does not show as expired yet. With `loaded_rows`, one checksum of the whole
-    list replaces those of its instruments, and a list that differs is compared with the loaded rows.
+    instrument is gone that the history host does not show as expired yet: it is requested after waits that grow. With
+    `loaded_rows`, one checksum of the whole list replaces those of its instruments, and a list that differs is compared
+    with the loaded rows.
 
     Expired instruments do not change: all are listed the first time, and later each is requested by name once it is no
     longer live, or if its name is in `traded`, by stream, and was never listed. `listed`: the live instruments of all
@@ -142,6 +148,28 @@ def _reject_once(
     if by_name:
         known[CURRENCIES] = {"asked_ms": 0, "rejected": sorted(by_name)}
     return [(Stream(ANY, ANY), each) for name, each in by_name.items() if name not in before]
+
+
+class _Gone(NamedTuple):
+    """Since when an instrument is gone that history does not show as expired, and when it is requested again, in ms."""
+
+    since_ms: int
+    again_ms: int = 0
+
+    @classmethod
+    def read(cls, stored: int | Sequence[int]) -> _Gone:
+        """Earlier versions stored only the first of both."""
+        return cls(stored) if isinstance(stored, int) else cls(*stored)
+
+    def is_over(self, now_ms: int) -> bool:
+        return now_ms - self.since_ms >= FORGET_MS
+
+    def is_due(self, now_ms: int) -> bool:
+        return now_ms >= self.again_ms or self.is_over(now_ms)
+
+    def after(self, now_ms: int) -> _Gone:
+        """After an answer that did not show it as expired."""
+        return _Gone(self.since_ms, next_attempt_ms(self.since_ms, now_ms, longest_ms=LONGEST_WAIT_MS))
 
 
 @dataclass
@@ -202,22 +230,28 @@ class _CurrencyListing:
             changed = [each for name, each in live.items() if known.get(name) != state["live"][name]]
             return changed, {name for name in known if not name.startswith(REJECTED)}
         state["checksum"] = zlib.crc32(b"\n".join(sorted(each.text for each in live.values())))
-        if faulty := sorted(name for name, each in live.items() if each.fault):
-            state["rejected"] = faulty
         if state["checksum"] == before.get("checksum"):
+            state |= {"rejected": before["rejected"]} if "rejected" in before else {}
             return [], set()
         rows = {name: row_checksum(row) for name, row in self.loaded_rows(stream).items()}
-        rejected = before.get("rejected", ())
-        changed = [
-            each
-            for name, each in live.items()
-            if (name not in rejected if each.fault else rows.get(name) != self._row_checksum(each))
-        ]
+        changed, rejected = [], set()
+        for name, each in live.items():
+            checksum = self._row_checksum(each)
+            if checksum is None:
+                rejected.add(each.rejected_name)
+                is_changed = each.rejected_name not in before.get("rejected", ())
+            else:
+                is_changed = rows.get(name) != checksum
+            changed += [each] * is_changed
+        if rejected:
+            state["rejected"] = sorted(rejected)
         return changed, set(rows)
 
     def _row_checksum(self, each: ListedInstrument) -> int | None:
-        with suppress(*DECODE_ERRORS):
-            return row_checksum(to_row(msgspec.json.decode(each.text), self.currency))
+        """Checksum of the row of an instrument; None if its record cannot be read."""
+        if not each.fault:
+            with suppress(*DECODE_ERRORS):
+                return row_checksum(to_row(msgspec.json.decode(each.text), self.currency))
         return None
 
     def _expired_rows(self) -> Iterator[dict[str, Any]]:
@@ -239,20 +273,24 @@ class _CurrencyListing:
     def _gone_rows(self, kind: str, names: Iterable[str], live: Collection[str]) -> Iterator[dict[str, Any]]:
         """Expired instruments among `names`, and among those that history did not show as expired before."""
         state, before = self._state(kind), self.known.get(str(Stream(self.currency, kind)), {})
-        waiting = {name: at_ms for name, at_ms in before.get("gone", {}).items() if name not in live}
-        gone = dict.fromkeys(names, self.now_ms) | waiting
-        expired = self._request_all(gone) if gone else {}
+        waiting = {
+            name: _Gone.read(each) for name, each in before.get("gone", {}).items() if name not in live
+        }
+        gone = {name: _Gone(self.now_ms) for name in names} | waiting
+        requested = {name: each for name, each in gone.items() if each.is_due(self.now_ms)}
+        expired = self._request_all(requested) if requested else {}
         for each in expired.values():
             yield from self._row(kind, each)
-        waiting = {name: since_ms for name, since_ms in gone.items() if name not in expired}
-        vanished = {
-            name
-            for name, since_ms in waiting.items()
-            if self.now_ms - since_ms >= FORGET_MS and name not in self.unanswered
-        }
+        answered = requested.keys() - expired.keys() - self.unanswered
+        vanished = {name for name in answered if gone[name].is_over(self.now_ms)}
         self.report.vanished += sorted(vanished)
-        if waiting := {name: since_ms for name, since_ms in waiting.items() if name not in vanished}:
-            state["gone"] = waiting
+        after = {
+            name: [*(each.after(self.now_ms) if name in answered else each)]
+            for name, each in gone.items()
+            if name not in vanished | expired.keys()
+        }
+        if after:
+            state["gone"] = after
 
     def _request_all(self, names: Collection[str]) -> dict[str, ListedInstrument]:
         """The expired instruments among `names`, by name; many are taken from the list, a few are requested by name."""
@@ -351,6 +389,11 @@ class ListedInstrument:
             record.sent if fault else record.text,
             fault,
         )
+
+    @property
+    def rejected_name(self) -> str:
+        """Name of the record if it is rejected, also because of a field that the list does not need."""
+        return self.name if self.fault else f"{REJECTED}{zlib.crc32(self.text)}"
 
     def checksum(self) -> int:
         """Checksum of the content, independent of its spelling in JSON."""

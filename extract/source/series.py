@@ -23,13 +23,14 @@ from extract.deribit.series import (
     settlements,
     volatility_index,
 )
-from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence, retry_at_ms
+from extract.deribit.series.cadence import DAY_MS, HOUR_MS, MINUTE_MS, Cadence
 from extract.deribit.series.decode import RejectedRecord
 from extract.deribit.series.keys import list_keys
 from extract.deribit.series.schema import BOOK_SUMMARIES
 from extract.deribit.series.state import SeriesBatch, SeriesState
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError, ProofError, RetriableError, TapeError, UsageError
+from extract.retry import next_attempt_ms
 
 DEFAULT_SERIES = ("delivery_prices", "settlements", "volatility_index", "funding_rates")
 """Series that are loaded by default, the shortest ones first."""
@@ -274,7 +275,7 @@ class SeriesFeed:
         if self.in_turns and not self._is_unreachable:
             earlier = self.listings.get(currency, {})
             failed_ms = earlier.get("failed_ms", self.now_ms)
-            again_ms = retry_at_ms(failed_ms, self.now_ms)
+            again_ms = next_attempt_ms(failed_ms, self.now_ms, longest_ms=HOUR_MS)
             self.listings[currency] = {**earlier, "list_again_ms": again_ms, "failed_ms": failed_ms}
 
     def _must_list(self, currency: str) -> bool:
@@ -342,7 +343,7 @@ class SeriesFeed:
             raw = msgspec.json.encode({"unproven_to_ms": self.now_ms}).decode()
             rejected = [RejectedRecord(str(error), raw)]
         if self.in_turns:
-            state.retry_ms = retry_at_ms(state.failed_ms, self.now_ms)
+            state.retry_ms = next_attempt_ms(state.failed_ms, self.now_ms, longest_ms=HOUR_MS)
         self.states.setdefault(task.series, {})[task.key] = state.to_builtins()
         return SeriesBatch(BOOK_SUMMARIES.to_table([]), state, rejected=rejected, is_failed=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ from extract.deribit.streams import Stream
 from extract.errors import OutsideError
 from tests.support.contradictory_exchange import client_of
 
+MINUTE_MS = 60_000
+DAY_MS = 24 * 60 * MINUTE_MS
 FUTURES, OPTIONS = Stream("BTC", "future"), Stream("BTC", "option")
 
 
@@ -99,16 +102,50 @@ def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded
     del listing.live["LOST"]
     listing.expired["OPEN"] = still_open | {"is_active": True}
     assert listing.changed(FUTURES, now_ms=2_000) == []
-    assert listing.changed(FUTURES, now_ms=3_000) == []
+    assert listing.changed(FUTURES, now_ms=2_000 + MINUTE_MS) == []
     listing.expired["LATE"] = late | {"is_active": False}
     listing.expired["OPEN"]["is_active"] = False
-    assert listing.changed(FUTURES, now_ms=4_000) == ["LATE", "OPEN"]
+    assert listing.changed(FUTURES, now_ms=2_000 + 2 * MINUTE_MS) == ["LATE", "OPEN"]
     assert listing.report.vanished == []
-    assert listing.changed(FUTURES, now_ms=4_000 + 8 * 86_400_000) == []
+    assert listing.changed(FUTURES, now_ms=4_000 + 8 * DAY_MS) == []
     assert listing.report.vanished == ["LOST"]
     requests = len(listing.requests)
-    listing.changed(FUTURES, now_ms=5_000 + 8 * 86_400_000)
+    listing.changed(FUTURES, now_ms=5_000 + 8 * DAY_MS)
     assert listing.requests[requests:] == ["false"]
+
+
+@pytest.mark.parametrize("count", [250, 400], ids=["by name", "by the list of all"])
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["by the state", "by loaded rows"])
+def test_instruments_that_history_never_shows_are_requested_after_growing_waits(
+    is_loaded: bool, count: int
+) -> None:
+    """A run every ten minutes sends requests for them in few of its runs, at last once a day."""
+    listing = LoadedListing() if is_loaded else Listing()
+    names = [f"N{number:04}" for number in range(count)]
+    for name in ("BTC-PERPETUAL", *names):
+        listing.list(name)
+    listing.changed(FUTURES, now_ms=1)
+    for name in names:
+        del listing.live[name]
+    busy = []
+    for minutes in range(10, 8 * 24 * 60, 10):
+        listing.requests.clear()
+        listing.changed(FUTURES, now_ms=minutes * MINUTE_MS)
+        busy += [minutes] * (len(listing.requests) > 1)
+        assert len(listing.requests) <= count + 1
+    assert len(busy) < 20
+    assert max(later - earlier for earlier, later in pairwise(busy)) <= 24 * 60
+    assert listing.report.vanished == names
+
+
+def test_instrument_that_an_earlier_version_found_gone_is_requested() -> None:
+    """Its state has only the time since when it is gone."""
+    listing = Listing()
+    listing.list("A")
+    listing.changed(FUTURES)
+    listing.expire("A")
+    listing.known = {"BTC future": {"asked_ms": 1, "live": {}, "gone": {"A": 900}}}
+    assert listing.changed(FUTURES) == ["A"]
 
 
 @pytest.mark.parametrize("broken", [1, 5])
@@ -141,7 +178,7 @@ def test_instrument_without_an_answer_keeps_no_other_one_live(broken: int) -> No
     for name in ("A", "B"):
         listing.expire(name)
         listing.list(f"{name}-NEW")
-    week_ms = 8 * 86_400_000
+    week_ms = 8 * DAY_MS
     assert changed(3_000 + week_ms) == ["A", "A-NEW", "B", "B-NEW"]
     assert "503" in str(listing.report.set_aside["BTC"])
     assert listing.report.vanished == []
@@ -412,6 +449,41 @@ def test_pair_that_expired_under_both_of_its_currencies_is_listed_by_its_base() 
     listing = Listing()
     listing.expired["ETH_BTC"] = {"instrument_name": "ETH_BTC", "kind": "spot", "base_currency": "ETH"}
     assert listing.changed(Stream("BTC", "spot"), Stream("ETH", "spot")) == ["ETH_BTC"]
+
+
+@pytest.mark.parametrize("odd", ["1e999", "-1e400"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_number_that_cannot_be_decoded_is_rejected_once(odd: str, is_new: bool) -> None:
+    """Also if the instrument has a loaded row, and while other instruments change."""
+    listing = LoadedListing()
+    names = ("A",) if is_new else ("A", "B")
+    for name in names:
+        listing.list(name)
+    assert listing.changed(FUTURES) == [*names]
+    listing.list("B", tick_size="odd")
+    loaded = dict(listing.table)
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        return httpx.Response(200, text=json.dumps(listing(method, params)).replace('"odd"', odd))
+
+    def changed() -> list[str]:
+        rows = list(
+            changed_instruments(
+                client, [FUTURES], listing.known, 2_000, listing.report, loaded_rows=lambda stream: loaded
+            )
+        )
+        loaded.update({row["instrument_name"]: row for row in rows})
+        rejected.extend(bad.raw for _, bad in listing.report.rejected)
+        return [row["instrument_name"] for row in rows]
+
+    rejected: list[str] = []
+    with client_of(answer) as client:
+        assert changed() == []
+        assert changed() == []
+        listing.list("C")
+        assert changed() == ["C"]
+    assert len(rejected) == 1
+    assert odd in rejected[0]
 
 
 def test_rejected_record_is_reported_once_while_others_change() -> None:

@@ -43,11 +43,6 @@ class Cadence:
         return now_ms >= self.next_request_ms(last_row_ms, requested_ms)
 
 
-def retry_at_ms(failed_ms: int, now_ms: int) -> int:
-    """When to request again what has failed since `failed_ms`: after waits of a minute to an hour that grow with it."""
-    return now_ms + min(max(MINUTE_MS, (now_ms - failed_ms) // 2), HOUR_MS)
-
-
 HOURLY = Cadence(HOUR_MS, delay_ms=MINUTE_MS)
 """Funding rates, candles of an hour and book summaries."""
 EIGHT_O_CLOCK = Cadence(DAY_MS, delay_ms=10 * MINUTE_MS, offset_ms=8 * HOUR_MS)
