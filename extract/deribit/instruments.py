@@ -26,9 +26,11 @@ REJECTED = "rejected "
 MAX_REQUESTED = 300
 """Instruments to request by name at once; more expired ones are taken from the list of all."""
 RETRY_S = 20.0
-"""How long an instrument is requested by name after another one was not answered. The next run tries again."""
+"""How long a list or an instrument is requested, because new trades wait for it. The next run tries again."""
+TIMEOUT_S = 10.0
+"""Seconds to wait for data of a list of live instruments, or of an instrument."""
 MAX_UNANSWERED = 3
-"""Instruments of a currency without an answer to the last retry, after which none is requested by name."""
+"""Lists, or instruments of a currency, without an answer to the last retry, after which no further one is requested."""
 CURRENCIES = "currencies"
 """Name of the state that has the rejected records of currencies; a stream's name has a space."""
 EXPIRED = "expired"
@@ -118,10 +120,14 @@ def changed_instruments(
     currencies. `odd_currencies`: records of currencies that cannot be read; each is rejected once.
 
     A currency whose list cannot be read is set aside. So is one of whose expired instruments one cannot be requested: that
-    waits for the next run, and the others give their rows. Raises OutsideError if the exchange answers no request at all.
+    waits for the next run, and the others give their rows. After that, each other list or instrument is requested once,
+    without retries. Raises OutsideError if the exchange answers no request at all.
     """
     report.rejected, report.is_done, is_first = _reject_once(odd_currencies, known), False, True
+    unanswered: list[OutsideError] = []
     for currency, kinds in _kinds_of(streams).items():
+        if len(unanswered) >= MAX_UNANSWERED:
+            report.set_aside.setdefault(currency, unanswered[-1])
         if currency in report.set_aside:
             continue
         part = _CurrencyListing(client, currency, kinds, known, now_ms, report, is_first, loaded_rows)
@@ -133,6 +139,7 @@ def changed_instruments(
                 break
             if isinstance(error, RetriableError):
                 client.require_answer()
+                unanswered.append(error)
             report.set_aside[currency] = error
         else:
             known.update(part.states)
@@ -197,7 +204,7 @@ class _CurrencyListing:
         traded: Mapping[Stream, Iterable[str]],
     ) -> Iterator[dict[str, Any]]:
         if listed is None:
-            listed = list_live_instruments(self.client, self.currency)
+            listed = list_live_instruments(self.client, self.currency, retry_s=self._retry_s)
         else:
             listed = [
                 each for each in listed if each.currency == self.currency or (each.fault and self.is_first)
@@ -259,7 +266,7 @@ class _CurrencyListing:
         new = {kind for kind in self.kinds if not self._state(kind)["asked_ms"]}
         if not new:
             return
-        for record in self.client.instruments(self.currency, expired=True):
+        for record in self._patient.instruments(self.currency, expired=True):
             each = ListedInstrument.of(record)
             if each.kind == SPOT and each.currency != self.currency:
                 continue  # a pair that is listed under both of its currencies
@@ -295,7 +302,7 @@ class _CurrencyListing:
     def _request_all(self, names: Collection[str]) -> dict[str, ListedInstrument]:
         """The expired instruments among `names`, by name; many are taken from the list, a few are requested by name."""
         if len(names) > MAX_REQUESTED:
-            expired = map(ListedInstrument.of, self.client.instruments(self.currency, expired=True))
+            expired = map(ListedInstrument.of, self._patient.instruments(self.currency, expired=True))
             return {each.name: each for each in expired if each.name in names}
         requested = ((name, self._request(name)) for name in names)
         return {name: each for name, each in requested if each is not None}
@@ -308,7 +315,7 @@ class _CurrencyListing:
         if len(self.unanswered) >= MAX_UNANSWERED:
             self.unanswered.add(name)
             return None
-        client = self.client.with_retries(RETRY_S) if self.unanswered else self.client
+        client = self.client.with_retries(self._retry_s, timeout_s=TIMEOUT_S)
         try:
             each = ListedInstrument.of(client.instrument(client.history, name))
         except ExchangeRefusedError:
@@ -322,6 +329,16 @@ class _CurrencyListing:
             self.report.set_aside.setdefault(self.currency, error)
             return None
         return each if each.fault or not each.is_active else None
+
+    @property
+    def _retry_s(self) -> float:
+        """How long a request is retried: not at all once anything was not answered, because other ones failed before."""
+        return 0.0 if self.report.set_aside else RETRY_S
+
+    @property
+    def _patient(self) -> DeribitClient:
+        """A client for the list of expired instruments, for which the exchange may take some time."""
+        return self.client.with_retries(self._retry_s)
 
     def _state(self, kind: str) -> dict[str, Any]:
         state: dict[str, Any] = self.states[str(Stream(self.currency, kind))]
@@ -415,9 +432,12 @@ def _currency_of(known: _Identity) -> str:
     return quote if dash and quote else base
 
 
-def list_live_instruments(client: DeribitClient, currency: str) -> list[ListedInstrument]:
+def list_live_instruments(
+    client: DeribitClient, currency: str, *, retry_s: float = RETRY_S
+) -> list[ListedInstrument]:
     """The live instruments of a currency, or of ANY."""
-    return [ListedInstrument.of(record) for record in client.instruments(currency, expired=False)]
+    impatient = client.with_retries(retry_s, timeout_s=TIMEOUT_S)
+    return [ListedInstrument.of(record) for record in impatient.instruments(currency, expired=False)]
 
 
 def merge_known(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

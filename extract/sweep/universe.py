@@ -7,7 +7,6 @@ which shows currencies that are no longer offered. The list of each currency has
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,15 +14,18 @@ import msgspec
 
 from extract.deribit.client import DeribitClient
 from extract.deribit.config import KINDS
-from extract.deribit.instruments import EXPIRED, MAX_REQUESTED, ListedInstrument, list_live_instruments
+from extract.deribit.instruments import (
+    EXPIRED,
+    MAX_REQUESTED,
+    RETRY_S,
+    ListedInstrument,
+    list_live_instruments,
+)
 from extract.deribit.jsonrpc import DECODE_ERRORS, INVALID_PARAMS, ExchangeRefusedError
 from extract.deribit.records import TooManyRecordsError
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import ANY, Stream, is_currency
 from extract.errors import OutsideError, UsageError
-
-EXPIRED_RETRY_S = 30.0
-"""How long a list of expired instruments is requested that was read before; the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ _currency_decoder = msgspec.json.Decoder(_Currency)
 
 @dataclass
 class _Resolver:
+    """Resolves a universe. Once a list `has_failed`, each other one is requested once: new trades wait for them."""
+
     client: DeribitClient
     currencies: list[str]
     kinds: list[str]
@@ -104,10 +108,13 @@ class _Resolver:
     rejected: list[RejectedTrade] = field(default_factory=list)
     listed_expired: set[str] = field(default_factory=set)
     is_certain: bool = True
+    has_failed: bool = False
+    unlisted: dict[str, OutsideError] = field(default_factory=dict)
 
     def resolve(self) -> Universe:
         offered = self._offered()
-        listed = _list_all(self.client)
+        listed = _list_all(self.client, self._retry_s)
+        self.has_failed |= listed is None
         self.is_certain = listed is not None and (self.with_expired or bool(self.stored))
         live = [Stream(each.currency, each.kind) for each in listed or () if each.kind and not each.fault]
         existing = [*live, *self.stored, *(self.expired or ())]
@@ -134,11 +141,13 @@ class _Resolver:
 
     def _offered(self) -> list[str]:
         """Currencies of get_currencies; those of the stored streams if it cannot be read."""
+        client = self.client.with_retries(RETRY_S) if self.stored or self.currencies else self.client
         try:
-            records = list(self.client.currencies())
+            records = list(client.currencies())
         except OutsideError as error:
             if not self.stored and not self.currencies:
                 raise
+            self.has_failed = True
             self.notes.append(f"The list of currencies cannot be read: {error}")
             return list(dict.fromkeys([*self.currencies, *(each.currency for each in self.stored)]))
         offered = []
@@ -187,17 +196,17 @@ class _Resolver:
         try:
             for kind in kinds:
                 try:
-                    streams |= self._request_expired(ANY, kind, total_s=EXPIRED_RETRY_S)
+                    streams |= self._request_expired(ANY, kind)
                 except TooManyRecordsError as error:
                     too_long.append(error)
             if too_long and len(too_long) == len(kinds):
                 raise too_long[0]
             for name in sorted({*names, *(each.currency for each in streams)} - self.listed_expired):
-                streams |= self._request_expired(name, total_s=EXPIRED_RETRY_S)
+                streams |= self._request_expired(name)
         except OutsideError as error:
             if self.client.is_cancelled:
                 raise
-            self.is_certain, self.expired_error = False, error
+            self.is_certain, self.expired_error, self.has_failed = False, error, True
         else:
             self.expired, self.is_expired_new = sorted(streams.union(self.expired or ())), True
         return streams
@@ -206,18 +215,17 @@ class _Resolver:
         """Streams of the expired instruments of a currency; the list of kinds is uncertain if it cannot be read."""
         try:
             streams = self._request_expired(currency)
-        except OutsideError:
+        except OutsideError as error:
             if self.client.is_cancelled:
                 raise
-            self.is_certain = False
+            self.is_certain, self.has_failed = False, True
+            self.unlisted[currency] = error
             return set()
         self.listed_expired.add(currency)
         return streams
 
-    def _request_expired(
-        self, currency: str, kind: str | None = None, *, total_s: float = math.inf
-    ) -> set[Stream]:
-        client = self.client.with_retries(total_s)
+    def _request_expired(self, currency: str, kind: str | None = None) -> set[Stream]:
+        client = self.client.with_retries(self._retry_s)
         try:
             expired = map(ListedInstrument.of, client.instruments(currency, expired=True, kind=kind))
             return {Stream(each.currency, each.kind) for each in expired if each.kind and not each.fault}
@@ -227,6 +235,10 @@ class _Resolver:
             if error.code != INVALID_PARAMS or error.param not in unknown:
                 raise
             return set()
+
+    @property
+    def _retry_s(self) -> float:
+        return 0.0 if self.has_failed else RETRY_S
 
     def _checked_kinds(self, existing: Sequence[Stream]) -> list[str]:
         """The selected kinds, by default all that exist; also the documented ones if a list cannot be read."""
@@ -244,6 +256,8 @@ class _Resolver:
         known = list(dict.fromkeys([*offered, *(each.currency for each in existing)]))
         for currency in self.currencies:
             if currency not in known and (self.with_expired or not self._list_expired(currency)):
+                if error := self.unlisted.get(currency):
+                    raise error
                 raise UsageError(
                     f"--currency {currency!r} does not exist; the exchange has {', '.join(sorted(offered))}."
                 )
@@ -294,10 +308,10 @@ def relist(universe: Universe, client: DeribitClient) -> Universe:
     return replace(universe, listed=_list_all(client))
 
 
-def _list_all(client: DeribitClient) -> list[ListedInstrument] | None:
+def _list_all(client: DeribitClient, retry_s: float = RETRY_S) -> list[ListedInstrument] | None:
     """Live instruments of all currencies; None if the list cannot be read, so that each currency's is requested."""
     try:
-        return list_live_instruments(client, ANY)
+        return list_live_instruments(client, ANY, retry_s=retry_s)
     except OutsideError:
         if client.is_cancelled:
             raise

@@ -101,6 +101,21 @@ def test_body_that_cannot_be_decompressed_is_retried() -> None:
         assert client.trades(client.history, METHOD, {}).rows == 0
 
 
+def test_impatient_client_waits_less_for_an_answer() -> None:
+    """Never longer than it is configured to."""
+    waits: list[float] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        waits.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, json={"result": []})
+
+    config = DeribitConfig(timeout_s=20.0)
+    with DeribitClient(config, transport=httpx.MockTransport(handle)) as client:
+        for each in (client, client.with_retries(0, timeout_s=10), client.with_retries(0, timeout_s=60)):
+            assert list(each.currencies()) == []
+    assert waits == [20, 10, 20]
+
+
 def test_no_message_shows_a_password() -> None:
     """Credentials in an address are sent, and never shown."""
     seen: list[str | None] = []

@@ -119,7 +119,7 @@ def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded
 def test_instruments_that_history_never_shows_are_requested_after_growing_waits(
     is_loaded: bool, count: int
 ) -> None:
-    """A run every ten minutes sends requests for them in few of its runs, at last once a day."""
+    """A run every half hour sends requests for them in few of its runs, at last once a day."""
     listing = LoadedListing() if is_loaded else Listing()
     names = [f"N{number:04}" for number in range(count)]
     for name in ("BTC-PERPETUAL", *names):
@@ -128,7 +128,7 @@ def test_instruments_that_history_never_shows_are_requested_after_growing_waits(
     for name in names:
         del listing.live[name]
     busy = []
-    for minutes in range(10, 8 * 24 * 60, 10):
+    for minutes in range(30, 8 * 24 * 60, 30):
         listing.requests.clear()
         listing.changed(FUTURES, now_ms=minutes * MINUTE_MS)
         busy += [minutes] * (len(listing.requests) > 1)
@@ -186,6 +186,25 @@ def test_instrument_without_an_answer_keeps_no_other_one_live(broken: int) -> No
     failing = False
     assert changed(4_000 + week_ms) == names
     assert not listing.report.set_aside
+
+
+def test_lists_that_fail_are_requested_once_each_after_the_first_and_at_most_three() -> None:
+    """New trades wait for them; each currency is set aside."""
+    names = ["BTC", "ETH", "SOL", "USDC", "XRP"]
+    lists = []
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_time":
+            return {"result": 1}
+        lists.append(params["currency"])
+        return httpx.Response(503)
+
+    report = InstrumentsReport()
+    with client_of(answer, attempts=4) as client:
+        streams = [Stream(name, "future") for name in names]
+        assert list(changed_instruments(client, streams, {}, 1_000, report)) == []
+    assert lists == ["BTC"] * 4 + ["ETH", "SOL"]
+    assert [*report.set_aside] == names
 
 
 def test_exchange_that_answers_nothing_ends_the_requests_by_name() -> None:

@@ -13,7 +13,7 @@ import pytest
 from extract.deribit.config import KINDS
 from extract.deribit.instruments import InstrumentsReport, changed_instruments
 from extract.deribit.streams import Stream
-from extract.errors import UsageError
+from extract.errors import OutsideError, UsageError
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.sweep.universe import Universe, resolve_universe
@@ -331,6 +331,37 @@ def test_documented_kinds_are_requested_if_a_list_of_instruments_cannot_be_read(
 
     with client_of(answer) as client:
         assert {*KINDS} <= {stream.kind for stream in resolve_universe(client).streams}
+
+
+@pytest.mark.parametrize("stored", [(), (Stream("BTC", "future"),)], ids=["first run", "loaded before"])
+def test_lists_of_instruments_that_fail_are_requested_once_each_after_the_first(
+    stored: tuple[Stream, ...],
+) -> None:
+    """New trades wait for them. The first one is retried."""
+    lists: Counter[tuple[str, str]] = Counter()
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}, {"currency": "ETH"}]}
+        lists[params["currency"], params["expired"]] += 1
+        return httpx.Response(503)
+
+    with client_of(answer, attempts=3) as client:
+        assert resolve_universe(client, stored=stored).streams
+    assert lists.pop(("any", "false")) == 3
+    assert {*lists.values()} == {1}
+
+
+def test_selected_currency_whose_list_cannot_be_read_is_no_usage_error() -> None:
+    """It may have only expired instruments."""
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        if method == "get_currencies":
+            return {"result": [{"currency": "BTC"}]}
+        return {"result": LISTED} if params["expired"] == "false" else httpx.Response(503)
+
+    with client_of(answer) as client, pytest.raises(OutsideError, match="503"):
+        resolve_universe(client, ["SOL"])
 
 
 @pytest.mark.parametrize("selected", [{"selected": ["XYZ"]}, {"kinds": ["odd"]}])
