@@ -16,11 +16,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from extract.errors import RetriableError
 
 T = TypeVar("T")
-FIRST_WAIT_MS = 60_000
+FIRST_WAIT_MS = 5 * 60_000
 
 
 def next_attempt_ms(since_ms: int, now_ms: int, *, longest_ms: int) -> int:
-    """When a later run tries again what has failed since `since_ms`: after waits that double, from a minute on."""
+    """When a later run tries again what has failed since `since_ms`: after waits that double, from five minutes on."""
     return now_ms + min(max(FIRST_WAIT_MS, now_ms - since_ms), longest_ms)
 
 

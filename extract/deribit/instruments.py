@@ -116,14 +116,16 @@ def changed_instruments(
     with the loaded rows.
 
     Expired instruments do not change: all are listed the first time, and later each is requested by name once it is no
-    longer live, or if its name is in `traded`, by stream, and was never listed. `listed`: the live instruments of all
-    currencies. `odd_currencies`: records of currencies that cannot be read; each is rejected once.
+    longer live, or if its name is in `traded` and was never listed. The names in `traded`, by stream, stay in `known` until
+    the next list of their stream that can be read. `listed`: the live instruments of all currencies. `odd_currencies`:
+    records of currencies that cannot be read; each is rejected once.
 
     A currency whose list cannot be read is set aside. So is one of whose expired instruments one cannot be requested: that
     waits for the next run, and the others give their rows. After that, each other list or instrument is requested once,
     without retries. Raises OutsideError if the exchange answers no request at all.
     """
     report.rejected, report.is_done, is_first = _reject_once(odd_currencies, known), False, True
+    _remember_traded(traded, known, now_ms)
     unanswered: list[OutsideError] = []
     for currency, kinds in _kinds_of(streams).items():
         if len(unanswered) >= MAX_UNANSWERED:
@@ -133,7 +135,7 @@ def changed_instruments(
         part = _CurrencyListing(client, currency, kinds, known, now_ms, report, is_first, loaded_rows)
         is_first = False
         try:
-            yield from part.rows(listed, traded)
+            yield from part.rows(listed)
         except OutsideError as error:
             if client.is_cancelled:
                 break
@@ -144,6 +146,14 @@ def changed_instruments(
         else:
             known.update(part.states)
     report.is_done = True
+
+
+def _remember_traded(traded: Mapping[Stream, Iterable[str]], known: dict[str, Any], now_ms: int) -> None:
+    """Count traded instruments as gone until a list shows that they are live. Before the first one, every one is new."""
+    for stream, names in traded.items():
+        if state := known.get(str(stream)):
+            new = {name: [*_Gone(now_ms)] for name in names}
+            state |= {"gone": new | state.get("gone", {})} if new else {}
 
 
 def _reject_once(
@@ -198,11 +208,7 @@ class _CurrencyListing:
     states: dict[str, Any] = field(default_factory=dict)
     unanswered: set[str] = field(default_factory=set)
 
-    def rows(
-        self,
-        listed: Sequence[ListedInstrument] | None,
-        traded: Mapping[Stream, Iterable[str]],
-    ) -> Iterator[dict[str, Any]]:
+    def rows(self, listed: Sequence[ListedInstrument] | None) -> Iterator[dict[str, Any]]:
         if listed is None:
             listed = list_live_instruments(self.client, self.currency, retry_s=self._retry_s)
         else:
@@ -220,10 +226,7 @@ class _CurrencyListing:
                 yield from self._row(kind, each)
         yield from self._expired_rows()
         for kind in self.kinds:
-            stream = Stream(self.currency, kind)
-            # Before the first list, every instrument is new.
-            names = set(traded.get(stream, ())) if self.known.get(str(stream)) else set()
-            yield from self._gone_rows(kind, (gone[kind] | names) - live[kind].keys(), live[kind])
+            yield from self._gone_rows(kind, gone[kind] - live[kind].keys(), live[kind])
 
     def _compare(
         self, stream: Stream, live: Mapping[str, ListedInstrument]

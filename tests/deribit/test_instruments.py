@@ -91,6 +91,37 @@ def test_instrument_that_existed_only_between_two_runs_gives_a_row() -> None:
     assert listing.changed(FUTURES, now_ms=3_000) == []
 
 
+def test_instrument_that_came_and_went_between_two_lists_gives_a_row() -> None:
+    """`tape follow` does not list instruments with each load package, and a list may fail."""
+    listing = Listing()
+    listing.list("A")
+    listing.changed(FUTURES, now_ms=1_000)
+    for name in ("SHORT", "SHORTER"):
+        listing.list(name)
+        listing.expire(name)
+    listing.list("B")
+
+    def changed(*streams: Stream, traded: tuple[str, ...], is_broken: bool = False) -> list[str]:
+        def answer(method: str, params: dict[str, str]) -> Any:
+            if method == "get_time":
+                return {"result": 1}
+            return httpx.Response(503) if is_broken else listing(method, params)
+
+        with client_of(answer) as client:
+            rows = changed_instruments(
+                client, streams, listing.known, 2_000, InstrumentsReport(), traded={FUTURES: traded}
+            )
+            names = sorted(row["instrument_name"] for row in rows)
+        listing.known = json.loads(json.dumps(listing.known))
+        return names
+
+    assert changed(traded=("A", "B", "SHORT")) == []
+    assert changed(FUTURES, traded=("SHORTER",), is_broken=True) == []
+    assert changed(FUTURES, traded=()) == ["B", "SHORT", "SHORTER"]
+    assert changed(FUTURES, traded=()) == []
+    assert "gone" not in listing.known["BTC future"]
+
+
 @pytest.mark.parametrize("is_loaded", [False, True], ids=["by the state", "by loaded rows"])
 def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded: bool) -> None:
     """Also one that history still shows as live; after a week it is reported instead."""
@@ -102,10 +133,10 @@ def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded
     del listing.live["LOST"]
     listing.expired["OPEN"] = still_open | {"is_active": True}
     assert listing.changed(FUTURES, now_ms=2_000) == []
-    assert listing.changed(FUTURES, now_ms=2_000 + MINUTE_MS) == []
+    assert listing.changed(FUTURES, now_ms=2_000 + 5 * MINUTE_MS) == []
     listing.expired["LATE"] = late | {"is_active": False}
     listing.expired["OPEN"]["is_active"] = False
-    assert listing.changed(FUTURES, now_ms=2_000 + 2 * MINUTE_MS) == ["LATE", "OPEN"]
+    assert listing.changed(FUTURES, now_ms=2_000 + 10 * MINUTE_MS) == ["LATE", "OPEN"]
     assert listing.report.vanished == []
     assert listing.changed(FUTURES, now_ms=4_000 + 8 * DAY_MS) == []
     assert listing.report.vanished == ["LOST"]
