@@ -4,43 +4,23 @@
 #}
 {% macro mend_trades() %}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
-    {%- do refresh_all(pending_loads(this)) -%}
+    {%- do refresh_all(pending_loads(declared_relation('consumed_loads'))) -%}
     {%- do mend_trade_versions() -%}
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
 {#
-  Load the packages again whose trades `trade_versions` lacks; with `audit`, also those with newer versions of trades or with other values.
-  Values are compared in an ordinary build, too, if rows of these months were updated.
+  Load the packages again whose trades `trade_versions` lacks. With `audit`, versions and values are compared, too, and in an ordinary build
+  if rows of these months were updated, or have a version that no load package has yet.
 #}
 {% macro mend_trade_versions() %}
     {%- set own = declared_relation('trade_versions') -%}
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
+        {%- set is_thorough = var('audit', false) or are_updated(own, months) or has_later_versions(own, months) -%}
         {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
-        {%- for range in instrument_ranges(own, 'timestamp', months) if var('audit', false) -%}
-            {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
-        {%- endfor -%}
-        {%- if var('audit', false) or are_updated(own, months) -%}
-            {%- do mend_values(own, months) -%}
-        {%- endif -%}
+        {%- do mend_versions(own, months) if is_thorough -%}
         {%- do mark_moved_rows(own, months) if load_relation(declared_relation('loaded_seqs')) -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
-    {%- endfor -%}
-{% endmacro %}
-
-{# Refresh by portions of the packages with trades in some months, if a stored trade has another value than the package. #}
-{% macro mend_values(trade_versions, months) %}
-    {%- set progress = namespace(after='') -%}
-    {%- for _ in range(100000) if progress.after is not none -%}
-        {%- set portions = run_query(
-            'select toString(loads), arrayMax(loads) from (' ~ portions_of(consumed_loads_of(months, progress.after)) ~ ')'
-        ).rows -%}
-        {%- for loads, _ in portions -%}
-            {%- if column_of(other_values(trade_versions, months, loads))[0] -%}
-                {%- do refresh_portion(loads) -%}
-            {%- endif -%}
-        {%- endfor -%}
-        {%- set progress.after = (portions | last)[1] if portions else none -%}
     {%- endfor -%}
 {% endmacro %}
 
@@ -96,50 +76,8 @@
 {% macro consumed_loads_of(months, after) %}
     select distinct load_id
     from {{ ref('stg_deribit__trade_times') }}
-    where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ this }}) and load_id > '{{ after }}'
+    where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ declared_relation('consumed_loads') }}) and load_id > '{{ after }}'
 {% endmacro %}
-
-{# Number of stored trades in some months that differ from the same version in some load packages. #}
-{% macro other_values(trade_versions, months, loads) %}
-    {%- set values = 'sipHash128(toString(tuple(' ~ declared_node(trade_versions.identifier).columns | join(', ') ~ ')))' -%}
-    with
-
-    computed as (
-        select instrument_name, trade_seq, version, {{ values }} as digest
-        from {{ refresh_view(trade_versions) }}(loads = {{ loads }})
-        where toYYYYMM(timestamp) in {{ months }}
-    ),
-
-    stored as (
-        select instrument_name, trade_seq, version, {{ values }} as digest
-        from {{ trade_versions }} final
-        where toYYYYMM(timestamp) in {{ months }} and not is_moved and (instrument_name, trade_seq) in (
-            select instrument_name, trade_seq from {{ ref('stg_deribit__trade_times') }} where load_id in {{ loads }}
-        )
-    )
-
-    select count()
-    from computed
-    inner join stored
-        on computed.instrument_name = stored.instrument_name and computed.trade_seq = stored.trade_seq and computed.version = stored.version
-    where computed.digest != stored.digest
-{% endmacro %}
-
-{# Whether rows of some months have been updated or deleted since they were last compared. #}
-{% macro are_updated(own, months) -%}
-    {%- set query -%}
-        select count()
-        from ({{ month_states(own) }}) as states
-        inner join (
-            select month, argMax(own_state, verified_at) as state
-            from {{ declared_relation('verified_months') }}
-            where model = '{{ model_of(own) }}'
-            group by month
-        ) as verified on states.month = verified.month
-        where states.month in {{ months }} and splitByChar(' ', states.state)[3] != splitByChar(' ', verified.state)[3]
-    {%- endset -%}
-    {{ return(column_of(query)[0] > 0) }}
-{%- endmacro %}
 
 {# The first thousand of some load packages, in portions of about a million trades. #}
 {% macro portions_of(loads) %}
@@ -175,46 +113,6 @@ final as (
 )
 
 select * from final
-{% endmacro %}
-
-{# Add the numbers of trades that `loaded_seqs` lacks. #}
-{% macro mend_loaded_seqs() %}
-    {%- set own, trade_versions = declared_relation('loaded_seqs'), declared_relation('trade_versions') -%}
-    {%- for months, states in changed_months(own, trade_versions) if load_relation(own) and load_relation(trade_versions) -%}
-        {%- call statement('mend') -%}
-            insert into {{ own }}
-            with
-
-            stored as (
-                select
-                    instrument_name,
-                    {{ seq_chunk('trade_seq') }} as chunk,
-                    groupBitmapState(toUInt64(trade_seq)) as seqs,
-                    groupBitmapState(toUInt64(trade_seq + 1)) as followers,
-                    groupUniqArrayState(toYYYYMM(timestamp)) as months,
-                    groupUniqArray(toYYYYMM(timestamp)) as month_list
-                from {{ trade_versions }}
-                where toYYYYMM(timestamp) in {{ months }} and not is_moved
-                group by instrument_name, chunk
-            ),
-
-            listed as (
-                select
-                    instrument_name,
-                    chunk,
-                    groupBitmapMergeState(seqs) as seqs,
-                    groupUniqArrayMerge(months) as months
-                from {{ own }}
-                where (instrument_name, chunk) in (select instrument_name, chunk from stored)
-                group by instrument_name, chunk
-            )
-
-            select stored.* except (month_list) from stored
-            left join listed on stored.instrument_name = listed.instrument_name and stored.chunk = listed.chunk
-            where not hasAll(listed.months, stored.month_list) or bitmapAndnotCardinality(stored.seqs, listed.seqs) > 0
-        {%- endcall -%}
-        {%- do record_verified(own, trade_versions, states) -%}
-    {%- endfor -%}
 {% endmacro %}
 
 {#
@@ -283,7 +181,7 @@ select * from final
     raw as (
         select instrument_name, toYYYYMM(timestamp) as month, groupBitmapState(toUInt64(trade_seq)) as seqs
         from {{ ref('stg_deribit__trade_times') }}
-        where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ this }})
+        where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ declared_relation('consumed_loads') }})
         group by instrument_name, month
     ),
 
@@ -304,39 +202,10 @@ select * from final
     from {{ ref('stg_deribit__trade_times') }}
     where
         toYYYYMM(timestamp) in {{ months }}
-        and load_id in (select load_id from {{ this }})
+        and load_id in (select load_id from {{ declared_relation('consumed_loads') }})
         and instrument_name in (select lossy.instrument_name from lossy)
         and (instrument_name, trade_seq, toYYYYMM(timestamp)) not in (
             select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ trade_versions }}
             where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
         )
-{% endmacro %}
-
-{# Consumed load packages with a newer version of a trade than `trade_versions` has, in some months and a range of instruments. #}
-{% macro loads_with_lost_versions(trade_versions, months, range) %}
-    with
-
-    raw as (
-        select
-            instrument_name,
-            trade_seq,
-            toYYYYMM(timestamp) as month,
-            max(({{ load_us('load_id') }}, load_id)) as newest
-        from {{ ref('stg_deribit__trade_times') }}
-        where toYYYYMM(timestamp) in {{ months }} and {{ range }} and load_id in (select load_id from {{ this }})
-        group by instrument_name, trade_seq, month
-    ),
-
-    stored as (
-        select instrument_name, trade_seq, toYYYYMM(timestamp) as month, intDiv(max(version), 4096) as load_us
-        from {{ trade_versions }}
-        where toYYYYMM(timestamp) in {{ months }} and {{ range }}
-        group by instrument_name, trade_seq, month
-    )
-
-    select distinct raw.newest.2 as load_id
-    from raw
-    inner join stored
-        on raw.instrument_name = stored.instrument_name and raw.trade_seq = stored.trade_seq and raw.month = stored.month
-    where stored.load_us < raw.newest.1
 {% endmacro %}

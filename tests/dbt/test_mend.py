@@ -265,6 +265,74 @@ def test_trades_of_more_packages_than_are_selected_at_once_are_restored(dbt: Pro
     assert dbt.rows("select count() as n from deribit.trades") == [{"n": 1002}]
 
 
+AUDIT = ("--vars", "audit: true")
+HOUR_MS = 3_600_000
+UPDATE = "alter table deribit.trade_versions update {0} settings mutations_sync = 2"
+FOREIGN = "insert into deribit.trade_versions select * replace ({0}) from deribit.trade_versions where {1}"
+
+
+def load(dbt: Project, load_id: str, trades: list[dict[str, Any]]) -> None:
+    raw_tables.load(dbt.client, load_id, trades)
+    refresh(dbt.database)
+
+
+def delete_package(dbt: Project, load_id: str) -> None:
+    for where in ("trades where _dlt_load_id", "_dlt_loads where load_id"):
+        dbt.client.command(f"delete from deribit_raw.{where} = '{load_id}'")
+
+
+def hourly_trades(*seqs: int) -> list[dict[str, Any]]:
+    return [trade(seq=seq, at_ms=NOON_MS + seq * HOUR_MS) for seq in seqs]
+
+
+@pytest.mark.slow
+def test_audit_removes_versions_and_marks_that_raw_does_not_have(dbt: Project) -> None:
+    """Also a restatement whose package was deleted. Right marks remain, and so does a trade that raw has lost."""
+    dbt.empty()
+    loads = {
+        "1764000001.5": hourly_trades(*range(1, 9)),
+        "1764000002.5": [trade(seq=8, at_ms=NOON_MS + 70 * DAY_MS, price=8.0)],
+        "1764000003.5": [trade(seq=1, at_ms=NOON_MS + HOUR_MS, price=7.0)],
+        "1764000004.5": [trade(seq=2, at_ms=NOON_MS + 70 * DAY_MS, price=7.0)],
+        "1764000005.5": hourly_trades(9),
+    }
+    for load_id, trades in loads.items():
+        load(dbt, load_id, trades)
+    for load_id in ("1764000003.5", "1764000004.5", "1764000005.5"):
+        delete_package(dbt, load_id)
+    for replaced, seq in (
+        ("price + 1 as price, version + 1 as version", 3),
+        ("price + 1 as price, 18446744073709551615 as version", 4),
+        ("1 as is_moved, version + 1 as version", 5),
+        ("1 as is_moved", 6),
+    ):
+        dbt.client.command(FOREIGN.format(replaced, f"trade_seq = {seq}"))
+    dbt.client.command("optimize table deribit.trade_versions final")
+    dbt.client.command(UPDATE.format("is_moved = 1 where trade_seq = 7"))
+    dbt.run(*TABLES, *AUDIT)
+    assert_true(
+        dbt, {load_id: loads[load_id] for load_id in ("1764000001.5", "1764000002.5", "1764000005.5")}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        UPDATE.format("price = 1 where trade_seq = 3"),
+        FOREIGN.format("price + 1 as price, version + 4096 * 60000000 as version", "trade_seq = 3"),
+    ],
+)
+def test_run_compares_values_of_a_month_that_was_never_compared(dbt: Project, damage: str) -> None:
+    """If rows of it were updated, or have a version that no load package has yet."""
+    dbt.empty()
+    loads = {"1764000001.5": hourly_trades(*range(1, 6))}
+    load(dbt, "1764000001.5", loads["1764000001.5"])
+    dbt.client.command(damage)
+    dbt.run(*TABLES)
+    assert_true(dbt, loads)
+
+
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     """The other one creates the tables and views after this one has found that there are none."""
     dbt.empty()

@@ -1,0 +1,203 @@
+{#
+  Versions and values of `trade_versions`, compared with raw for some months. First, rows with a version that their trade does not have in
+  raw are removed: they would win against the right ones, and a wrong mark hides its trade. Then what is missing is loaded again.
+#}
+{% macro mend_versions(own, months) %}
+    {%- set ranges = instrument_ranges(own, 'timestamp', months) -%}
+    {%- set removed = [] -%}
+    {%- for range in ranges -%}
+        {%- do removed.append(range) if remove_foreign_versions(own, months, range) -%}
+    {%- endfor -%}
+    {%- do refresh_all(loads_with_lost_trades(own, months)) if removed -%}
+    {%- for range in ranges -%}
+        {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
+    {%- endfor -%}
+    {%- do mend_values(own, months) -%}
+{% endmacro %}
+
+{# Whether some months have a version that is greater than any of a load package in raw. #}
+{% macro has_later_versions(own, months) -%}
+    {%- set query -%}
+        select max(version) >= 4096 * (1 + (select max({{ load_us('load_id') }}) from {{ ref('stg_deribit__loads') }}))
+        from {{ own }}
+        where toYYYYMM(timestamp) in {{ months }}
+    {%- endset -%}
+    {{ return(column_of(query)[0]) }}
+{%- endmacro %}
+
+{#
+  The next thousand rows after `after`, of some months and instruments, that are not simply a version in raw: the text of an array
+  of (instrument_name, trade_seq, month, version, is_moved), and the last of them. Marks are among them.
+#}
+{% macro doubtful_versions(own, months, where, after) %}
+    select toString(groupArray(place)), toString(max(place))
+    from (
+        select distinct (instrument_name, trade_seq, toYYYYMM(timestamp), version, is_moved) as place
+        from {{ own }}
+        where
+            toYYYYMM(timestamp) in {{ months }} and {{ where }} {{ 'and place > ' ~ after if after }}
+            and (
+                is_moved or version % 4096 != 0
+                or (instrument_name, trade_seq, toYYYYMM(timestamp), intDiv(version, 4096)) not in (
+                    select instrument_name, trade_seq, toYYYYMM(timestamp), {{ load_us('load_id') }}
+                    from {{ ref('stg_deribit__trade_times') }}
+                    where toYYYYMM(timestamp) in {{ months }} and {{ where }}
+                )
+            )
+        order by place
+        limit 1000
+    )
+    having count() > 0
+{% endmacro %}
+
+{#
+  Per month those of some doubtful rows whose trade is in raw, but not with this version: a row has a version of its month, a mark
+  one of another month. Raw is read after these rows, and has each version before `trade_versions` does. Where months of raw were dropped,
+  a mark may belong to one of them. The last twelve bits are 0, unless the load package has the trade twice.
+#}
+{% macro foreign_versions(places) %}
+    with
+
+    doubtful as (
+        select arrayJoin({{ places }}) as place
+    ),
+
+    origins as (
+        select instrument_name, trade_seq, groupArray((toYYYYMM(timestamp), {{ load_us('load_id') }})) as versions
+        from {{ ref('stg_deribit__trade_times') }}
+        where (instrument_name, trade_seq) in (select doubtful.place.1, doubtful.place.2 from doubtful)
+        group by instrument_name, trade_seq
+    ),
+
+    compared as (
+        select
+            doubtful.place as place,
+            arrayFilter(each -> each.2 = intDiv(doubtful.place.4, 4096), origins.versions) as same
+        from doubtful
+        inner join origins on doubtful.place.1 = origins.instrument_name and doubtful.place.2 = origins.trade_seq
+    )
+
+    select compared.place.3 as month, toString(groupArray(compared.place)), count()
+    from compared
+    where
+        (compared.place.4 % 4096 != 0 and length(compared.same) < 2)
+        or (
+            not arrayExists(each -> (each.1 != compared.place.3) = (compared.place.5 = 1), compared.same)
+            {%- if dropped_months([source('deribit_raw', 'trades')]) %}
+            and (compared.place.5 = 0 or notEmpty(compared.same))
+            {%- endif %}
+        )
+    group by month
+{% endmacro %}
+
+{# Remove the rows of some months and instruments that `foreign_versions` selects; returns whether there were some. #}
+{% macro remove_foreign_versions(own, months, where) %}
+    {%- set progress = namespace(after='', done=false, removed=0) -%}
+    {%- for _ in range(100000) if not progress.done -%}
+        {%- set page = run_query(doubtful_versions(own, months, where, progress.after)).rows -%}
+        {%- set progress.done = not page -%}
+        {%- for places, last in page -%}
+            {%- set progress.after = last -%}
+            {%- for month, foreign, rows in run_query(foreign_versions(places)).rows -%}
+                {%- do run_statement(
+                    'delete from ' ~ own ~ ' in partition ' ~ month
+                    ~ ' where (instrument_name, trade_seq, toYYYYMM(timestamp), version, is_moved) in ' ~ foreign
+                ) -%}
+                {%- set progress.removed = progress.removed + rows -%}
+            {%- endfor -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- if progress.removed -%}
+        {%- do log(own.identifier ~ ': ' ~ progress.removed ~ ' rows of ' ~ months ~ ' had a version that raw does not have and are removed', info=true) -%}
+    {%- endif -%}
+    {{ return(progress.removed > 0) }}
+{% endmacro %}
+
+{# Refresh by portions of the packages with trades in some months, if a stored trade has another value than the package. #}
+{% macro mend_values(trade_versions, months) %}
+    {%- set progress = namespace(after='') -%}
+    {%- for _ in range(100000) if progress.after is not none -%}
+        {%- set portions = run_query(
+            'select toString(loads), arrayMax(loads) from (' ~ portions_of(consumed_loads_of(months, progress.after)) ~ ')'
+        ).rows -%}
+        {%- for loads, _ in portions -%}
+            {%- if column_of(other_values(trade_versions, months, loads))[0] -%}
+                {%- do refresh_portion(loads) -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- set progress.after = (portions | last)[1] if portions else none -%}
+    {%- endfor -%}
+{% endmacro %}
+
+{# Consumed load packages with a newer version of a trade than `trade_versions` has, in some months and a range of instruments. #}
+{% macro loads_with_lost_versions(trade_versions, months, range) %}
+    with
+
+    raw as (
+        select
+            instrument_name,
+            trade_seq,
+            toYYYYMM(timestamp) as month,
+            max(({{ load_us('load_id') }}, load_id)) as newest
+        from {{ ref('stg_deribit__trade_times') }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }} and load_id in (select load_id from {{ declared_relation('consumed_loads') }})
+        group by instrument_name, trade_seq, month
+    ),
+
+    stored as (
+        select instrument_name, trade_seq, toYYYYMM(timestamp) as month, intDiv(max(version), 4096) as load_us
+        from {{ trade_versions }}
+        where toYYYYMM(timestamp) in {{ months }} and {{ range }}
+        group by instrument_name, trade_seq, month
+    )
+
+    select distinct raw.newest.2 as load_id
+    from raw
+    inner join stored
+        on raw.instrument_name = stored.instrument_name and raw.trade_seq = stored.trade_seq and raw.month = stored.month
+    where stored.load_us < raw.newest.1
+{% endmacro %}
+
+{# Number of stored trades in some months that differ from the same version in some load packages. #}
+{% macro other_values(trade_versions, months, loads) %}
+    {%- set values = 'sipHash128(toString(tuple(' ~ declared_node(trade_versions.identifier).columns | join(', ') ~ ')))' -%}
+    with
+
+    computed as (
+        select instrument_name, trade_seq, version, {{ values }} as digest
+        from {{ refresh_view(trade_versions) }}(loads = {{ loads }})
+        where toYYYYMM(timestamp) in {{ months }}
+    ),
+
+    stored as (
+        select instrument_name, trade_seq, version, {{ values }} as digest
+        from {{ trade_versions }} final
+        where toYYYYMM(timestamp) in {{ months }} and not is_moved and (instrument_name, trade_seq) in (
+            select instrument_name, trade_seq from {{ ref('stg_deribit__trade_times') }} where load_id in {{ loads }}
+        )
+    )
+
+    select count()
+    from computed
+    inner join stored
+        on computed.instrument_name = stored.instrument_name and computed.trade_seq = stored.trade_seq and computed.version = stored.version
+    where computed.digest != stored.digest
+{% endmacro %}
+
+{# Whether rows of some months have been updated or deleted since they were last compared, or at all if they never were. #}
+{% macro are_updated(own, months) -%}
+    {%- set query -%}
+        select count()
+        from ({{ month_states(own) }}) as states
+        left join (
+            select month, argMax(own_state, verified_at) as state
+            from {{ declared_relation('verified_months') }}
+            where model = '{{ model_of(own) }}'
+            group by month
+        ) as verified on states.month = verified.month
+        where states.month in {{ months }}
+            and splitByChar(' ', states.state)[3] != if(verified.state = '', '0', splitByChar(' ', verified.state)[3])
+        settings join_use_nulls = 0
+    {%- endset -%}
+    {{ return(column_of(query)[0] > 0) }}
+{%- endmacro %}
