@@ -41,3 +41,109 @@
         {%- do record_verified(own, trade_versions, states) -%}
     {%- endfor -%}
 {% endmacro %}
+
+{# Whether a table that is not partitioned by month has lost rows, or rows of it were updated, since it was last compared, or ever. #}
+{% macro has_lost_rows(own) -%}
+    {%- set query -%}
+        select if(verified = '', splitByChar(' ', state)[3] not in ('', '0'), {{ has_changed(own, 'state', 'verified') }})
+        from (
+            select
+                {{ whole_state(own) }} as state,
+                (
+                    select argMax(own_state, verified_at) from {{ declared_relation('verified_months') }}
+                    where model = '{{ model_of(own) }}'
+                ) as verified
+        )
+    {%- endset -%}
+    {{ return(column_of(query)[0]) }}
+{%- endmacro %}
+
+{#
+  CTE `expected`: rows of `loaded_seqs` for the instruments and numbers for which `where` holds. The trades of raw are among them, because
+  a refresh that runs at the same time adds numbers before trades.
+#}
+{% macro expected_seqs(trade_versions, where) %}
+numbers as (
+    select instrument_name, trade_seq, timestamp from {{ trade_versions }} where not is_moved and {{ where }}
+    union all
+    select instrument_name, trade_seq, timestamp from {{ ref('stg_deribit__trade_times') }}
+    where {{ where }} and load_id in (select loads.load_id from {{ ref('stg_deribit__loads') }} as loads)
+),
+
+expected as (
+    select
+        instrument_name,
+        {{ seq_chunk('trade_seq') }} as chunk,
+        groupBitmapState(toUInt64(trade_seq)) as seqs,
+        groupBitmapState(toUInt64(trade_seq + 1)) as followers,
+        groupUniqArrayState(toYYYYMM(timestamp)) as months
+    from numbers
+    group by instrument_name, chunk
+)
+{% endmacro %}
+
+{# As `doubtful_versions`: the next chunks with numbers of no trade, unless they have trades of months that were dropped. #}
+{% macro wrong_chunks(own, trade_versions, where, after) %}
+    with
+
+    {{ expected_seqs(trade_versions, where) }},
+
+    listed as (
+        select
+            instrument_name,
+            chunk,
+            groupBitmapMergeState(seqs) as seqs,
+            groupBitmapMergeState(followers) as followers
+        from {{ own }}
+        where {{ where }}
+        group by instrument_name, chunk
+        having not hasAny(groupUniqArrayMerge(months), {{ dropped_months([trade_versions, source('deribit_raw', 'trades')]) }}::Array(UInt32))
+    )
+
+    select toString(groupArray(place)), toString(max(place))
+    from (
+        select (listed.instrument_name, listed.chunk) as place
+        from listed
+        left join expected on listed.instrument_name = expected.instrument_name and listed.chunk = expected.chunk
+        where
+            (
+                bitmapAndnotCardinality(listed.seqs, expected.seqs) > 0
+                or bitmapAndnotCardinality(listed.followers, expected.followers) > 0
+            ) {{ 'and place > ' ~ after if after }}
+        order by place
+        limit 1000
+    )
+    having count() > 0
+    settings join_use_nulls = 0
+{% endmacro %}
+
+{# With `audit`, or if rows of `loaded_seqs` were updated or lost: replace the chunks that have numbers of no trade. #}
+{% macro replace_wrong_chunks() %}
+    {%- set own, trade_versions = declared_relation('loaded_seqs'), declared_relation('trade_versions') -%}
+    {%- if load_relation(own) and load_relation(trade_versions) and (var('audit', false) or has_lost_rows(own)) -%}
+        {%- set months = column_of(
+            'select toString(groupArray(month)) from (' ~ month_states(source('deribit_raw', 'trades')) ~ ')'
+        )[0] -%}
+        {%- for range in instrument_ranges(ref('stg_deribit__trade_times'), 'timestamp', months) -%}
+            {%- do replace_wrong_chunks_of(own, trade_versions, range) -%}
+        {%- endfor -%}
+    {%- endif -%}
+{% endmacro %}
+
+{% macro replace_wrong_chunks_of(own, trade_versions, where) %}
+    {%- set progress = namespace(after='', done=false) -%}
+    {%- for _ in range(100000) if not progress.done -%}
+        {%- set page = run_query(wrong_chunks(own, trade_versions, where, progress.after)).rows -%}
+        {%- set progress.done = not page -%}
+        {%- for chunks, last in page -%}
+            {%- set progress.after = last -%}
+            {%- do run_statement('delete from ' ~ own ~ ' where (instrument_name, chunk) in ' ~ chunks) -%}
+            {%- call statement('mend') -%}
+                insert into {{ own }} settings insert_deduplicate = 0
+                with {{ expected_seqs(trade_versions, '(instrument_name, ' ~ seq_chunk('trade_seq') ~ ') in ' ~ chunks) }}
+                select * from expected
+            {%- endcall -%}
+            {%- do log(own.identifier ~ ': numbers of no trade are removed from chunks of ' ~ chunks, info=true) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+{% endmacro %}

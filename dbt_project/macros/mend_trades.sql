@@ -3,6 +3,7 @@
   `--defer --favor-state`, `ref` would name those of another environment.
 #}
 {% macro mend_trades() %}
+    {%- do replace_wrong_chunks() -%}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
     {%- do refresh_all(pending_loads(declared_relation('consumed_loads'))) -%}
     {%- do mend_trade_versions() -%}

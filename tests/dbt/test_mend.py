@@ -333,6 +333,47 @@ def test_run_compares_values_of_a_month_that_was_never_compared(dbt: Project, da
     assert_true(dbt, loads)
 
 
+EXTRA = "bitmapBuild([toUInt64(4)]) as seqs, bitmapBuild([toUInt64(5)]) as followers"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damages", "options"),
+    [
+        (
+            [
+                "alter table deribit.loaded_seqs update followers = seqs where true settings mutations_sync = 2"
+            ],
+            (),
+        ),
+        (
+            [
+                f"insert into deribit.loaded_seqs select * replace ({EXTRA}) from deribit.loaded_seqs",
+                "insert into deribit.trade_versions select * replace (99 as trade_seq) from deribit.trade_versions limit 1",
+            ],
+            AUDIT,
+        ),
+    ],
+)
+def test_numbers_of_no_trade_hide_no_gap(dbt: Project, damages: list[str], options: tuple[str, ...]) -> None:
+    """An ordinary run removes them if bitmaps were updated, an audit always; also the number of a trade deleted by hand."""
+    dbt.empty()
+    load(dbt, "1764000001.5", hourly_trades(1, 2, 3, 6))
+    dbt.run(*TABLES)
+    queries = (
+        "select first_missing_seq, last_missing_seq from deribit.trade_gaps order by all",
+        "select instrument_name, bitmapCardinality(seqs) as n from deribit.instrument_tallies",
+    )
+    before = [dbt.rows(query) for query in queries]
+    assert before[0] == [{"first_missing_seq": 4, "last_missing_seq": 5}]
+    for damage in damages:
+        dbt.client.command(damage)
+    dbt.run(*TABLES)
+    dbt.client.command("delete from deribit.trade_versions where trade_seq = 99")
+    dbt.run(*TABLES, *options)
+    assert [dbt.rows(query) for query in queries] == before
+
+
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     """The other one creates the tables and views after this one has found that there are none."""
     dbt.empty()
