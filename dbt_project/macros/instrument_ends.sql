@@ -1,14 +1,14 @@
 {#
   First and last trade of the instruments in the CTE `touched`. They are looked up through the first and last month, hour, then minute,
-  so that few candles and trades are read, however many an instrument has.
+  so that few candles and trades are read, however many an instrument has. `own` is the table with the ends so far.
 #}
-{% macro instrument_ends() %}
+{% macro instrument_ends(own=none) %}
 previous as (
     select
         instrument_name,
         first_at,
         last_at
-    from {{ latest_versions(this) }}
+    from {{ latest_versions(own or this) }}
     where instrument_name in (select touched.instrument_name from touched)
 ),
 
@@ -157,6 +157,7 @@ hours as (
 
 {% macro mend_instrument_ends() %}
     {%- set hourly = ref('ohlcv_1h_versions') -%}
+    {%- do remove_invented_instruments() if var('audit', false) -%}
     {%- for months, states in changed_months(this, hourly) -%}
         {%- for range in instrument_ranges(hourly, 'bucket_at', months) -%}
             {%- set version = commit_refresh() -%}
@@ -169,22 +170,79 @@ hours as (
     {%- endfor -%}
 {% endmacro %}
 
-{# Insert those that differ, of the instruments with hourly candles for which `where` holds. #}
+{# Instruments of the table `own`, for which `where` holds, that have neither hourly candles nor, if these were dropped, numbers of trades. #}
+{% macro invented_instruments(own, where) %}
+    select distinct instrument_name from {{ own }}
+    where
+        {{ where }}
+        and instrument_name not in (select instrument_name from {{ ref('ohlcv_1h_versions') }} where trade_count > 0)
+        and instrument_name not in (select instrument_name from {{ ref('loaded_seqs') }})
+{% endmacro %}
+
+{# Remove them. A refresh inserts numbers and candles first, so the second look finds those of an instrument that it just added. #}
+{% macro remove_invented_instruments() %}
+    {%- set names = ['true'] -%}
+    {%- for _ in (1, 2) -%}
+        {%- set invented = 'select toString(groupArray(instrument_name)) from (' ~ invented_instruments(this, names | last) ~ ' limit 1000)' -%}
+        {%- do names.append('instrument_name in ' ~ column_of(invented)[0]) -%}
+    {%- endfor -%}
+    {%- if names | last != 'instrument_name in []' -%}
+        {%- do run_statement('delete from ' ~ this ~ ' where ' ~ names | last) -%}
+        {%- do log(this.identifier ~ ': removed rows where ' ~ names | last ~ ', which has no trades', info=true) -%}
+        {%- do remove_invented_instruments() -%}
+    {%- endif -%}
+{% endmacro %}
+
+{# CTEs for the instruments with hourly candles for which `where` holds: `final` as computed, and `differing` those stored otherwise. #}
+{% macro differing_ends(own, where) %}
+touched as (
+    select distinct instrument_name from {{ ref('ohlcv_1h_versions') }} where {{ where }}
+),
+
+{{ instrument_ends(own) }},
+
+differing as (
+    select * from final
+    where sipHash128(tuple(final.*)) not in (
+        select sipHash128(tuple(stored.* except (version))) from {{ own }} as stored final
+        where stored.instrument_name in (select touched.instrument_name from touched)
+    )
+)
+{% endmacro %}
+
 {% macro insert_instrument_ends(where, version) %}
     {%- call statement('mend') -%}
         insert into {{ this }} settings insert_deduplicate = 0
-        with
-
-        touched as (
-            select distinct instrument_name from {{ ref('ohlcv_1h_versions') }} where {{ where }}
-        ),
-
-        {{ instrument_ends() }}
-
-        select final.*, {{ version }} as version from final
-        where sipHash128(tuple(final.*)) not in (
-            select sipHash128(tuple(stored.* except (version))) from {{ this }} as stored final
-            where stored.instrument_name in (select touched.instrument_name from touched)
-        )
+        with {{ differing_ends(this, where) }}
+        select *, {{ version }} as version from differing
     {%- endcall -%}
+{% endmacro %}
+
+{#
+  Up to 100 instruments whose first or last trade is stored otherwise than computed, or which have none, in an explicit `dbt test`. Instruments
+  of packages that are being loaded are left out.
+#}
+{% macro wrong_ends(own) %}
+    {%- set wrong = [] -%}
+    {%- if execute and flags.WHICH == 'test' -%}
+        {%- set hourly = ref('ohlcv_1h_versions') -%}
+        {%- for months, _ in changed_months(own, hourly, every=true) if wrong | length < 100 -%}
+            {%- for range in instrument_ranges(hourly, 'bucket_at', months) -%}
+                {%- set query -%}
+                    with
+
+                    {{ load_bounds() }},
+
+                    {{ differing_ends(own, 'toYYYYMM(bucket_at) in ' ~ months ~ ' and ' ~ range) }}
+
+                    select instrument_name from differing
+                    where instrument_name not in (select unsettled.instrument_name from ({{ unsettled_buckets('1h') }}) as unsettled)
+                    limit 100
+                {%- endset -%}
+                {%- do wrong.extend(column_of(query)) -%}
+            {%- endfor -%}
+        {%- endfor -%}
+        {%- do wrong.extend(column_of(invented_instruments(own, 'true') ~ ' limit 100')) -%}
+    {%- endif -%}
+    {{ return(wrong | unique | list) }}
 {% endmacro %}

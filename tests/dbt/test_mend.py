@@ -374,6 +374,27 @@ def test_numbers_of_no_trade_hide_no_gap(dbt: Project, damages: list[str], optio
     assert [dbt.rows(query) for query in queries] == before
 
 
+@pytest.mark.slow
+def test_audit_replaces_wrong_first_and_last_trades(dbt: Project) -> None:
+    """And removes those of instruments without trades; `dbt test` finds both before."""
+    dbt.empty()
+    load(dbt, "1764000001.5", hourly_trades(1, 2, 3))
+    dbt.run(*TABLES)
+    before = ends(dbt)
+    for replaced in (
+        "price + 7 as price, addYears(last_at, 20) as last_at, version + 1 as version",
+        "'FAKE-PERPETUAL' as instrument_name",
+    ):
+        dbt.client.command(
+            f"insert into deribit.instrument_ends select * replace ({replaced}) from deribit.instrument_ends final"
+        )
+    tests = ("test", "--select", "test_name:instruments_are_sound")
+    assert dbt.invoke(*tests).result.results[-1].failures == 2
+    dbt.run(*TABLES, *AUDIT)
+    assert ends(dbt) == before
+    dbt.must(*tests)
+
+
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     """The other one creates the tables and views after this one has found that there are none."""
     dbt.empty()
