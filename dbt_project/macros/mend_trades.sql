@@ -10,6 +10,15 @@
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
+{# The same for a table that is built without `consumed_loads`, as with `--full-refresh --select trade_versions`. #}
+{% macro mend_selected_trades() %}
+    {%- set consumed_loads = declared_node('consumed_loads') -%}
+    {%- if consumed_loads.unique_id not in selected_resources and load_relation(declared_relation('consumed_loads')) -%}
+        {%- do adapter.cache_added(this.incorporate(type='table')) -%} {#- dbt's cache does not have a table that was created just now -#}
+        {%- do mend_trades() -%}
+    {%- endif -%}
+{% endmacro %}
+
 {#
   Load the packages again whose trades `trade_versions` lacks. With `audit`, versions and values are compared, too, and in an ordinary build
   if rows of these months were updated, or have a version that no load package has yet.

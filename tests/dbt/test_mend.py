@@ -395,6 +395,21 @@ def test_audit_replaces_wrong_first_and_last_trades(dbt: Project) -> None:
     dbt.must(*tests)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["trade_versions", "loaded_seqs"])
+def test_full_refresh_of_one_table_fills_it(dbt: Project, model: str) -> None:
+    """Without building `consumed_loads`, which fills it otherwise."""
+    dbt.empty()
+    loads = {"1764000001.5": hourly_trades(1, 2, 3, 6)}
+    load(dbt, "1764000001.5", loads["1764000001.5"])
+    dbt.run(*TABLES)
+    before = ends(dbt)
+    dbt.run("--full-refresh", "--select", model)
+    assert_true(dbt, loads)
+    assert ends(dbt) == before
+    assert dbt.rows("select sum(missing) as n from deribit.trade_gaps") == [{"n": 2}]
+
+
 def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     """The other one creates the tables and views after this one has found that there are none."""
     dbt.empty()
