@@ -19,6 +19,12 @@
     {%- endif -%}
 {% endmacro %}
 
+{# What `mend_selected_trades` reads, for the models that name it. A unit test needs no rows of it. #}
+{% macro mended_from_raw() -%}
+    {{- built_after('stg_deribit__trade_times', 'stg_deribit__loads') -}}
+    {%- if model.resource_type != 'unit_test' -%} {%- do source('deribit_raw', 'trades') -%} {%- endif -%}
+{%- endmacro %}
+
 {#
   Load the packages again whose trades `trade_versions` lacks. With `audit`, versions and values are compared, too, and in an ordinary build
   if rows of these months were updated, or have a version that no load package has yet.

@@ -1,8 +1,7 @@
 -- One row per instrument and chunk of 65,536 trade numbers, until merged one per portion: which numbers are loaded, and
 -- in which months. Bitmaps are merged by OR, so a number that is loaded twice counts once.
 {{ config(materialized='refreshed_table', mend='mend_selected_trades') }}
-{{ built_after('stg_deribit__loads') -}}
-{%- do source('deribit_raw', 'trades') -%}
+{{ mended_from_raw() -}}
 {{ require_complete_raw_history() -}}
 
 select

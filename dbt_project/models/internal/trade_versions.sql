@@ -1,7 +1,6 @@
 -- One row per trade and version, until ClickHouse merges older versions away. Users query the view `trades`.
 {{ config(materialized='refreshed_table', mend='mend_selected_trades') }}
-{{ built_after('stg_deribit__trade_times', 'stg_deribit__loads') -}}
-{%- do source('deribit_raw', 'trades') -%}
+{{ mended_from_raw() -}}
 {{ require_complete_raw_history() -}}
 with
 
