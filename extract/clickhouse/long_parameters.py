@@ -25,12 +25,12 @@ def bind_long_arrays(
     tables = ExternalData()
     short = dict(parameters)
     for name, value in parameters.items():
-        found = re.search(rf"\{{{name}:(Array\(.+?\))\}}", sql) if isinstance(value, list | tuple) else None
-        if found is None or len(text := json.dumps({"value": value}, default=str)) <= LONGEST_BYTES:
+        match = re.search(rf"\{{{name}:(Array\(.+?\))\}}", sql) if isinstance(value, list | tuple) else None
+        if match is None or len(text := json.dumps({"value": value}, default=str)) <= LONGEST_BYTES:
             continue
         del short[name]
-        table, placeholder = f"parameter_{name}", re.escape(found[0])
+        table, placeholder = f"parameter_{name}", re.escape(match[0])
         sql = re.sub(rf"\bin\s+{placeholder}", f"in (select arrayJoin(value) from {table})", sql, flags=re.I)
         sql = re.sub(placeholder, f"(select value from {table})", sql)
-        tables.add_file(file_name=table, data=text.encode(), fmt="JSONEachRow", structure=f"value {found[1]}")
+        tables.add_file(file_name=table, data=text.encode(), fmt="JSONEachRow", structure=f"value {match[1]}")
     return sql, short, tables if tables.files else None

@@ -26,7 +26,7 @@ class CoverageSession:
     pipeline: PipelineSession
 
     def require_exchange(self) -> None:
-        """Raise OutsideError early where the exchange cannot be reached, FinalError where its clock differs from ours.
+        """Raise OutsideError early where the exchange cannot be reached, FinalError where its clock differs too much.
 
         The times at which trades were absent, and last trades were answered, are of this machine.
         """

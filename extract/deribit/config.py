@@ -92,7 +92,10 @@ class DeribitConfig(BaseConfiguration):
 
 
 def _is_test(url: str) -> bool:
-    return (urlsplit(url).hostname or "").startswith("test.")
+    try:
+        return (urlsplit(url).hostname or "").startswith("test.")
+    except ValueError:  # no URL, which its user reports
+        return False
 
 
 def parse_names(setting: str, value: str | Sequence[str] | None) -> list[str]:
