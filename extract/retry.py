@@ -1,6 +1,6 @@
 """Retry calls that raise RetriableError, with exponential waits, bounded in attempts and in total time.
 
-What fails longer than a run is tried again by later runs, after waits that grow, too.
+A failure that outlasts a run is retried by later runs, after growing waits.
 """
 
 from __future__ import annotations

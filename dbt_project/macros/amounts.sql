@@ -140,7 +140,7 @@
     )
 {%- endmacro %}
 
-{# A value in the quote currency in US dollars. #}
+{# A value in the quote currency in US dollars. Below 10^10, twice the product with a short rate fits into 128 bits. #}
 {% macro in_usd(notional, usd_rate) -%}
     {%- set rate = 'ifNull(' ~ usd_rate ~ ', 0)' -%}
     multiIf(

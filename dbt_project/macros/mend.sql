@@ -235,20 +235,31 @@
 {%- endmacro %}
 
 {#
+  Whether a table that is not partitioned by month has lost rows, or rows of it were updated, since it was last compared. `never_compared`:
+  predicate on its `state` if it never was.
+#}
+{% macro has_lost_rows(own, never_compared) -%}
+    {%- set query -%}
+        select if(verified = '', {{ never_compared }}, {{ has_changed(own, 'state', 'verified') }})
+        from (
+            select
+                {{ whole_state(own) }} as state,
+                (
+                    select argMax(own_state, verified_at) from {{ declared_relation('verified_months') }}
+                    where model = '{{ model_of(own) }}'
+                ) as verified
+        )
+    {%- endset -%}
+    {{ return(column_of(query)[0]) }}
+{%- endmacro %}
+
+{#
   If the log has lost rows, add as many as make the next version greater than every stored one: rows that are computed from now on would
   lose against older ones otherwise. Versions that are greater by more than `most` are invented, see `remove_invented_versions`.
 #}
 {% macro mend_refresh_log(most=10000000) %}
     {%- set verified_months = declared_relation('verified_months') -%}
-    {%- set query -%}
-        select verified = '' or {{ has_changed(this, 'state', 'verified') }}
-        from (
-            select
-                {{ whole_state(this) }} as state,
-                (select argMax(own_state, verified_at) from {{ verified_months }} where model = '{{ model_of(this) }}') as verified
-        )
-    {%- endset -%}
-    {%- if column_of(query)[0] -%}
+    {%- if has_lost_rows(this, never_compared='true') -%}
         {%- set rows = column_of('select count() from ' ~ this)[0] -%}
         {%- set newest = [rows] -%}
         {%- for table in versioned_tables() -%}

@@ -9,10 +9,7 @@
             stored as (
                 select
                     instrument_name,
-                    {{ seq_chunk('trade_seq') }} as chunk,
-                    groupBitmapState(toUInt64(trade_seq)) as seqs,
-                    groupBitmapState(toUInt64(trade_seq + 1)) as followers,
-                    groupUniqArrayState(toYYYYMM(timestamp)) as months,
+                    {{ seq_bitmaps() }},
                     groupUniqArray(toYYYYMM(timestamp)) as month_list
                 from {{ trade_versions }}
                 where toYYYYMM(timestamp) in {{ months }} and not is_moved
@@ -42,22 +39,6 @@
     {%- endfor -%}
 {% endmacro %}
 
-{# Whether a table that is not partitioned by month has lost rows, or rows of it were updated, since it was last compared, or ever. #}
-{% macro has_lost_rows(own) -%}
-    {%- set query -%}
-        select if(verified = '', splitByChar(' ', state)[3] not in ('', '0'), {{ has_changed(own, 'state', 'verified') }})
-        from (
-            select
-                {{ whole_state(own) }} as state,
-                (
-                    select argMax(own_state, verified_at) from {{ declared_relation('verified_months') }}
-                    where model = '{{ model_of(own) }}'
-                ) as verified
-        )
-    {%- endset -%}
-    {{ return(column_of(query)[0]) }}
-{%- endmacro %}
-
 {#
   CTE `expected`: rows of `loaded_seqs` for the instruments and numbers for which `where` holds. The trades of raw are among them, because
   a refresh that runs at the same time adds numbers before trades.
@@ -73,10 +54,7 @@ numbers as (
 expected as (
     select
         instrument_name,
-        {{ seq_chunk('trade_seq') }} as chunk,
-        groupBitmapState(toUInt64(trade_seq)) as seqs,
-        groupBitmapState(toUInt64(trade_seq + 1)) as followers,
-        groupUniqArrayState(toYYYYMM(timestamp)) as months
+        {{ seq_bitmaps() }}
     from numbers
     group by instrument_name, chunk
 )
@@ -120,7 +98,7 @@ expected as (
 {# With `audit`, or if rows of `loaded_seqs` were updated or lost: replace the chunks that have numbers of no trade. #}
 {% macro replace_wrong_chunks() %}
     {%- set own, trade_versions = declared_relation('loaded_seqs'), declared_relation('trade_versions') -%}
-    {%- if load_relation(own) and load_relation(trade_versions) and (var('audit', false) or has_lost_rows(own)) -%}
+    {%- if load_relation(own) and load_relation(trade_versions) and (var('audit', false) or has_lost_rows(own, never_compared="splitByChar(' ', state)[3] not in ('', '0')")) -%}
         {%- set months = column_of(
             'select toString(groupArray(month)) from (' ~ month_states(source('deribit_raw', 'trades')) ~ ')'
         )[0] -%}

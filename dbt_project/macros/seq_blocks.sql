@@ -11,3 +11,11 @@
 
 {# A chunk is the range of numbers of one row of `loaded_seqs`: one container of a bitmap. #}
 {% macro seq_chunk(trade_seq) -%} intDiv({{ trade_seq }}, 65536) {%- endmacro %}
+
+{# Columns of `loaded_seqs` after the instrument, of trades that are grouped by instrument and chunk. #}
+{% macro seq_bitmaps(trade_seq='trade_seq', timestamp='timestamp') -%}
+    {{ seq_chunk(trade_seq) }} as chunk,
+    groupBitmapState(toUInt64({{ trade_seq }})) as seqs,
+    groupBitmapState(toUInt64({{ trade_seq }} + 1)) as followers,
+    groupUniqArrayState(toYYYYMM({{ timestamp }})) as months
+{%- endmacro %}

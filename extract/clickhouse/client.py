@@ -109,11 +109,9 @@ class Database:
 
     def rows(self, sql: str, parameters: Values = None, settings: Values = None) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows. `{name:Type}` in `sql` is bound to `parameters`."""
-        sql, parameters, tables = bind_long_arrays(sql, parameters)
+        sql, arguments = self._bound(sql, parameters, settings)
         with self.translated_errors():
-            result = self.client.query(
-                sql, parameters, settings=self._supported(settings), external_data=tables
-            )
+            result = self.client.query(sql, **arguments)
             return [tuple(row) for row in result.result_rows]
 
     def column(self, sql: str, parameters: Values = None, settings: Values = None) -> list[Any]:
@@ -127,12 +125,8 @@ class Database:
 
     def command(self, sql: str, parameters: Values = None, settings: Values = None) -> None:
         """Run a statement that returns nothing."""
-        sql, parameters, tables = bind_long_arrays(sql, parameters)
-        self._send(
-            lambda: self.client.command(
-                sql, parameters, settings=self._supported(settings), external_data=tables
-            )
-        )
+        sql, arguments = self._bound(sql, parameters, settings)
+        self._send(lambda: self.client.command(sql, **arguments))
 
     def insert(
         self,
@@ -147,11 +141,9 @@ class Database:
 
     def formatted(self, sql: str, format: str, parameters: Values = None, settings: Values = None) -> bytes:
         """Run a query and return its whole result as ClickHouse writes it in `format`, for example JSONEachRow."""
-        sql, parameters, tables = bind_long_arrays(sql, parameters)
+        sql, arguments = self._bound(sql, parameters, settings)
         with self.translated_errors():
-            return self.client.raw_query(
-                sql, parameters, settings=self._supported(settings), fmt=format, external_data=tables
-            )
+            return self.client.raw_query(sql, fmt=format, **arguments)
 
     def stream(
         self, sql: str, format: str, parameters: Values = None, settings: Values = None
@@ -160,11 +152,9 @@ class Database:
 
         Errors before the first byte are raised by the call, later ones by the iterator: a result without an error is whole.
         """
-        sql, parameters, tables = bind_long_arrays(sql, parameters)
+        sql, arguments = self._bound(sql, parameters, settings)
         with self.translated_errors():
-            response = self.client.raw_stream(
-                sql, parameters, settings=self._supported(settings), fmt=format, external_data=tables
-            )
+            response = self.client.raw_stream(sql, fmt=format, **arguments)
         return self._chunks(response)
 
     def _chunks(self, response: Any) -> Iterator[bytes]:
@@ -227,6 +217,12 @@ class Database:
                 ):
                     raise
             time.sleep(random.uniform(0.02, 0.2))
+
+    def _bound(self, sql: str, parameters: Values, settings: Values) -> tuple[str, dict[str, Any]]:
+        """The statement, and the driver's arguments for its parameters and settings."""
+        sql, parameters, tables = bind_long_arrays(sql, parameters)
+        supported = self._supported(settings)
+        return sql, {"parameters": parameters, "settings": supported, "external_data": tables}
 
     def _supported(self, settings: Values) -> dict[str, Any] | None:
         return supported_settings(self.client, settings) if settings else None

@@ -9,7 +9,7 @@ from typing import Any
 from clickhouse_connect.driver.external import ExternalData
 
 LONGEST_BYTES = 32_768
-"""Of an array as text, by default. ClickHouse accepts 131,072 bytes for a parameter, in which a character may be escaped."""
+"""The longest array, as text, that is sent as a parameter. ClickHouse accepts 131,072 bytes, escaped."""
 
 
 def bind_long_arrays(

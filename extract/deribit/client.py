@@ -85,7 +85,7 @@ class Host:
         """Raises UsageError for a malformed address."""
         try:
             url, host = httpx.URL(address), httpx.URL(address).host
-        except (httpx.InvalidURL, UnicodeError):  # a name in Punycode that is none
+        except (httpx.InvalidURL, UnicodeError):  # a host name that is not valid Punycode
             url, host = httpx.URL(""), ""
         if not host:
             raise UsageError(f"The address of the exchange's {name} host in [sources.deribit] is not a URL.")

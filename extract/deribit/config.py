@@ -94,7 +94,7 @@ class DeribitConfig(BaseConfiguration):
 def _is_test(url: str) -> bool:
     try:
         return (urlsplit(url).hostname or "").startswith("test.")
-    except ValueError:  # no URL, which its user reports
+    except ValueError:  # malformed: DeribitClient reports it
         return False
 
 

@@ -26,7 +26,7 @@ SESSION_S = 600.0
 LIST_EVERY_S = 60.0
 """Seconds between two lists of instruments."""
 LONGEST_PAUSE_S = 60.0
-LONGEST_DOUBLING = 16
+MAX_DOUBLINGS = 16
 """Failures in a row after which the pause doubles no more, however short the first one is."""
 
 OnTurn = Callable[["RunSummary | TapeError"], None]
@@ -69,7 +69,7 @@ def follow(
             except TapeError as error:
                 if stop.is_requested or (isinstance(error, UsageError) and not has_run):
                     raise
-                failures = min(failures + 1, LONGEST_DOUBLING)
+                failures = min(failures + 1, MAX_DOUBLINGS)
                 on_turn(error)
                 stop.wait(min(LONGEST_PAUSE_S, every_s * 2**failures))
 

@@ -113,9 +113,10 @@ def _require_past(newest_load_id: str | None) -> None:
 
     Load ids are times. A package that is made before the clock has reached the newest one would count as older.
     """
-    ahead_s = float(newest_load_id or 0) - time.time()
+    newest_s = float(newest_load_id or 0)
+    ahead_s = newest_s - time.time()
     if ahead_s > MAX_WAIT_S:
-        at = datetime.fromtimestamp(float(newest_load_id or 0), UTC)
+        at = datetime.fromtimestamp(newest_s, UTC)
         raise RetriableError(
             f"The newest load package is of {at:%Y-%m-%d %H:%M:%S} UTC, {ahead_s:,.0f} s after this computer's time: "
             "correct its clock, or run again after that time."

@@ -17,7 +17,7 @@ from extract.deribit.client import DeribitClient
 from extract.deribit.instruments import InstrumentsReport, LoadedRows, changed_instruments
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError
-from extract.source.recorded import GROWTH_MS, Recorded
+from extract.source.recorded import IDLE_GROWTH_MS, Recorded
 from extract.source.trade_file import TradeFile
 from extract.sweep.prefetch import prefetch
 from extract.sweep.state import SeqLookup, StreamState, read_states
@@ -27,8 +27,6 @@ from extract.sweep.windows import WindowItem, WindowResult, sweep_windows
 
 PREFETCHED_BATCHES = 60
 """Batches of trades fetched in advance, on disk except the next one: what is fetched while a window is loaded."""
-IDLE_GROWTH_MS = GROWTH_MS
-"""Covered time without a trade is stored once it has grown by this much, in one small load package."""
 
 Row = dict[str, Any]
 

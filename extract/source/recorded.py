@@ -12,8 +12,8 @@ from extract.deribit.streams import Stream
 from extract.errors import TapeError
 from extract.sweep.state import Span
 
-GROWTH_MS = 10 * 60_000
-"""Growth of unproven time after which it is recorded again."""
+IDLE_GROWTH_MS = 10 * 60_000
+"""Growth of covered time without a trade, or of unproven time, after which a small load package stores it."""
 MAX_CHECKSUMS = 1_000
 """Checksums of rejected records, of which the newest are kept."""
 
@@ -47,7 +47,7 @@ class Recorded:
         return [each for each in rejected if _checksum(each) not in known]
 
     def new_unproven(self, unproven: Iterable[Unproven]) -> list[Unproven]:
-        """Those of streams whose unproven time begins earlier than what is recorded, or has grown by GROWTH_MS."""
+        """Those of streams whose unproven time begins earlier than what is recorded, or has grown by IDLE_GROWTH_MS."""
         spans = _by_stream(unproven)
         return [each for each in unproven if self._is_new(str(each[0]), spans[str(each[0])])]
 
@@ -62,7 +62,9 @@ class Recorded:
 
     def _is_new(self, name: str, span: Span) -> bool:
         before = self.unproven.get(name)
-        return before is None or span.start_ms < before.start_ms or span.end_ms - before.end_ms >= GROWTH_MS
+        return (
+            before is None or span.start_ms < before.start_ms or span.end_ms - before.end_ms >= IDLE_GROWTH_MS
+        )
 
 
 def _by_stream(unproven: Iterable[Unproven]) -> dict[str, Span]:

@@ -12,8 +12,8 @@ from extract.deribit.instruments import InstrumentsReport
 from extract.deribit.schema import RejectedTrade
 from extract.deribit.streams import Stream
 from extract.errors import OutsideError, ProofError
-from extract.source.feed import IDLE_GROWTH_MS, Window, spill_table
-from extract.source.recorded import MAX_CHECKSUMS, Recorded
+from extract.source.feed import Window, spill_table
+from extract.source.recorded import IDLE_GROWTH_MS, MAX_CHECKSUMS, Recorded
 from extract.sweep.state import Span
 from extract.sweep.window import WindowReport
 from extract.sweep.windows import WindowResult

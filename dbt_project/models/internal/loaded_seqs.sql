@@ -6,10 +6,7 @@
 
 select
     trades.instrument_name as instrument_name,
-    {{ seq_chunk('trades.trade_seq') }} as chunk,
-    groupBitmapState(toUInt64(trades.trade_seq)) as seqs,
-    groupBitmapState(toUInt64(trades.trade_seq + 1)) as followers,
-    groupUniqArrayState(toYYYYMM(trades.timestamp)) as months
+    {{ seq_bitmaps('trades.trade_seq', 'trades.timestamp') }}
 from {{ ref('stg_deribit__trade_times') }} as trades
 where {{ is_refreshed('trades.load_id') }}
 group by instrument_name, chunk
