@@ -149,7 +149,8 @@ from final_days
 group by currency, kind, price_index, expired_at
 
 -- name: unfunded
--- Hours of perpetuals that were traded and of which no funding rate was loaded.
+-- Hours of perpetuals that were traded and of which no funding rate was loaded. The rate of an hour is requested a minute
+-- after its end.
 with
 
 keys as (
@@ -172,7 +173,7 @@ select
     'funding_rates' as series,
     keys.series_key as series_key,
     toDateTime64(traded.first_at, 3, 'UTC') as first_at,
-    toDateTime64(least(traded.last_at, toStartOfHour(keys.checked_at)), 3, 'UTC') as last_at,
+    toDateTime64(least(traded.last_at, toStartOfHour(keys.checked_at - toIntervalMinute(1))), 3, 'UTC') as last_at,
     toInt64(dateDiff('hour', first_at, last_at) + 1) as missing,
     'no funding rate of a perpetual that was traded' as detail,
     keys.is_absent as known_absent

@@ -88,13 +88,17 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class _Task:
-    """One key of a series. `has_history`: whether its whole history can be compared with what is loaded."""
+    """One key of a series. `has_history`: whether its whole history can be compared with what is loaded.
+
+    `since_ms` is the time after which its rows begin, None if that is not known.
+    """
 
     series: str
     key: str
     cadence: Cadence
     fetch: Fetch
     has_history: bool = True
+    since_ms: int | None = None
 
     def __str__(self) -> str:
         return f"{self.series} of {self.key}"
@@ -298,7 +302,8 @@ class SeriesFeed:
             return False
         if self.in_turns and state.retry_ms is not None and self.now_ms < state.retry_ms:
             return False
-        return task.cadence.is_due(self.now_ms, state.proven_ms, state.requested_ms)
+        newest_ms = task.since_ms if state.proven_ms is None else state.proven_ms
+        return task.cadence.is_due(self.now_ms, newest_ms, state.requested_ms)
 
     def _must_reread(self, task: _Task) -> bool:
         """Whether to read the whole history again; True for one key at most."""
@@ -413,7 +418,7 @@ class SeriesFeed:
     def _funding_rates(self, currency: str) -> Iterator[_Task]:
         for name, (created_ms, expiry_ms) in self.listings.get(currency, {}).get("perpetuals", {}).items():
             fetch = partial(self._fetch_rates, name, created_ms, expiry_ms)
-            yield _Task("funding_rates", name, funding_rates.cadence, fetch)
+            yield _Task("funding_rates", name, funding_rates.cadence, fetch, since_ms=created_ms)
 
     def _fetch_rates(
         self, name: str, created_ms: int, expiry_ms: int | None, state: SeriesState, again: bool

@@ -15,7 +15,7 @@ from extract.coverage.series import (
     find_unproven_series,
 )
 from extract.source.tables import SERIES_TABLES
-from tests.support.raw_tables import Raw
+from tests.support.raw_tables import Raw, at
 
 NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
 PERPETUAL = "BTC-PERPETUAL"
@@ -192,3 +192,15 @@ def test_keys_of_which_nothing_was_loaded_miss_what_must_exist(series: Raw) -> N
     cover(series, "volatility_index", "BTC 3600", "2", checked=NOON + timedelta(days=1))
     assert {each[:3] for each in states(series)} == lacking
     assert {each[0] for each in states(series) if each[3]} == {"delivery_prices", "funding_rates"}
+
+
+def test_rate_of_an_hour_is_not_missing_before_it_was_requested(series: Raw) -> None:
+    """A perpetual whose first trades are on both sides of an hour, and that was requested within the minute after it."""
+    hour = NOON - timedelta(hours=4)
+    minutes = (hour - at(0)).total_seconds() / 60
+    series.trades({1: minutes - 0.3, 2: minutes + 0.3}, PERPETUAL)
+    cover(series, "funding_rates", PERPETUAL, rows=0, checked=hour + timedelta(seconds=50))
+    assert states(series) == []
+    series.finish("2")
+    cover(series, "funding_rates", PERPETUAL, "2", rows=0, checked=hour + timedelta(seconds=60))
+    assert states(series) == [("funding_rates", PERPETUAL, 1, False)]

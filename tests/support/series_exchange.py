@@ -15,7 +15,8 @@ import pyarrow as pa
 from extract.deribit.series.state import SeriesBatch, SeriesState
 from tests.support.contradictory_exchange import Answer, client_of
 
-HOUR = 3_600_000
+MINUTE = 60_000
+HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 BEGIN = 1_700_006_400_000
 """2023-11-15 00:00 UTC."""

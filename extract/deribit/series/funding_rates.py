@@ -150,7 +150,8 @@ def fetch_funding_rates(
     `since_ms` is a time before which there are none, for example the perpetual's creation; `until_ms` is its expiry.
     With `again` the whole history is read. Raises the errors of `client`, and CursorStuckError.
     """
-    is_due = cadence.is_due(now_ms, state.proven_ms, state.requested_ms)
+    newest_ms = since_ms if state.proven_ms is None else state.proven_ms
+    is_due = cadence.is_due(now_ms, newest_ms, state.requested_ms)
     is_over = state.proven_ms is not None and until_ms is not None and state.proven_ms > until_ms - HOUR_MS
     if not again and (is_over or not is_due):
         return

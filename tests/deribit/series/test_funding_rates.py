@@ -11,7 +11,7 @@ from extract.deribit.series.funding_rates import (
     sum_spans,
 )
 from extract.deribit.series.grid import Span
-from tests.support.series_exchange import BEGIN, DAY, HOUR, NAME, Loader, Peculiarities, SeriesExchange
+from tests.support.series_exchange import BEGIN, DAY, HOUR, MINUTE, NAME, Loader, Peculiarities, SeriesExchange
 
 
 def exchange_of(hours: int, **ways: object) -> SeriesExchange:
@@ -60,6 +60,24 @@ def test_next_hour_costs_one_request() -> None:
     before = loader.requests
     assert run(loader, BEGIN + 1_000 * HOUR + HOUR // 2) == 1
     assert loader.requests - before == 1
+
+
+def test_first_rates_of_a_new_perpetual_are_loaded_within_the_hour() -> None:
+    """It is listed minutes before its first rate; one that is listed for long and has no rate costs a request a day."""
+    exchange = exchange_of(0)
+    loader = Loader(exchange.answer, "timestamp")
+    assert run(loader, BEGIN - 10 * MINUTE, since_ms=BEGIN - 20 * MINUTE) == 0
+    exchange.funding[BEGIN] = 1e-6
+    before = loader.requests
+    assert run(loader, BEGIN + MINUTE - 1, since_ms=BEGIN - 20 * MINUTE) == 0
+    assert loader.requests == before
+    assert run(loader, BEGIN + MINUTE, since_ms=BEGIN - 20 * MINUTE) == 1
+
+    old = Loader(exchange_of(0).answer, "timestamp")
+    assert run(old, BEGIN, since_ms=BEGIN - 90 * DAY) == 0
+    before = old.requests
+    assert run(old, BEGIN + DAY - 1, since_ms=BEGIN - 90 * DAY) == 0
+    assert old.requests == before
 
 
 def test_hole_is_requested_again_once_a_day_and_healed() -> None:
