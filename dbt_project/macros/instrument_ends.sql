@@ -55,11 +55,19 @@ ends as (
         ) as last_trade
     from {{ ref('trades') }} as trades
     where
-        toYYYYMM(trades.timestamp) in (select blocks.month from blocks)
-        and (trades.instrument_name, {{ seq_block('trades.trade_seq') }}) in (
-            select blocks.instrument_name, blocks.block from blocks
+        (toYYYYMM(trades.timestamp), trades.instrument_name, {{ seq_block('trades.trade_seq') }}) in (
+            select blocks.month, blocks.instrument_name, blocks.block from blocks
         )
     group by instrument_name
+),
+
+-- `tape retention` drops trades before candles: then the first trade is known from before, or only its hour.
+first_hours as (
+    select
+        hours.instrument_name as instrument_name,
+        hours.first_hour as first_hour
+    from hours
+    where (select count() from {{ ref('retention_drops') }}) > 0
 ),
 
 final as (
@@ -69,11 +77,10 @@ final as (
         toLowCardinality(ends.kind) as kind,
         toLowCardinality(ends.underlying) as underlying,
         ends.expiry as expiry,
-        -- `tape retention` drops trades before candles: then the first trade is known from before, or only its hour.
         multiIf(
-            toStartOfHour(ends.first_at) = hours.first_hour, ends.first_at,
-            toStartOfHour(previous.first_at) = hours.first_hour, previous.first_at,
-            toDateTime64(hours.first_hour, 3, 'UTC')
+            first_hours.instrument_name = '' or toStartOfHour(ends.first_at) = first_hours.first_hour, ends.first_at,
+            toStartOfHour(previous.first_at) = first_hours.first_hour, previous.first_at,
+            toDateTime64(first_hours.first_hour, 3, 'UTC')
         ) as first_at,
         ends.last_at as last_at,
         ends.last_trade.1 as trade_seq,
@@ -82,15 +89,15 @@ final as (
         ends.last_trade.4 as index_price,
         ends.last_trade.5 as iv
     from ends
-    inner join hours on ends.instrument_name = hours.instrument_name
+    left join first_hours on ends.instrument_name = first_hours.instrument_name
     left join previous on ends.instrument_name = previous.instrument_name
 )
 {% endmacro %}
 
 {#
   CTE `hours`: first and last hour with trades of the instruments in the CTE `touched`; the CTE `previous` has their ends so far. All hours
-  of an instrument are read only if it has none in its first or last month: a trade has moved away, or the candles of the month are
-  dropped, lost or not computed yet.
+  of an instrument are read only if its first or last month has none, or one that lost its last trade: a trade has moved away, or the
+  candles of the month are dropped, lost or not computed yet.
 #}
 {% macro first_and_last_hours() %}
 months as (
@@ -119,11 +126,10 @@ outer_hours as (
         toYYYYMM(bucket_at) as month,
         min(bucket_at) as first_hour,
         max(bucket_at) as last_hour
-    from {{ latest_versions(ref('ohlcv_1h_versions')) }}
-    where
-        trade_count > 0
-        and (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
+    from {{ ref('ohlcv_1h_versions') }}
+    where (instrument_name, toYYYYMM(bucket_at)) in (select months.instrument_name, months.month from months)
     group by instrument_name, month
+    having min(trade_count) > 0
 ),
 
 -- Two reads, because ClickHouse reads everything for a disjunction of the two conditions.
