@@ -2,8 +2,8 @@
 
 Each history has trades of 2,000 thin instruments, nearly each of which is a candle of its own at every level up to a
 day: the worst case. The longer one has more packages of the same size, over more months. Phases, each on the same
-server: `load` refreshes the models after each package, `first build` builds them from nothing, `dbt build` is a build
-with all tests of a database that it has not compared before, and `audit` compares every month.
+server, which is limited to 4 GB: `load` refreshes the models after each package, `first build` builds them from nothing,
+`dbt build` is a build with all tests of a database that it has not compared before, and `audit` compares every month.
 
 Run `python -m bench.scale [--trades N] [--times N]`; exit code 1 if any statement of a phase of the longer history
 takes more than 1.2 times the memory of the shorter one, or the phase more than 1.1 times its share of the time.
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from bench.own_project import CANDLES, END_S, MONTH_S, TRADES, OwnProject, load_sparse, own_project
 from bench.storage import SIZE
+from extract.clickhouse.embedded import config
 from extract.clickhouse.refresh import refresh
 
 AT_MOST_MEMORY = 1.2
@@ -30,6 +31,7 @@ AT_MOST_TIME = 1.1
 PACKAGES = 10
 MONTHS = 2
 """Of the shorter history: short enough for its months to fill the portions of `dbt build`, whose memory is compared."""
+SERVER_BYTES = 4_000_000_000
 STATEMENTS = 8
 """Statements that are printed for each phase."""
 
@@ -67,6 +69,7 @@ def main() -> int:
     parser.add_argument("--trades", type=int, default=1_000_000, help="trades of the shorter history")
     parser.add_argument("--times", type=int, default=10, help="length ratio of the longer history")
     options = parser.parse_args()
+    config.memory_limit_bytes = lambda: SERVER_BYTES
     costs = [_measure(options.trades, times) for times in (1, options.times)]
     for phase, cost in costs[1].items():
         _show_statements(phase, cost)
