@@ -187,11 +187,11 @@
 {% endmacro %}
 
 {# First values of `key` of ranges that divide the rows of `source` of some months into portions of as many rows. #}
-{% macro range_starts(source, time, months, key) %}
+{% macro range_starts(source, time, months, key, rows=none) %}
     {%- set query -%}
         select min(key) as first_key
         from (
-            select key, intDiv(sum(rows) over (order by key), {{ mended_rows() }}) as part
+            select key, intDiv(sum(rows) over (order by key), {{ rows or mended_rows() }}) as part
             from (
                 select {{ key }} as key, count() as rows from {{ source }}
                 where toYYYYMM({{ time }}) in {{ months }}
@@ -205,8 +205,8 @@
 {% endmacro %}
 
 {# Predicates that divide the instruments of some months into ranges of as many rows of `source`. #}
-{% macro instrument_ranges(source, time, months) %}
-    {%- set names = range_starts(source, time, months, 'instrument_name') -%}
+{% macro instrument_ranges(source, time, months, rows=none) %}
+    {%- set names = range_starts(source, time, months, 'instrument_name', rows) -%}
     {%- set ranges = [] -%}
     {%- for name in names or [''] -%}
         {%- do ranges.append(

@@ -35,9 +35,9 @@
         {%- set is_thorough = var('audit', false) or are_updated(own, months) or has_later_versions(own, months) -%}
         {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
         {%- do mend_versions(own, months) if is_thorough -%}
-        {%- do mark_moved_rows(own, months) if load_relation(declared_relation('loaded_seqs')) -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
     {%- endfor -%}
+    {%- do mark_moved_rows(own) -%}
 {% endmacro %}
 
 {# Refresh by the load packages that a query selects, a thousand at a time, until it selects none, or the same again. #}
@@ -132,62 +132,104 @@ select * from final
 {% endmacro %}
 
 {#
-  Chunks of numbers, of the trades of some months and a range of instruments, in which `trade_versions` has a number in several months. Until
-  they are merged, also those of a moved trade whose old row is marked.
+  Per month of `trade_versions`: a text that changes when rows are lost, replaced or updated, and stays when rows are appended or merged.
 #}
-{% macro chunks_in_months(trade_versions, months, range) %}
-    select instrument_name, chunk
-    from (
-        select
-            instrument_name,
-            {{ seq_chunk('trade_seq') }} as chunk,
-            toYYYYMM(timestamp) as month,
-            groupBitmapState(toUInt64(trade_seq)) as seqs
-        from {{ trade_versions }}
-        where not is_moved and (instrument_name, {{ seq_chunk('trade_seq') }}) in (
-            select loaded.instrument_name, loaded.chunk from {{ declared_relation('loaded_seqs') }} as loaded
-            where (loaded.instrument_name, loaded.chunk) in (
-                select instrument_name, {{ seq_chunk('trade_seq') }} from {{ trade_versions }}
-                where toYYYYMM(timestamp) in {{ months }} and {{ range }}
-            )
-            group by loaded.instrument_name, loaded.chunk
-            having length(groupUniqArrayMerge(loaded.months)) > 1
-        )
-        group by instrument_name, chunk, month
-    )
-    group by instrument_name, chunk
-    having sum(bitmapCardinality(seqs)) > groupBitmapMerge(seqs)
+{% macro kept_states(own) %}
+    select
+        toUInt32OrZero(parts.partition) as month,
+        concat({{ table_id(own) }}, ' ', toString(min(parts.min_block_number)), ' ', {{ newest_mutation() }}) as state
+    from {{ filled_parts(own) }}
+    group by month
 {% endmacro %}
 
 {#
-  Mark the rows that trades of some months left in others, as `refresh_moved_rows` does for moves that are known. A load that restated a
-  trade while `loaded_seqs` lacked its number did not know that it moved.
+  Whether trades may have unmarked rows in several months. A refresh marks the old row of each trade that it moves, as far as `loaded_seqs` has
+  the trade's number; so this needs that `trade_versions` or `loaded_seqs` lost rows, or rows of them were updated, since all trades were
+  searched for such rows.
 #}
-{% macro mark_moved_rows(own, months) %}
-    {%- set repeated = column_of('select count() from (' ~ chunks_in_months(own, months, 'true') ~ ')')[0] -%}
-    {%- for range in instrument_ranges(own, 'timestamp', months) if repeated -%}
-        {%- call statement('mend') -%}
-            insert into {{ own }} settings insert_deduplicate = 0
-            with
+{% macro may_have_unmarked_moves(own, loaded_seqs) -%}
+    {%- set query -%}
+        with
 
-            versions as (
-                select * from {{ own }} final
-                where (instrument_name, {{ seq_chunk('trade_seq') }}) in ({{ chunks_in_months(own, months, range) }})
-            ),
+        states as ({{ kept_states(own) }}),
 
-            newest as (
-                select instrument_name, trade_seq, max((version, toYYYYMM(timestamp))) as newest
-                from versions
-                group by instrument_name, trade_seq
-                having min(toYYYYMM(timestamp)) != max(toYYYYMM(timestamp))
-            )
+        searched as (
+            select month, argMax(own_state, verified_at) as state
+            from {{ declared_relation('verified_months') }}
+            where model = 'moved_rows'
+            group by month
+        ),
 
-            select versions.* except (is_moved, version), toUInt8(1) as is_moved, newest.newest.1 as version
-            from versions
-            inner join newest on versions.instrument_name = newest.instrument_name and versions.trade_seq = newest.trade_seq
-            where toYYYYMM(versions.timestamp) != newest.newest.2
+        (
+            select argMax(source_state, verified_at) from {{ declared_relation('verified_months') }} where model = 'moved_rows'
+        ) as seqs_state
+
+        select
+            not startsWith(seqs_state, {{ table_id(loaded_seqs) }})
+            or {{ has_changed(loaded_seqs, whole_state(loaded_seqs), 'seqs_state') }}
+            or (select countIf(startsWith(state, {{ table_id(own) }})) from searched) = 0
+            or (
+                select count() from states
+                inner join searched on states.month = searched.month
+                where states.state != searched.state
+            ) > 0
+    {%- endset -%}
+    {{ return(column_of(query)[0]) }}
+{%- endmacro %}
+
+{# Chunks of numbers, of a range of instruments, in which `trade_versions` has an unmarked row of a number in several months. #}
+{% macro chunks_in_months(own, range) %}
+    select instrument_name, {{ seq_chunk('trade_seq') }} as chunk
+    from {{ own }} final
+    where {{ range }}
+    group by instrument_name, chunk
+    having count() > groupBitmap(toUInt64(trade_seq))
+{% endmacro %}
+
+{#
+  Mark the rows that trades left in other months, as `refresh_moved_rows` does for moves that are known: in an audit of all trades, and in an
+  ordinary build if there may be some.
+#}
+{% macro mark_moved_rows(own) %}
+    {%- set loaded_seqs = declared_relation('loaded_seqs') -%}
+    {%- if load_relation(own) and load_relation(loaded_seqs) -%}
+        {%- set is_searched = var('audit', false) or may_have_unmarked_moves(own, loaded_seqs) -%}
+        {%- set months = column_of('select toString(groupArray(month)) from (' ~ kept_states(own) ~ ')')[0] if is_searched else '[]' -%}
+        {%- set ranges = instrument_ranges(own, 'timestamp', months, 4 * mended_rows()) if months != '[]' else [] -%}
+        {%- for range in ranges -%} {%- do mark_moved_rows_of(own, range) -%} {%- endfor -%}
+        {%- call statement('verified') -%}
+            insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
+            select 'moved_rows', states.month, {{ whole_state(loaded_seqs) }}, states.state, '{{ invocation_id }}', now64(6)
+            from ({{ kept_states(own) }}) as states
+            {%- if not is_searched %}
+            where states.month not in (select month from {{ declared_relation('verified_months') }} where model = 'moved_rows')
+            {%- endif %}
         {%- endcall -%}
-    {%- endfor -%}
+    {%- endif -%}
+{% endmacro %}
+
+{% macro mark_moved_rows_of(own, range) %}
+    {%- call statement('mend') -%}
+        insert into {{ own }} settings insert_deduplicate = 0
+        with
+
+        versions as (
+            select * from {{ own }} final
+            where (instrument_name, {{ seq_chunk('trade_seq') }}) in ({{ chunks_in_months(own, range) }})
+        ),
+
+        newest as (
+            select instrument_name, trade_seq, max((version, toYYYYMM(timestamp))) as newest
+            from versions
+            group by instrument_name, trade_seq
+            having min(toYYYYMM(timestamp)) != max(toYYYYMM(timestamp))
+        )
+
+        select versions.* except (is_moved, version), toUInt8(1) as is_moved, newest.newest.1 as version
+        from versions
+        inner join newest on versions.instrument_name = newest.instrument_name and versions.trade_seq = newest.trade_seq
+        where toYYYYMM(versions.timestamp) != newest.newest.2
+    {%- endcall -%}
 {% endmacro %}
 
 {# Consumed load packages with a trade in some months of raw that `trade_versions` does not have there. #}
