@@ -427,3 +427,34 @@ def test_two_first_builds_at_once_create_each_table_once(dbt: Project) -> None:
     finally:
         dbt.runner.callbacks.remove(create_models)
     assert has_created
+
+
+@pytest.mark.slow
+def test_build_after_a_new_trade_does_not_read_the_months_before(dbt: Project) -> None:
+    """All trades of the instrument are in one chunk of numbers, so that no table says which are in the changed month."""
+    dbt.empty()
+    days, per_day = 700, 50
+    raw_tables.load(
+        dbt.client,
+        "1764000001.5",
+        (
+            trade("A-PERPETUAL", day * per_day + n, at_ms=NOON_MS + day * DAY_MS + n)
+            for day in range(days)
+            for n in range(1, per_day + 1)
+        ),
+    )
+    refresh(dbt.database)
+    dbt.run(*TABLES)
+    raw_tables.load(
+        dbt.client, "1764000002.5", [trade("A-PERPETUAL", days * per_day + 1, at_ms=NOON_MS + days * DAY_MS)]
+    )
+    refresh(dbt.database)
+    since = dbt.rows("select toString(now64(6)) as at")[0]["at"]
+    dbt.run(*TABLES)
+    dbt.client.command("system flush logs")
+    [read] = dbt.rows(
+        "select max(read_rows) as rows, count() as statements from system.query_log "
+        f"where type = 'QueryFinish' and event_time_microseconds > '{since}' and has(databases, 'deribit')"
+    )
+    assert read["statements"] > 20
+    assert read["rows"] < days * per_day / 2

@@ -10,7 +10,7 @@ final as (
         toString(_dlt_load_id) as load_id,
         toString(instrument_name) as instrument_name,
         toInt64(trade_seq) as trade_seq,
-        toDateTime64(timestamp, 3, 'UTC') as timestamp
+        timestamp
     from source
 )
 

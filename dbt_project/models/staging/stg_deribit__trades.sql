@@ -19,7 +19,7 @@ final as (
         toString(instrument_name) as instrument_name,
         toInt64(trade_seq) as trade_seq,
         toString(trade_id) as trade_id,
-        toDateTime64(timestamp, 3, 'UTC') as timestamp,
+        timestamp,
         toFloat64(price) as price,
         toFloat64(amount) as amount,
         toLowCardinality(toString(direction)) as direction,
