@@ -283,3 +283,33 @@ limit 100
   nothing is downstream of this model.
 #}
 {% macro blocks_nothing() -%} {%- do ref('refresh_plan') -%} {%- endmacro %}
+
+{# Instruments whose numbers in raw and in the view `trades` differ, of the rows for which `where` holds, and how many numbers do. #}
+{% macro wrong_numbers(trades, where) %}
+    {%- set is_in_scope = is_retained(['trade_versions', 'deribit_raw.trades'], 'timestamp') ~ ' and ' ~ where %}
+    select
+        if(raw.instrument_name = '', view_seqs.instrument_name, raw.instrument_name) as instrument_name,
+        bitmapAndnotCardinality(raw.settled_seqs, view_seqs.seqs) as lost,
+        bitmapAndnotCardinality(view_seqs.settled_seqs, raw.seqs) as invented,
+        trades - bitmapCardinality(view_seqs.seqs) as repeated
+    from (
+        select
+            instrument_name,
+            groupBitmapState(toUInt64(trade_seq)) as seqs,
+            groupBitmapStateIf(toUInt64(trade_seq), load_id not in ({{ unsettled_loads() }})) as settled_seqs
+        from {{ ref('stg_deribit__trade_times') }}
+        where load_id in (select load_id from {{ ref('consumed_loads') }}) and {{ is_in_scope }}
+        group by instrument_name
+    ) as raw
+    full outer join (
+        select
+            instrument_name,
+            count() as trades,
+            groupBitmapState(toUInt64(trade_seq)) as seqs,
+            groupBitmapStateIf(toUInt64(trade_seq), {{ is_settled('loaded_at') }}) as settled_seqs
+        from {{ trades }}
+        where {{ is_in_scope }}
+        group by instrument_name
+    ) as view_seqs on raw.instrument_name = view_seqs.instrument_name
+    where lost > 0 or invented > 0 or repeated > 0
+{% endmacro %}
