@@ -57,9 +57,7 @@ blocks as (
 
 trades as (
     select * from {{ ref('trades') }}
-    where
-        (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
-        and {{ is_touched('1m', 'timestamp') }}
+    where {{ is_in_blocks() }} and {{ is_touched('1m', 'timestamp') }}
 ),
 
 {{ minute_candles('trades') }},

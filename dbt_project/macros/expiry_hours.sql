@@ -250,7 +250,7 @@ touched_trades as (
         {{ expiry_key() }}
     from {{ ref('trades') }}
     where
-        (instrument_name, {{ seq_block('trade_seq') }}) in (select blocks.instrument_name, blocks.block from blocks)
+        {{ is_in_blocks() }}
         and ({{ expiry_key() }}, {{ hour_of('timestamp') }}) in (
             select {% for column in ('underlying', 'settlement_currency', 'expiry', 'bucket_at') -%}
             touched.{{ column }}{{ ', ' if not loop.last }}

@@ -54,10 +54,7 @@ ends as (
             {{ trade_place('trades') }}
         ) as last_trade
     from {{ ref('trades') }} as trades
-    where
-        (toYYYYMM(trades.timestamp), trades.instrument_name, {{ seq_block('trades.trade_seq') }}) in (
-            select blocks.month, blocks.instrument_name, blocks.block from blocks
-        )
+    where {{ is_in_blocks('toYYYYMM(timestamp)') }}
     group by instrument_name
 ),
 

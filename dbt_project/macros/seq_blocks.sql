@@ -4,9 +4,22 @@
 #}
 {% macro seq_block(trade_seq) -%} intDiv({{ trade_seq }}, 1024) {%- endmacro %}
 
-{# The blocks from `first_seq` to `last_seq`, one row each. #}
+{# The blocks from `first_seq` to `last_seq`, one row each; of a range of more than a thousand, as of an odd number, the block -1, of all numbers. #}
 {% macro seq_blocks(first_seq, last_seq) -%}
-    arrayJoin(range({{ seq_block(first_seq) }}, {{ seq_block(last_seq) }} + 1))
+    {%- set first, last = seq_block(first_seq), seq_block(last_seq) -%}
+    arrayJoin(if({{ last }} - {{ first }} > 1000, [-1], range({{ first }}, least({{ last }}, {{ first }} + 1000) + 1)))
+{%- endmacro %}
+
+{# Predicate, which the sort key can use: a trade is in the CTE `blocks`. If that has months, `month` is the trade's. #}
+{% macro is_in_blocks(month=none) -%}
+    {%- set in_blocks -%}
+        in (select blocks.instrument_name, blocks.block {{- ', blocks.month' if month }} from blocks)
+    {%- endset -%}
+    {%- set all_numbers = 'intDiv(intDiv(trade_seq, 4294967296), 4294967296) - 1' -%} {#- -1, as a function of the sort key -#}
+    (
+        (instrument_name, {{ seq_block('trade_seq') }} {{- ', ' ~ month if month }}) {{ in_blocks }}
+        or (instrument_name, {{ all_numbers }} {{- ', ' ~ month if month }}) {{ in_blocks }}
+    )
 {%- endmacro %}
 
 {# A chunk is the range of numbers of one row of `loaded_seqs`: one container of a bitmap. #}
