@@ -458,3 +458,8 @@ def test_build_after_a_new_trade_does_not_read_the_months_before(dbt: Project) -
     )
     assert read["statements"] > 20
     assert read["rows"] < days * per_day / 2
+    for level in ("1m", "15m", "1h", "4h", "1d", "1w", "1mo"):
+        month = dbt.client.query(
+            f"select count() from deribit.ohlcv_{level} where toYYYYMM(bucket_at) = 202601"
+        )
+        assert int(month.summary["read_rows"]) < days / 4, level
