@@ -11,7 +11,16 @@ from extract.deribit.series.funding_rates import (
     sum_spans,
 )
 from extract.deribit.series.grid import Span
-from tests.support.series_exchange import BEGIN, DAY, HOUR, MINUTE, NAME, Loader, Peculiarities, SeriesExchange
+from tests.support.series_exchange import (
+    BEGIN,
+    DAY,
+    HOUR,
+    MINUTE,
+    NAME,
+    Loader,
+    Peculiarities,
+    SeriesExchange,
+)
 
 
 def exchange_of(hours: int, **ways: object) -> SeriesExchange:
