@@ -112,7 +112,7 @@ def test_build_refreshes_and_mends_numbers_that_are_far_apart(dbt: Project) -> N
 
 
 def test_ordinary_numbers_are_read_by_the_sort_key(dbt: Project) -> None:
-    """A new trade of an instrument with sixteen granules of trades in its month reads the first, the last, and few others."""
+    """A new trade of an instrument with sixteen granules of trades in its month reads the first, the last and few others."""
     dbt.empty()
     rows = 16 * 8192
     raw_tables.load(
