@@ -22,6 +22,7 @@ doubtful as (
     select instrument_name from differing
     union distinct
     select moved.instrument_name from {{ ref('moved_trades') }} as moved
+    where {{ in_test_scope('moved.timestamp', 'trade_versions') }}
 ),
 
 {% endif -%}
