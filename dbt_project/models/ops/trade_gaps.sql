@@ -12,8 +12,6 @@ instruments_with_gaps as (
         tallies.instrument_name as instrument_name,
         tallies.currency as currency,
         tallies.kind as kind,
-        toInt64(bitmapMin(tallies.seqs)) as first_loaded_seq,
-        toInt64(bitmapMax(tallies.seqs)) as last_loaded_seq,
         bitmapOr(tallies.seqs, bitmapBuild([toUInt64(0)])) as present,
         bitmapOr(tallies.followers, bitmapBuild([toUInt64(1)])) as next_ones
     from tallies
@@ -27,8 +25,6 @@ holes as (
         instrument_name,
         currency,
         kind,
-        first_loaded_seq,
-        last_loaded_seq,
         arrayJoin(arrayZip(
             arrayPopBack(arraySort(bitmapToArray(bitmapAndnot(next_ones, present)))),
             arraySort(bitmapToArray(bitmapAndnot(bitmapAndnot(present, next_ones), bitmapBuild([toUInt64(0)]))))
@@ -45,11 +41,7 @@ edges as (
         holes.kind as kind,
         holes.first_seq as first_seq,
         holes.last_seq as last_seq,
-        holes.first_loaded_seq as first_loaded_seq,
-        holes.last_loaded_seq as last_loaded_seq,
-        arrayJoin(arrayDistinct(
-            [holes.first_seq - 1, holes.last_seq + 1, holes.first_loaded_seq, holes.last_loaded_seq]
-        )) as trade_seq
+        arrayJoin([holes.first_seq - 1, holes.last_seq + 1]) as trade_seq
     from holes
 ),
 
@@ -105,19 +97,11 @@ final as (
         edges.last_seq as last_missing_seq,
         edges.last_seq - edges.first_seq + 1 as missing,
         maxIf(
-            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq = edges.first_seq - 1
+            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq < edges.first_seq
         ) as after_at,
         maxIf(
-            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq = edges.last_seq + 1
-        ) as before_at,
-        any(edges.first_loaded_seq) as first_loaded_seq,
-        maxIf(
-            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq = edges.first_loaded_seq
-        ) as first_loaded_at,
-        any(edges.last_loaded_seq) as last_loaded_seq,
-        maxIf(
-            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq = edges.last_loaded_seq
-        ) as last_loaded_at
+            toNullable(times.traded_at), times.instrument_name != '' and edges.trade_seq > edges.last_seq
+        ) as before_at
     from edges
     left join newest_times as times
         on edges.instrument_name = times.instrument_name and edges.trade_seq = times.trade_seq
