@@ -286,79 +286,19 @@ drops as (
     group by instrument_name
 ),
 
-spans as (
-    select *, max(covered_to) over (partition by currency, kind) as last_to
-    from covered
-),
-
-traded as (
-    -- The first and the last trade of each instrument in each span, and of those outside of covered time: after a span, or before
-    -- all. A time is impossible before there was an exchange, and long after the last span: only the newest minute is loaded first.
+spans_of_instruments as (
+    -- The first and the last trade of each instrument in each span.
     select
         trades.instrument_name as instrument_name,
-        any(trades.currency) as currency,
-        any(trades.kind) as kind,
-        spans.covered_from as covered_from,
-        spans.kind != '' and trades.timestamp <= spans.covered_to as is_covered,
-        not is_covered and (
-            toUnixTimestamp64Milli(trades.timestamp) < {epoch_ms:Int64}
-            or (spans.kind != '' and trades.timestamp > spans.last_to + toIntervalDay(1))
-        ) as is_impossible,
+        covered.covered_from as covered_from,
         min(trades.trade_seq) as first_traded,
         max(trades.trade_seq) as last_traded
     from <trades> as trades
-    asof left join spans
-        on trades.currency = spans.currency and trades.kind = spans.kind
-        and trades.timestamp >= spans.covered_from
-    where trades.trade_seq <= {max_seq:Int64}
-    group by instrument_name, covered_from, is_covered, is_impossible
-),
-
-ordered as (
-    select
-        *,
-        minIf(covered_from, is_covered) over own as first_from,
-        maxIf(covered_from, is_covered) over own as last_from,
-        min(if(is_covered, first_traded, {max_seq:Int64} + 1)) over own as first_covered,
-        maxIf(last_traded, is_covered) over own as last_covered
-    from traded
-    window own as (partition by instrument_name)
-),
-
-sound as (
-    -- Numbers of the first and the last trade whose time is neither impossible nor earlier than that of a lower number, or later than
-    -- that of a greater one; and of any trade.
-    select
-        *,
-        min(if(is_covered or (not is_impossible and covered_from < first_from), first_traded, {max_seq:Int64} + 1)) over own
-        as first_sound,
-        maxIf(last_traded, is_covered or (not is_impossible and covered_from >= last_from)) over own as last_sound,
-        min(first_traded) over own as first_loaded,
-        max(last_traded) over own as last_loaded
-    from ordered
-    window own as (partition by instrument_name)
-),
-
-spans_of_instruments as (
-    -- Odd times at either end count as covered, because no later trade shows that those beside them are missing.
-    select
-        instrument_name,
-        covered_from,
-        if(first_traded = first_covered and first_covered = first_sound, first_loaded, first_traded) as first_traded,
-        if(last_traded = last_covered and last_covered = last_sound, last_loaded, last_traded) as last_traded
-    from sound
-    where is_covered
-    union all
-    -- Every time is odd.
-    select
-        sound.instrument_name as instrument_name,
-        min(covered.covered_from) as covered_from,
-        any(sound.first_loaded) as first_traded,
-        any(sound.last_loaded) as last_traded
-    from sound
-    inner join covered on sound.currency = covered.currency and sound.kind = covered.kind
-    where sound.last_sound = 0
-    group by instrument_name
+    asof inner join covered
+        on trades.currency = covered.currency and trades.kind = covered.kind
+        and trades.timestamp >= covered.covered_from
+    where trades.timestamp <= covered.covered_to and trades.trade_seq <= {max_seq:Int64}
+    group by instrument_name, covered_from
 ),
 
 covered_seqs as (
