@@ -19,7 +19,7 @@ CANDLE_KEY = "ORDER BY (instrument_name, bucket_at)"
 # table → the drift planted in its DDL (text, replaced by) → the reported difference (property, declared, actual)
 DRIFTS: dict[str, list[tuple[str, str, list[tuple[str, str, str]]]]] = {
     "ohlcv_1m_versions": [
-        ("`iv_close` Nullable(Float64) CODEC(ZSTD(9)),", "", [("column iv_close", "19", NONE)]),
+        ("`iv_close` Nullable(Float64) CODEC(ZSTD(3)),", "", [("column iv_close", "19", NONE)]),
         (
             "ReplacingMergeTree(version)",
             "ReplacingMergeTree(trade_count)",
@@ -36,9 +36,9 @@ DRIFTS: dict[str, list[tuple[str, str, list[tuple[str, str, str]]]]] = {
         ("`open` Float64", "`open` Float32", [("type of open", "Float64", "Float32")]),
         ("`low` Nullable(Float64)", "`low` Float64", [("type of low", "Nullable(Float64)", "Float64")]),
         (
-            "`close` Nullable(Float64) CODEC(ZSTD(9))",
+            "`close` Nullable(Float64) CODEC(ZSTD(3))",
             "`close` Nullable(Float64) CODEC(LZ4)",
-            [("codec of close", "ZSTD(9)", "LZ4")],
+            [("codec of close", "ZSTD(3)", "LZ4")],
         ),
         (
             "(toYYYYMM(bucket_at))",
