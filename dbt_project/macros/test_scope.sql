@@ -53,14 +53,14 @@
   `unsettled_loads` are the packages that were not consumed by then. An empty list of consumed packages excuses nothing.
 #}
 {% macro load_bounds() -%}
-(select max({{ load_us('consumed.load_id') }}) from {{ ref('consumed_loads') }} as consumed) as consumed_us,
+coalesce((select consumed.load_id from {{ ref('consumed_loads') }} as consumed order by consumed.load_id desc limit 1), '') as newest_consumed,
 
 (select groupArray(pending.load_id) from ({{ pending_loads(ref('consumed_loads')) }}) as pending) as pending_ids
 {%- endmacro %}
 
 {% macro unsettled_loads() -%}
     select loads.load_id from {{ ref('stg_deribit__loads') }} as loads
-    where consumed_us > 0 and ({{ load_us('loads.load_id') }} > consumed_us or has(pending_ids, loads.load_id))
+    where newest_consumed != '' and (loads.load_id > newest_consumed or has(pending_ids, loads.load_id))
 {%- endmacro %}
 
 {# Predicate: the trade is of a load package that was in all tables when the query began. #}

@@ -50,14 +50,11 @@ _READ_SETTINGS = {"select_sequential_consistency": 1}
 _HAS_PLAN = f"select count() from system.tables where concat(database, '.', name) = '{PLAN}'"
 _STEPS = f"select table_name, query, parameters from {PLAN} order by position"
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
-_COUNTS = f"""
-    select
-        (
-            select count() from {RAW_DATABASE}._dlt_loads
-            where status = 0 and load_id not in (select load_id from {MART_DATABASE}.consumed_loads)
-        ),
-        (select groupArray(load_id) from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}})
+_HAS_PENDING = f"""
+    select count() from {RAW_DATABASE}._dlt_loads
+    where status = 0 and load_id not in (select load_id from {MART_DATABASE}.consumed_loads)
 """
+_CONSUMED = f"select load_id from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}}"
 
 
 def refresh(database: Database, new_loads: Sequence[str] = ()) -> int:
@@ -87,14 +84,13 @@ def _unconsumed(database: Database, new_loads: Sequence[str]) -> list[str]:
     """Those of a few `new_loads` that are not consumed. Many are planned as portions with all others."""
     if len(new_loads) > FEW_LOADS:
         return []
-    [(_, consumed)] = database.rows(_COUNTS, {"loads": list(new_loads)}, _READ_SETTINGS)
+    consumed = database.column(_CONSUMED, {"loads": list(new_loads)}, _READ_SETTINGS) if new_loads else []
     return sorted(set(new_loads).difference(consumed))
 
 
 def _pending_portions(database: Database) -> list[list[str]]:
     """Pending packages; planned as portions only if there are some."""
-    [(pending, _)] = database.rows(_COUNTS, {"loads": []}, _READ_SETTINGS)
-    if not pending:
+    if not database.value(_HAS_PENDING, settings=_READ_SETTINGS):
         return []
     return database.column(_PENDING, settings=_READ_SETTINGS)
 
