@@ -54,7 +54,7 @@
 
 {# Whether the table of a relation is one of those that are not partitioned by month. #}
 {% macro is_one_for_all_months(own) -%}
-    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys', 'refresh_log')) }}
+    {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys', 'refresh_log', 'consumed_loads')) }}
 {%- endmacro %}
 
 {#

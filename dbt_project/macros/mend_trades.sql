@@ -5,9 +5,17 @@
 {% macro mend_trades() %}
     {%- do replace_wrong_chunks() -%}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
-    {%- do refresh_all(pending_loads(declared_relation('consumed_loads'))) -%}
+    {%- do mend_consumed_loads() -%}
     {%- do mend_trade_versions() -%}
     {%- do mend_loaded_seqs() -%}
+{% endmacro %}
+
+{# Load what is pending. The packages of long ago are compared if `consumed_loads` has lost some, in an audit, and once for every thousand packages. #}
+{% macro mend_consumed_loads() %}
+    {%- set own = declared_relation('consumed_loads') -%}
+    {%- set is_kept = has_kept_consumed_loads(own) and not var('audit', false) and count_of_later_loads() < 1000 -%}
+    {%- do refresh_all(pending_loads(own, consumed_until(declared_relation('verified_months'))) if is_kept else pending_loads(own)) -%}
+    {%- do record_consumed_loads(own) if not is_kept -%}
 {% endmacro %}
 
 {# The same for a table that is built without `consumed_loads`, as with `--full-refresh --select trade_versions`. #}
@@ -80,13 +88,6 @@
 {% macro portions_as_text(loads) -%}
     {{ return(column_of('select toString(loads) from (' ~ portions_of(loads) ~ ')')) }}
 {%- endmacro %}
-
-{# Finished load packages that are not consumed. #}
-{% macro pending_loads(consumed_loads) %}
-    select loads.load_id as load_id
-    from {{ ref('stg_deribit__loads') }} as loads
-    where loads.load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed)
-{% endmacro %}
 
 {# Consumed load packages with a trade in some months whose id is greater than `after`. #}
 {% macro consumed_loads_of(months, after) %}
@@ -239,7 +240,7 @@ select * from final
     raw as (
         select instrument_name, toYYYYMM(timestamp) as month, groupBitmapState(toUInt64(trade_seq)) as seqs
         from {{ ref('stg_deribit__trade_times') }}
-        where toYYYYMM(timestamp) in {{ months }} and load_id in (select load_id from {{ declared_relation('consumed_loads') }})
+        where toYYYYMM(timestamp) in {{ months }}
         group by instrument_name, month
     ),
 
@@ -254,16 +255,22 @@ select * from final
         select raw.instrument_name as instrument_name from raw
         left join stored on raw.instrument_name = stored.instrument_name and raw.month = stored.month
         where bitmapAndnotCardinality(raw.seqs, stored.seqs) > 0
+    ),
+
+    -- Of any package: most are loading, or few are lost, and `consumed_loads` is read by their ids.
+    lost as (
+        select distinct load_id
+        from {{ ref('stg_deribit__trade_times') }}
+        where
+            toYYYYMM(timestamp) in {{ months }}
+            and instrument_name in (select lossy.instrument_name from lossy)
+            and (instrument_name, trade_seq, toYYYYMM(timestamp)) not in (
+                select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ trade_versions }}
+                where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
+            )
     )
 
-    select distinct load_id
-    from {{ ref('stg_deribit__trade_times') }}
-    where
-        toYYYYMM(timestamp) in {{ months }}
-        and load_id in (select load_id from {{ declared_relation('consumed_loads') }})
-        and instrument_name in (select lossy.instrument_name from lossy)
-        and (instrument_name, trade_seq, toYYYYMM(timestamp)) not in (
-            select instrument_name, trade_seq, toYYYYMM(timestamp) from {{ trade_versions }}
-            where toYYYYMM(timestamp) in {{ months }} and instrument_name in (select lossy.instrument_name from lossy)
-        )
+    select distinct consumed.load_id as load_id
+    from {{ declared_relation('consumed_loads') }} as consumed
+    where consumed.load_id in (select lost.load_id from lost)
 {% endmacro %}

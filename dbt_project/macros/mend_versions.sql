@@ -18,7 +18,9 @@
 {# Whether some months have a version that is greater than any of a load package in raw. #}
 {% macro has_later_versions(own, months) -%}
     {%- set query -%}
-        select max(version) >= 4096 * (1 + (select max({{ load_us('load_id') }}) from {{ ref('stg_deribit__loads') }}))
+        select max(version) >= 4096 * (1 + coalesce(
+            (select {{ load_us('loads.load_id') }} from {{ ref('stg_deribit__loads') }} as loads order by loads.load_id desc limit 1), 0
+        ))
         from {{ own }}
         where toYYYYMM(timestamp) in {{ months }}
     {%- endset -%}

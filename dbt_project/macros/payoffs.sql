@@ -80,7 +80,7 @@ listed_indexes as (
         listed.instrument_name as instrument_name,
         argMax(listed.price_index, toDecimal128OrZero(listed.load_id, 6)) as index_name
     from {{ ref('stg_deribit__instruments') }} as listed
-    where listed.load_id in (select loads.load_id from {{ ref('stg_deribit__loads') }} as loads) and listed.price_index != ''
+    where {{ is_finished('listed.load_id', ref('stg_deribit__instruments')) }} and listed.price_index != ''
     group by instrument_name
 ),
 

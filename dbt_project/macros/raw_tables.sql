@@ -11,7 +11,7 @@
 
 {# Stop if a model that the loader reads by name is in another schema or has an alias: no load would refresh the others. #}
 {% macro require_models_of_the_loader() -%}
-    {%- for name in ('refresh_plan', 'refresh_log', 'consumed_loads', 'pending_portions') if execute -%}
+    {%- for name in ('refresh_plan', 'refresh_log', 'consumed_loads', 'pending_loads', 'pending_portions') if execute -%}
         {%- if declared_name(name) != target.schema ~ '.' ~ name -%}
             {{ exceptions.raise_compiler_error(
                 name ~ ' has to be ' ~ target.schema ~ '.' ~ name ~ ', where the loader reads it, and not ' ~ declared_name(name)

@@ -55,7 +55,7 @@
 {% macro load_bounds() -%}
 coalesce((select consumed.load_id from {{ ref('consumed_loads') }} as consumed order by consumed.load_id desc limit 1), '') as newest_consumed,
 
-(select groupArray(pending.load_id) from ({{ pending_loads(ref('consumed_loads')) }}) as pending) as pending_ids
+(select groupArray(pending.load_id) from {{ ref('pending_loads') }} as pending) as pending_ids
 {%- endmacro %}
 
 {% macro unsettled_loads() -%}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extract.clickhouse.client import Database
-from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE
+from extract.clickhouse.settings import MART_DATABASE
 
 PLAN = f"{MART_DATABASE}.refresh_plan"
 LOG = f"{MART_DATABASE}.refresh_log"
@@ -50,10 +50,7 @@ _READ_SETTINGS = {"select_sequential_consistency": 1}
 _HAS_PLAN = f"select count() from system.tables where concat(database, '.', name) = '{PLAN}'"
 _STEPS = f"select table_name, query, parameters from {PLAN} order by position"
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
-_HAS_PENDING = f"""
-    select count() from {RAW_DATABASE}._dlt_loads
-    where status = 0 and load_id not in (select load_id from {MART_DATABASE}.consumed_loads)
-"""
+_HAS_PENDING = f"select count() from {MART_DATABASE}.pending_loads"
 _CONSUMED = f"select load_id from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}}"
 
 

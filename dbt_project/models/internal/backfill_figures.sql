@@ -2,12 +2,8 @@
 -- Missing trades are counted as `tape gaps` does, see extract/coverage.
 with
 
-loads as (
-    select * from {{ ref('stg_deribit__loads') }}
-),
-
 newest as (
-    select max(loads.loaded_at) as loaded_at from loads
+    select max(loads.loaded_at) as loaded_at from {{ ref('stg_deribit__loads') }} as loads
 ),
 
 -- A push proves whole months, of every currency and kind.
@@ -22,7 +18,9 @@ moved as (
         toString(coverage.kind) as kind,
         max(loads.loaded_at) as last_load_at
     from {{ ref('stg_deribit__coverage') }} as coverage
-    inner join loads on coverage.load_id = loads.load_id
+    inner join {{ ref('stg_deribit__loads') }} as loads on coverage.load_id = loads.load_id
+    -- Only these packages are looked up.
+    where loads.load_id in (select named.load_id from {{ ref('stg_deribit__coverage') }} as named)
     group by currency, kind
 ),
 

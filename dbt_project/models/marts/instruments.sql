@@ -2,13 +2,9 @@
 -- Values listed by the exchange take precedence over those parsed from the name.
 with
 
-loads as (
-    select * from {{ ref('stg_deribit__loads') }}
-),
-
 listed as (
     select * from {{ ref('stg_deribit__instruments') }}
-    where load_id in (select loads.load_id from loads)
+    where {{ is_finished('load_id', ref('stg_deribit__instruments')) }}
     order by toDecimal128OrZero(load_id, 6) desc
     limit 1 by instrument_name
 ),

@@ -2,10 +2,6 @@
 -- covered time, or in time that is not covered, are no gaps.
 with
 
-loads as (
-    select * from {{ ref('stg_deribit__loads') }}
-),
-
 covered as (
     select
         toString(spans.currency) as currency,
@@ -20,7 +16,7 @@ listed as (
         instruments.instrument_name as instrument_name,
         min(instruments.created_at) as created_at
     from {{ ref('stg_deribit__instruments') }} as instruments
-    where instruments.load_id in (select loads.load_id from loads)
+    where {{ is_finished('instruments.load_id', ref('stg_deribit__instruments')) }}
     group by instrument_name
 ),
 
@@ -31,7 +27,7 @@ tails as (
         any(toString(last_trades.kind)) as kind,
         max(last_trades.last_seq) as last_seq
     from {{ ref('stg_deribit__instrument_tails') }} as last_trades
-    where last_trades.load_id in (select loads.load_id from loads)
+    where {{ is_finished('last_trades.load_id', ref('stg_deribit__instrument_tails')) }}
     group by instrument_name
 ),
 
@@ -120,7 +116,7 @@ ranges as (
             toInt64(0), '', cast(null as Nullable(DateTime64(3, 'UTC'))), cast(null as Nullable(DateTime64(3, 'UTC')))
         ) as hole
     from {{ ref('stg_deribit__absent_trades') }}
-    where load_id in (select loads.load_id from loads)
+    where {{ is_finished('load_id', ref('stg_deribit__absent_trades')) }}
     union all
     select
         instrument_name,

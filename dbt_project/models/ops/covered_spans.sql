@@ -1,10 +1,6 @@
 -- One row per span of time of a currency and kind whose trades are all loaded; spans neither overlap nor touch.
 with
 
-loads as (
-    select * from {{ ref('stg_deribit__loads') }}
-),
-
 -- A later row with the same start replaces an earlier one; reported spans may overlap.
 reported_spans as (
     select
@@ -13,7 +9,7 @@ reported_spans as (
         coverage.covered_from as covered_from,
         max(coverage.covered_to) as covered_to
     from {{ ref('stg_deribit__coverage') }} as coverage
-    where coverage.load_id in (select loads.load_id from loads)
+    where {{ is_finished('coverage.load_id', ref('stg_deribit__coverage')) }}
     group by currency, kind, covered_from
 ),
 

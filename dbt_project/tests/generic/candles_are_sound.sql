@@ -7,7 +7,7 @@
   what they found, so that memory does not grow with the history.
 #}
 {% test candles_are_sound(model, level, finer=none) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref('consumed_loads') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref('consumed_loads') }} {{ ref('pending_loads') }}
 -- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('stg_deribit__loads') }} {{ ref('moved_trades') }}
 -- depends_on: {{ ref(finer_table(level)) }} {{ ref(stored_table(level)) }} {{ ref('ohlcv_' ~ finer if finer else 'trades') }}
 {%- set versions = ref(candle_table(level)) if var('candle_levels')[level].is_stored %}

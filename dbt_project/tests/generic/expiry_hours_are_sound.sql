@@ -4,7 +4,7 @@
   replaced and logged the wrong ones.
 #}
 {% test expiry_hours_are_sound(model) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref('consumed_loads') }} {{ ref('trade_versions') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('retention_drops') }} {{ ref('consumed_loads') }} {{ ref('pending_loads') }} {{ ref('trade_versions') }}
 -- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('stg_deribit__loads') }} {{ ref('moved_trades') }}
 {%- set table = 'expiry_hours_versions' %}
 {{ blocks_nothing() }}

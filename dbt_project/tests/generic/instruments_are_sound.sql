@@ -4,7 +4,7 @@
   each instrument again and compares all columns.
 #}
 {% test instruments_are_sound(model) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('stg_deribit__loads') }} {{ ref('trades') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('pending_loads') }} {{ ref('stg_deribit__loads') }} {{ ref('trades') }}
 -- depends_on: {{ ref('instrument_ends') }} {{ ref('loaded_seqs') }} {{ ref('ohlcv_1m_versions') }} {{ ref('ohlcv_1h_versions') }}
 -- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('moved_trades') }} {{ ref('retention_drops') }}
 {{ blocks_nothing() }}

@@ -6,7 +6,7 @@
   trade is where its newest version is.
 #}
 {% test trades_are_sound(model) %}
--- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('stg_deribit__loads') }}
+-- depends_on: {{ ref('verified_months') }} {{ ref('consumed_loads') }} {{ ref('pending_loads') }} {{ ref('stg_deribit__loads') }}
 -- depends_on: {{ ref('stg_deribit__trade_times') }} {{ ref('trade_versions') }} {{ ref('moved_trades') }}
 {{ blocks_nothing() }}
 with
