@@ -102,7 +102,8 @@ expected as (
         {%- set months = column_of(
             'select toString(groupArray(month)) from (' ~ month_states(source('deribit_raw', 'trades')) ~ ')'
         )[0] -%}
-        {%- for range in instrument_ranges(ref('stg_deribit__trade_times'), 'timestamp', months, 10 * mended_rows()) -%}
+        {#- Few ranges, because raw is not sorted by instrument and each reads all of it; bitmaps of 50 million numbers are small. -#}
+        {%- for range in instrument_ranges(ref('stg_deribit__trade_times'), 'timestamp', months, 100 * mended_rows()) -%}
             {%- do replace_wrong_chunks_of(own, trade_versions, range) -%}
         {%- endfor -%}
     {%- endif -%}

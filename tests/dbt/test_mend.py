@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from extract.clickhouse.refresh import refresh
 from extract.retention.drop import drop_months
 from harness import raw_tables
-from harness.dbt_project import TABLES, Project
+from harness.dbt_project import PROJECT_DIR, TABLES, Project
 from tests.dbt.test_model_truth import DAY_MS, LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
@@ -463,3 +465,31 @@ def test_build_after_a_new_trade_does_not_read_the_months_before(dbt: Project) -
             f"select count() from deribit.ohlcv_{level} where toYYYYMM(bucket_at) = 202601"
         )
         assert int(month.summary["read_rows"]) < days / 4, level
+
+
+@pytest.mark.slow
+def test_all_trades_are_searched_for_moves_in_portions(dbt: Project, tmp_path: Path) -> None:
+    """Portions of some thousand trades instead of some million."""
+    copy = shutil.copytree(
+        PROJECT_DIR, tmp_path / "project", ignore=shutil.ignore_patterns("target", "logs", "profiles.yml")
+    )
+    macros = copy / "macros/mend.sql"
+    macros.write_text(macros.read_text().replace("return(500000)", "return(1000)"))
+    portioned = Project(dbt.client, tmp_path, project_dir=copy)
+    portioned.run()
+    instruments, trades = 20, 600
+    rows = (
+        trade(f"BTC-{name}", seq, at_ms=NOON_MS + seq * DAY_MS // 10)
+        for name in range(instruments)
+        for seq in range(1, trades + 1)
+    )
+    raw_tables.load(dbt.client, "1764000001.5", rows)
+    refresh(dbt.database)
+    since = dbt.rows("select toString(now64(6)) as at")[0]["at"]
+    portioned.run(*TABLES, "--vars", "audit: true")
+    dbt.client.command("system flush logs")
+    [read] = dbt.rows(
+        "select count() as portions from system.query_log where type = 'QueryFinish' "
+        f"and event_time_microseconds > '{since}' and query like '%having count() > groupBitmap(%'"
+    )
+    assert read["portions"] >= instruments * trades // 4_000
