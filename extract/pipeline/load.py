@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dlt
 from dlt import Pipeline
+from dlt.common.exceptions import DltException
 
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
+from extract.errors import OutsideError, UsageError
 from extract.paths import dlt_dir
 from extract.pipeline.errors import unwrap_dlt_errors
 
 PIPELINE_NAME = "deribit_trades"
 LOADED_PACKAGES_RETAINED = 100
 """Loaded packages whose metadata `dlt pipeline info` can show. A run a minute would leave half a million a year."""
+FIXED_SETTINGS: Mapping[str, Any] = {
+    "dev_mode": False,
+    "full_refresh": None,
+    "refresh": None,
+    "restore_from_destination": True,
+    "dataset_name_layout": None,
+    "staging_type": None,
+    "staging_name": None,
+}
+"""Settings of dlt by which a run would drop loaded trades, forget its state, or load into another place."""
 
 
 def open_pipeline(settings: ClickHouseSettings, newest_load_id: str | None) -> Pipeline:
@@ -85,13 +98,39 @@ def source_state(pipeline: Pipeline) -> dict[str, Any]:
     return dict(pipeline.state.get("sources", {}).get("deribit", {}))
 
 
+def require_whole(pipeline: Pipeline, load_id: str) -> None:
+    """Raise OutsideError if a job of a load package has failed.
+
+    With dlt's setting `raise_on_failed_jobs = false`, the package would be listed as finished without the job's rows.
+    """
+    for job in pipeline.get_load_package_info(load_id).jobs["failed_jobs"]:
+        *_, reason = (job.failed_message or "").strip().splitlines() or ["no reason is known"]
+        raise OutsideError(f"Rows of {job.job_file_info.table_name} could not be loaded: {reason}")
+
+
 def _pipeline(settings: ClickHouseSettings, pipelines: Path) -> Pipeline:
-    return dlt.pipeline(
-        PIPELINE_NAME,
-        destination=tape_clickhouse(settings),
-        dataset_name=RAW_DATABASE,
-        pipelines_dir=str(pipelines),
-    )
+    """Raises UsageError for a setting of dlt that is not the one in FIXED_SETTINGS, or that dlt cannot use."""
+    destination = tape_clickhouse(settings)
+    try:
+        pipeline = dlt.pipeline(
+            PIPELINE_NAME,
+            destination=destination,
+            dataset_name=RAW_DATABASE,
+            pipelines_dir=str(pipelines),
+        )
+    except (DltException, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UsageError(
+            f"A setting of dlt for pipelines, such as progress, cannot be used: {text}"
+        ) from error
+    for name, value in FIXED_SETTINGS.items():
+        if getattr(pipeline.config, name) != value:
+            raise UsageError(
+                f"dlt's setting {name} is set, in the environment or in .dlt/: remove it, because with it trades would be "
+                f"dropped, loaded again, or not loaded into {RAW_DATABASE}."
+            )
+    destination.before_complete = partial(require_whole, pipeline)
+    return pipeline
 
 
 def _marker(pipelines: Path) -> Path:

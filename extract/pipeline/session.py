@@ -26,7 +26,7 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.errors import RetriableError, UsageError
 from extract.paths import tape_dir
 from extract.pipeline.errors import unwrap_dlt_errors
-from extract.pipeline.load import is_clean, mark_clean, open_pipeline
+from extract.pipeline.load import is_clean, mark_clean, open_pipeline, require_whole
 from extract.pipeline.loaded import LoadedTables
 from extract.source.feed import Window
 from extract.source.source import deribit
@@ -96,8 +96,13 @@ def open_session(settings: ClickHouseSettings, holder: str | None = None) -> Ite
         _require_past(loads.newest)
         was_clean = is_clean(settings, loads.newest)
         pipeline = open_pipeline(settings, loads.newest)
-        # Without the lease, another run may have deleted rows of the package that ends.
-        cast(tape_clickhouse, pipeline.destination).before_complete = lease.require_held
+
+        def before_complete(load_id: str) -> None:
+            # Without the lease, another run may have deleted rows of the package that ends.
+            lease.require_held()
+            require_whole(pipeline, load_id)
+
+        cast(tape_clickhouse, pipeline.destination).before_complete = before_complete
         tables = LoadedTables(database, loads.tables)
         session = PipelineSession(database, pipeline, lease, loads.newest, tables)
         if not was_clean:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
+from dlt.common.configuration.providers import ConfigProvider
+from dlt.common.configuration.specs import RuntimeConfiguration
+from dlt.common.exceptions import DltException
 from dlt.common.runtime.run_context import RunContext
 
-from extract.errors import OutsideError, TapeError, UsageError
+from extract.errors import OutsideError, TapeError, UsageError, printable
 from extract.paths import ROOT, dlt_dir
 
 if TYPE_CHECKING:
@@ -34,7 +38,18 @@ Loads Deribit's public trades into ClickHouse, from the stored state up to now.
 
 
 class TapeRunContext(RunContext):
-    """dlt's run context with the checkout as its home, so that dlt writes nothing outside of it."""
+    """dlt's run context with the checkout as its home, so that dlt writes nothing outside of it.
+
+    dlt reads its settings before any command can report an error of them: the process ends with one sentence.
+    """
+
+    def initial_providers(self) -> list[ConfigProvider]:
+        with _exit_if_settings_are_wrong():
+            return super().initial_providers()
+
+    def initialize_runtime(self, runtime_config: RuntimeConfiguration | None = None) -> None:
+        with _exit_if_settings_are_wrong():
+            super().initialize_runtime(runtime_config)  # type: ignore[arg-type]  # None is dlt's default
 
     @property
     def global_dir(self) -> str:
@@ -43,6 +58,18 @@ class TapeRunContext(RunContext):
     @property
     def run_dir(self) -> str:
         return str(ROOT)
+
+
+@contextmanager
+def _exit_if_settings_are_wrong() -> Iterator[None]:
+    try:
+        yield
+    except (DltException, ValueError, OSError) as error:
+        text = printable(" ".join(str(error).split()))
+        print(
+            f"dlt's settings, of .dlt/ or RUNTIME__… in the environment, are wrong: {text}", file=sys.stderr
+        )
+        raise SystemExit(UsageError.exit_code) from error
 
 
 @hookimpl(specname="plug_run_context")

@@ -136,6 +136,25 @@ def test_user_error_is_one_sentence_and_loads_nothing(
     assert clickhouse_client.query("show databases").result_rows.count((RAW_DATABASE,)) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RUNTIME__LOG_LEVEL", "LOUD"),
+        ("RUNTIME__LOG_LEVEL", ""),
+        ("RUNTIME__REQUEST_TIMEOUT", "soon"),
+    ],
+)
+@pytest.mark.parametrize("words", [["dlt", "pipeline", "run"], ["tape", "follow"]], ids=" ".join)
+def test_settings_that_dlt_cannot_read_are_one_sentence(
+    shell: UserShell, exchange: SandboxExchange, words: list[str], name: str, value: str
+) -> None:
+    """dlt reads them before the command begins, so that the command cannot report the error."""
+    done = shell.at(exchange).run(*words, **{name: value})
+    assert done.code == UsageError.exit_code
+    assert done.err.startswith("dlt's settings")
+    assert done.output.count("\n") == 1
+
+
 def test_command_line_prints_the_sentence_only(shell: UserShell, exchange: SandboxExchange) -> None:
     """One line on standard error, exit code 3, no traceback."""
     done = shell.at(exchange).run("dlt", "pipeline", "run", "--currency", "DOGE")

@@ -38,7 +38,7 @@ class TapeTypeMapper(ClickHouseTypeMapper):
 class tape_clickhouse(clickhouse):
     """ClickHouse over HTTP(S). `credentials` are connection settings, by default those of the environment.
 
-    `before_complete` runs before a load package is listed as finished; an error there leaves it unfinished.
+    `before_complete` receives the id of a load package before that is listed as finished; an error leaves it unfinished.
     """
 
     spec = TapeClickHouseConfiguration  # type: ignore[assignment]  # a subclass of dlt's own
@@ -54,7 +54,7 @@ class tape_clickhouse(clickhouse):
         if isinstance(credentials, ClickHouseSettings):
             settings, credentials = credentials, TapeClickHouseCredentials()
             credentials.use(settings)
-        self.before_complete: Callable[[], None] = lambda: None
+        self.before_complete: Callable[[str], None] = lambda load_id: None
         # dlt ignores an argument that equals the default of this signature.
         super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)  # type: ignore[arg-type]  # dlt's defaults are None, too
 

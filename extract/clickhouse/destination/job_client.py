@@ -39,7 +39,7 @@ class TapeClickHouseClient(ClickHouseClient):
         self.config = config
         self.active_hints = deepcopy(HINT_TO_CLICKHOUSE_ATTR)
         self.type_mapper = self.capabilities.get_type_mapper()
-        self.before_complete: Callable[[], None] = lambda: None
+        self.before_complete: Callable[[str], None] = lambda load_id: None
 
     def prepare_load_job_execution(self, job: RunnableLoadJob) -> None:
         """Set the token for the job's inserts. Jobs that are not files have none, see `dedup_tokens`."""
@@ -50,7 +50,7 @@ class TapeClickHouseClient(ClickHouseClient):
         )
 
     def complete_load(self, load_id: str) -> None:
-        self.before_complete()
+        self.before_complete(load_id)
         self.sql_client.insert_token = f"{load_id}/{self.schema.loads_table_name}/{self.schema.name}"
         try:
             super().complete_load(load_id)

@@ -1,0 +1,73 @@
+"""Settings of dlt for other pipelines, in the environment or in .dlt/, lose no trades of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from extract.errors import OutsideError, UsageError
+from extract.pipeline.run import run
+from extract.sandbox.server import SandboxExchange
+from extract.sandbox.tape import Tape
+from extract.source.options import RunOptions
+from tests.support.small_windows import keys_in, keys_of
+
+Listed = Callable[[Tape], SandboxExchange]
+BTC = RunOptions(currencies=("BTC",))
+REFUSED = (
+    ("REFRESH", "drop_sources"),
+    ("PIPELINES__DERIBIT_TRADES__REFRESH", "drop_data"),
+    ("DEV_MODE", "true"),
+    ("RESTORE_FROM_DESTINATION", "false"),
+    ("DATASET_NAME_LAYOUT", "test_%s"),
+    ("STAGING_TYPE", "filesystem"),
+    ("PROGRESS", "quick"),
+    ("REFRESH", "true"),
+)
+"""The last two are no values that dlt knows."""
+
+
+@pytest.fixture
+def half_loaded(listed: Listed) -> tuple[SandboxExchange, Tape]:
+    """The first half of a tape is loaded, and the exchange has the rest by now."""
+    tape = Tape.generate(seed=3, trades=300, days=1)
+    exchange = listed(tape)
+    end_ms, exchange.now_ms = exchange.now_ms, tape.trades[150]["timestamp"]
+    run(BTC)
+    exchange.now_ms = end_ms
+    return exchange, tape
+
+
+def test_package_whose_trades_are_refused_is_not_finished(
+    half_loaded: tuple[SandboxExchange, Tape], clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where dlt has to finish packages whose jobs have failed: time without its trades would be covered."""
+    monkeypatch.setenv("LOAD__RAISE_ON_FAILED_JOBS", "false")
+    loads = "select load_id from deribit_raw._dlt_loads order by load_id"
+    finished = clickhouse_client.query(loads).result_rows
+    clickhouse_client.command("alter table deribit_raw.trades add constraint refused check price < 0")
+    with pytest.raises(OutsideError, match=r"Rows of trades could not be loaded: .*refused"):
+        run(BTC)
+    assert clickhouse_client.query(loads).result_rows == finished
+    clickhouse_client.command("alter table deribit_raw.trades drop constraint refused")
+    run(BTC)
+    assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
+
+
+def test_settings_that_would_lose_trades_are_refused(
+    half_loaded: tuple[SandboxExchange, Tape], clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is dropped or loaded elsewhere, and without the setting the next run loads the rest."""
+    loaded = keys_in(clickhouse_client)
+    databases = clickhouse_client.query("show databases").result_rows
+    for name, value in REFUSED:
+        with monkeypatch.context() as env:
+            env.setenv(name, value)
+            with pytest.raises(UsageError, match=name.rpartition("__")[2].lower()):
+                run(BTC)
+        assert keys_in(clickhouse_client) == loaded
+        assert clickhouse_client.query("show databases").result_rows == databases
+    run(BTC)
+    assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
