@@ -129,6 +129,8 @@ def _pipeline(settings: ClickHouseSettings, pipelines: Path) -> Pipeline:
                 f"dlt's setting {name} is set, in the environment or in .dlt/: remove it, because with it trades would be "
                 f"dropped, loaded again, or not loaded into {RAW_DATABASE}."
             )
+    # dlt's handlers would replace those of `stop_on_sigterm` while a package is loaded, and lose the signal.
+    pipeline.config.runtime.intercept_signals = False
     destination.before_complete = partial(require_whole, pipeline)
     return pipeline
 

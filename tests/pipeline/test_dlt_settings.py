@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from typing import cast
 
+import dlt
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from extract.clickhouse.destination import tape_clickhouse
+from extract.clickhouse.settings import clickhouse_settings
 from extract.errors import OutsideError, UsageError
 from extract.pipeline.run import run
+from extract.pipeline.session import open_session, run_lock
+from extract.pipeline.stop import StopSignal, stop_on_sigterm
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
@@ -71,3 +78,22 @@ def test_settings_that_would_lose_trades_are_refused(
         assert clickhouse_client.query("show databases").result_rows == databases
     run(BTC)
     assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
+
+
+@pytest.mark.parametrize("intercepts", ["true", "false"])
+def test_signal_while_a_package_is_loaded_stops_the_run(
+    small_windows: None, monkeypatch: pytest.MonkeyPatch, intercepts: str
+) -> None:
+    """dlt's own handlers, which it installs by default, would keep it from the run, and `tape follow` would not end."""
+    monkeypatch.setenv("RUNTIME__INTERCEPT_SIGNALS", intercepts)
+
+    @dlt.resource(name="rows")
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+
+    stop = StopSignal()
+    with run_lock(), open_session(clickhouse_settings()) as session, stop_on_sigterm(stop):
+        destination = cast(tape_clickhouse, session.pipeline.destination)
+        destination.before_complete = lambda load_id: signal.raise_signal(signal.SIGTERM)
+        session.run(dlt.source(lambda: rows, name="deribit")())
+    assert stop.reason == "on SIGTERM"
