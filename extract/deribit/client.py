@@ -142,6 +142,7 @@ class DeribitClient:
         self._pairs: dict[tuple[str, str], bool] = {}
         self._spot_lists: dict[str, bytes] = {}
         self._timeout_s = config.timeout_s
+        self._is_late: Callable[[], bool] = lambda: False
         in_flight = config.requests_in_flight
         self._decoder = PageDecoder(workers)
         self._transport = transport or PooledTransport(in_flight)
@@ -168,12 +169,16 @@ class DeribitClient:
     def is_sandbox(self) -> bool:
         return self.exchange == SANDBOX
 
-    def with_retries(self, total_s: float, *, timeout_s: float = math.inf) -> DeribitClient:
+    def with_retries(
+        self, total_s: float, *, timeout_s: float = math.inf, is_late: Callable[[], bool] = lambda: False
+    ) -> DeribitClient:
         """This client, whose requests are retried for at most `total_s` seconds; cancelling one cancels both.
 
-        `timeout_s`: at most as long each request waits for data of its answer.
+        `timeout_s`: at most as long each request waits for data of its answer. Once `is_late` returns True, each further
+        request raises FinalError.
         """
         client = copy(self)
+        client._is_late = is_late
         client._timeout_s = min(timeout_s, self._timeout_s)
         policy = self._retrier.policy
         client._retrier = replace(self._retrier, policy=replace(policy, total_s=min(total_s, policy.total_s)))
@@ -296,6 +301,8 @@ class DeribitClient:
         self._limiter.acquire()
         if self.is_cancelled:
             raise _cancelled(method)
+        if self._is_late():
+            raise FinalError(f"The answers to {method} took too long together; a later request begins again.")
         response = self._get(host, method, params, extensions)
         if response.status_code == 200:
             try:

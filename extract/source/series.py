@@ -52,6 +52,11 @@ MAX_UNANSWERED_S = 40.0
 """Seconds spent on keys of all series without an answer, after which the other keys of such a series are not requested."""
 MAX_TURN_S = 40.0
 """Seconds after which a turn of `tape follow` requests no further key, because new trades wait for it."""
+MAX_KEY_S = 100.0
+LONGEST_KEY_S = 300.0
+KEY_SHARE = 0.1
+"""Seconds for a key in a turn, whose history may have any number of pages: at first MAX_KEY_S. A key that has failed gets
+this share of the time since, up to LONGEST_KEY_S, because its history may take that long."""
 TURN_TIMEOUT_S = 10.0
 """Seconds to wait for data of an answer in such a turn."""
 RETRY_PROOF_MS = 10 * MINUTE_MS
@@ -194,7 +199,8 @@ class SeriesFeed:
                 continue
             began_s = self.clock()
             left_s = 0 if earlier.keys >= MAX_UNANSWERED else max(0.0, self._end_s - began_s)
-            self.client = client.with_retries(left_s)
+            end_s = began_s + self._most_s(task)
+            self.client = client.with_retries(left_s, is_late=partial(self._is_after, end_s))
             again = self._must_reread(task)
             is_whole = again or self._state(task).proven_ms is None
             batches = task.fetch(self._state_to_fetch(task), again)
@@ -228,7 +234,16 @@ class SeriesFeed:
         )
 
     def _is_late(self) -> bool:
-        return self.clock() >= self._end_s
+        return self._is_after(self._end_s)
+
+    def _is_after(self, end_s: float) -> bool:
+        return self.clock() >= end_s
+
+    def _most_s(self, task: _Task) -> float:
+        """Seconds after which no further page of a key is requested."""
+        failed_ms = self._state(task).failed_ms
+        failed_s = (self.now_ms - failed_ms) / 1000 if failed_ms is not None else 0.0
+        return min(LONGEST_KEY_S, max(MAX_KEY_S, KEY_SHARE * failed_s)) if self.in_turns else math.inf
 
     def _attempt(self, name: str, call: Callable[[], Any], task: _Task | None = None) -> Any:
         """What `call` returns; None where `task` is not offered, or what `name` names was set aside."""
@@ -252,7 +267,8 @@ class SeriesFeed:
     def _answers(self) -> bool:
         """Whether the exchange answers any request."""
         try:
-            self.client.require_answer(self.client.live)
+            # Also once the time for a key is over.
+            self.client.with_retries(RETRY_TOTAL_S).require_answer(self.client.live)
         except OutsideError:
             return False
         return True

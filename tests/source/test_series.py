@@ -504,6 +504,36 @@ def test_turn_ends_while_a_long_history_is_loaded_and_the_next_one_continues() -
     assert len(loaded) > 2
 
 
+def test_history_of_a_key_without_end_ends_the_turn() -> None:
+    """Each page of a walk arrives in time, and there is always another one. The other keys are loaded."""
+    clock_s, page, is_endless = 0.0, 0, True
+
+    def answer(method: str, params: dict[str, str]) -> Any:
+        nonlocal clock_s, page
+        if method == "get_last_settlements_by_currency":
+            clock_s, page = clock_s + 25 * is_endless, page + 1
+            row = {"type": params["type"], "timestamp": NOW - page * MINUTE, "instrument_name": NAME}
+            token = str(page) if is_endless else None
+            return {"result": {"settlements": [row] * is_endless, "continuation": token}}
+        return {"result": [perpetual(NAME)] if method == "get_instruments" else hourly()}
+
+    stored: dict[str, Any] = {"states": {}, "listings": {}}
+    names = ["funding_rates", "settlements"]
+    with client_of(answer, most=5_000) as client:
+        turns = []
+        for now_ms in range(NOW, NOW + 2 * DAY, 10 * MINUTE):
+            began_s = clock_s
+            feed = feed_of(client, now_ms, names, in_turns=True, clock=lambda: clock_s, **stored)
+            rows_of(feed)
+            turns.append(clock_s - began_s)
+        assert turns[0] <= 125 < max(turns) <= 325
+        assert "proven_ms" in stored["states"]["funding_rates"][NAME]
+        assert "failed_ms" in stored["states"]["settlements"]["BTC delivery"]
+        is_endless = False
+        rows_of(feed_of(client, NOW + 3 * DAY, names, in_turns=True, clock=lambda: clock_s, **stored))
+        assert "failed_ms" not in stored["states"]["settlements"]["BTC delivery"]
+
+
 def test_key_whose_answers_contradict_each_other_is_not_requested_by_each_run() -> None:
     """A walk through its history takes many requests."""
 
