@@ -68,6 +68,11 @@ class DeribitConfig(BaseConfiguration):
                 "Only one of api_url and history_url of [sources.deribit] is of the test network, whose trades must not be "
                 "mixed with others; set both to the same network."
             )
+        for name in ("page_size", "requests_in_flight", "window_trades"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(
+                    f"{name} of [sources.deribit] is {getattr(self, name)!r}; it must be a whole number."
+                )
         limits = (
             self.requests_per_second,
             self.requests_in_flight,
@@ -108,6 +113,8 @@ def parse_names(setting: str, value: str | Sequence[str] | None) -> list[str]:
                 f"{setting} of [sources.deribit] is {value!r}; write names with commas between them."
             ) from None
     names = value.replace(",", " ").split() if isinstance(value, str) else list(value or ())
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{setting} of [sources.deribit] is {value!r}; give a list of names.")
     if "any" in map(str.lower, names):
         raise UsageError(
             f"{setting} of [sources.deribit] has no name 'any'; leave {setting} out to load all of them."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from typing import Any
 
@@ -66,8 +66,8 @@ Part = tuple[TableDefinition, Any]
 def deribit(
     currencies: str | list[str] | None = dlt.config.value,
     kinds: str | list[str] | None = dlt.config.value,
-    start: str | None = dlt.config.value,
-    end: str | None = dlt.config.value,
+    start: str | date | None = dlt.config.value,
+    end: str | date | None = dlt.config.value,
     page_size: int | None = dlt.config.value,
     window_trades: int | None = dlt.config.value,
     series: str | list[str] | None = dlt.config.value,
@@ -82,8 +82,8 @@ def deribit(
     Args:
         currencies: Currencies to load, for example `["BTC", "ETH"]` or `BTC, ETH`; default: all that the exchange has.
         kinds: Kinds of instruments to load, for example `["option", "future"]`; default: all.
-        start: Start of the requested time, UTC: `2025-01-31`, `2025-01-31T08:00Z`, or `7d`; default: where the state
-            ends, and 2016 without a state. Time that is covered already is not requested again.
+        start: Start of the requested time, UTC: `2025-01-31`, `2025-01-31T08:00Z`, `7d`, a date or a datetime; default:
+            where the state ends, and 2016 without a state. Time that is covered already is not requested again.
         end: End of the requested time; default: now.
         page_size: Trades per request, at most 10,000.
         window_trades: Trades after which the window, and with it the load package, ends.
@@ -110,7 +110,10 @@ def deribit(
             config = deribit_config(page_size=page_size, window_trades=window_trades)
             exchange = client or stack.enter_context(DeribitClient(config))
             options = RunOptions(
-                start, end, parse_names("currencies", currencies), parse_names("kinds", kinds)
+                _time_text(start),
+                _time_text(end),
+                parse_names("currencies", currencies),
+                parse_names("kinds", kinds),
             )
             feed = _open_feed(exchange, config, options)
             following = stack.enter_context(closing(feed.windows()))
@@ -132,6 +135,11 @@ def deribit(
 
     of_windows = _resources(windows(), TRADES, REJECTED_TRADES, ABSENT_TRADES, COVERAGE, INSTRUMENTS)
     return of_windows if window else of_windows + _resources(keys_of_series(), *_TABLES_OF_SERIES)
+
+
+def _time_text(time: str | date | None) -> str | None:
+    """`time` as `parse_time_ms` reads it; a datetime is a date."""
+    return time.isoformat() if isinstance(time, date) else None if time is None else str(time)
 
 
 _TABLES_OF_SERIES = (*SERIES_TABLES.values(), SERIES_COVERAGE, SERIES_GAPS, REJECTED_RECORDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from extract.deribit.config import deribit_config, parse_names
@@ -53,6 +55,24 @@ def test_names_that_cannot_be_loaded_are_a_usage_error(
     monkeypatch.setenv("SOURCES__DERIBIT__CURRENCIES", text)
     with pytest.raises(UsageError) as raised:
         deribit_config()
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("explicit", "sentence"),
+    [
+        ({"window_trades": "abc"}, "window_trades of [sources.deribit] is 'abc'; it must be a whole number."),
+        ({"page_size": 100.5}, "page_size of [sources.deribit] is 100.5; it must be a whole number."),
+        (
+            {"currencies": ["BTC", None]},
+            "currencies of [sources.deribit] is ['BTC', None]; give a list of names.",
+        ),
+    ],
+)
+def test_argument_of_another_type_is_a_usage_error(explicit: dict[str, Any], sentence: str) -> None:
+    """dlt converts what it reads from files and the environment, not what a program gives."""
+    with pytest.raises(UsageError) as raised:
+        deribit_config(**explicit)
     assert str(raised.value) == sentence
 
 

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,22 @@ def test_second_run_loads_only_new_trades(
     assert keys_in(pipeline) == keys_of(tape)
     load_ids = pipeline.dataset().trades.select("_dlt_load_id").fetchall()
     assert {load_id for (load_id,) in load_ids} == set(pipeline.list_completed_load_packages())
+
+
+@pytest.mark.parametrize(
+    "as_type", [str, date.fromisoformat, datetime.fromisoformat], ids=lambda each: each.__name__
+)
+def test_times_may_be_dates(
+    duckdb: dlt.Pipeline, exchange: SandboxExchange, tape: Tape, as_type: Callable[[str], Any]
+) -> None:
+    """As in a program, or as TOML has them; a datetime without a time zone is UTC."""
+    day = datetime.fromtimestamp(exchange.now_ms / 1000, UTC).date()
+    run(duckdb, deribit(["BTC"], start=as_type(day.isoformat()), end=as_type(f"{day + timedelta(days=1)}")))
+    start_ms = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000
+    trades = [each for each in tape.trades if start_ms <= each["timestamp"] <= exchange.now_ms]
+    keys = {(each["instrument_name"], each["trade_seq"]) for each in trades}
+    assert set(keys_in(duckdb)) == keys & set(keys_of(tape))
+    assert keys_in(duckdb)
 
 
 @pytest.mark.parametrize("odd", ["record", "kind"])
