@@ -19,6 +19,7 @@ from extract.pipeline.stop import StopSignal, stop_on_sigterm
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source.options import RunOptions
+from extract.source.source import empty_tables
 from tests.support.small_windows import keys_in, keys_of
 
 Listed = Callable[[Tape], SandboxExchange]
@@ -61,6 +62,17 @@ def test_package_whose_trades_are_refused_is_not_finished(
     clickhouse_client.command("alter table deribit_raw.trades drop constraint refused")
     run(BTC)
     assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
+
+
+def test_tables_have_the_engine_of_the_project(
+    small_windows: None, clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ReplacingMergeTree without a sort key keeps one row: coverage and absent trades would be lost by merges."""
+    monkeypatch.setenv("DESTINATION__TABLE_ENGINE_TYPE", "replacing_merge_tree")
+    with run_lock(), open_session(clickhouse_settings()) as session:
+        session.run(empty_tables())
+    engines = "select distinct engine from system.tables where database = 'deribit_raw'"
+    assert clickhouse_client.query(engines).result_rows == [("MergeTree",)]
 
 
 def test_settings_that_would_lose_trades_are_refused(

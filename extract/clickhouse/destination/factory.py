@@ -54,6 +54,8 @@ class tape_clickhouse(clickhouse):
         if isinstance(credentials, ClickHouseSettings):
             settings, credentials = credentials, TapeClickHouseCredentials()
             credentials.use(settings)
+            # Not that of dlt's settings: a ReplacingMergeTree without a sort key keeps one row.
+            kwargs.setdefault("table_engine_type", TapeClickHouseConfiguration.table_engine_type)
         self.before_complete: Callable[[str], None] = lambda load_id: None
         # dlt ignores an argument that equals the default of this signature.
         super().__init__(credentials, destination_name, environment, select_sequential_consistency, **kwargs)  # type: ignore[arg-type]  # dlt's defaults are None, too
