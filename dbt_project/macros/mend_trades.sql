@@ -3,19 +3,12 @@
   `--defer --favor-state`, `ref` would name those of another environment.
 #}
 {% macro mend_trades() %}
+    {%- set replaced = replaced_months(declared_relation('trade_versions')) -%}
     {%- do replace_wrong_chunks() -%}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
     {%- do mend_consumed_loads() -%}
-    {%- do mend_trade_versions() -%}
+    {%- do mend_trade_versions(replaced) -%}
     {%- do mend_loaded_seqs() -%}
-{% endmacro %}
-
-{# Load what is pending. The packages of long ago are compared if `consumed_loads` has lost some, in an audit, and once for every thousand packages. #}
-{% macro mend_consumed_loads() %}
-    {%- set own = declared_relation('consumed_loads') -%}
-    {%- set is_kept = has_kept_consumed_loads(own) and not var('audit', false) and count_of_later_loads() < 1000 -%}
-    {%- do refresh_all(pending_loads(own, consumed_until(declared_relation('verified_months'))) if is_kept else pending_loads(own)) -%}
-    {%- do record_consumed_loads(own) if not is_kept -%}
 {% endmacro %}
 
 {# The same for a table that is built without `consumed_loads`, as with `--full-refresh --select trade_versions`. #}
@@ -33,14 +26,22 @@
     {%- if model.resource_type != 'unit_test' -%} {%- do source('deribit_raw', 'trades') -%} {%- endif -%}
 {%- endmacro %}
 
+{# Load what is pending. The packages of long ago are compared if `consumed_loads` has lost some, in an audit, and once for every thousand packages. #}
+{% macro mend_consumed_loads() %}
+    {%- set own = declared_relation('consumed_loads') -%}
+    {%- set is_kept = has_kept_consumed_loads(own) and not var('audit', false) and count_of_later_loads() < 1000 -%}
+    {%- do refresh_all(pending_loads(own, consumed_until(declared_relation('verified_months'))) if is_kept else pending_loads(own)) -%}
+    {%- do record_consumed_loads(own) if not is_kept -%}
+{% endmacro %}
+
 {#
   Load the packages again whose trades `trade_versions` lacks. With `audit`, versions and values are compared, too, and in an ordinary build
-  if rows of these months were updated, or have a version that no load package has yet.
+  if rows of these months were replaced or updated, or have a version that no load package has yet.
 #}
-{% macro mend_trade_versions() %}
+{% macro mend_trade_versions(replaced) %}
     {%- set own = declared_relation('trade_versions') -%}
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
-        {%- set is_thorough = var('audit', false) or are_updated(own, months) or has_later_versions(own, months) -%}
+        {%- set is_thorough = var('audit', false) or are_updated(own, months, replaced) or has_later_versions(own, months) -%}
         {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
         {%- do mend_versions(own, months) if is_thorough -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}

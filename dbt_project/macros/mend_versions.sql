@@ -186,8 +186,30 @@
     where computed.digest != stored.digest
 {% endmacro %}
 
-{# Whether rows of some months have been updated or deleted since they were last compared, or at all if they never were. #}
-{% macro are_updated(own, months) -%}
+{#
+  Months that began with other rows when they were last compared, as before a backup of the table or of the month was restored: the text of
+  an array. Read before lost rows are loaded again, with which a month begins anew, too.
+#}
+{% macro replaced_months(own) -%}
+    {%- set query -%}
+        select toString(groupArray(kept.month))
+        from ({{ kept_states(own) }}) as kept
+        inner join (
+            select month, argMax(own_state, verified_at) as state
+            from {{ declared_relation('verified_months') }}
+            where model = '{{ model_of(own) }}'
+            group by month
+        ) as verified on kept.month = verified.month
+        where not startsWith(verified.state, concat(substringIndex(kept.state, ' ', 2), '-'))
+    {%- endset -%}
+    {{ return(column_of(query)[0]) }}
+{%- endmacro %}
+
+{#
+  Whether rows of some months have been updated or deleted since they were last compared, or at all if they never were, or are of the months
+  `replaced`.
+#}
+{% macro are_updated(own, months, replaced) -%}
     {%- set query -%}
         select count()
         from ({{ month_states(own) }}) as states
@@ -198,7 +220,10 @@
             group by month
         ) as verified on states.month = verified.month
         where states.month in {{ months }}
-            and splitByChar(' ', states.state)[3] != if(verified.state = '', '0', splitByChar(' ', verified.state)[3])
+            and (
+                has({{ replaced }}::Array(UInt32), states.month)
+                or splitByChar(' ', states.state)[3] != if(verified.state = '', '0', splitByChar(' ', verified.state)[3])
+            )
         settings join_use_nulls = 0
     {%- endset -%}
     {{ return(column_of(query)[0] > 0) }}

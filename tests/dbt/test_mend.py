@@ -335,6 +335,35 @@ def test_run_compares_values_of_a_month_that_was_never_compared(dbt: Project, da
     assert_true(dbt, loads)
 
 
+@pytest.mark.slow(minutes=1)
+@pytest.mark.parametrize(
+    "restore",
+    [
+        ["alter table deribit.trade_versions replace partition 202501 from deribit.backup"],
+        ["drop table deribit.trade_versions sync", "rename table deribit.backup to deribit.trade_versions"],
+    ],
+)
+def test_trades_restored_from_an_older_backup_have_their_newest_versions(
+    dbt: Project, restore: list[str]
+) -> None:
+    """Trades were restated since the backup, so that no number is missing. Candles are not made from the old versions."""
+    dbt.empty()
+    loads = {"1764000001.5": hourly_trades(*range(1, 6))}
+    load(dbt, "1764000001.5", loads["1764000001.5"])
+    dbt.client.command("create or replace table deribit.backup as deribit.trade_versions")
+    dbt.client.command("insert into deribit.backup select * from deribit.trade_versions")
+    loads["1764000002.5"] = [trade(seq=3, at_ms=NOON_MS + 3 * HOUR_MS, price=7.0)]
+    load(dbt, "1764000002.5", loads["1764000002.5"])
+    try:
+        dbt.run(*TABLES)
+        for statement in restore:
+            dbt.client.command(statement)
+        dbt.run(*TABLES)
+        assert_true(dbt, loads)
+    finally:
+        dbt.client.command("drop table if exists deribit.backup sync")
+
+
 EXTRA = "bitmapBuild([toUInt64(4)]) as seqs, bitmapBuild([toUInt64(5)]) as followers"
 
 
