@@ -31,9 +31,12 @@
     accurateCastOrNull(round({{ number }}, 12), 'Decimal(38, 12)')
 {%- endmacro %}
 
-{# Predicate: an inverse future or perpetual, whose `amount` is in USD. All others are in the base coin. #}
+{#
+  Predicate: an inverse future or perpetual, whose `amount` is in USD: its name has no pair, also where nothing else of it can be parsed. All
+  others are in the base coin.
+#}
 {% macro is_inverse_future() -%}
-    kind = 'future' and quote_currency = 'USD'
+    kind = 'future' and position(instrument_name, '_') = 0
 {%- endmacro %}
 
 {# Predicate: `to_exact_decimal` may round the price to 0, or counts it as 0, so it cannot be a divisor. #}

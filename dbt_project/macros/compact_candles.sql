@@ -12,7 +12,7 @@
 sized as (
     select
         *,
-        {{ counts_dollars() }} as counts_dollars,
+        {{ is_inverse_future() }} as counts_dollars,
         if(counts_dollars, notional, volume) as size
     from {{ candles }}
 ),
@@ -65,7 +65,7 @@ candles as (
         bucket_at,
         kind,
         underlying,
-        {{ counts_dollars() }} as counts_dollars,
+        {{ is_inverse_future() }} as counts_dollars,
         open,
         ifNull(stored.close, stored.open) as close,
         ifNull(stored.high, greatest(stored.open, close)) as high,
@@ -100,9 +100,6 @@ candles as (
 {% macro unless_equal(value, other) -%}
     if({{ value }} = {{ other }}, null, if({{ value }} = {{ other }}, 0, {{ value }}))
 {%- endmacro %}
-
-{# Predicate: the amounts of the instrument are in dollars. #}
-{% macro counts_dollars() -%} kind = 'future' and position(instrument_name, '_') = 0 {%- endmacro %}
 
 {#
   What a size is worth at a price: in coin if it is in dollars, and in the quote currency if it is in coin. Only a starting point for the

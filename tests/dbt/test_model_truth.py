@@ -231,7 +231,7 @@ def test_values_out_of_range_stop_nothing(dbt: Project) -> None:
 
 @pytest.mark.slow
 def test_odd_trades_are_exact_and_sound(dbt: Project) -> None:
-    """Values near the limit of integers, a negative price, two kinds in one minute, a trade with the number 0."""
+    """Values near the limit of integers, a negative price, two kinds in one minute, the number 0, odd names."""
     dbt.empty()
     option = {"price": 100_000.0, "amount": 990_000.0, "index_price": 9_900_000.0, "iv": 50.0}
     rows = [
@@ -240,6 +240,7 @@ def test_odd_trades_are_exact_and_sound(dbt: Project) -> None:
         trade("ETH-PERPETUAL", 1, NOON_MS, kind="future"),
         trade("ETH-PERPETUAL", 2, NOON_MS - 5, kind="index_option"),
         *(trade("SOL_USDC", seq) for seq in (0, 1, 2, 4)),
+        *(trade(f"{pair}-27JUN2025", price=90_000.0, block_trade_id="B") for pair in ("BTC", "BTC_USDC")),
     ]
     raw_tables.load(dbt.client, "1764000001.5", rows)
     refresh(dbt.database)
