@@ -179,7 +179,7 @@
     {%- call statement('verified') -%}
         insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
         with own_states as ({{ own_states(own, source) }})
-        select '{{ model_of(own) }}', compared.month, compared.state, own_states.state, '{{ invocation_id }}', now64(6)
+        select '{{ model_of(own) }}', compared.month, compared.state, own_states.state, {{ verified_by() }}, now64(6)
         from (select month, state from values('month UInt32, state String', {{ states }})) as compared
         left join own_states on compared.month = own_states.month
         settings join_use_nulls = 0
@@ -274,7 +274,7 @@
         {%- endif -%}
         {%- call statement('verified') -%}
             insert into {{ verified_months }} (model, month, source_state, own_state, verified_by, verified_at)
-            select '{{ model_of(this) }}', 0, '', {{ whole_state(this) }} as state, '{{ invocation_id }}', now64(6)
+            select '{{ model_of(this) }}', 0, '', {{ whole_state(this) }} as state, {{ verified_by() }}, now64(6)
             where state != ''
         {%- endcall -%}
     {%- endif -%}

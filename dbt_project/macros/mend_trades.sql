@@ -201,7 +201,7 @@ select * from final
         {%- for range in ranges -%} {%- do mark_moved_rows_of(own, range) -%} {%- endfor -%}
         {%- call statement('verified') -%}
             insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
-            select 'moved_rows', states.month, {{ whole_state(loaded_seqs) }}, states.state, '{{ invocation_id }}', now64(6)
+            select 'moved_rows', states.month, {{ whole_state(loaded_seqs) }}, states.state, {{ verified_by() }}, now64(6)
             from ({{ kept_states(own) }}) as states
             {%- if not is_searched %}
             where states.month not in (select month from {{ declared_relation('verified_months') }} where model = 'moved_rows')

@@ -39,10 +39,15 @@
     {{ return('false' if missing else 'true') }}
 {%- endmacro %}
 
+{# The invocation that compares, for `verified_by`; followed by ` build` if it also tests what it compares, see `tape health`. #}
+{% macro verified_by() -%}
+    '{{ invocation_id }}{{ ' build' if are_soundness_tests_selected() == 'true' }}'
+{%- endmacro %}
+
 {# Predicate: the comparison `verified` is older than the tests of this build; one that runs at the same time may have made later ones. #}
 {% macro was_compared_before_tests() -%}
     (
-        verified.verified_by = '{{ invocation_id }}'
+        verified.verified_by = {{ verified_by() }}
         or verified.verified_at < toDateTime64('{{ run_started_at.strftime('%Y-%m-%d %H:%M:%S') if execute }}', 6, 'UTC')
     )
 {%- endmacro %}

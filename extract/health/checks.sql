@@ -12,6 +12,18 @@ select count(), min(inserted_at)
 from <finished_loads>
 where toString(load_id) not in (select load_id from deribit.consumed_loads)
 
+-- name: untested_months
+-- Comparisons by a `dbt build` whose data tests have not passed since, and when the first one was. A long build has hours to test.
+select count(), min(verified.verified_at)
+from deribit.verified_months as verified
+left join (
+    select model, month, max(tested_at) as tested_at from deribit.tested_months group by model, month
+) as tested on verified.model = tested.model and verified.month = tested.month
+where
+    endsWith(verified.verified_by, ' build')
+    and verified.verified_at > tested.tested_at
+    and verified.verified_at < now64(6, 'UTC') - toIntervalHour(3)
+
 -- name: candle_checks
 -- Charts that `tape verify` compared, bars that were missing or unexplained when their time was last compared, and when a
 -- chart was last compared.

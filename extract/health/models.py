@@ -22,7 +22,10 @@ STORED = (("1m", "1h"), ("1h", "1d"))
 
 
 def measure_marts(inventory: Inventory) -> Measurement:
-    """Age of the oldest finished load package that the models have not consumed. Odd trades that are not settled alarm."""
+    """Age of the oldest finished load package that the models have not consumed.
+
+    Odd trades that are not settled, and data tests that have failed in a `dbt build`, alarm.
+    """
     if "consumed_loads" not in inventory.marts:
         raise CannotTellError("There are no models yet; run: dbt build")
     if "odd_trades" in inventory.marts:
@@ -31,6 +34,14 @@ def measure_marts(inventory: Inventory) -> Measurement:
             return Measurement(
                 0,
                 f"{odd:,} trades are odd and neither restated nor accepted: {MART_DATABASE}.odd_trades",
+                is_broken=True,
+            )
+    if {"verified_months", "tested_months"} <= inventory.marts:
+        [(untested, since)] = inventory.rows("untested_months")
+        if untested:
+            return Measurement(
+                0,
+                f"the data tests of a dbt build have not passed for {duration(seconds_since(since))}; run: dbt build",
                 is_broken=True,
             )
     [(pending, since)] = inventory.rows("loads_pending")

@@ -192,15 +192,36 @@ def test_failed_test_skips_no_model(sound: Project) -> None:
 
 @pytest.mark.slow(minutes=2)
 def test_failed_test_fails_every_build_until_the_rows_are_right(sound: Project) -> None:
-    """Also those after the one that compared the month; then it is tested no more."""
+    """Also those after the one that compared the month; then it is tested no more. `tape health` alarms until then."""
     count = "SELECT count() AS n FROM deribit.tested_months"
+    sound.run(*TABLES)  # without tests, so that none fails
+    hours_later(sound)
     sound.client.command(INVENTED)
+    assert not measure_marts(Inventory.read(sound.database)).is_broken
     for _ in range(2):
         assert failures(sound.invoke("build", *TABLES)).keys() == {"trades_are_sound_trades_"} | SKIPPED
+        hours_later(sound)
     assert sound.rows(count) == [{"n": 0}]
+    health = measure_marts(Inventory.read(sound.database))
+    assert health.is_broken
+    assert health.text == "the data tests of a dbt build have not passed for 8 h; run: dbt build"
     sound.client.command("DELETE FROM deribit.trade_versions WHERE trade_seq = 99")
     sound.must("build", *TABLES)
     assert sound.rows(count)[0]["n"] > 0
+    hours_later(sound)
+    assert not measure_marts(Inventory.read(sound.database)).is_broken
+
+
+def hours_later(dbt: Project) -> None:
+    """Let all comparisons and tests so far be four hours older."""
+    for table, column in (("verified_months", "verified_at"), ("tested_months", "tested_at")):
+        for statement in (
+            f"CREATE TABLE deribit.older AS deribit.{table}",
+            f"INSERT INTO deribit.older SELECT * REPLACE ({column} - INTERVAL 4 HOUR AS {column}) FROM deribit.{table}",
+            f"EXCHANGE TABLES deribit.older AND deribit.{table}",
+            "DROP TABLE deribit.older SYNC",
+        ):
+            dbt.client.command(statement)
 
 
 @pytest.mark.slow
