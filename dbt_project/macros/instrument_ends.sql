@@ -3,11 +3,13 @@
   so that few candles and trades are read, however many an instrument has. `own` is the table with the ends so far.
 #}
 {% macro instrument_ends(own=none) %}
+{%- set is_last_known = 'known.is_last_dropped and (known.last_at, known.last_trade.1) > (ends.last_at, ends.last_trade.1)' -%}
 previous as (
     select
         instrument_name,
         first_at,
-        last_at
+        last_at,
+        tuple(trade_seq, price, mark_price, index_price, iv) as last_trade
     from {{ latest_versions(own or this) }}
     where instrument_name in (select touched.instrument_name from touched)
 ),
@@ -67,6 +69,15 @@ first_hours as (
     where (select count() from {{ ref('retention_drops') }}) > 0
 ),
 
+-- A late trade of a month that was dropped is beside trades that are known from before only.
+known as (
+    select
+        *,
+        not ({{ is_month_open(['trade_versions'], 'first_at') }}) as is_first_dropped,
+        not ({{ is_month_open(['trade_versions'], 'last_at') }}) as is_last_dropped
+    from previous
+),
+
 final as (
     select
         ends.instrument_name as instrument_name,
@@ -75,19 +86,19 @@ final as (
         toLowCardinality(ends.underlying) as underlying,
         ends.expiry as expiry,
         multiIf(
-            first_hours.instrument_name = '' or toStartOfHour(ends.first_at) = first_hours.first_hour, ends.first_at,
-            toStartOfHour(previous.first_at) = first_hours.first_hour, previous.first_at,
+            known.is_first_dropped and known.first_at < ends.first_at, known.first_at,
+            first_hours.instrument_name = '' or toStartOfHour(ends.first_at) <= first_hours.first_hour, ends.first_at,
+            toStartOfHour(known.first_at) = first_hours.first_hour, known.first_at,
             toDateTime64(first_hours.first_hour, 3, 'UTC')
         ) as first_at,
-        ends.last_at as last_at,
-        ends.last_trade.1 as trade_seq,
-        ends.last_trade.2 as price,
-        ends.last_trade.3 as mark_price,
-        ends.last_trade.4 as index_price,
-        ends.last_trade.5 as iv
+        if({{ is_last_known }}, known.last_at, ends.last_at) as last_at,
+        {% for column in ('trade_seq', 'price', 'mark_price', 'index_price', 'iv') -%}
+        if({{ is_last_known }}, known.last_trade, ends.last_trade).{{ loop.index }} as {{ column }}
+        {{- ',' if not loop.last }}
+        {% endfor -%}
     from ends
     left join first_hours on ends.instrument_name = first_hours.instrument_name
-    left join previous on ends.instrument_name = previous.instrument_name
+    left join known on ends.instrument_name = known.instrument_name
 )
 {% endmacro %}
 

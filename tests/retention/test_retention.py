@@ -197,6 +197,38 @@ def test_month_dropped_from_raw_is_not_a_gap(with_gaps: Project) -> None:
         assert "months that `tape retention` dropped from deribit_raw.trades" in str(failures(refused))
 
 
+@pytest.mark.slow
+def test_first_and_last_trade_are_known_after_they_were_dropped(dbt: Project) -> None:
+    """Late trades of the dropped month are the ends only if they are outside of the known ones; a rebuild is refused."""
+    dbt.empty()
+    option, december = "BTC-26DEC25-90000-C", NOON_MS - 20 * DAY_MS
+    of_option = [trade(option, n, december + n * 60_000, price=n / 100, iv=50.0) for n in range(1, 8)]
+    raw_tables.load(
+        dbt.client, "1764000001.5", [trade(), *(each for each in of_option if each["trade_seq"] in (2, 4, 6))]
+    )
+    refresh(dbt.database)
+    assert ends_of(dbt, option) == (of_option[1]["timestamp"], of_option[5]["timestamp"], 6, 0.06)
+    drop_months(dbt.database, {"trades": 1}, TODAY)
+    for n, first, last in ((3, 2, 6), (5, 2, 6), (1, 1, 6), (7, 1, 7)):
+        raw_tables.load(dbt.client, f"176400001{n}.5", [of_option[n - 1]])
+        refresh(dbt.database)
+        expected = (of_option[first - 1]["timestamp"], of_option[last - 1]["timestamp"], last, last / 100)
+        assert ends_of(dbt, option) == expected
+    dbt.run(*TABLES, "--vars", "audit: true")
+    refused = dbt.invoke("run", "--full-refresh", "--select", "instrument_ends")
+    assert "months that `tape retention` dropped from trade_versions" in str(failures(refused))
+    assert ends_of(dbt, option) == expected
+    dbt.must("test", "--select", "test_name:instruments_are_sound")
+
+
+def ends_of(dbt: Project, instrument: str) -> tuple[Any, ...]:
+    """Time of the first trade; time, number and price of the last one."""
+    query = """
+        SELECT toUnixTimestamp64Milli(first_at), toUnixTimestamp64Milli(last_at), trade_seq, price
+        FROM deribit.instrument_tallies WHERE instrument_name = {name:String}"""
+    return dbt.client.query(query, parameters={"name": instrument}).first_row
+
+
 def gaps_of(dbt: Project) -> list[tuple[str, int, int]]:
     """Gaps of the model deribit.trade_gaps."""
     query = "SELECT instrument_name, first_missing_seq, last_missing_seq FROM deribit.trade_gaps ORDER BY ALL"
