@@ -50,7 +50,7 @@
         insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
         select
             'consumed_loads', 0, concat(max(load_id), ' ', toString(count())), {{ whole_state(consumed_loads) }},
-            '{{ invocation_id }}', now64(6)
+            {{ verified_by() }}, now64(6)
         from {{ source('deribit_raw', '_dlt_loads') }}
         having max(load_id) != '' and countIf(status = 0 and load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed)) = 0
     {%- endcall -%}
