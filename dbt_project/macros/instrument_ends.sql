@@ -3,19 +3,59 @@
   so that few candles and trades are read, however many an instrument has. `own` is the table with the ends so far.
 #}
 {% macro instrument_ends(own=none) %}
-{%- set is_last_known = 'known.is_last_dropped and (known.last_at, known.last_trade.1) > (ends.last_at, ends.last_trade.1)' -%}
+{%- set is_last_known = 'previous.is_last_dropped and (previous.last_at, previous.last_trade.1) > (ends.last_at, ends.last_trade.1)' -%}
+-- A late trade of a month that was dropped is beside trades that are known from before only.
 previous as (
     select
         instrument_name,
         first_at,
         last_at,
-        tuple(trade_seq, price, mark_price, index_price, iv) as last_trade
+        tuple(trade_seq, price, mark_price, index_price, iv) as last_trade,
+        not ({{ is_month_open(['trade_versions'], 'first_at') }}) as is_first_dropped,
+        not ({{ is_month_open(['trade_versions'], 'last_at') }}) as is_last_dropped
     from {{ latest_versions(own or this) }}
     where instrument_name in (select touched.instrument_name from touched)
 ),
 
 {{ first_and_last_hours() }},
 
+{{ first_and_last_trades() }},
+
+-- `tape retention` drops trades before candles: then the first trade is known from before, or only its hour.
+first_hours as (
+    select
+        hours.instrument_name as instrument_name,
+        hours.first_hour as first_hour
+    from hours
+    where (select count() from {{ ref('retention_drops') }}) > 0
+),
+
+final as (
+    select
+        ends.instrument_name as instrument_name,
+        toLowCardinality(ends.currency) as currency,
+        toLowCardinality(ends.kind) as kind,
+        toLowCardinality(ends.underlying) as underlying,
+        ends.expiry as expiry,
+        multiIf(
+            previous.is_first_dropped and previous.first_at < ends.first_at, previous.first_at,
+            first_hours.instrument_name = '' or toStartOfHour(ends.first_at) <= first_hours.first_hour, ends.first_at,
+            toStartOfHour(previous.first_at) = first_hours.first_hour, previous.first_at,
+            toDateTime64(first_hours.first_hour, 3, 'UTC')
+        ) as first_at,
+        if({{ is_last_known }}, previous.last_at, ends.last_at) as last_at,
+        {% for column in ('trade_seq', 'price', 'mark_price', 'index_price', 'iv') -%}
+        if({{ is_last_known }}, previous.last_trade, ends.last_trade).{{ loop.index }} as {{ column }}
+        {{- ',' if not loop.last }}
+        {% endfor -%}
+    from ends
+    left join first_hours on ends.instrument_name = first_hours.instrument_name
+    left join previous on ends.instrument_name = previous.instrument_name
+)
+{% endmacro %}
+
+{# CTE `ends`: first and last trade of the instruments, in the minutes of the CTE `hours` that have their first and last candle. #}
+{% macro first_and_last_trades() %}
 minutes as (
     select
         instrument_name,
@@ -58,47 +98,6 @@ ends as (
     from {{ ref('trades') }} as trades
     where {{ is_in_blocks('toYYYYMM(timestamp)') }}
     group by instrument_name
-),
-
--- `tape retention` drops trades before candles: then the first trade is known from before, or only its hour.
-first_hours as (
-    select
-        hours.instrument_name as instrument_name,
-        hours.first_hour as first_hour
-    from hours
-    where (select count() from {{ ref('retention_drops') }}) > 0
-),
-
--- A late trade of a month that was dropped is beside trades that are known from before only.
-known as (
-    select
-        *,
-        not ({{ is_month_open(['trade_versions'], 'first_at') }}) as is_first_dropped,
-        not ({{ is_month_open(['trade_versions'], 'last_at') }}) as is_last_dropped
-    from previous
-),
-
-final as (
-    select
-        ends.instrument_name as instrument_name,
-        toLowCardinality(ends.currency) as currency,
-        toLowCardinality(ends.kind) as kind,
-        toLowCardinality(ends.underlying) as underlying,
-        ends.expiry as expiry,
-        multiIf(
-            known.is_first_dropped and known.first_at < ends.first_at, known.first_at,
-            first_hours.instrument_name = '' or toStartOfHour(ends.first_at) <= first_hours.first_hour, ends.first_at,
-            toStartOfHour(known.first_at) = first_hours.first_hour, known.first_at,
-            toDateTime64(first_hours.first_hour, 3, 'UTC')
-        ) as first_at,
-        if({{ is_last_known }}, known.last_at, ends.last_at) as last_at,
-        {% for column in ('trade_seq', 'price', 'mark_price', 'index_price', 'iv') -%}
-        if({{ is_last_known }}, known.last_trade, ends.last_trade).{{ loop.index }} as {{ column }}
-        {{- ',' if not loop.last }}
-        {% endfor -%}
-    from ends
-    left join first_hours on ends.instrument_name = first_hours.instrument_name
-    left join known on ends.instrument_name = known.instrument_name
 )
 {% endmacro %}
 
