@@ -27,8 +27,8 @@ _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 _ELEMENT_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _TO_SUSPECT = re.compile(
     rb"""(?:[\s\[\]{},:]++
-          | "(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])*+"
-          | (?:-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+|true|false|null)(?![^\s"\[\]{},:])
+          | (?>"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])*+")
+          | (?>(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)(?![^\s"\[\]{},:]))
         )*+
         ("(?:[^"\\]++|\\.)*+"|[^\s"\[\]{},:]++)?+""",
     re.DOTALL | re.VERBOSE,
@@ -36,6 +36,7 @@ _TO_SUSPECT = re.compile(
 """From any token: the following ones that can be decoded for certain, and the next as group 1.
 
 That is a text with a control character or an escape of more than one letter, or a bare value that is no number or literal.
+Each kind of token is an atomic group: before 3.11.5, Python continued after the part of a token that had matched.
 """
 _IS_OBJECT = re.compile(rb"\s*+\{")
 _DEEP_PLACEHOLDER = re.compile(rb'"\\u0000deep value (\d+)"')
