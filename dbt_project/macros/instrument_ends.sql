@@ -4,7 +4,7 @@
 #}
 {% macro instrument_ends(own=none) %}
 {%- set is_last_known = 'previous.is_last_dropped and (previous.last_at, previous.last_trade.1) > (ends.last_at, ends.last_trade.1)' -%}
--- A late trade of a month that was dropped is beside trades that are known from before only.
+-- A late trade may belong to a dropped month, whose other trades are known from here only.
 previous as (
     select
         instrument_name,

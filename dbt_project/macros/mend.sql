@@ -171,7 +171,7 @@
     {{ return(run_query(query).rows) }}
 {% endmacro %}
 
-{# Rows that one statement compares: a number, because a text times ten is that text ten times. #}
+{# Rows that one statement compares. Returned as a number: Jinja repeats a text that is multiplied. #}
 {% macro mended_rows() -%} {{ return(500000) }} {%- endmacro %}
 
 {# Record the state of months: `states` has the source's from before the comparison. #}

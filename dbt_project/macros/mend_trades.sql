@@ -258,7 +258,7 @@ select * from final
         where bitmapAndnotCardinality(raw.seqs, stored.seqs) > 0
     ),
 
-    -- Of any package: most are loading, or few are lost, and `consumed_loads` is read by their ids.
+    -- Load packages with missing trades, consumed or not; only these few are looked up in `consumed_loads`.
     lost as (
         select distinct load_id
         from {{ ref('stg_deribit__trade_times') }}
