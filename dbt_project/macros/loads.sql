@@ -33,17 +33,6 @@
         and loads.load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed where consumed.load_id > {{ after }})
 {% endmacro %}
 
-{# Whether a build has recorded which packages are consumed, and `consumed_loads` has lost none since. #}
-{% macro has_kept_consumed_loads(consumed_loads) -%}
-    {%- set query -%}
-        with (
-            select argMax(own_state, verified_at) from {{ declared_relation('verified_months') }} where model = 'consumed_loads'
-        ) as recorded
-        select recorded != '' and not ({{ has_changed(consumed_loads, whole_state(consumed_loads), 'recorded') }})
-    {%- endset -%}
-    {{ return(column_of(query)[0]) }}
-{%- endmacro %}
-
 {# Record up to which load id all packages are consumed, if none is pending. #}
 {% macro record_consumed_loads(consumed_loads) %}
     {%- call statement('verified') -%}

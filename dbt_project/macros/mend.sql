@@ -110,6 +110,14 @@
     {%- if raw_months %} and ({{ source_rows }} > 0 or {{ month }} not in ({{ raw_months | join(', ') }})) {%- endif -%}
 {%- endmacro %}
 
+{# Per month: the states of the last comparison of `model`, a name in `verified_months`. #}
+{% macro last_states(model) %}
+    select month, argMax(source_state, verified_at) as source_state, argMax(own_state, verified_at) as own_state
+    from {{ declared_relation('verified_months') }}
+    where model = '{{ model }}'
+    group by month
+{% endmacro %}
+
 {#
   The months in which `source` or `own` has changed since `own` was last compared, or every month, in groups of some 500,000 rows: lists
   of texts, `months` for SQL and `states`, rows for `verified_months`.
@@ -122,12 +130,7 @@
 
         own_states as ({{ own_states(own, source) }}),
 
-        verified as (
-            select month, argMax(source_state, verified_at) as source_state, argMax(own_state, verified_at) as own_state
-            from {{ declared_relation('verified_months') }}
-            where model = '{{ model_of(own) }}'
-            group by month
-        ),
+        verified as ({{ last_states(model_of(own)) }}),
 
         months as (
             select month from source_states

@@ -29,7 +29,7 @@
 {# Load what is pending. The packages of long ago are compared if `consumed_loads` has lost some, in an audit, and once for every thousand packages. #}
 {% macro mend_consumed_loads() %}
     {%- set own = declared_relation('consumed_loads') -%}
-    {%- set is_kept = has_kept_consumed_loads(own) and not var('audit', false) and count_of_later_loads() < 1000 -%}
+    {%- set is_kept = not has_lost_rows(own, never_compared='true') and not var('audit', false) and count_of_later_loads() < 1000 -%}
     {%- do refresh_all(pending_loads(own, consumed_until(declared_relation('verified_months'))) if is_kept else pending_loads(own)) -%}
     {%- do record_consumed_loads(own) if not is_kept -%}
 {% endmacro %}
@@ -155,12 +155,7 @@ select * from final
 
         states as ({{ kept_states(own) }}),
 
-        searched as (
-            select month, argMax(own_state, verified_at) as state
-            from {{ declared_relation('verified_months') }}
-            where model = 'moved_rows'
-            group by month
-        ),
+        searched as ({{ last_states('moved_rows') }}),
 
         (
             select argMax(source_state, verified_at) from {{ declared_relation('verified_months') }} where model = 'moved_rows'
@@ -169,11 +164,11 @@ select * from final
         select
             not startsWith(seqs_state, {{ table_id(loaded_seqs) }})
             or {{ has_changed(loaded_seqs, whole_state(loaded_seqs), 'seqs_state') }}
-            or (select countIf(startsWith(state, {{ table_id(own) }})) from searched) = 0
+            or (select countIf(startsWith(own_state, {{ table_id(own) }})) from searched) = 0
             or (
                 select count() from states
                 inner join searched on states.month = searched.month
-                where states.state != searched.state
+                where states.state != searched.own_state
             ) > 0
     {%- endset -%}
     {{ return(column_of(query)[0]) }}

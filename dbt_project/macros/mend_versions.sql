@@ -194,13 +194,8 @@
     {%- set query -%}
         select toString(groupArray(kept.month))
         from ({{ kept_states(own) }}) as kept
-        inner join (
-            select month, argMax(own_state, verified_at) as state
-            from {{ declared_relation('verified_months') }}
-            where model = '{{ model_of(own) }}'
-            group by month
-        ) as verified on kept.month = verified.month
-        where not startsWith(verified.state, concat(substringIndex(kept.state, ' ', 2), '-'))
+        inner join ({{ last_states(model_of(own)) }}) as verified on kept.month = verified.month
+        where not startsWith(verified.own_state, concat(substringIndex(kept.state, ' ', 2), '-'))
     {%- endset -%}
     {{ return(column_of(query)[0]) }}
 {%- endmacro %}
@@ -213,16 +208,11 @@
     {%- set query -%}
         select count()
         from ({{ month_states(own) }}) as states
-        left join (
-            select month, argMax(own_state, verified_at) as state
-            from {{ declared_relation('verified_months') }}
-            where model = '{{ model_of(own) }}'
-            group by month
-        ) as verified on states.month = verified.month
+        left join ({{ last_states(model_of(own)) }}) as verified on states.month = verified.month
         where states.month in {{ months }}
             and (
                 has({{ replaced }}::Array(UInt32), states.month)
-                or splitByChar(' ', states.state)[3] != if(verified.state = '', '0', splitByChar(' ', verified.state)[3])
+                or splitByChar(' ', states.state)[3] != if(verified.own_state = '', '0', splitByChar(' ', verified.own_state)[3])
             )
         settings join_use_nulls = 0
     {%- endset -%}
