@@ -16,16 +16,13 @@
     cast({{ bucket_of(level, time) }} as DateTime('UTC'))
 {%- endmacro %}
 
-{# Buckets of `level` that the portion changes, with the range of the numbers of its trades. #}
+{# Buckets of `level` that the portion changes, some of them several times. #}
 {% macro touched_buckets(level) %}
     select
         touched_minutes.instrument_name as instrument_name,
-        {{ bucket_start(level, 'touched_minutes.bucket_at') }} as bucket_at,
-        min(touched_minutes.first_seq) as first_seq,
-        max(touched_minutes.last_seq) as last_seq
+        {{ bucket_start(level, 'touched_minutes.bucket_at') }} as bucket_at
     from {{ ref('touched_minutes') }} as touched_minutes
     where touched_minutes.version = {{ touched_version() }}
-    group by instrument_name, bucket_at
 {% endmacro %}
 
 {# Predicate: the bucket of a row was touched. ClickHouse selects parts by the times in the pairs, and rows by the sort key. #}
@@ -88,9 +85,8 @@ finer_candles as (
 {% macro emptied_or_recomputed(level) %}
 {{ compact_candles(level, 'candles') }},
 
--- Without the ranges of numbers: one-minute candles have columns of the same names.
 places as (
-    select touched.instrument_name as instrument_name, touched.bucket_at as bucket_at from touched
+    select distinct touched.instrument_name as instrument_name, touched.bucket_at as bucket_at from touched
 ),
 
 final as (
