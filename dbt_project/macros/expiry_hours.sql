@@ -355,7 +355,9 @@ differing as (
 emptied as (
     select {{ expiry_key() }}, bucket_at from stored
     where trade_count > 0 and ({{ expiry_key() }}, bucket_at) not in (
-        select {{ expiry_key('computed') }}, computed.bucket_at from computed
+        select {{ expiry_key('trades') }}, {{ hour_of('trades.timestamp') }}
+        from source_rows as trades
+        where {{ is_of_expiry('trades') }}
     )
 )
 {% endmacro %}

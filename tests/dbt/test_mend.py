@@ -38,6 +38,8 @@ DAMAGES = (
     "drop table deribit.expiry_hours_versions sync",
     "insert into deribit.expiry_hours_versions "
     "select * replace (forward + 1 as forward, version + 1 as version) from deribit.expiry_hours_versions limit 1",
+    "insert into deribit.expiry_hours_versions "
+    "select * replace ('NONE' as underlying) from deribit.expiry_hours_versions limit 1",
 )
 
 
