@@ -286,19 +286,60 @@ drops as (
     group by instrument_name
 ),
 
-spans_of_instruments as (
-    -- The first and the last trade of each instrument in each span.
+placed as (
+    -- The first and the last trade of each instrument in each span, of those within an hour after it, which are loaded before
+    -- that time counts as covered, and of those whose time is odd, because a run loads no other time.
     select
         trades.instrument_name as instrument_name,
+        any(trades.currency) as currency,
+        any(trades.kind) as kind,
         covered.covered_from as covered_from,
+        multiIf(
+            covered.kind = '', 'odd',
+            trades.timestamp <= covered.covered_to, 'covered',
+            trades.timestamp <= covered.covered_to + toIntervalHour(1), 'newest',
+            'odd'
+        ) as place,
         min(trades.trade_seq) as first_traded,
         max(trades.trade_seq) as last_traded
     from <trades> as trades
-    asof inner join covered
+    asof left join covered
         on trades.currency = covered.currency and trades.kind = covered.kind
         and trades.timestamp >= covered.covered_from
-    where trades.timestamp <= covered.covered_to and trades.trade_seq <= {max_seq:Int64}
-    group by instrument_name, covered_from
+    where trades.trade_seq <= {max_seq:Int64}
+    group by instrument_name, covered_from, place
+),
+
+ordered as (
+    select
+        *,
+        min(if(place = 'odd', {max_seq:Int64} + 1, first_traded)) over own as first_sound,
+        max(if(place = 'odd', -1, last_traded)) over own as last_sound,
+        min(first_traded) over own as first_loaded,
+        max(last_traded) over own as last_loaded
+    from placed
+    window own as (partition by instrument_name)
+),
+
+spans_of_instruments as (
+    -- No trade beyond them shows what is missing beside odd ones at either end, which count as trades of the nearest span.
+    select
+        instrument_name,
+        covered_from,
+        if(first_traded = first_sound, first_loaded, first_traded) as first_traded,
+        if(last_traded = last_sound, last_loaded, last_traded) as last_traded
+    from ordered
+    where place = 'covered'
+    union all
+    select
+        odd.instrument_name as instrument_name,
+        min(covered.covered_from) as covered_from,
+        any(odd.first_loaded) as first_traded,
+        any(odd.last_loaded) as last_traded
+    from ordered as odd
+    inner join covered on odd.currency = covered.currency and odd.kind = covered.kind
+    where odd.last_sound = -1
+    group by instrument_name
 ),
 
 covered_seqs as (

@@ -88,7 +88,7 @@ def test_span_is_not_shortened_by_spans_inside_it(raw: Raw) -> None:
 def test_coverage_of_another_stream_is_ignored(raw: Raw) -> None:
     raw.covered(EPOCH, 30, kind="option")
     raw.covered(EPOCH, 30, currency="ETH")
-    raw.covered(20, 30)
+    raw.covered(-30, 0)
     raw.trades({2: 1, 4: 2})
     assert raw.gaps() == []
 
@@ -128,6 +128,49 @@ def test_odd_time_in_another_span_hides_no_gap(raw: Raw, odd: float) -> None:
         raw.covered(start, start + 9)
     raw.trades({11: 2, 12: 3, 20: 21, 22: odd, 24: 27, 30: 29})
     assert {(21, 21, "inner"), (23, 23, "inner"), (25, 29, "inner")} <= set(raw.gaps())
+
+
+@pytest.mark.parametrize("odd", [-56 * YEAR, -YEAR, YEAR, 60 * YEAR])
+def test_odd_time_of_the_first_or_last_trade_hides_no_gap(raw: Raw, odd: float) -> None:
+    """No trade beyond it shows which ones are missing."""
+    raw.covered(0, 10)
+    raw.trades({4: 1, 5: 2, 7: odd}, name="last")
+    raw.trades({4: 1, 6: odd, 7: odd, 9: odd}, name="last run")
+    raw.trades({4: odd, 6: 2, 7: 3}, name="first")
+    assert raw.gaps() == [(5, 5, "inner"), (6, 6, "inner"), (5, 5, "inner"), (8, 8, "inner")]
+
+
+@pytest.mark.parametrize("odd", [-56 * YEAR, 60 * YEAR])
+def test_odd_times_of_all_trades_hide_no_gap(raw: Raw, odd: float) -> None:
+    """The head is missing only if the covered time includes the instrument's first trade."""
+    raw.covered(EPOCH, 10)
+    raw.covered(0, 10, kind="option")
+    raw.trades({2: odd, 4: odd})
+    raw.trades({2: odd, 4: odd}, name="option", kind="option")
+    raw.trades({2: odd, 4: odd}, name="spot", kind="spot")
+    assert [(gap.range.first, gap.range.last, gap.stream.kind) for gap in raw.all_gaps()] == [
+        (1, 1, "future"),
+        (3, 3, "future"),
+        (3, 3, "option"),
+    ]
+
+
+def test_odd_time_beside_another_span_hides_no_gap(raw: Raw) -> None:
+    """A trade of the newest minute is loaded before it is covered, an hour and more after a span none is."""
+    raw.covered(0, 10)
+    raw.covered(200, 300)
+    raw.trades({1: 1, 2: 5, 4: 100}, name="between")
+    raw.trades({1: 1, 2: 5, 4: 12}, name="newest")
+    raw.trades({5: 100, 7: 201, 8: 300}, name="first")
+    assert raw.gaps() == [(3, 3, "inner"), (6, 6, "inner")]
+
+
+def test_odd_time_after_trades_of_the_newest_minute_is_not_a_gap(raw: Raw) -> None:
+    """What is missing between the last covered trade and them is requested by the next run."""
+    raw.covered(EPOCH, 10)
+    raw.trades({1: 1, 3: 60 * YEAR, 5: 10.5})
+    raw.trades({1: 1, 3: 10.5, 5: 60 * YEAR}, name="later")
+    assert raw.gaps() == []
 
 
 def test_head_before_covered_time_is_not_a_gap(raw: Raw) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,10 @@ def test_nothing_is_requested_with_a_wrong_clock(
     assert "The exchange's clock shows" in done.err
     assert user.requested_methods() <= {"get_time"}
     assert repair_gaps().fetched == 3
+
+
+ODD_MS = 3_700_000_000_000
+"""2087."""
 
 
 def last_seqs(keys: list[Key]) -> dict[str, int]:
@@ -235,6 +240,42 @@ def test_instrument_that_cannot_be_repaired_is_set_aside(user: User, monkeypatch
     assert seqs(find_gaps(user.database)) == {(broken, 2)}
     assert repair_gaps().fetched == 1
     assert user.keys() == keys
+
+
+def test_last_trade_with_an_odd_time_hides_no_trade_before_it(
+    own: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers by time lack two trades before it, and no later trade shows that; by number, the exchange has all three."""
+    lasts = last_seqs([(each["instrument_name"], each["trade_seq"]) for each in own.exchange.records()])
+    name, end = next((name, seq) for name, seq in lasts.items() if seq > 5)
+    hidden = [(name, end - 2), (name, end - 1)]
+
+    def answer(method: str, params: dict[str, str]) -> tuple[dict[str, str], list[bytes]] | None:
+        if not method.startswith("get_last_trades"):
+            return None
+        page = httpx.get(f"{own.exchange.history_url}/public/{method}", params=params).json()
+        trades = page["result"]["trades"]
+        for each in trades:
+            if (each["instrument_name"], each["trade_seq"]) == (name, end):
+                each["timestamp"] = ODD_MS
+        if "start_seq" not in params:
+            trades[:] = [
+                each for each in trades if (each["instrument_name"], each["trade_seq"]) not in hidden
+            ]
+        body = json.dumps(page).encode()
+        return {"Content-Length": str(len(body))}, [body]
+
+    hostile = HostileExchange(own.exchange, answer)
+    monkeypatch.setenv("SOURCES__DERIBIT__API_URL", hostile.url)
+    monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", hostile.history_url)
+    own.load()
+    assert own.tape("repair", "--again").code == 1
+    assert {(name, end)} <= set(own.keys())
+    assert seqs(find_gaps(own.database)) == set(hidden)
+    assert own.tape("repair").code == 0
+    assert set(hidden) < set(own.keys())
+    assert own.tape("gaps").code == 0
+    hostile.close()
 
 
 @pytest.mark.slow

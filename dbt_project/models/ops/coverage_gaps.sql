@@ -35,28 +35,66 @@ tallies as (
     select * from {{ ref('instrument_tallies') }}
 ),
 
+-- Holes with the span that each neighbour is in or follows. A time is odd if it is neither covered nor of the hour
+-- after a span, which is loaded before it counts as covered: a run loads no other time.
+holes as (
+    select
+        missing.instrument_name as instrument_name,
+        toString(missing.currency) as currency,
+        toString(missing.kind) as kind,
+        toString(missing.place) as place,
+        missing.first_missing_seq as first_seq,
+        missing.last_missing_seq as last_seq,
+        missing.after_at as after_at,
+        missing.before_at as before_at,
+        after_span.covered_from as after_from,
+        before_span.covered_from as before_from,
+        after_span.kind != '' and missing.after_at <= after_span.covered_to as is_after_covered,
+        before_span.kind != '' and missing.before_at <= before_span.covered_to as is_before_covered,
+        after_span.kind = '' or missing.after_at > after_span.covered_to + toIntervalHour(1) as is_after_odd,
+        before_span.kind = '' or missing.before_at > before_span.covered_to + toIntervalHour(1) as is_before_odd
+    from {{ ref('trade_gaps') }} as missing
+    asof left join covered as after_span
+        on
+            missing.currency = after_span.currency and missing.kind = after_span.kind
+            and missing.after_at >= after_span.covered_from
+    asof left join covered as before_span
+        on
+            missing.currency = before_span.currency and missing.kind = before_span.kind
+            and missing.before_at >= before_span.covered_from
+),
+
+streams as (
+    select
+        covered.currency as currency,
+        covered.kind as kind,
+        min(covered.covered_from) as covered_from
+    from covered
+    group by currency, kind
+),
+
+-- A neighbour with an odd time hides nothing: it counts as one of the span that the other neighbour is in.
 gaps as (
     select
         holes.instrument_name as instrument_name,
-        toString(holes.currency) as currency,
-        toString(holes.kind) as kind,
-        toString(holes.place) as place,
-        holes.first_missing_seq as first_seq,
-        holes.last_missing_seq as last_seq,
+        holes.currency as currency,
+        holes.kind as kind,
+        holes.place as place,
+        holes.first_seq as first_seq,
+        holes.last_seq as last_seq,
         holes.after_at as after_at,
-        holes.before_at as before_at
-    from {{ ref('trade_gaps') }} as holes
-    asof left join covered
-        on
-            holes.currency = covered.currency and holes.kind = covered.kind
-            and holes.before_at >= covered.covered_from
+        holes.before_at as before_at,
+        if(holes.is_before_odd, streams.covered_from, holes.before_from) as head_from
+    from holes
+    inner join streams on holes.currency = streams.currency and holes.kind = streams.kind
     left join listed on holes.instrument_name = listed.instrument_name
     where
         multiIf(
-            holes.before_at is null or holes.before_at > covered.covered_to, false,
-            holes.place = 'inner', holes.after_at between covered.covered_from and covered.covered_to,
-            covered.covered_from <= toDateTime64('2016-01-01', 3, 'UTC')
-            or coalesce(covered.covered_from <= listed.created_at, false)
+            holes.before_at is null or not (holes.is_before_covered or holes.is_before_odd), false,
+            holes.place = 'head',
+            head_from <= toDateTime64('2016-01-01', 3, 'UTC') or coalesce(head_from <= listed.created_at, false),
+            holes.after_at is null or not (holes.is_after_covered or holes.is_after_odd), false,
+            holes.is_after_odd or holes.is_before_odd or holes.after_from = holes.before_from
         )
 ),
 
