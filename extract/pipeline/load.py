@@ -6,6 +6,7 @@ cleanly and nothing has been loaded since, so that no run resumes from what a ki
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,17 +17,23 @@ from typing import Any
 
 import dlt
 from dlt import Pipeline
+from dlt.common.configuration import inject_section, resolve_configuration
+from dlt.common.configuration.exceptions import ConfigValueCannotBeCoercedException
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.exceptions import DltException
+from dlt.common.runners.configuration import PoolRunnerConfiguration
 
 from extract.clickhouse.destination import tape_clickhouse
 from extract.clickhouse.settings import RAW_DATABASE, ClickHouseSettings
 from extract.errors import OutsideError, UsageError
 from extract.paths import dlt_dir
-from extract.pipeline.errors import unwrap_dlt_errors
+from extract.pipeline.errors import unwrap_dlt_errors, wrong_setting
 
 PIPELINE_NAME = "deribit_trades"
 LOADED_PACKAGES_RETAINED = 100
 """Loaded packages whose metadata `dlt pipeline info` can show. A run a minute would leave half a million a year."""
+MAX_WORKERS = 1_000
+"""Threads or processes of a step of dlt, which starts as many as it is told to."""
 FIXED_SETTINGS: Mapping[str, Any] = {
     "dev_mode": False,
     "full_refresh": None,
@@ -118,6 +125,8 @@ def _pipeline(settings: ClickHouseSettings, pipelines: Path) -> Pipeline:
             dataset_name=RAW_DATABASE,
             pipelines_dir=str(pipelines),
         )
+    except ConfigValueCannotBeCoercedException as error:
+        raise wrong_setting(error) from error
     except (DltException, ValueError) as error:
         text = " ".join(str(error).split())
         raise UsageError(
@@ -129,10 +138,34 @@ def _pipeline(settings: ClickHouseSettings, pipelines: Path) -> Pipeline:
                 f"dlt's setting {name} is set, in the environment or in .dlt/: remove it, because with it trades would be "
                 f"dropped, loaded again, or not loaded into {RAW_DATABASE}."
             )
+    _require_workers()
     # dlt's handlers would replace those of `stop_on_sigterm` while a package is loaded, and lose the signal.
     pipeline.config.runtime.intercept_signals = False
     destination.before_complete = partial(require_whole, pipeline)
     return pipeline
+
+
+def _require_workers() -> None:
+    """Raise UsageError for workers with which a step of dlt would fail, or that no machine can start."""
+    for step in ("normalize", "load"):
+        with (
+            unwrap_dlt_errors(),
+            inject_section(ConfigSectionContext(pipeline_name=PIPELINE_NAME, sections=(step,))),
+        ):
+            pool = resolve_configuration(PoolRunnerConfiguration(pool_type="none"))
+        if pool.workers is not None and not 1 <= pool.workers <= MAX_WORKERS:
+            raise UsageError(
+                f"dlt's setting {step}.workers is {pool.workers}: use 1 to {MAX_WORKERS:,}, or remove it."
+            )
+        methods = multiprocessing.get_all_start_methods()
+        if pool.start_method is not None and pool.start_method not in methods:
+            raise UsageError(
+                f"dlt's setting {step}.start_method is not one of {', '.join(methods)}: remove it."
+            )
+        if not pool.run_sleep >= 0:
+            raise UsageError(
+                f"dlt's setting {step}.run_sleep is {pool.run_sleep}: use seconds, or remove it."
+            )
 
 
 def _marker(pipelines: Path) -> Path:

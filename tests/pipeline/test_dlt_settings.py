@@ -36,6 +36,26 @@ REFUSED = (
 )
 """The last two are no values that dlt knows."""
 
+UNUSABLE = {
+    "LOAD__WORKERS": ("0", "-1", "abc", "9999999"),
+    "DERIBIT_TRADES__LOAD__WORKERS": ("0",),
+    "NORMALIZE__WORKERS": ("0", "x", "5000"),
+    "NORMALIZE__START_METHOD": ("beam",),
+    "LOAD__RUN_SLEEP": ("-1", "nan", "x"),
+    "LOAD__RAISE_ON_MAX_RETRIES": ("x",),
+    "LOAD__DELETE_COMPLETED_JOBS": ("maybe",),
+    "LOAD__PARALLELISM_STRATEGY": ("foo",),
+    "EXTRACT__WORKERS": ("abc",),
+    "EXTRACT__FUTURES_POLL_INTERVAL": ("x",),
+    "DATA_WRITER__BUFFER_MAX_ITEMS": ("many",),
+    "SOURCES__DERIBIT__DATA_WRITER__FILE_MAX_ITEMS": ("many",),
+    "SCHEMA__JSON_NORMALIZER": ("x",),
+    "SCHEMA__NAMING": ("foo",),
+    "DESTINATION__REPLACE_STRATEGY": ("foo",),
+    "ENABLE_RUNTIME_TRACE": ("maybe",),
+}
+"""Values of settings that dlt reads in any step, and with which it cannot work."""
+
 
 @pytest.fixture
 def half_loaded(listed: Listed) -> tuple[SandboxExchange, Tape]:
@@ -88,6 +108,24 @@ def test_settings_that_would_lose_trades_are_refused(
                 run(BTC)
         assert keys_in(clickhouse_client) == loaded
         assert clickhouse_client.query("show databases").result_rows == databases
+    run(BTC)
+    assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
+
+
+def test_values_that_dlt_cannot_use_are_refused_by_name(
+    half_loaded: tuple[SandboxExchange, Tape], clickhouse_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the configuration is no failure of the exchange or the database, whatever step reads it."""
+    cases = [(name, value) for name, values in UNUSABLE.items() for value in values]
+    for name, value in cases:
+        with monkeypatch.context() as env:
+            env.setenv(name, value)
+            with pytest.raises(UsageError) as raised:
+                run(BTC)
+        assert name.rpartition("__")[2].lower() in str(raised.value).lower(), (
+            f"{name}={value}: {raised.value}"
+        )
+        assert len(str(raised.value)) < 200
     run(BTC)
     assert keys_in(clickhouse_client) == keys_of(half_loaded[1])
 
