@@ -132,7 +132,7 @@ def list_(environment: str | None, as_json: bool) -> None:
 
 
 @certs.command()
-@click.option("--days", default=30, type=click.IntRange(0), help="Alarm if fewer days are left.")
+@click.option("--days", default=30, type=click.IntRange(0, 36_500), help="Alarm if fewer days are left.")
 @_one_environment
 @click.option("--server", help="HOST:PORT to connect to, in addition to CLICKHOUSE_CLOUD_HOST and _PORT.")
 @json_option

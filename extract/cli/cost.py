@@ -174,7 +174,7 @@ def egress(threshold: Decimal, days: int, until: date | None, clouds: tuple[str,
 )
 @click.option(
     "--trades",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**15),
     metavar="N",
     help="Use this number of trades; no request is sent either.",
 )

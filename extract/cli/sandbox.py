@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from extract.cli.options import NumberRange
 from extract.cli.output import echo
 
 
@@ -12,11 +13,13 @@ from extract.cli.output import echo
     "--port", default=8126, type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0: any free one."
 )
 @click.option("--seed", default=1, help="Seed of the generated trades.")
-@click.option("--trades", default=20_000, type=click.IntRange(1), help="Number of generated trades.")
+@click.option(
+    "--trades", default=20_000, type=click.IntRange(1, 100_000_000), help="Number of generated trades."
+)
 @click.option(
     "--days",
     default=14.0,
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, 3_660, min_open=True),
     help="Days that the generated trades cover.",
 )
 @click.option(

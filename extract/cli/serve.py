@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from extract.cli.options import NumberRange
 from extract.cli.output import echo
 
 
@@ -23,7 +24,7 @@ from extract.cli.output import echo
 @click.option(
     "--rate",
     default=50.0,
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0.01, 1_000_000),
     help="Requests per second that each key may send.",
 )
 def serve(port: int, host: str, key_file: Path | None, rate: float) -> None:

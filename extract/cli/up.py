@@ -45,7 +45,9 @@ def up() -> None:
 
 def _tcp_port(default: int) -> int | None:
     """Port of the native protocol by CLICKHOUSE_LOCAL_TCP_PORT; None where that is 0."""
+    from extract.clickhouse.settings import MAX_PORT, is_number
+
     text = os.environ.get("CLICKHOUSE_LOCAL_TCP_PORT") or str(default)
-    if not text.isdecimal() or int(text) > 65535:
+    if not is_number(text, MAX_PORT):
         raise UsageError(f"CLICKHOUSE_LOCAL_TCP_PORT is {text!r}; set it to a port number, or to 0 for none.")
     return int(text) or None

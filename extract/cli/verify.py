@@ -30,7 +30,7 @@ _AGREEMENT = {
     "--sample",
     metavar="N",
     default=100,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     help="Most charts to compare; each is one request. Differences take at most as many further requests.",
 )
 @json_option

@@ -49,6 +49,10 @@ QUORUM_SETTINGS: Mapping[str, str | int] = {
 LOCAL_USER = "tape"
 READER = "reader"
 ALLOW_PLAIN_HTTP = "CLICKHOUSE_LOCAL_ALLOW_PLAIN_HTTP"
+MAX_PORT = 65_535
+MAX_WAKE_S = 3_600
+MAX_DIGITS = 18
+"""Python refuses to read a number of thousands of digits."""
 WAKE_S = 90  # an idle ClickHouse Cloud service takes up to a minute to start
 
 
@@ -177,15 +181,20 @@ def cloud_address_if_set(env: Mapping[str, str] = os.environ) -> tuple[str, int]
 
 def _wake_s(env: Mapping[str, str]) -> int:
     text = env.get("CLICKHOUSE_CLOUD_WAKE_S") or str(WAKE_S)
-    if not text.isdecimal():
+    if not is_number(text, MAX_WAKE_S):
         raise UsageError(
-            f"CLICKHOUSE_CLOUD_WAKE_S is {text!r}; set it to a number of seconds, 0 not to wait."
+            f"CLICKHOUSE_CLOUD_WAKE_S is {text!r}; set it to at most {MAX_WAKE_S:,} seconds, 0 not to wait."
         )
     return int(text)
 
 
+def is_number(text: str, most: int) -> bool:
+    """Whether `text` is a whole number from 0 to `most`."""
+    return text.isdecimal() and len(text) <= MAX_DIGITS and int(text) <= most
+
+
 def _port(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not is_number(text, MAX_PORT) or int(text) == 0:
         raise UsageError(f"{name} is {text!r}; set it to a port number, for example {default}.")
     return int(text)

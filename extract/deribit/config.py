@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,9 +18,18 @@ from extract.errors import UsageError
 KINDS = ("future", "option", "spot", "future_combo", "option_combo")
 """Kinds of instruments; each trade has exactly one."""
 
-DAY_S = 86_400
-MIN_PAGE_SIZE = 2
-"""Pages of trades with the same time overlap by one trade."""
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "requests_per_second": (0.0001, 1_000_000),
+    "page_size": (2, 10_000),
+    "requests_in_flight": (1, 256),
+    "window_trades": (1, 100_000_000),
+    "timeout_s": (0.001, 86_400),
+    "retry_total_s": (0.001, 86_400),
+}
+"""Least and greatest value of each number; whole numbers have whole limits.
+
+Pages of trades with the same time overlap by one trade. Each request in flight has a thread.
+"""
 
 
 @configspec
@@ -68,32 +76,15 @@ class DeribitConfig(BaseConfiguration):
                 "Only one of api_url and history_url of [sources.deribit] is of the test network, whose trades must not be "
                 "mixed with others; set both to the same network."
             )
-        for name in ("page_size", "requests_in_flight", "window_trades"):
-            if not isinstance(getattr(self, name), int):
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int if isinstance(least, int) else (int, float)):
+                what = "a whole number" if isinstance(least, int) else "a number"
+                raise UsageError(f"{name} of [sources.deribit] is {value!r}; it must be {what}.")
+            if not least <= value <= most:
                 raise UsageError(
-                    f"{name} of [sources.deribit] is {getattr(self, name)!r}; it must be a whole number."
+                    f"{name} of [sources.deribit] is {value:g}; it must be from {least:,} to {most:,}."
                 )
-        limits = (
-            self.requests_per_second,
-            self.requests_in_flight,
-            self.window_trades,
-            self.timeout_s,
-            self.retry_total_s,
-        )
-        if not all(0 < limit < math.inf for limit in limits):
-            raise UsageError(
-                "requests_per_second, requests_in_flight, window_trades, timeout_s and retry_total_s of "
-                "[sources.deribit] must be numbers above 0."
-            )
-        if self.requests_per_second < 1 / DAY_S or max(self.timeout_s, self.retry_total_s) > DAY_S:
-            raise UsageError(
-                "timeout_s, retry_total_s and the time between two requests of [sources.deribit] must be at most a day, "
-                f"{DAY_S:,} seconds."
-            )
-        if self.page_size < MIN_PAGE_SIZE:
-            raise UsageError(
-                f"page_size of [sources.deribit] must be at least {MIN_PAGE_SIZE}, because pages may overlap by a trade."
-            )
 
 
 def _is_test(url: str) -> bool:

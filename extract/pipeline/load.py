@@ -33,7 +33,7 @@ PIPELINE_NAME = "deribit_trades"
 LOADED_PACKAGES_RETAINED = 100
 """Loaded packages whose metadata `dlt pipeline info` can show. A run a minute would leave half a million a year."""
 MAX_WORKERS = 1_000
-"""Threads or processes of a step of dlt, which starts as many as it is told to."""
+"""Threads or processes of a step of dlt, which starts any number of them."""
 FIXED_SETTINGS: Mapping[str, Any] = {
     "dev_mode": False,
     "full_refresh": None,

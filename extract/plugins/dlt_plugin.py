@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.configuration.plugins import SupportsCliCommand, hookimpl, only_host
@@ -24,6 +25,8 @@ from extract.paths import ROOT, dlt_dir
 if TYPE_CHECKING:
     from extract.deribit.transport.workers import Workers
 
+MAX_MINUTES = 527_040
+"""A year."""
 _DESCRIPTION = """\
 Loads Deribit's public trades into ClickHouse, from the stored state up to now.
 
@@ -103,7 +106,6 @@ class RunCommand(SupportsCliCommand):
         parser.add_argument(
             "--max-minutes",
             metavar="N",
-            type=float,
             help="after N minutes finish and load the current window and exit, as on SIGTERM",
         )
         parser.add_argument(
@@ -194,12 +196,17 @@ def expects_many_pages(*, plan: bool, since: str | None, has_run: bool) -> bool:
     return not plan and (not has_run or bool(since))
 
 
-def _limit_s(minutes: float | None) -> float | None:
-    if minutes is not None and not 0 < minutes < float("inf"):
+def _limit_s(minutes: str | None) -> float | None:
+    if minutes is None:
+        return None
+    limit = nan
+    with suppress(ValueError):
+        limit = float(minutes)
+    if not 0 < limit <= MAX_MINUTES:
         raise UsageError(
-            f"--max-minutes {minutes:g} is not a valid limit; give minutes above 0, for example 50."
+            f"--max-minutes {minutes} is not a valid limit; give up to {MAX_MINUTES:,} minutes, for example 50."
         )
-    return None if minutes is None else minutes * 60
+    return limit * 60
 
 
 @hookimpl(specname="plug_cli")

@@ -14,6 +14,7 @@ from extract.errors import UsageError
 from extract.paths import ROOT
 
 PROJECT = ROOT / "dbt_project" / "dbt_project.yml"
+MAX_MONTHS = 1_200
 RAW = "raw_trades"
 TRADES = "trades"
 SNAPSHOTS = "book_summaries"
@@ -65,9 +66,10 @@ def declared_retention() -> dict[str, int | None]:
             raise UsageError(
                 f"retention_months in {PROJECT} names {level!r}, which is not a level; the levels are {', '.join(levels)}."
             )
-        if months is not None and (type(months) is not int or months < 0):
+        if months is not None and (type(months) is not int or not 0 <= months <= MAX_MONTHS):
             raise UsageError(
-                f"retention_months of {level} in {PROJECT} is {months!r}; write a number of months, or null for no limit."
+                f"retention_months of {level} in {PROJECT} is {months!r}; write a number of months up to {MAX_MONTHS:,}, "
+                "or null for no limit."
             )
     return declared
 

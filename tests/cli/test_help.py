@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -32,6 +34,32 @@ def test_every_subcommand_has_help_with_an_example() -> None:
     assert [
         path for path, section in zip(paths, sections[1:], strict=True) if "Example: " not in section
     ] == []
+
+
+def commands(command: click.Command) -> Iterator[click.Command]:
+    if not isinstance(command, click.Group):
+        yield command
+        return
+    with click.Context(command) as context:
+        for name in command.list_commands(context):
+            yield from commands(command.get_command(context, name))
+
+
+NUMBERS = [
+    pytest.param(each, option, id=f"{each.name} {option.opts[0]}")
+    for each in commands(tape)
+    for option in each.params
+    if isinstance(option.type, (click.IntRange, click.FloatRange))
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS)
+def test_number_of_an_option_has_limits(command: click.Command, option: click.Parameter) -> None:
+    """What no command can use is refused in one sentence, and reaches no timer, allocation or statement."""
+    for text in ("-1", "nan", "inf", "1e308", "9" * 20, "9" * 5000, "many", ""):
+        context = click.Context(command)
+        with pytest.raises(click.BadParameter):
+            option.type_cast_value(context, text)
 
 
 def test_command_reference_is_current() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from extract.deribit.config import deribit_config, parse_names
+from extract.deribit.config import LIMITS, DeribitConfig, deribit_config, parse_names
 from extract.errors import UsageError
 
 
@@ -62,6 +63,7 @@ def test_names_that_cannot_be_loaded_are_a_usage_error(
     ("explicit", "sentence"),
     [
         ({"window_trades": "abc"}, "window_trades of [sources.deribit] is 'abc'; it must be a whole number."),
+        ({"timeout_s": "abc"}, "timeout_s of [sources.deribit] is 'abc'; it must be a number."),
         ({"page_size": 100.5}, "page_size of [sources.deribit] is 100.5; it must be a whole number."),
         (
             {"currencies": ["BTC", None]},
@@ -76,9 +78,16 @@ def test_argument_of_another_type_is_a_usage_error(explicit: dict[str, Any], sen
     assert str(raised.value) == sentence
 
 
-@pytest.mark.parametrize("name", ["REQUESTS_PER_SECOND", "TIMEOUT_S", "RETRY_TOTAL_S"])
-@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
-def test_limits_are_numbers_above_zero(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"SOURCES__DERIBIT__{name}", value)
-    with pytest.raises(UsageError, match="must be numbers above 0"):
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "1e308", "99999999999999999999", "abc", ""])
+def test_numbers_are_within_limits(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of requests in flight each has a thread, and no number that is too great for a timer or a page is used."""
+    monkeypatch.setenv(f"SOURCES__DERIBIT__{name.upper()}", value)
+    with pytest.raises(UsageError, match=name):
         deribit_config()
+
+
+def test_every_number_has_limits() -> None:
+    assert {
+        each.name for each in fields(DeribitConfig) if type(each.default) in (int, float)
+    } == LIMITS.keys()

@@ -51,7 +51,7 @@ MISTAKES = [
         RunOptions(),
         {"SOURCES__DERIBIT__TIMEOUT_S": "99999999999"},
         UsageError,
-        "at most a day",
+        "timeout_s of [sources.deribit] is 1e+11; it must be from 0.001 to 86,400.",
         id="timeout",
     ),
     pytest.param(RunOptions(since="soon"), {}, UsageError, "--since 'soon' is not a time", id="no date"),

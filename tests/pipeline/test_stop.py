@@ -137,11 +137,14 @@ def test_max_minutes_stops_the_run_with_exit_code_0(
     assert "Stopped after 0.03 minutes with more to do; the same command resumes there." in done.out
 
 
-def test_invalid_max_minutes_is_a_usage_error(shell: UserShell) -> None:
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e308", "soon", ""])
+def test_invalid_max_minutes_is_a_usage_error(shell: UserShell, minutes: str) -> None:
     """One sentence, exit code 3."""
-    done = shell.run("dlt", "pipeline", "run", "--max-minutes", "0")
+    done = shell.run("dlt", "pipeline", "run", f"--max-minutes={minutes}")
     assert done.code == 3
-    assert done.err == "--max-minutes 0 is not a valid limit; give minutes above 0, for example 50.\n"
+    assert done.err == (
+        f"--max-minutes {minutes} is not a valid limit; give up to 527,040 minutes, for example 50.\n"
+    )
 
 
 @pytest.fixture
