@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,13 @@ class Project(Models):
         except DatabaseError:
             return False
         return True
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the dbt project, for a test that edits it, to `folder`/project."""
+    return shutil.copytree(
+        PROJECT_DIR, folder / "project", ignore=shutil.ignore_patterns("target", "logs", "profiles.yml")
+    )
 
 
 def forget_databases() -> None:

@@ -35,11 +35,8 @@
 
 {# Record up to which load id all packages are consumed, if none is pending. #}
 {% macro record_consumed_loads(consumed_loads) %}
-    {%- call statement('verified') -%}
-        insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
-        select
-            'consumed_loads', 0, concat(max(load_id), ' ', toString(count())), {{ whole_state(consumed_loads) }},
-            {{ verified_by() }}, now64(6)
+    {%- call insert_verified() -%}
+        select 'consumed_loads', 0, concat(max(load_id), ' ', toString(count())), {{ whole_state(consumed_loads) }}
         from {{ source('deribit_raw', '_dlt_loads') }}
         having max(load_id) != '' and countIf(status = 0 and load_id not in (select consumed.load_id from {{ consumed_loads }} as consumed)) = 0
     {%- endcall -%}

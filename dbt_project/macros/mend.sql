@@ -177,15 +177,21 @@
 {# Rows that one statement compares. Returned as a number: Jinja repeats a text that is multiplied. #}
 {% macro mended_rows() -%} {{ return(500000) }} {%- endmacro %}
 
+{# Add to `verified_months` what the block selects: model, month, source_state and own_state. #}
+{% macro insert_verified() %}
+    {%- do run_statement(
+        'insert into ' ~ declared_relation('verified_months') ~ ' (model, month, source_state, own_state, verified_by, verified_at) '
+        ~ 'select *, ' ~ verified_by() ~ ', now64(6) from (' ~ caller() ~ ') settings join_use_nulls = 0'
+    ) -%}
+{% endmacro %}
+
 {# Record the state of months: `states` has the source's from before the comparison. #}
 {% macro record_verified(own, source, states) %}
-    {%- call statement('verified') -%}
-        insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
+    {%- call insert_verified() -%}
         with own_states as ({{ own_states(own, source) }})
-        select '{{ model_of(own) }}', compared.month, compared.state, own_states.state, {{ verified_by() }}, now64(6)
+        select '{{ model_of(own) }}', compared.month, compared.state, own_states.state
         from (select month, state from values('month UInt32, state String', {{ states }})) as compared
         left join own_states on compared.month = own_states.month
-        settings join_use_nulls = 0
     {%- endcall -%}
 {% endmacro %}
 
@@ -261,7 +267,6 @@
   lose against older ones otherwise. Versions that are greater by more than `most` are invented, see `remove_invented_versions`.
 #}
 {% macro mend_refresh_log(most=10000000) %}
-    {%- set verified_months = declared_relation('verified_months') -%}
     {%- if has_lost_rows(this, never_compared='true') -%}
         {%- set rows = column_of('select count() from ' ~ this)[0] -%}
         {%- set newest = [rows] -%}
@@ -275,10 +280,8 @@
             ) -%}
             {%- do log(this.identifier ~ ': ' ~ missing ~ ' rows were missing and are added', info=true) -%}
         {%- endif -%}
-        {%- call statement('verified') -%}
-            insert into {{ verified_months }} (model, month, source_state, own_state, verified_by, verified_at)
-            select '{{ model_of(this) }}', 0, '', {{ whole_state(this) }} as state, {{ verified_by() }}, now64(6)
-            where state != ''
+        {%- call insert_verified() -%}
+            select '{{ model_of(this) }}', 0, '', {{ whole_state(this) }} as state where state != ''
         {%- endcall -%}
     {%- endif -%}
 {% endmacro %}

@@ -194,9 +194,8 @@ select * from final
         {%- set months = column_of('select toString(groupArray(month)) from (' ~ kept_states(own) ~ ')')[0] if is_searched else '[]' -%}
         {%- set ranges = instrument_ranges(own, 'timestamp', months, 4 * mended_rows()) if months != '[]' else [] -%}
         {%- for range in ranges -%} {%- do mark_moved_rows_of(own, range) -%} {%- endfor -%}
-        {%- call statement('verified') -%}
-            insert into {{ declared_relation('verified_months') }} (model, month, source_state, own_state, verified_by, verified_at)
-            select 'moved_rows', states.month, {{ whole_state(loaded_seqs) }}, states.state, {{ verified_by() }}, now64(6)
+        {%- call insert_verified() -%}
+            select 'moved_rows', states.month, {{ whole_state(loaded_seqs) }}, states.state
             from ({{ kept_states(own) }}) as states
             {%- if not is_searched %}
             where states.month not in (select month from {{ declared_relation('verified_months') }} where model = 'moved_rows')

@@ -29,14 +29,20 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Whether this is a `dbt build` with all tests whose scope depends on `tested_months`. #}
+{#
+  Whether this is a `dbt build` with all tests whose scope depends on `tested_months`. Each record of a comparison asks for it, so the answer
+  is remembered in `graph`, which is one dictionary for all nodes of a run.
+#}
 {% macro are_soundness_tests_selected() -%}
     {%- if not execute or flags.WHICH != 'build' -%} {{ return('false') }} {%- endif -%}
-    {%- set missing = [] -%}
-    {%- for id, node in graph.nodes.items() if node.resource_type == 'test' and node.test_metadata -%}
-        {%- do missing.append(id) if node.test_metadata.name.endswith('_are_sound') and id not in selected_resources -%}
-    {%- endfor -%}
-    {{ return('false' if missing else 'true') }}
+    {%- if graph.get('soundness', {}).get('invocation_id') != invocation_id -%}
+        {%- set missing = [] -%}
+        {%- for id, node in graph.nodes.items() if node.resource_type == 'test' and node.test_metadata -%}
+            {%- do missing.append(id) if node.test_metadata.name.endswith('_are_sound') and id not in selected_resources -%}
+        {%- endfor -%}
+        {%- do graph.update({'soundness': {'invocation_id': invocation_id, 'are_selected': 'false' if missing else 'true'}}) -%}
+    {%- endif -%}
+    {{ return(graph.soundness.are_selected) }}
 {%- endmacro %}
 
 {# The invocation that compares, for `verified_by`; followed by ` build` if it also tests what it compares, see `tape health`. #}

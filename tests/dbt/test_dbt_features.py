@@ -10,7 +10,7 @@ from dbt.cli.main import dbtRunner
 
 from extract.clickhouse.refresh import refresh
 from harness import raw_tables
-from harness.dbt_project import PROJECT_DIR, TABLES, Project, failures, run_words
+from harness.dbt_project import TABLES, Project, copy_project, failures, run_words
 from tests.dbt.test_model_truth import LOADS, trade
 from tests.support.candle_truth import assert_true
 
@@ -123,9 +123,7 @@ def test_deferred_and_cloned_models_do_not_write_to_those_in_use(loaded: Project
 def test_schema_and_alias_of_models_do_not_stop_the_refresh(dbt: Project, tmp_path: Path) -> None:
     """Marts in another schema and a table with an alias: the loader and dbt refresh them."""
     dbt.fresh()
-    copy = shutil.copytree(
-        PROJECT_DIR, tmp_path / "project", ignore=shutil.ignore_patterns("target", "logs", "profiles.yml")
-    )
+    copy = copy_project(tmp_path)
     settings = copy / "dbt_project.yml"
     settings.write_text(settings.read_text().replace("    marts:\n", "    marts:\n      +schema: marts\n"))
     hours = copy / "models/internal/candles/ohlcv_1h_versions.sql"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from extract.clickhouse.refresh import refresh
 from extract.retention.drop import drop_months
 from harness import raw_tables
-from harness.dbt_project import PROJECT_DIR, TABLES, Project
+from harness.dbt_project import TABLES, Project, copy_project
 from tests.dbt.test_model_truth import DAY_MS, LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
@@ -501,9 +500,7 @@ def test_build_after_a_new_trade_does_not_read_the_months_before(dbt: Project) -
 @pytest.mark.slow
 def test_all_trades_are_searched_for_moves_in_portions(dbt: Project, tmp_path: Path) -> None:
     """Portions of some thousand trades instead of some million."""
-    copy = shutil.copytree(
-        PROJECT_DIR, tmp_path / "project", ignore=shutil.ignore_patterns("target", "logs", "profiles.yml")
-    )
+    copy = copy_project(tmp_path)
     macros = copy / "macros/mend.sql"
     macros.write_text(macros.read_text().replace("return(500000)", "return(1000)"))
     portioned = Project(dbt.client, tmp_path, project_dir=copy)
