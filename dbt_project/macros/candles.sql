@@ -97,7 +97,7 @@ final as (
         {{ refresh_version() }} as version
     from compact
     right join places on compact.instrument_name = places.instrument_name and compact.bucket_at = places.bucket_at
-    where {{ is_month_open([candle_table(level), finer_table(level)], 'places.bucket_at') }}
+    where {{ is_month_open([candle_table(level), finer_table(level), 'trade_versions'], 'places.bucket_at') }}
 )
 
 select * from final

@@ -333,7 +333,7 @@ select * from final
 {%- endmacro %}
 
 {# CTEs as those of `candle_differences`, for the expiries of some months and a range of hours. #}
-{% macro expiry_hour_differences(own, months, range) %}
+{% macro expiry_hour_differences(own, months, range, kept=[]) %}
 {%- set hash = expiry_hour_hash(own) -%}
 source_rows as (
     select * from {{ ref('trades') }}
@@ -354,7 +354,7 @@ differing as (
 
 emptied as (
     select {{ expiry_key() }}, bucket_at from stored
-    where trade_count > 0 and ({{ expiry_key() }}, bucket_at) not in (
+    where trade_count > 0 and {{ is_not_kept(kept) }} and ({{ expiry_key() }}, bucket_at) not in (
         select {{ expiry_key('trades') }}, {{ hour_of('trades.timestamp') }}
         from source_rows as trades
         where {{ is_of_expiry('trades') }}
@@ -365,11 +365,12 @@ emptied as (
 {# The macro that the config `mend` of `expiry_hours_versions` names. #}
 {% macro mend_expiry_hours() %}
     {%- set source = ref('trade_versions') -%}
+    {%- do require_closed_months(this, source) -%}
+    {%- set kept = months_to_keep(source) -%}
     {%- for months, states in changed_months(this, source) -%}
         {%- for range in hour_ranges(source, months) -%}
-            {%- do replace_differing(
-                expiry_hour_differences(this, months, range), expiry_key() ~ ', bucket_at', months, is_in_hours('bucket_at', range), 'hours'
-            ) -%}
+            {%- set differences = expiry_hour_differences(this, months, range, kept) -%}
+            {%- do replace_differing(differences, expiry_key() ~ ', bucket_at', months, is_in_hours('bucket_at', range), 'hours') -%}
         {%- endfor -%}
         {%- do record_verified(this, source, states) -%}
     {%- endfor -%}

@@ -170,6 +170,7 @@ hours as (
 
 {% macro mend_instrument_ends() %}
     {%- set hourly = ref('ohlcv_1h_versions') -%}
+    {%- do require_known_ends() -%}
     {%- do remove_invented_instruments() if var('audit', false) -%}
     {%- for months, states in changed_months(this, hourly) -%}
         {%- for range in instrument_ranges(hourly, 'bucket_at', months) -%}
@@ -181,6 +182,24 @@ hours as (
         {%- endfor -%}
         {%- do record_verified(this, hourly, states) -%}
     {%- endfor -%}
+{% endmacro %}
+
+{#
+  Refuse to go on if the table lost instruments that were traded in months that `tape retention` dropped: their first and last trades are known
+  from here only.
+#}
+{% macro require_known_ends() %}
+    {%- set months = dropped_months(['trade_versions', 'ohlcv_1m_versions', 'ohlcv_1h_versions']) -%}
+    {%- if months and not is_loss_accepted() and has_lost_rows(this, never_compared='true') -%}
+        {%- set lost = column_of(
+            'select uniqExact(instrument_name) from ' ~ declared_relation('loaded_seqs')
+            ~ ' where instrument_name not in (select instrument_name from ' ~ this ~ ') and instrument_name in (select instrument_name from '
+            ~ declared_relation('loaded_seqs') ~ ' group by instrument_name having hasAny(groupUniqArrayMerge(months), ' ~ months ~ '::Array(UInt32)))'
+        )[0] -%}
+        {%- if lost -%}
+            {%- do raise_lost_rows(this, 'the first and last trades of ' ~ lost ~ ' instruments') -%}
+        {%- endif -%}
+    {%- endif -%}
 {% endmacro %}
 
 {# Instruments of the table `own`, for which `where` holds, that have neither hourly candles nor, if these were dropped, numbers of trades. #}

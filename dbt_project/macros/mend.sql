@@ -122,7 +122,7 @@
   The months in which `source` or `own` has changed since `own` was last compared, or every month, in groups of some 500,000 rows: lists
   of texts, `months` for SQL and `states`, rows for `verified_months`.
 #}
-{% macro changed_months(own, source, every=var('audit', false)) %}
+{% macro changed_months(own, source, every=var('audit', false) or is_loss_accepted()) %}
     {%- set query -%}
         with
 
@@ -299,9 +299,10 @@
 
 {#
   CTEs for the candles of some months and a range of instruments: `compact` as computed from their source, `stored` as stored,
-  `differing` those of `compact` that are not stored as they are, and `emptied` those stored although their source has no rows.
+  `differing` those of `compact` that are not stored as they are, and `emptied` those stored although their source has no rows, except in the
+  months `kept`.
 #}
-{% macro candle_differences(level, own, months, range) %}
+{% macro candle_differences(level, own, months, range, kept=[]) %}
 {%- set source_view, time = candle_source(level) -%}
 {%- set columns = compared_columns(own) -%}
 source_rows as (
@@ -323,7 +324,7 @@ differing as (
 
 emptied as (
     select instrument_name, bucket_at from stored
-    where trade_count > 0 and (instrument_name, bucket_at) not in (
+    where trade_count > 0 and {{ is_not_kept(kept) }} and (instrument_name, bucket_at) not in (
         select instrument_name, {{ bucket_start(level, time) }} from source_rows
     )
 )
@@ -377,12 +378,30 @@ emptied as (
     {%- endif -%}
 {% endmacro %}
 
+{# Predicate: the bucket of a row is in none of the months `kept`, as `lost_months` returns them. #}
+{% macro is_not_kept(kept) -%} toYYYYMM(bucket_at) not in ({{ (kept or [0]) | join(', ') }}) {%- endmacro %}
+
+{# `lost_months` of `this`, logged. Data tests compare them, so a build fails until the trades are there again or the loss is accepted. #}
+{% macro months_to_keep(source) -%}
+    {%- set months = lost_months(this, source) -%}
+    {%- if months -%}
+        {%- do log(
+            this.identifier ~ ': ' ~ source.identifier ~ ' has lost the rows of ' ~ months | join(', ') ~ ', so these months are kept as they are; '
+            ~ "to remove them: dbt build --vars 'accept_lost_months: true'", info=true
+        ) -%}
+    {%- endif -%}
+    {{ return(months) }}
+{%- endmacro %}
+
 {# Replace the candles of `this` that differ from those computed from their source. #}
 {% macro mend_candles(level) %}
     {%- set source = ref(finer_table(level)) -%}
+    {%- do require_closed_months(this, source) -%}
+    {%- set kept = months_to_keep(source) -%}
     {%- for months, states in changed_months(this, source) -%}
         {%- for range in instrument_ranges(source, candle_source(level)[1], months) -%}
-            {%- do replace_differing(candle_differences(level, this, months, range), 'instrument_name, bucket_at', months, range, 'candles') -%}
+            {%- set differences = candle_differences(level, this, months, range, kept) -%}
+            {%- do replace_differing(differences, 'instrument_name, bucket_at', months, range, 'candles') -%}
         {%- endfor -%}
         {%- do record_verified(this, source, states) -%}
     {%- endfor -%}

@@ -1,6 +1,41 @@
+{#
+  If `loaded_seqs` lost rows, or in an audit: add again the numbers of trades in months that were dropped. `trade_versions` does not have them;
+  raw does, or the ranges of them that `tape retention` recorded when it dropped raw, without their months.
+#}
+{% macro restore_dropped_seqs(own) %}
+    {%- set months = dropped_months(['trade_versions', 'deribit_raw.trades']) -%}
+    {%- if months and (var('audit', false) or has_lost_rows(own, never_compared='true')) -%}
+        {%- call statement('mend') -%}
+            insert into {{ own }} settings insert_deduplicate = 0
+            select instrument_name, {{ seq_bitmaps() }}
+            from {{ ref('stg_deribit__trade_times') }}
+            where toYYYYMM(timestamp) in {{ months }} and load_id in (select loads.load_id from {{ ref('stg_deribit__loads') }} as loads)
+            group by instrument_name, chunk
+        {%- endcall -%}
+        {%- set dropped = source('deribit_raw', 'dropped_trades') -%}
+        {%- if adapter.get_relation(none, dropped.schema, dropped.identifier) -%}
+            {%- call statement('mend') -%}
+                insert into {{ own }} settings insert_deduplicate = 0
+                select
+                    instrument_name,
+                    {{ seq_chunk('number') }} as chunk,
+                    groupBitmapState(number) as seqs,
+                    groupBitmapState(number + 1) as followers,
+                    arrayReduce('groupUniqArrayState', {{ months }}::Array(UInt32)) as months
+                from (
+                    select instrument_name, arrayJoin(range(toUInt64(first_seq), toUInt64(last_seq) + 1)) as number
+                    from {{ dropped }}
+                )
+                group by instrument_name, chunk
+            {%- endcall -%}
+        {%- endif -%}
+    {%- endif -%}
+{% endmacro %}
+
 {# Add the numbers of trades that `loaded_seqs` lacks. #}
 {% macro mend_loaded_seqs() %}
     {%- set own, trade_versions = declared_relation('loaded_seqs'), declared_relation('trade_versions') -%}
+    {%- do restore_dropped_seqs(own) if load_relation(own) -%}
     {%- for months, states in changed_months(own, trade_versions) if load_relation(own) and load_relation(trade_versions) -%}
         {%- call statement('mend') -%}
             insert into {{ own }}

@@ -3,6 +3,8 @@
   `--defer --favor-state`, `ref` would name those of another environment.
 #}
 {% macro mend_trades() %}
+    {%- do record_drops_again() -%}
+    {%- do require_closed_months(declared_relation('trade_versions'), source('deribit_raw', 'trades')) -%}
     {%- set replaced = replaced_months(declared_relation('trade_versions')) -%}
     {%- do replace_wrong_chunks() -%}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
@@ -23,7 +25,9 @@
 {# What `mend_selected_trades` reads, for the models that name it. A unit test needs no rows of it. #}
 {% macro mended_from_raw() -%}
     {{- built_after('stg_deribit__trade_times', 'stg_deribit__loads') -}}
-    {%- if model.resource_type != 'unit_test' -%} {%- do source('deribit_raw', 'trades') -%} {%- endif -%}
+    {%- if model.resource_type != 'unit_test' -%}
+        {%- for name in ('trades', 'dropped_trades') -%} {%- do source('deribit_raw', name) -%} {%- endfor -%}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Load what is pending. The packages of long ago are compared if `consumed_loads` has lost some, in an audit, and once for every thousand packages. #}

@@ -65,6 +65,13 @@ select concat(database, '.', name), uuid, {month:UInt32}, now64(3)
 from system.tables
 where concat(database, '.', name) = {table:String}
 
+-- name: record_drop_again
+-- As dbt does it, which reads both records.
+insert into deribit.verified_months (model, month, source_state, own_state, verified_by, verified_at)
+select 'retention_drops', {month:UInt32}, toString(uuid), concat(database, '.', name), 'tape retention', now64(6)
+from system.tables
+where concat(database, '.', name) = {table:String}
+
 -- name: record_dropped_trades
 insert into deribit_raw.dropped_trades (instrument_name, currency, kind, first_seq, last_seq)
 with

@@ -1,7 +1,8 @@
 """Drop old partitions, but only after the next coarser candles have been verified.
 
 A month of a level is dropped only if every candle made from it agrees with it in trades and volume, bucket by bucket.
-It is first recorded in `retention_drops`: dbt then leaves the months that it reaches into unchanged.
+It is first recorded, in `retention_drops` and again in `verified_months`: dbt then leaves the months that it reaches into
+unchanged, also if one of these tables loses its rows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Retention = Mapping[str, int | None]
 """Level → whole months before the current one to retain; None retains everything."""
 
 DROPS = f"{MART_DATABASE}.retention_drops"
+VERIFIED = f"{MART_DATABASE}.verified_months"
 
 _STATEMENTS = load_statements(__file__, "agreement.sql")
 
@@ -89,7 +91,7 @@ def _verified_months(
 
 
 def _require_models(database: Database, levels: Iterable[Level]) -> None:
-    required = {each.table for each in levels if not each.is_optional} | {DROPS}
+    required = {each.table for each in levels if not each.is_optional} | {DROPS, VERIFIED}
     sql = "select concat(database, '.', name) from system.tables where database in {databases:Array(String)}"
     tables = {name for (name,) in database.rows(sql, {"databases": [RAW_DATABASE, MART_DATABASE]})}
     if missing := sorted(required - tables):
@@ -120,7 +122,8 @@ def _find_refusal(
 
 
 def _drop(database: Database, level: Level, month: int) -> None:
-    database.command(_STATEMENTS["record_drop"], {"month": month, "table": level.table})
+    for record in ("record_drop", "record_drop_again"):
+        database.command(_STATEMENTS[record], {"month": month, "table": level.table})
     if level.name == RAW:
         create_missing(database, RAW_DATABASE, {DROPPED_TRADES.name: DROPPED_TRADES.create_sql()})
         sql = render(_STATEMENTS["record_dropped_trades"], lambda name: RAW_TABLES[name].loaded_relation)

@@ -11,7 +11,7 @@ import pytest
 from extract.clickhouse.refresh import refresh
 from extract.retention.drop import drop_months
 from harness import raw_tables
-from harness.dbt_project import TABLES, Project, copy_project
+from harness.dbt_project import TABLES, Project, copy_project, failures
 from tests.dbt.test_model_truth import DAY_MS, LOADS, NOON_MS, trade
 from tests.support.candle_truth import assert_true
 
@@ -159,7 +159,10 @@ def test_candles_change_after_the_log_lost_its_rows(dbt: Project, loss: str) -> 
 
 @pytest.mark.slow
 def test_candles_outlive_trades_that_cannot_be_restored(dbt: Project) -> None:
-    """`tape retention` dropped the month from raw, and then the trades were truncated. The other month is restored."""
+    """`tape retention` dropped the month from raw, and then the trades were truncated. The other month is restored.
+
+    A run refuses until the user accepts the loss.
+    """
     dbt.empty()
     option = "BTC-31JAN25-90000-C"
     loads = {
@@ -179,6 +182,9 @@ def test_candles_outlive_trades_that_cannot_be_restored(dbt: Project) -> None:
     before = [dbt.rows(query) for query in queries]
     list(drop_months(dbt.database, {"raw_trades": 1}, date(2025, 4, 15), ["raw_trades"]))
     dbt.client.command("truncate table deribit.trade_versions")
+    message = failures(dbt.invoke("run", *TABLES))["consumed_loads"]
+    assert "trade_versions has lost rows of 202501, which cannot be computed again" in message
+    dbt.run(*TABLES, "--vars", "accept_lost_months: true")
     dbt.run(*TABLES)
     assert [dbt.rows(query) for query in queries] == before
     assert dbt.rows("select trade_seq from deribit.trades") == [{"trade_seq": 2}]

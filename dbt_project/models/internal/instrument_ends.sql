@@ -2,6 +2,7 @@
 {{ config(materialized='refreshed_table', mend='mend_instrument_ends') }}
 {{ built_after('ohlcv_1h_versions', 'refresh_log', 'verified_months') -}}
 {{ require_complete_history('trade_versions') -}}
+{{ require_complete_history('ohlcv_1m_versions') -}}
 {{ require_complete_history('ohlcv_1h_versions') -}}
 with
 

@@ -1,9 +1,19 @@
--- One row per table and month that `tape retention` dropped from it. Written only by that command, before the drop.
+-- One row per table and month that `tape retention` dropped from it. Written by that command before the drop; a build
+-- adds the rows that were lost since, from their second record in `verified_months`.
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 select
-    '' as table_name,
-    toUUID('00000000-0000-0000-0000-000000000000') as table_id,
-    toUInt32(0) as month,
-    toDateTime64(0, 3, 'UTC') as dropped_at
-where false
+    lost.table_name as table_name,
+    lost.table_id as table_id,
+    lost.month as month,
+    min(lost.dropped_at) as dropped_at
+from ({{ second_record_of_drops(ref('verified_months')) }}) as lost
+{% if is_incremental() -%}
+    where (lost.table_id, lost.month) not in (
+        select
+            kept.table_id,
+            kept.month
+        from {{ this }} as kept
+    )
+{%- endif %}
+group by table_name, table_id, month
