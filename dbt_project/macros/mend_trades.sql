@@ -81,12 +81,21 @@
             {%- do run_statement(
                 'insert into ' ~ table ~ ' settings insert_deduplicate = 0 select * from ' ~ view ~ ('(' ~ arguments | join(', ') ~ ')' if arguments else '')
             ) -%}
+        {%- else -%}
+            {%- do require_later_build(step, table) -%}
         {%- endif -%}
         {%- if step.table == 'refresh_log' -%}
             {%- do values.update({'version': column_of('select count() from ' ~ table)[0]}) -%}
             {%- do values.setdefault('touched', values.version) -%}
         {%- endif -%}
     {%- endfor -%}
+{% endmacro %}
+
+{# Refuse to go on without the view of a step if its table exists and this run does not build it: the packages would count as consumed. #}
+{% macro require_later_build(step, table) %}
+    {%- if load_relation(table) and declared_node(step.view or step.table).unique_id not in selected_resources -%}
+        {{ exceptions.raise_compiler_error('There is no view ' ~ step_view(step) ~ ', which refreshes ' ~ table ~ '; run: dbt build') }}
+    {%- endif -%}
 {% endmacro %}
 
 {# The next portions of some load packages, each the text of an array in SQL. #}

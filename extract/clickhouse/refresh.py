@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from extract.clickhouse.client import Database
 from extract.clickhouse.settings import MART_DATABASE
+from extract.errors import FinalError
 
 PLAN = f"{MART_DATABASE}.refresh_plan"
 LOG = f"{MART_DATABASE}.refresh_log"
@@ -48,7 +49,7 @@ _WRITE_SETTINGS = {
 _READ_SETTINGS = {"select_sequential_consistency": 1}
 
 _HAS_PLAN = f"select count() from system.tables where concat(database, '.', name) = '{PLAN}'"
-_STEPS = f"select table_name, query, parameters from {PLAN} order by position"
+_STEPS = f"select table_name, view_name, query, parameters from {PLAN} order by position"
 _PENDING = f"select loads from {MART_DATABASE}.pending_portions"
 _HAS_PENDING = f"select count() from {MART_DATABASE}.pending_loads"
 _CONSUMED = f"select load_id from {MART_DATABASE}.consumed_loads where load_id in {{loads:Array(String)}}"
@@ -58,15 +59,12 @@ def refresh(database: Database, new_loads: Sequence[str] = ()) -> int:
     """Refresh the models by the load packages that they have not consumed; returns how many.
 
     `new_loads` are packages that the caller has just loaded: they need not be searched for among all packages ever
-    loaded. Does nothing, and returns 0, in a database without models. Raises TapeErrors as `Database` does; what was
-    not refreshed then is refreshed by the next call.
+    loaded. Does nothing, and returns 0, in a database without models. Raises FinalError if the view of a table is
+    missing, and TapeErrors as `Database` does; what was not refreshed then is refreshed by the next call.
     """
     if not database.value(_HAS_PLAN, settings=_READ_SETTINGS):
         return 0
-    steps = [
-        Step(table, query, tuple(parameters))
-        for table, query, parameters in database.rows(_STEPS, settings=_READ_SETTINGS)
-    ]
+    steps = _read_steps(database)
     refreshed = 0
     loads = _unconsumed(database, new_loads)
     while portions := [[load] for load in loads] or _pending_portions(database):
@@ -75,6 +73,16 @@ def refresh(database: Database, new_loads: Sequence[str] = ()) -> int:
             refreshed += len(portion)
         loads = []
     return refreshed
+
+
+def _read_steps(database: Database) -> list[Step]:
+    """The declared steps. Without one of them its table would miss the trades of packages that count as consumed."""
+    steps = []
+    for table, view, query, parameters in database.rows(_STEPS, settings=_READ_SETTINGS):
+        if not query:
+            raise FinalError(f"There is no view {view}, which refreshes {table}; run: dbt build")
+        steps.append(Step(table, query, tuple(parameters)))
+    return steps
 
 
 def _unconsumed(database: Database, new_loads: Sequence[str]) -> list[str]:

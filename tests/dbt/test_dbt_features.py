@@ -9,6 +9,7 @@ import pytest
 from dbt.cli.main import dbtRunner
 
 from extract.clickhouse.refresh import refresh
+from extract.errors import FinalError
 from harness import raw_tables
 from harness.dbt_project import TABLES, Project, copy_project, failures, run_words
 from tests.dbt.test_model_truth import LOADS, trade
@@ -95,6 +96,22 @@ def test_refresh_view_that_was_dropped_is_created_again(loaded: Project) -> None
     loaded.client.command("DROP VIEW deribit.refresh_ohlcv_1h_versions")
     loaded.run("--select", "ohlcv_1h_versions")
     assert {row["name"] for row in states(loaded)} == {row["name"] for row in before}
+
+
+def test_refresh_without_one_of_its_views_is_refused(loaded: Project) -> None:
+    """By the loader and by dbt, if it does not create the view again: the package would count as consumed."""
+    late = {"1764000009.5": [trade(seq=900)]}
+    raw_tables.load(loaded.client, "1764000009.5", late["1764000009.5"])
+    for view in ("refresh_ohlcv_1h_versions", "refresh_moved_rows"):
+        loaded.client.command(f"DROP VIEW deribit.{view}")
+        with pytest.raises(FinalError, match=rf"There is no view deribit\.{view}, .*; run: dbt build"):
+            refresh(loaded.database, ["1764000009.5"])
+        message = failures(loaded.invoke("run", "--select", "consumed_loads"))["consumed_loads"]
+        assert f"There is no view deribit.{view}, " in message
+        assert loaded.rows("SELECT load_id FROM deribit.pending_loads") == [{"load_id": "1764000009.5"}]
+        loaded.run("--select", view.removeprefix("refresh_") if "ohlcv" in view else view)
+    refresh(loaded.database)
+    assert_true(loaded, LOADS | late)
 
 
 def test_deferred_and_cloned_models_do_not_write_to_those_in_use(loaded: Project, tmp_path: Path) -> None:
