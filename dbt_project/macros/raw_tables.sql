@@ -1,12 +1,35 @@
-{# Stop before the first node if no load has created the raw tables yet. #}
+{# Stop before the first node if no load has created the raw tables yet, or if one that the selected nodes read is missing. #}
 {% macro require_raw_tables() -%}
     {%- set trades = source('deribit_raw', 'trades') -%}
+    {%- set init = 'tape init --target ' ~ ('cloud' if target.name == 'cloud' else 'local') -%}
     {%- if execute and not adapter.get_relation(none, trades.schema, trades.identifier) -%}
         {{ exceptions.raise_compiler_error(
             'Nothing is loaded yet: there is no table ' ~ trades.schema ~ '.' ~ trades.identifier ~ '. Run `dlt pipeline run`, '
-            ~ 'or create the empty tables: tape init --target ' ~ ('cloud' if target.name == 'cloud' else 'local')
+            ~ 'or create the empty tables: ' ~ init
         ) }}
     {%- endif -%}
+    {%- set missing = missing_sources() if execute else [] -%}
+    {%- if missing -%}
+        {{ exceptions.raise_compiler_error(
+            'There is no table ' ~ missing | join(', ') ~ ', from which models are made. Restore it, or create it without rows: ' ~ init
+        ) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Names of the sources that do not exist, of those that the selected nodes are made from, without those that may be missing (`is_optional`). #}
+{% macro missing_sources() -%}
+    {%- set missing = [] -%}
+    {%- set seen = selected_resources | list -%}
+    {%- for id in seen -%} {#- grows as it is read -#}
+        {%- set source = graph.sources.get(id) -%}
+        {%- for parent in graph.nodes.get(id, {}).get('depends_on', {}).get('nodes', []) if parent not in seen -%}
+            {%- do seen.append(parent) -%}
+        {%- endfor -%}
+        {%- if source and not source.config.meta.get('is_optional') and not adapter.get_relation(none, source.schema, source.identifier) -%}
+            {%- do missing.append(source.schema ~ '.' ~ source.identifier) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(missing | sort) }}
 {%- endmacro %}
 
 {# Stop if a model that the loader reads by name is in another schema or has an alias: no load would refresh the others. #}

@@ -19,7 +19,9 @@ from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
+from extract.source.tables import RAW_TABLES
 from harness.dbt_project import Project
+from harness.raw_tables import create_raw_table
 from tests.support.commands import UserShell, environment
 
 OWN = {"TAPE_SCHEMA": "mine", "TAPE_RAW_SCHEMA": "mine_raw"}
@@ -61,6 +63,28 @@ def test_before_the_first_load_dbt_names_the_next_command(fresh_dbt: Project) ->
     message = str(result.exception)
     assert "Nothing is loaded yet: there is no table deribit_raw.trades." in message
     assert "tape init --target local" in message
+
+
+def test_missing_raw_table_is_named_before_anything_is_built(fresh_dbt: Project) -> None:
+    """If the selected models are made from it. One that a loaded database may lack is read as empty."""
+    fresh_dbt.client.command("DROP TABLE deribit_raw.coverage SYNC")
+    fresh_dbt.client.command("DROP TABLE deribit_raw._dlt_loads SYNC")
+    message = str(fresh_dbt.invoke("build").exception)
+    assert "There is no table deribit_raw._dlt_loads, deribit_raw.coverage, from which" in message
+    assert "tape init --target local" in message
+    assert fresh_dbt.rows("SELECT count() AS n FROM system.tables WHERE database = 'deribit'") == [{"n": 0}]
+    create_raw_table(fresh_dbt.client, "_dlt_loads")
+    fresh_dbt.run("--select", "+stg_deribit__trades", "+funding_1h")
+    assert "deribit_raw.coverage" in str(fresh_dbt.invoke("run", "--select", "covered_spans").exception)
+
+
+def test_sources_declare_whether_they_may_be_missing(dbt: Project) -> None:
+    declared = {
+        source.name: source.config.meta.get("is_optional", False)
+        for source in dbt.runner.manifest.sources.values()
+    }
+    assert declared.pop("_dlt_loads") is False
+    assert declared == {name: RAW_TABLES[name].is_optional for name in declared}
 
 
 @pytest.mark.slow
