@@ -52,6 +52,11 @@
     where parts.active and parts.rows > 0 and parts.database = '{{ relation.schema }}' and parts.table = '{{ relation.identifier }}'
 {%- endmacro %}
 
+{# Whether a table has no rows, or does not exist. #}
+{% macro has_no_rows(relation) -%}
+    {{ return(column_of('select count() from ' ~ filled_parts(relation))[0] == 0) }}
+{%- endmacro %}
+
 {# Whether the table of a relation is one of those that are not partitioned by month. #}
 {% macro is_one_for_all_months(own) -%}
     {{ return(model_of(own) in ('loaded_seqs', 'instrument_ends', 'odd_trade_keys', 'refresh_log', 'consumed_loads')) }}

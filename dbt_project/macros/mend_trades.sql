@@ -5,11 +5,12 @@
 {% macro mend_trades() %}
     {%- do record_drops_again() -%}
     {%- do require_closed_months(declared_relation('trade_versions'), source('deribit_raw', 'trades')) -%}
+    {%- set is_first = has_no_rows(declared_relation('trade_versions')) -%}
     {%- set replaced = replaced_months(declared_relation('trade_versions')) -%}
     {%- do replace_wrong_chunks() -%}
     {%- do mend_loaded_seqs() -%} {# first, because a load package looks up there which trades it restates #}
     {%- do mend_consumed_loads() -%}
-    {%- do mend_trade_versions(replaced) -%}
+    {%- do mend_trade_versions(replaced, is_first) -%}
     {%- do mend_loaded_seqs() -%}
 {% endmacro %}
 
@@ -40,12 +41,14 @@
 
 {#
   Load the packages again whose trades `trade_versions` lacks. With `audit`, versions and values are compared, too, and in an ordinary build
-  if rows of these months were replaced or updated, or have a version that no load package has yet.
+  if rows of these months were replaced or updated, have a version that no load package has yet, or if one that was inserted since the last
+  comparison is not as raw has it. `is_first`: all rows were inserted just now, from raw.
 #}
-{% macro mend_trade_versions(replaced) %}
+{% macro mend_trade_versions(replaced, is_first) %}
     {%- set own = declared_relation('trade_versions') -%}
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
-        {%- set is_thorough = var('audit', false) or are_updated(own, months, replaced) or has_later_versions(own, months) -%}
+        {%- set is_thorough = var('audit', false) or are_updated(own, months, replaced) or has_later_versions(own, months)
+            or (not is_first and has_wrong_new_rows(own, months)) -%}
         {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
         {%- do mend_versions(own, months) if is_thorough -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}

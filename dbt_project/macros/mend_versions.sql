@@ -162,7 +162,7 @@
 
 {# Number of stored trades in some months that differ from the same version in some load packages. #}
 {% macro other_values(trade_versions, months, loads) %}
-    {%- set values = 'sipHash128(toString(tuple(' ~ declared_node(trade_versions.identifier).columns | join(', ') ~ ')))' -%}
+    {%- set values = trade_digest(trade_versions) -%}
     with
 
     computed as (
@@ -218,3 +218,78 @@
     {%- endset -%}
     {{ return(column_of(query)[0] > 0) }}
 {%- endmacro %}
+
+{#
+  Predicate: a row of some months of `own` is in a part with rows that were inserted since the month was last compared. A part is named after its
+  partition and its blocks, and ClickHouse reads no other parts.
+#}
+{% macro is_new_row(own, months) -%}
+    {%- set query -%}
+        select toString(groupArray(toString(month))), toString(groupArray(toInt64(extract(own_state, '-(\\d+) '))))
+        from ({{ last_states(model_of(own)) }})
+        where month in {{ months }} and startsWith(own_state, {{ table_id(own) }})
+    {%- endset -%}
+    {%- set compared_months, blocks = run_query(query).rows[0].values() -%}
+    toYYYYMM(timestamp) in {{ months }}
+    and toInt64(splitByChar('_', _part)[3])
+    > transform(splitByChar('_', _part)[1], {{ compared_months }}::Array(String), {{ blocks }}::Array(Int64), toInt64(-1))
+{%- endmacro %}
+
+{# Whether a row of some months that was inserted since they were last compared is not as raw has it. Reads the packages of these rows only. #}
+{% macro has_wrong_new_rows(own, months) -%}
+    {%- set is_new = is_new_row(own, months) -%}
+    {%- set progress = namespace(after='', is_wrong=column_of(rows_of_no_load(own, is_new))[0] > 0) -%}
+    {%- for _ in range(100000) if progress.after is not none and not progress.is_wrong -%}
+        {%- set portions = run_query(
+            'select toString(loads), arrayMax(loads) from (' ~ portions_of(loads_of_rows(own, is_new, progress.after)) ~ ')'
+        ).rows -%}
+        {%- for loads, _ in portions if not progress.is_wrong -%}
+            {%- set progress.is_wrong = column_of(wrong_rows(own, is_new, loads))[0] > 0 -%}
+        {%- endfor -%}
+        {%- set progress.after = (portions | last)[1] if portions else none -%}
+    {%- endfor -%}
+    {{ return(progress.is_wrong) }}
+{%- endmacro %}
+
+{# Finished load packages that may be those of the rows of `own` for which `where` holds, by their time in seconds, with which an id begins. #}
+{% macro loads_since(own, where) %}
+    select loads.load_id as load_id, {{ load_us('loads.load_id') }} as load_us
+    from {{ ref('stg_deribit__loads') }} as loads
+    where loads.load_id >= (select toString(intDiv(min(version), 4096 * 1000000)) from {{ own }} where {{ where }})
+{% endmacro %}
+
+{# Number of rows whose version is that of no finished load package. #}
+{% macro rows_of_no_load(own, where) %}
+    select count() from {{ own }}
+    where {{ where }} and intDiv(version, 4096) not in (select load_us from ({{ loads_since(own, where) }}))
+{% endmacro %}
+
+{# Load packages of the rows, with an id greater than `after`. #}
+{% macro loads_of_rows(own, where, after) %}
+    select load_id from ({{ loads_since(own, where) }})
+    where load_id > '{{ after }}' and load_us in (select intDiv(version, 4096) from {{ own }} where {{ where }})
+{% endmacro %}
+
+{# Text of all columns of a trade, to compare rows by. #}
+{% macro trade_digest(own) -%} sipHash128(toString(tuple({{ declared_node(own.identifier).columns | join(', ') }}))) {%- endmacro %}
+
+{# Number of rows of some load packages that are not what `refresh_trade_versions` selects: a mark has the version of a row of another month. #}
+{% macro wrong_rows(own, where, loads) %}
+    with
+
+    computed as (
+        select instrument_name, trade_seq, toYYYYMM(timestamp) as month, version, {{ trade_digest(own) }} as digest
+        from {{ refresh_view(own) }}(loads = {{ loads }})
+    )
+
+    select countIf(
+        if(
+            is_moved,
+            (instrument_name, trade_seq, version) not in (select instrument_name, trade_seq, version from computed)
+                or (instrument_name, trade_seq, version, toYYYYMM(timestamp)) in (select instrument_name, trade_seq, version, month from computed),
+            {{ trade_digest(own) }} not in (select digest from computed)
+        )
+    )
+    from {{ own }}
+    where {{ where }} and intDiv(version, 4096) in (select {{ load_us('load') }} from (select arrayJoin({{ loads }}) as load))
+{% endmacro %}

@@ -342,6 +342,43 @@ def test_run_compares_values_of_a_month_that_was_never_compared(dbt: Project, da
     assert_true(dbt, loads)
 
 
+PLANTED = {
+    1: "price + 1 as price",
+    2: "price + 1 as price, version + 1 as version",
+    3: "price + 1 as price, version + 4096 * 500000 as version",
+    4: "price + 1 as price, version + 4096 * 1000000 as version",
+    5: "1 as is_moved",
+    6: "1 as is_moved, version + 4096 * 1000000 as version",
+}
+"""By number of a trade: another value with its version, as of its package, of no package and of the next one; and marks."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_merged", [False, pytest.param(True, marks=pytest.mark.heavy)])
+def test_run_replaces_inserted_trades_that_raw_does_not_have(dbt: Project, is_merged: bool) -> None:
+    """In an ordinary run, also if a merge has removed the right rows; rows of earlier comparisons are not read again."""
+    dbt.empty()
+    loads = {
+        "1764000001.5": hourly_trades(*range(1, 9)),
+        "1764000002.5": [*hourly_trades(9), trade(seq=8, at_ms=NOON_MS + 70 * DAY_MS, price=8.0)],
+    }
+    for load_id, trades in loads.items():
+        load(dbt, load_id, trades)
+    dbt.run(*TABLES)
+    for seq, replaced in PLANTED.items():
+        dbt.client.command(FOREIGN.format(replaced, f"trade_seq = {seq}"))
+    if is_merged:
+        dbt.client.command("optimize table deribit.trade_versions final")
+    dbt.run(*TABLES)
+    assert_true(dbt, loads)
+    dbt.logged.clear()
+    loads["1764000003.5"] = hourly_trades(10)
+    load(dbt, "1764000003.5", loads["1764000003.5"])
+    dbt.run(*TABLES)
+    assert not any("trade_versions" in message for message in dbt.logged)
+    assert_true(dbt, loads)
+
+
 @pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize(
     "restore",
