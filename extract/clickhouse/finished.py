@@ -46,6 +46,19 @@ def finished_rows(table: str) -> str:
     return f"(select * from {RAW_DATABASE}.{table} where {condition})"
 
 
+def recent_trades() -> str:
+    """A relation as that of `finished_rows`, with the trades of packages from the parameter `load_id` on.
+
+    Of all packages ever loaded it reads only those, by the index.
+    """
+    since = "{load_id:String}"
+    is_finished = f"in (select cityHash64(load_id) from {FINISHED_LOADS} where load_id >= {since})"
+    return (
+        f"(select * from {RAW_DATABASE}.{LARGE_TABLE} "
+        f"where {LOAD_ID} >= {since} and cityHash64({LOAD_ID}) {is_finished})"
+    )
+
+
 def unfinished_loads(database: Database) -> list[str]:
     """Ids of the load packages that are not finished, ascending: they have rows, or a run has registered them.
 

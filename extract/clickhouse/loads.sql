@@ -5,15 +5,21 @@ select distinct load_id from deribit_runs.begun_loads
 
 -- name: loads
 -- The newest finished load package ('' for none), the number of stored states, the raw tables, the packages that were
--- begun and are not finished, and those whose rows were deleted lately, each with whether that was ten minutes ago.
+-- begun and are not finished, and those whose rows were deleted lately, each with whether that was ten minutes ago. Of all
+-- packages ever loaded it reads those parts of the index that have the newest and the begun ones.
 select
-    (select max(load_id) from deribit_raw._dlt_loads where status = 0) as newest,
+    (select load_id from deribit_raw._dlt_loads where status = 0 order by load_id desc limit 1) as newest,
     (select count() from deribit_raw._dlt_pipeline_state) as states,
     (select groupArray(name) from system.tables where database = 'deribit_raw') as tables,
     (
         select groupUniqArray(load_id)
         from deribit_runs.begun_loads
-        where load_id not in (select load_id from deribit_raw._dlt_loads where status = 0)
+        where
+            load_id not in (
+                select load_id
+                from deribit_raw._dlt_loads
+                where status = 0 and load_id in (select load_id from deribit_runs.begun_loads)
+            )
     ) as unfinished,
     (select groupArray((load_id, at < now64(6) - interval 10 minute)) from deribit_runs.deleted_loads) as deleted
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from extract.clickhouse.client import Database
-from extract.clickhouse.finished import LOADS
+from extract.clickhouse.finished import LOADS, recent_trades
 from extract.clickhouse.settings import RAW_DATABASE
 from extract.clickhouse.statements import load_statements, render
 from extract.deribit.arrow import content_digests, trade_keys
@@ -17,7 +17,7 @@ from extract.deribit.instrument_schema import COLUMNS
 from extract.deribit.schema import PAGE_SCHEMA
 from extract.deribit.streams import Stream, TradeKey
 from extract.source.rejected import REJECTED_EXPRESSIONS
-from extract.source.tables import DROPPED_TRADES, loaded_relation
+from extract.source.tables import DROPPED_TRADES, TRADES, loaded_relation
 from extract.sweep.state import Span
 
 LOOK_BACK_MS = (3_600_000, 86_400_000, 10**14)
@@ -52,6 +52,8 @@ class LoadedTables:
                 return ", ".join(COLUMNS)
             if name in _STATEMENTS:
                 return render(_STATEMENTS[name], resolve)
+            if name == "recent_trades":
+                return recent_trades() if {LOADS, TRADES.name} <= set(self.names) else TRADES.empty_relation
             return loaded_relation(name, self.names)
 
         return self._database.rows(resolve(statement), parameters, _CONSISTENT)

@@ -2,7 +2,7 @@
 -- not exist is read as empty.
 --
 -- Parameters: `currency`, `kind`, `names`; `from_ms` and `to_ms`, both included; `load_id`, below which no load package
--- can hold trades of this time.
+-- can hold trades of this time, and from which on <recent_trades> are.
 
 -- name: in_time
 currency = {currency:String} and kind = {kind:String}
@@ -11,11 +11,10 @@ currency = {currency:String} and kind = {kind:String}
 select instrument_name, max(trade_seq)
 from (
     select instrument_name, trade_seq
-    from <trades>
+    from <recent_trades>
     where
         <in_time>
         and instrument_name in {names:Array(String)}
-        and _dlt_load_id >= {load_id:String}
         and timestamp between fromUnixTimestamp64Milli({from_ms:Int64}) and fromUnixTimestamp64Milli({to_ms:Int64})
     union all
     select
@@ -88,11 +87,10 @@ group by trade_seq
 -- name: contents
 -- The newest version of each trade.
 select <trade_columns>
-from <trades>
+from <recent_trades>
 where
     <in_time>
     and instrument_name in {names:Array(String)}
-    and _dlt_load_id >= {load_id:String}
     and timestamp between fromUnixTimestamp64Milli({from_ms:Int64}) and fromUnixTimestamp64Milli({to_ms:Int64})
 order by _dlt_load_id desc
 limit 1 by instrument_name, trade_seq

@@ -31,6 +31,34 @@ def run_btc() -> int:
     return run(RunOptions(currencies=("BTC",))).total
 
 
+def test_run_does_not_read_the_list_of_all_packages_for_each_question(
+    small_windows: None,
+    start_exchange: Callable[..., SandboxExchange],
+    clickhouse_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The index of `_dlt_loads` has the newest ones in its last part. dlt's restore of the state joins the whole list."""
+    packages, name = 100_000, "BTC-27DEC30-100000-C"
+    exchange = start_exchange(Tape.of([trade(name, 1, 1, BEGIN_MS)]), clock=BEGIN_MS + HOUR_MS)
+    monkeypatch.setenv("SOURCES__DERIBIT__API_URL", exchange.url)
+    monkeypatch.setenv("SOURCES__DERIBIT__HISTORY_URL", exchange.history_url)
+    assert run_btc() == 1
+    clickhouse_client.command(
+        "insert into deribit_raw._dlt_loads (load_id, schema_name, status, inserted_at) "
+        f"select concat(toString(1600000000 + number), '.5'), 'deribit', 0, now64(6) from numbers({packages})"
+    )
+    exchange.add([trade(name, 2, 2, BEGIN_MS + 2 * HOUR_MS)])
+    exchange.now_ms += 2 * HOUR_MS
+    since = clickhouse_client.command("select toString(now64(6))")
+    assert run_btc() == 1
+    clickhouse_client.command("system flush logs")
+    rows_read = clickhouse_client.query(
+        "select read_rows, query from system.query_log where type = 'QueryFinish' and has(tables, 'deribit_raw._dlt_loads') "
+        f"and event_time_microseconds > '{since}' and query_kind = 'Select' and read_rows >= {packages}"
+    ).result_rows
+    assert [query for _, query in rows_read if "_dlt_pipeline_state` AS s JOIN" not in query] == []
+
+
 @pytest.mark.slow
 def test_new_instrument_adds_one_row_and_the_state_stays_small(
     small_windows: None,
