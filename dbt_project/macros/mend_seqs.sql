@@ -1,3 +1,18 @@
+{# Ranges of numbers that were dropped, from `first` to before `next`, divided at each chunk; a `part` has some five million numbers. #}
+{% macro dropped_seqs(dropped) %}
+    select
+        *,
+        intDiv(sum(next - first) over (order by instrument_name, first), {{ 10 * mended_rows() }}) as part
+    from (
+        select
+            instrument_name,
+            arrayJoin(range({{ seq_chunk('toUInt64(first_seq)') }}, {{ seq_chunk('toUInt64(last_seq)') }} + 1)) as chunk,
+            greatest(toUInt64(first_seq), chunk * 65536) as first,
+            least(toUInt64(last_seq) + 1, (chunk + 1) * 65536) as next
+        from {{ dropped }}
+    )
+{% endmacro %}
+
 {#
   If `loaded_seqs` lost rows, or in an audit: add again the numbers of trades in months that were dropped. `trade_versions` does not have them;
   raw does, or the ranges of them that `tape retention` recorded when it dropped raw, without their months.
@@ -14,20 +29,19 @@
         {%- endcall -%}
         {%- set dropped = source('deribit_raw', 'dropped_trades') -%}
         {%- if adapter.get_relation(none, dropped.schema, dropped.identifier) -%}
-            {%- call statement('mend') -%}
-                insert into {{ own }} settings insert_deduplicate = 0
-                select
-                    instrument_name,
-                    {{ seq_chunk('number') }} as chunk,
-                    groupBitmapState(number) as seqs,
-                    groupBitmapState(number + 1) as followers,
-                    arrayReduce('groupUniqArrayState', {{ months }}::Array(UInt32)) as months
-                from (
-                    select instrument_name, arrayJoin(range(toUInt64(first_seq), toUInt64(last_seq) + 1)) as number
-                    from {{ dropped }}
-                )
-                group by instrument_name, chunk
-            {%- endcall -%}
+            {%- for part in column_of('select distinct part from (' ~ dropped_seqs(dropped) ~ ') order by part') -%}
+                {%- call statement('mend') -%}
+                    insert into {{ own }} settings insert_deduplicate = 0
+                    select
+                        instrument_name,
+                        chunk,
+                        bitmapBuild(range(first, next)) as seqs,
+                        bitmapBuild(range(first + 1, next + 1)) as followers,
+                        arrayReduce('groupUniqArrayState', {{ months }}::Array(UInt32)) as months
+                    from ({{ dropped_seqs(dropped) }})
+                    where part = {{ part }}
+                {%- endcall -%}
+            {%- endfor -%}
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
