@@ -41,7 +41,8 @@ class StreamSweep:
     held until all have arrived. `loaded`: the loaded trades, if the span is covered and read again; those that are the same
     are left out.
     `known` counts fetched trades that were loaded before, `restated` those that were loaded with other content.
-    `new_names`: instruments with new trades, if the span follows covered time.
+    `new_names`: instruments with new trades, if the span follows covered time. `expected`: lowest and highest number of
+    instruments of which trades were sent otherwise than by the requests for the stream.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class StreamSweep:
         self._fetched: dict[TradeKey, LoadedTrade] = {}
         self._unproven: dict[str, int] = {}
         self._absent: list[SeqRange] = []
-        self._expected: dict[str, tuple[int, int]] = {}
+        self.expected: dict[str, tuple[int, int]] = {}
         self._live_from_ms = max(span.start_ms, self._border.live_from_ms)
         self.planners = self._plan(self._live_from_ms, sizer)
 
@@ -401,19 +402,19 @@ class StreamSweep:
 
     def expect(self, name: str, first_seq: int, last_seq: int) -> None:
         """Request by number what the answers lack of an instrument, of which trades with these numbers were sent."""
-        self._expected[name] = first_seq, last_seq
+        self.expected[name] = first_seq, last_seq
 
     def missing(self) -> list[SeqRange]:
         """Missing trades in this window, and between it and the adjacent covered time."""
         if self._done_ms < self._span.start_ms:
             return []
         first_after = self._first_after
-        names = self.ledger.by_instrument().keys() | first_after.keys() | self._expected.keys()
+        names = self.ledger.by_instrument().keys() | first_after.keys() | self.expected.keys()
         return self.ledger.missing(
             self.state.last_before(self._span.start_ms, names),
             first_after,
             self.state.span_start(self._span.start_ms) <= EPOCH_MS,
-            self._expected,
+            self.expected,
         )
 
     def commit(self) -> None:

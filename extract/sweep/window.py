@@ -333,15 +333,20 @@ class _Window:
                 self._set_aside(sweep, ProofError(text))
 
     def _expect_unlisted(self) -> None:
-        """Have trades requested by number of unlisted instruments that the answers by kind leave out."""
-        fetched = {name for sweep in self.active for name in sweep.ledger.by_instrument()}
+        """Have trades requested by number of unlisted instruments that the answers by kind leave out, or some of them."""
         sweeps = {sweep.stream: sweep for sweep in self.active}
         currencies = {stream.currency for stream in sweeps}
-        left = {
-            (currency, name): sent
-            for (currency, name), sent in self.left_out.unlisted.items()
-            if currency in currencies and name not in fetched
+        fetched = {
+            (sweep.stream.currency, name): sweep
+            for sweep in self.active
+            for name in sweep.ledger.by_instrument()
         }
+        left = {}
+        for (currency, name), sent in self.left_out.unlisted.items():
+            if sweep := fetched.get((currency, name)):
+                sweep.expect(name, sent.first_seq, sent.last_seq)
+            elif currency in currencies:
+                left[currency, name] = sent
         try:
             streams = streams_of_instruments(self.client, left)
         except OutsideError as error:  # the client is cancelled
@@ -436,11 +441,13 @@ class _Window:
         self._report_unrepaired(unrepaired, str(error))
 
     def _report_unrepaired(self, unrepaired: Sequence[tuple[Stream, InstrumentRepair]], reason: str) -> None:
+        expected = {sweep.stream: sweep.expected for sweep in self.sweeps}
         for stream, each in unrepaired:
             if stream in self.parts:
-                self.parts[stream].unrepaired += [
-                    Unrepaired(stream, missing, reason) for missing in each.remaining
-                ]
+                part = self.parts[stream]
+                part.unrepaired += [Unrepaired(stream, missing, reason) for missing in each.remaining]
+                if each.instrument_name in expected[stream]:
+                    part.rejected += [(stream, bad) for bad in _numbers_sent(each.remaining)]
 
     def _require_not_discarded(self) -> None:
         if self.is_discarded:
@@ -494,6 +501,14 @@ def unproven_records(report: WindowReport) -> list[tuple[Stream, RejectedTrade]]
         )
         for stream, span, error in report.unproven
     ]
+
+
+def _numbers_sent(missing: Sequence[SeqRange]) -> list[RejectedTrade]:
+    """The first and the last of the `missing` trades as rejected records: no loaded trade may show later that they exist."""
+    reason = "a trade that was sent without the others of its kind, and that cannot be requested by number"
+    seqs = sorted({missing[0].first, missing[-1].last})
+    name = missing[0].instrument_name
+    return [RejectedTrade(reason, json.dumps({"instrument_name": name, "trade_seq": seq})) for seq in seqs]
 
 
 def require_concerns_stream(client: DeribitClient, error: TapeError) -> None:

@@ -480,6 +480,46 @@ def test_unlisted_instrument_that_the_answer_by_kind_leaves_out_is_requested_by_
     assert len(by_name) == 1
 
 
+@pytest.mark.parametrize("left_out", [(1, 2, 3), (3,)], ids=["all trades", "the last trade"])
+@pytest.mark.parametrize("is_served", [True, False], ids=["by number", "not by number"])
+def test_trades_of_an_unlisted_instrument_that_only_any_shows_are_loaded_or_reported(
+    left_out: tuple[int, ...], is_served: bool
+) -> None:
+    """No later trade shows that they are missing: without an answer by number, their numbers are rejected records."""
+    names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
+    trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
+    gone = "BTC-29DEC23-36000-C"
+    late = [trade(gone, n, 900 + n, BEGIN_MS + 400_000 + n) for n in range(1, 4)]
+
+    def without(result: Any) -> Any:
+        hidden = [(gone, seq) for seq in left_out]
+        kept = [
+            each for each in result["trades"] if (each["instrument_name"], each["trade_seq"]) not in hidden
+        ]
+        return result | {"trades": kept}
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        if not is_served and "start_seq" in params:
+            return httpx.Response(
+                400, text=json.dumps({"error": {"code": 11044, "message": "not_open_order"}})
+            )
+        is_by_kind = "trades" in method and params.get("kind") != "any" and "instrument_name" not in params
+        return without if is_by_kind else None
+
+    with SandboxExchange(Tape.of(trades), clock=BEGIN_MS + 5 * MINUTE_MS) as exchange:
+        crawl, _ = crawl_with(alter, exchange, Universe([Stream("BTC", "future"), Stream("BTC", "option")]))
+        crawl.has_all_kinds = True
+        crawl.kind_of = dict(zip(names, ("future", "option"), strict=True))
+        crawl.run()
+        exchange.add(late)
+        exchange.now_ms = BEGIN_MS + 15 * MINUTE_MS
+        crawl.run()
+    loaded = late if is_served else [each for each in late if each["trade_seq"] not in left_out]
+    assert crawl.rows == Counter(map(row_of, [*trades, *loaded]))
+    reported = {json.loads(raw)["trade_seq"] for raw in crawl.rejected}
+    assert reported == (set() if is_served else {left_out[0], left_out[-1]})
+
+
 def test_kind_that_any_leaves_out_is_requested_by_kind_while_a_loaded_trade_shows_it() -> None:
     """The newest minute is read twice: a trade that was loaded and is not on the page of all kinds is a contradiction."""
     names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
