@@ -1,8 +1,8 @@
 """Instruments whose trades were sent in a window, and that the stream which has to load them was not sent.
 
-Trades of all kinds may show an instrument that is not listed and that the answer by kind leaves out. A spot pair that is
-listed under both of its currencies is left to the base currency, which may not be sent its trades. Such trades are
-requested by number.
+An answer for all kinds that cannot be divided may have trades that the answers by kind leave out, above all of an
+instrument that is not listed. A spot pair that is listed under both of its currencies is left to the base currency,
+which may not be sent its trades. Such trades are requested by number.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ def sent_by_instrument(table: pa.Table) -> dict[str, Sent]:
 
 @dataclass
 class LeftOut:
-    """Collects what was sent in a window: of `unlisted` instruments by currency and name, of `pairs` by stream and name."""
+    """Collects what was sent in a window: `undivided` answers by currency and name, `pairs` by stream and name."""
 
     client: DeribitClient
-    unlisted: dict[tuple[str, str], Sent] = field(default_factory=dict)
+    undivided: dict[tuple[str, str], Sent] = field(default_factory=dict)
     pairs: dict[tuple[Stream, str], tuple[Host, Sent]] = field(default_factory=dict)
 
-    def note_unlisted(self, currency: str, table: pa.Table) -> None:
+    def note_undivided(self, currency: str, table: pa.Table) -> None:
+        """Note trades of all kinds that could not be divided by kind."""
         for name, sent in sent_by_instrument(table).items():
-            self.unlisted[currency, name] = sent
+            self.undivided[currency, name] = sent
 
     def note_pairs(self, stream: Stream, host: Host, table: pa.Table) -> None:
         """Note trades of pairs that `stream` leaves to their base currencies."""

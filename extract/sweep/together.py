@@ -3,8 +3,8 @@
 The API documents `kind=any` for trades of all kinds. The trades of each kind are proven by their numbers like those that
 were requested by kind. What cannot be divided, because an instrument is not listed, is requested by kind. So is the
 time since the run before once a day: an instrument that `any` left out and that trades in that time shows a hole in its
-numbers. Covered time that is read again is always requested by kind. An instrument that is then in no answer by kind is
-requested by number, or is of a new kind, whose stream `sweep_windows` adds.
+numbers. Covered time that is read again is always requested by kind. Trades that are then in no answer by kind are
+requested by number, or are of a new kind, whose stream `sweep_windows` adds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from extract.deribit.arrow import times_ms
 from extract.deribit.client import DeribitClient
@@ -41,14 +40,6 @@ class Together:
     def fetch(self, client: DeribitClient) -> SliceResult:
         """The trades of all kinds."""
         return sweep_slice(client, client.live, Stream(self.currency, ANY), self.part)
-
-    def unlisted(self, result: SliceResult) -> pa.Table:
-        """The trades in the result of instruments that are not listed."""
-        names = {*result.table.column("instrument_name").unique().to_pylist()} - self.kind_of.keys()
-        is_unlisted = pa.compute.is_in(
-            result.table.column("instrument_name"), pa.array(sorted(names), pa.string())
-        )
-        return result.table.filter(is_unlisted)
 
     def divide(self, result: SliceResult) -> list[tuple[StreamSweep, SliceResult]]:
         """The result of each stream; empty if the trades have to be requested by kind."""

@@ -275,9 +275,11 @@ class _Window:
     def _accept_together(self, group: Together, result: SliceResult) -> list[tuple[Stream, pa.Table]]:
         """Accept the trades of all kinds of a currency; those that cannot be divided are requested by kind."""
         self.waiting.discard(group.currency)
-        self.left_out.note_unlisted(group.currency, group.unlisted(result))
+        parts = group.divide(result)
+        if not parts:
+            self.left_out.note_undivided(group.currency, result.table)
         tables = []
-        for sweep, divided in group.divide(result):
+        for sweep, divided in parts:
             step = sweep.next_slice()
             assert step is not None, "nothing of the span was planned"
             _, planner, part = step
@@ -315,7 +317,7 @@ class _Window:
                 self._set_aside(sweep, error)
         self._require_kinds()
         if not self.is_discarded:
-            self._expect_unlisted()
+            self._expect_undivided()
             self._expect_pairs()
         for sweep in self.active:
             self._suspect(sweep)
@@ -332,8 +334,8 @@ class _Window:
                 text = f"Trades of {sweep.stream} were requested, and the exchange sent those of {name} as {kinds}."
                 self._set_aside(sweep, ProofError(text))
 
-    def _expect_unlisted(self) -> None:
-        """Have trades requested by number of unlisted instruments that the answers by kind leave out, or some of them."""
+    def _expect_undivided(self) -> None:
+        """Have trades requested by number that an answer for all kinds had, and that the answers by kind leave out."""
         sweeps = {sweep.stream: sweep for sweep in self.active}
         currencies = {stream.currency for stream in sweeps}
         fetched = {
@@ -342,8 +344,9 @@ class _Window:
             for name in sweep.ledger.by_instrument()
         }
         left = {}
-        for (currency, name), sent in self.left_out.unlisted.items():
-            if sweep := fetched.get((currency, name)):
+        for (currency, name), sent in self.left_out.undivided.items():
+            listed = sweeps.get(Stream(currency, self.request.kind_of.get(name, "")))
+            if sweep := fetched.get((currency, name), listed):
                 sweep.expect(name, sent.first_seq, sent.last_seq)
             elif currency in currencies:
                 left[currency, name] = sent

@@ -173,6 +173,15 @@ def test_odd_time_after_trades_of_the_newest_minute_is_not_a_gap(raw: Raw) -> No
     assert raw.gaps() == []
 
 
+def test_number_of_a_trade_that_could_not_be_fetched_is_a_gap(raw: Raw) -> None:
+    """Also if no trade of its instrument is loaded."""
+    raw.make("rejected_trades")
+    raw.covered(0, 10)
+    record = json.dumps({"instrument_name": NAME, "trade_seq": 3})
+    raw.insert("rejected_trades", reason="cannot be requested by number", raw=record)
+    assert raw.gaps() == [(3, 3, "tail")]
+
+
 def test_head_before_covered_time_is_not_a_gap(raw: Raw) -> None:
     """The instrument is older than the span, or its age is unknown."""
     raw.make("instruments")

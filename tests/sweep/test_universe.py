@@ -482,14 +482,19 @@ def test_unlisted_instrument_that_the_answer_by_kind_leaves_out_is_requested_by_
 
 @pytest.mark.parametrize("left_out", [(1, 2, 3), (3,)], ids=["all trades", "the last trade"])
 @pytest.mark.parametrize("is_served", [True, False], ids=["by number", "not by number"])
-def test_trades_of_an_unlisted_instrument_that_only_any_shows_are_loaded_or_reported(
-    left_out: tuple[int, ...], is_served: bool
+@pytest.mark.parametrize("is_listed", [False, True], ids=["unlisted", "listed"])
+def test_trades_that_only_any_shows_are_loaded_or_reported(
+    left_out: tuple[int, ...], is_served: bool, is_listed: bool
 ) -> None:
-    """No later trade shows that they are missing: without an answer by number, their numbers are rejected records."""
+    """No later trade shows that they are missing: without an answer by number, their numbers are rejected records.
+
+    The answer for all kinds cannot be divided, because another instrument is not listed.
+    """
     names = ("BTC-PERPETUAL", "BTC-29DEC23-30000-C")
     trades = [trade(names[n % 2], n // 2 + 1, n, BEGIN_MS + n * 1_000) for n in range(600)]
     gone = "BTC-29DEC23-36000-C"
     late = [trade(gone, n, 900 + n, BEGIN_MS + 400_000 + n) for n in range(1, 4)]
+    other = trade("BTC-29DEC23-38000-C", 1, 990, BEGIN_MS + 500_000)
 
     def without(result: Any) -> Any:
         hidden = [(gone, seq) for seq in left_out]
@@ -511,11 +516,13 @@ def test_trades_of_an_unlisted_instrument_that_only_any_shows_are_loaded_or_repo
         crawl.has_all_kinds = True
         crawl.kind_of = dict(zip(names, ("future", "option"), strict=True))
         crawl.run()
-        exchange.add(late)
+        if is_listed:
+            crawl.kind_of[gone] = "option"
+        exchange.add([*late, other])
         exchange.now_ms = BEGIN_MS + 15 * MINUTE_MS
         crawl.run()
     loaded = late if is_served else [each for each in late if each["trade_seq"] not in left_out]
-    assert crawl.rows == Counter(map(row_of, [*trades, *loaded]))
+    assert crawl.rows == Counter(map(row_of, [*trades, other, *loaded]))
     reported = {json.loads(raw)["trade_seq"] for raw in crawl.rejected}
     assert reported == (set() if is_served else {left_out[0], left_out[-1]})
 
