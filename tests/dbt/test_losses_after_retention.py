@@ -189,3 +189,18 @@ def test_candles_outlive_months_that_were_dropped_by_hand(dbt: Project) -> None:
     dbt.must("build", *TABLES, *ACCEPT)
     months = dbt.rows("select distinct toYYYYMM(bucket_at) as month from deribit.ohlcv_1h order by all")
     assert [row["month"] for row in months] == [202411, 202501, 202502]
+
+
+@pytest.mark.slow
+def test_week_of_which_a_part_was_dropped_is_not_shown(dbt: Project) -> None:
+    """Its candle would have the volume of the other month's days only. All other weeks are as they were."""
+    dbt.empty()
+    days = [trade(seq=n, at_ms=NOON_MS + (n - 40) * DAY_MS, price=100.0 + n) for n in range(1, 80)]
+    raw_tables.load(dbt.client, "1764000001.5", days)
+    refresh(dbt.database)
+    dbt.run(*TABLES)
+    weeks = "select * from deribit.ohlcv_1w order by all"
+    before = dbt.rows(weeks)
+    drop_months(dbt.database, {"ohlcv_1m": 1, "ohlcv_1h": 1}, date(2025, 2, 10), ["ohlcv_1m", "ohlcv_1h"])
+    assert dbt.rows(weeks) == [week for week in before if str(week["bucket_at"]) >= "2025-01-01"]
+    dbt.must("test", "--select", "test_name:candles_are_sound,ohlcv_1w")
