@@ -298,7 +298,8 @@ final as (
             and computed.settlement_currency = touched.settlement_currency
             and computed.expiry = touched.expiry
             and computed.bucket_at = touched.bucket_at
-    where {{ is_month_open(['trade_versions'], 'touched.bucket_at') }}
+    -- Without the minutes of a month its trades are not found here; a build computes such an hour from all of them.
+    where {{ is_month_open(['trade_versions', 'ohlcv_1m_versions'], 'touched.bucket_at') }}
 )
 
 select * from final

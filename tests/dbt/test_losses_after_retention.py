@@ -12,6 +12,7 @@ from extract.retention.drop import drop_months
 from harness import raw_tables
 from harness.dbt_project import TABLES, Project, failures
 from tests.dbt.test_model_truth import DAY_MS, NOON_MS, trade
+from tests.support.candle_truth import assert_expiry_hours, newest_trades
 
 DROPPED = ["raw_trades", "trades", "ohlcv_1m"]
 ACCEPT = ("--vars", "accept_lost_months: true")
@@ -204,3 +205,22 @@ def test_week_of_which_a_part_was_dropped_is_not_shown(dbt: Project) -> None:
     drop_months(dbt.database, {"ohlcv_1m": 1, "ohlcv_1h": 1}, date(2025, 2, 10), ["ohlcv_1m", "ohlcv_1h"])
     assert dbt.rows(weeks) == [week for week in before if str(week["bucket_at"]) >= "2025-01-01"]
     dbt.must("test", "--select", "test_name:candles_are_sound,ohlcv_1w")
+
+
+@pytest.mark.slow
+def test_late_trade_in_a_month_without_minutes_leaves_the_forward(dbt: Project) -> None:
+    """A load does not find the other trades of the hour without their candles; a run then computes it from all of them."""
+    dbt.empty()
+    loads = {"1764000001.5": LOADS["1764000001.5"]}
+    raw_tables.load(dbt.client, "1764000001.5", loads["1764000001.5"])
+    refresh(dbt.database)
+    dbt.run(*TABLES)
+    drop_months(dbt.database, {"ohlcv_1m": 1}, date(2025, 3, 10), ["ohlcv_1m"])
+    hours = "select * from deribit.expiry_hours order by all"
+    before = dbt.rows(hours)
+    loads["1764000002.5"] = [trade(OPTION, 100, NOON_MS - 30 * DAY_MS - 1000, price=0.06, iv=50.0)]
+    raw_tables.load(dbt.client, "1764000002.5", loads["1764000002.5"])
+    refresh(dbt.database)
+    assert dbt.rows(hours) == before
+    dbt.run(*TABLES)
+    assert_expiry_hours(dbt, newest_trades(loads))
