@@ -348,8 +348,12 @@ stored as (
     where toYYYYMM(bucket_at) in {{ months }} and {{ is_in_hours('bucket_at', range) }}
 ),
 
-differing as (
+recomputed as (
     select {{ compared_columns(own) }} from computed
+),
+
+differing as (
+    select * from recomputed
     where {{ hash }} not in (select {{ hash }} from stored)
 ),
 
