@@ -270,8 +270,8 @@
     where load_id > '{{ after }}' and load_us in (select intDiv(version, 4096) from {{ own }} where {{ where }})
 {% endmacro %}
 
-{# Text of all columns of a trade, to compare rows by. #}
-{% macro trade_digest(own) -%} sipHash128(toString(tuple({{ declared_node(own.identifier).columns | join(', ') }}))) {%- endmacro %}
+{# Hash of all columns of a trade, to compare rows by. #}
+{% macro trade_digest(own) -%} cityHash64(tuple({{ declared_node(own.identifier).columns | join(', ') }})) {%- endmacro %}
 
 {# Number of rows of some load packages that are not what `refresh_trade_versions` selects: a mark has the version of a row of another month. #}
 {% macro wrong_rows(own, where, loads) %}
