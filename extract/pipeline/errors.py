@@ -17,7 +17,7 @@ _WRONG_SETTING = (ConfigurationValueError, NormalizersException)
 
 @contextmanager
 def unwrap_dlt_errors() -> Iterator[None]:
-    """Re-raise the project's errors that dlt wrapped, and raise dlt's errors as OutsideError of one sentence.
+    """Re-raise the project's errors and the Ctrl-C that dlt wrapped; raise dlt's errors as OutsideError of one sentence.
 
     A value of a setting of dlt that it cannot use is a UsageError.
     """
@@ -28,7 +28,7 @@ def unwrap_dlt_errors() -> Iterator[None]:
     except Exception as error:
         causes = list(_causes(error))
         for cause in causes:
-            if isinstance(cause, TapeError):
+            if isinstance(cause, TapeError | KeyboardInterrupt):
                 raise cause from error
             if isinstance(cause, _WRONG_SETTING):
                 raise wrong_setting(cause) from error

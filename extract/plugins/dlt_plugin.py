@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import nan
@@ -38,6 +39,8 @@ Loads Deribit's public trades into ClickHouse, from the stored state up to now.
     dlt pipeline run --again --since 7d                     load what the exchange has changed in a week
 """
 """Markdown, as dlt renders descriptions: indented lines keep their shape."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect it and `tape` has it."""
 
 
 class TapeRunContext(RunContext):
@@ -124,6 +127,9 @@ class RunCommand(SupportsCliCommand):
         except TapeError as error:
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
+        except KeyboardInterrupt:
+            print("Interrupted; the same command resumes.", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
         except OSError as error:  # the disk is full, a directory is not writable
             from extract.cli.output import file_error
 
@@ -135,6 +141,7 @@ def _run(args: argparse.Namespace) -> None:
     from extract.process import configure_process
 
     configure_process()
+    _require_times(args)
     workers = _start_workers(args)
     from extract.cli.options import require_name
     from extract.cli.progress import RunProgress
@@ -174,6 +181,18 @@ def _run(args: argparse.Namespace) -> None:
         print_summary(error.summary)
         raise
     print_summary(summary, comparison)
+
+
+def _require_times(args: argparse.Namespace) -> None:
+    """Raise UsageError for text that is no time, before a lock is taken and a server is reached.
+
+    The run compares times with the clock of the exchange; this computer's may differ.
+    """
+    from extract.times import parse_time_ms
+
+    for option, text in (("--since", args.since), ("--until", args.until)):
+        if text is not None:
+            parse_time_ms(text, option, round(time.time() * 1000))
 
 
 def _mode() -> str:

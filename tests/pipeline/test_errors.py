@@ -60,3 +60,10 @@ def test_failed_step_is_named(tmp_path: Path) -> None:
     step = PipelineStepFailed(pipeline, "normalize", "1.1", ValueError("bad"))
     step.__cause__ = ValueError("bad\n  value")
     assert str(reported(step)) == "The normalize step failed: bad value"
+
+
+def test_interrupt_of_a_step_is_an_interrupt(tmp_path: Path) -> None:
+    """dlt reports Ctrl-C as a failed step; the command has to end as every interrupted one."""
+    pipeline = dlt.pipeline("steps", destination="filesystem", pipelines_dir=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), unwrap_dlt_errors():
+        raise PipelineStepFailed(pipeline, "extract", "1.1", None) from KeyboardInterrupt()
