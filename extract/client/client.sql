@@ -98,10 +98,23 @@ where
 order by expires_at, instrument_name
 
 -- name: streams_of_instruments
-select distinct toString(currency) as currency, toString(kind) as kind
+-- Known from their trades or from a listing; an instrument without a row is unknown.
+select toString(instrument_name) as instrument_name, toString(currency) as currency, toString(kind) as kind
 from deribit.instrument_ends
 where instrument_name in {instruments:Array(String)}
-order by currency, kind
+union distinct
+select
+    toString(listed.instrument_name) as instrument_name,
+    toString(listed.currency) as currency,
+    toString(ifNull(listed.kind, '')) as kind
+from <instruments> as listed
+where listed.instrument_name in {instruments:Array(String)}
+
+-- name: underlyings
+select distinct toString(underlying) as underlying
+from deribit.instrument_ends
+where underlying is not null
+order by underlying
 
 -- name: created_of_instruments
 -- When the first of some instruments was created, in ms; 0 where that is not known of each.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from extract.clickhouse.client import Database
 from extract.clickhouse.errors import UndefinedRelationError
+from extract.clickhouse.statements import render
 from extract.client.coverage import NOTHING_COVERED, Coverage, combine
 from extract.client.question import FOREVER_MS, HOUR_MS, STATEMENTS, Question, Subject
 from extract.client.result import Answer
@@ -25,7 +26,8 @@ from extract.coverage.series import (
 )
 from extract.coverage.status import StreamStatus, fetch_status
 from extract.deribit.streams import Stream
-from extract.errors import CannotTellError
+from extract.errors import CannotTellError, UsageError
+from extract.source.tables import RAW_TABLES
 
 ARROW_SETTINGS = {
     "output_format_arrow_string_as_string": 1,
@@ -59,6 +61,10 @@ STREAM_SCHEMA = pa.schema(
         "last_load_at": pa.timestamp("ms", "UTC"),
     }
 )
+OF_INSTRUMENTS = ("instruments", "series")
+"""Kinds of subjects whose names are instruments; other names are underlying coins."""
+MOST_NAMED = 20
+NOT_BUILT = "The models are not built yet; run: dlt pipeline run, and then: dbt build --target local"
 TIMES = ("covered_from", "covered_to", "last_load_at")
 
 
@@ -74,10 +80,20 @@ class ClickHouseBackend:
         self._database.close()
 
     def read(self, question: Question) -> Answer:
-        """Rows as ClickHouse writes them to Arrow. Raises CannotTellError where the models are not built."""
+        """Rows as ClickHouse writes them to Arrow. Raises CannotTellError where the models are not built.
+
+        Raises UsageError for a name of the subject that neither a trade nor a listing has.
+        """
         table = self._read_table(question.sql, dict(question.parameters))
         if question.wider and not table.num_rows:
             table = self._read_table(question.sql, {**question.parameters, **question.wider})
+        subject = question.subject
+        if subject.kind in OF_INSTRUMENTS:
+            self._require_instruments(
+                set(subject.names) - set(pc.unique(table["instrument_name"]).to_pylist())
+            )
+        elif subject.names and not table.num_rows:
+            self._require_underlying(subject.names[0])
         return Answer(
             table.sort_by([(name, "ascending") for name in question.order]) if question.order else table, None
         )
@@ -88,12 +104,14 @@ class ClickHouseBackend:
             with pa.ipc.open_stream(b"".join(pieces)) as stream:
                 return stream.read_all()
         except UndefinedRelationError as error:
-            raise CannotTellError(
-                "The models are not built yet; run: dlt pipeline run, and then: dbt build --target local"
-            ) from error
+            raise CannotTellError(NOT_BUILT) from error
 
     def prove(self, question: Question) -> Coverage:
         subject = question.subject
+        if subject.kind in OF_INSTRUMENTS:
+            self._require_instruments(set(subject.names))
+        elif subject.names:
+            self._require_underlying(subject.names[0])
         if subject.kind == "series":
             keys = subject.names if subject.series != "settlements" else self._settlement_keys(subject)
             return combine([self._series_coverage(subject, key) for key in keys])
@@ -118,6 +136,8 @@ class ClickHouseBackend:
         return Answer(stream_table(rows), None)
 
     def read_gaps(self, currency: str, kind: str, instrument: str) -> Answer:
+        if instrument:
+            self._require_instruments({instrument})
         scope = Scope.of((currency,) if currency else (), (kind,) if kind else ())
         rows = [
             {**gap.to_json(), "currency": gap.stream.currency, "kind": gap.stream.kind}
@@ -127,14 +147,36 @@ class ClickHouseBackend:
         return Answer(pa.Table.from_pylist(rows, GAP_SCHEMA), None)
 
     def _streams(self, subject: Subject) -> set[Stream]:
-        statement = {
-            "instruments": "streams_of_instruments",
-            "series": "streams_of_instruments",
-            "outcomes": "options_of_currency",
-            "hour": "options_of_currency",
-        }.get(subject.kind, "streams")
-        parameters: dict[str, Any] = {"instruments": list(subject.names), "currency": "".join(subject.names)}
-        return {Stream(*row) for row in self._database.rows(STATEMENTS[statement], parameters)}
+        if subject.kind in OF_INSTRUMENTS:
+            return {stream for _, stream in self._streams_of_instruments(subject.names)}
+        statement = STATEMENTS["streams" if subject.kind == "everything" else "options_of_currency"]
+        return {Stream(*row) for row in self._database.rows(statement, {"currency": "".join(subject.names)})}
+
+    def _streams_of_instruments(self, names: Iterable[str]) -> list[tuple[str, Stream]]:
+        """The known ones of some instruments, each with its stream."""
+        sql = render(STATEMENTS["streams_of_instruments"], lambda table: RAW_TABLES[table].loaded_relation)
+        rows = self._rows(sql, {"instruments": sorted(names)})
+        return [(name, Stream(currency, kind)) for name, currency, kind in rows]
+
+    def _require_instruments(self, names: set[str]) -> None:
+        """Raise UsageError for a name that neither a trade nor a listing has."""
+        known = {name for name, _ in self._streams_of_instruments(names)} if names else set()
+        for name in sorted(names - known):
+            raise UsageError(
+                f"No instrument is called {name!r}; tape.instruments(currency, kind) lists them."
+            )
+
+    def _require_underlying(self, currency: str) -> None:
+        """Raise UsageError if no traded instrument has that underlying."""
+        known = [name for (name,) in self._rows(STATEMENTS["underlyings"], {})]
+        if known and currency not in known:
+            raise UsageError(f"{currency!r} is no underlying; there are {', '.join(known[:MOST_NAMED])}.")
+
+    def _rows(self, sql: str, parameters: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+        try:
+            return self._database.rows(sql, parameters)
+        except UndefinedRelationError as error:
+            raise CannotTellError(NOT_BUILT) from error
 
     def _settlement_keys(self, subject: Subject) -> list[str]:
         return sorted({key for stream in self._streams(subject) for key in settlement_keys(stream)})

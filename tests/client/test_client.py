@@ -263,8 +263,7 @@ def test_whole_last_candle_is_proven(tape: Tape, market: Market) -> None:
 
 
 def test_nothing_is_proven_without_coverage(in_database: Tape) -> None:
-    """Of an instrument that is not known, and of series, which have no coverage here."""
-    assert not in_database.trades("NO-SUCH", since="30d").coverage.proven
+    """As of series, which have no coverage here."""
     assert not in_database.funding(PERPETUAL, since="all").coverage.proven
 
 
@@ -290,6 +289,28 @@ def test_mistakes_are_refused_with_a_correction(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         ask(in_database)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda tape: tape.trades("NO-SUCH", since="30d"),
+        lambda tape: tape.trades([PERPETUAL, "NO-SUCH"], since="all"),
+        lambda tape: tape.panel([PERPETUAL, "NO-SUCH"], since="all"),
+        lambda tape: tape.candles("NO-SUCH", limit=1),
+        lambda tape: tape.funding("NO-SUCH", since="all"),
+        lambda tape: tape.settlements("NO-SUCH", since="all"),
+        lambda tape: tape.gaps(instrument="NO-SUCH"),
+        lambda tape: tape.outcomes("XYZ", since="all"),
+        lambda tape: tape.option_chain("XYZ"),
+        lambda tape: tape.smile("XYZ"),
+    ],
+)
+@pytest.mark.parametrize("part", ["rows", "proof"])
+def test_unknown_name_is_refused(tape: Tape, ask: Callable[[Tape], Any], part: str) -> None:
+    """Rows of a mistyped name would be none, and those of the other names would be proven."""
+    with pytest.raises(UsageError, match=r"called 'NO-SUCH'|'XYZ' is no underlying; there are BTC"):
+        _ = ask(tape).arrow() if part == "rows" else ask(tape).coverage
 
 
 def test_nothing_is_requested_before_it_is_needed(over_http: Tape, network: CountingTransport) -> None:
