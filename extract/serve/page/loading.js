@@ -33,12 +33,13 @@ export function showStatus(status) {
 /** The streams that have trades, or lack some: the exchange lists kinds of a currency that are never traded. */
 export const withTrades = streams => streams.filter(each => each.trades || each.missing || each.absent);
 
+/** A completed stream has no percentage: its time ends minutes before the newest load, which would show as 99.9 %. */
 function row(stream) {
   const share = stream.percent / 100;
   return [
     el("span", {}, el("b", {}, stream.currency), ` ${stream.kind.replace("_", " ")}`),
     el("span", {class: `badge ${{completed: "ok", error: "alarm", running: "ok"}[stream.status] ?? ""}`}, stream.status),
-    el("span", {}, el("span", {class: `meter ${stream.missing ? "missing" : ""}`, "aria-hidden": "true"}, el("i", {share})), percent(share, 1)),
+    el("span", {}, el("span", {class: `meter ${stream.missing ? "missing" : ""}`, "aria-hidden": "true"}, el("i", {share})), stream.status === "completed" ? "" : percent(share, 1)),
     whole(stream.trades), whole(stream.missing), whole(stream.absent),
     stream.trades_per_second === null ? "–" : `${short(stream.trades_per_second)}/s`,
     stream.seconds_left ? duration(stream.seconds_left) : "–",

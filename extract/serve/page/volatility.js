@@ -82,7 +82,8 @@ async function drawTerm(answer) {
   const smiles = await get(...route("smile")());
   const expiries = ofOneSettlement(smiles.items).filter(each => Number(each.delta) === 0.5).sort((a, b) => a.days_to_expiry - b.days_to_expiry);
   if (!tenors.length && !expiries.length) return `${currency} has no term structure: too few expiries are traded in an hour.`;
-  await draw("term", palette => {
+  await draw("term", (palette, isNarrow) => {
+    const days = isNarrow ? [1, 2, 7, 30, 90, 365] : [1, 2, 7, 14, 30, 60, 90, 180, 365];
     const line = (name, column, colour, dash) => ({
       type: "scatter", mode: "lines+markers", name, x: tenors.map(each => each.tenor_days), y: tenors.map(each => (each[column] === null ? null : Number(each[column]))),
       line: {color: colour, width: 2, dash}, marker: {color: colour, size: 6}, hovertemplate: "%{y:.2f} %",
@@ -95,7 +96,7 @@ async function drawTerm(answer) {
     return {traces, layout: {
       showlegend: true, title: hourTitle(answer.at ?? smiles.at, palette), margin: {l: 8, r: 8, t: 58, b: 8}, hovermode: "closest",
       legend: {orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", font: {size: 11}},
-      xaxis: axis(palette, {type: "log", tickvals: [1, 2, 7, 14, 30, 60, 90, 180, 365], ticktext: [1, 2, 7, 14, 30, 60, 90, 180, 365].map(days => `${days} d`), tickangle: 0, showgrid: false}),
+      xaxis: axis(palette, {type: "log", tickvals: days, ticktext: days.map(each => `${each} d`), tickangle: 0, showgrid: false}),
       yaxis: axis(palette, {ticksuffix: " %", nticks: 6}),
     }};
   });
