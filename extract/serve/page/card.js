@@ -12,11 +12,12 @@ const NEXT_COMMAND = "Load some with `make run`, or start the demo with `make de
  * card    id of its element
  * route   () => [path, parameters], or null where there is nothing to request
  * draw    (answer) => void; returns a sentence instead of drawing where the answer has nothing to show
+ * without () => sentence where there is nothing to request
  * formats formats in which the answer can be taken as data
  */
 export class Card {
-  constructor({card, route, draw, formats = ["csv", "parquet", "json"]}) {
-    Object.assign(this, {element: $(card), route, draw, formats});
+  constructor({card, route, draw, without, formats = ["csv", "parquet", "json"]}) {
+    Object.assign(this, {element: $(card), route, draw, without, formats});
     this.isDrawn = false;
   }
 
@@ -24,7 +25,10 @@ export class Card {
   async update() {
     const route = this.route();
     this.controller?.abort();
-    if (!route) return;
+    if (!route) {
+      if (this.without) showState(this.element, "empty", this.without(), withCode(NEXT_COMMAND));
+      return;
+    }
     const controller = (this.controller = new AbortController());
     if (!this.isDrawn) showState(this.element, "loading", "Loading …");
     else this.element.classList.add("is-busy");

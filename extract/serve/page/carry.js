@@ -14,6 +14,7 @@ const funding = new Card({
   card: "funding-card",
   route: () => perpetuals.has(currency) && [`/v1/instruments/${encodeURIComponent(perpetuals.get(currency))}/funding`, {level: "1h", since: "14d", limit: 400}],
   draw: drawFunding,
+  without: () => `No perpetual of ${currency} is loaded.`,
 });
 const interest = new Card({
   card: "interest-card",

@@ -228,6 +228,18 @@ def test_page_is_accessible(served: str, visit: Visitor, scheme: str, width: int
     here.page.context.close()
 
 
+def test_funding_without_a_perpetual_is_none(served: str, visit: Visitor) -> None:
+    """A database of options only has no funding; the card does not wait for any."""
+    here = visit("about:blank")
+    here.page.route(
+        "**/v1/instruments?*kind=future*",
+        lambda route: route.fulfill(json={"items": [], "next_cursor": None, "coverage": None}),
+    )
+    here.page.goto(served)
+    here.wait_for(lambda: "No perpetual of BTC is loaded." in here.text("#funding-card"), 60)
+    here.page.context.close()
+
+
 def test_list_of_routes_is_shown_with_its_style(served: str, visit: Visitor) -> None:
     """Of /docs, too, the content security policy blocks nothing."""
     here = visit(f"{served}docs")
