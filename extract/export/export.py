@@ -146,6 +146,7 @@ class _Export:
     def run(self, wait_s: float) -> ExportReport:
         if not finished_packages(self.database, self.raw).count:
             raise CannotTellError("Nothing is loaded that could be exported; run: dlt pipeline run")
+        self._require_loaded_names()
         self.place.read({table.name for table in self.tables})
         since_us = self.options.changed_since_us
         if since_us is not None and self.place.is_new:
@@ -172,6 +173,23 @@ class _Export:
             )
         self._finish(packages, coverage, report)
         return report
+
+    def _require_loaded_names(self) -> None:
+        """Raise UsageError for a currency that neither a stream nor an underlying has, or an unknown kind.
+
+        The export of a mistyped name would be empty, and proven.
+        """
+        filters = self.options.filters
+        covered, _ = self._coverage()
+        Streams(kinds=filters.kinds).require_kinds(each["kind"] for each in covered)
+        known = {each["currency"] for each in covered}
+        if "instrument_ends" in self.planner.marts:
+            known |= set(self.database.column(STATEMENTS["currencies"]))
+        for currency in filters.currencies:
+            if known and currency not in known:
+                raise UsageError(
+                    f"--currency {currency!r} is not loaded; loaded are {', '.join(sorted(known))}."
+                )
 
     def _write_changed(self, since_us: int | None, report: ExportReport) -> None:
         """Write the parts whose rows have changed, and delete the files of parts that are gone."""

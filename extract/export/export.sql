@@ -6,6 +6,11 @@ select name from system.tables where database = 'deribit'
 -- name: columns
 select name, type from system.columns where concat(database, '.', table) = {table:String} order by position
 
+-- name: currencies
+-- Currencies of the streams, and underlying coins, of all traded instruments.
+select distinct arrayJoin([toString(currency), toString(ifNull(underlying, currency))]) as currency
+from deribit.instrument_ends
+
 -- name: stored_months
 -- Months (YYYYMM) of the partitions of a stored table.
 select distinct toUInt32(_partition_id) as month from <relation> order by month

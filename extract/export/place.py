@@ -60,7 +60,10 @@ class Place:
         self.is_new = False
         self.manifest = decode_manifest(self.store.read(path), f"{self.store}/{path}")
         if self.manifest.scope != self.scope:
-            raise UsageError(f"{self.store} has an export with other options: {self.manifest.scope}.")
+            raise UsageError(
+                f"{self.store} has an export with other options: {self.manifest.scope}. Repeat these, or choose an empty "
+                "folder."
+            )
         self.has_begun = path != MANIFEST
         entries = self._entries(sizes)
         known = {file.path for files in entries.values() for file in files} | {MANIFEST, GAPS_PATH}

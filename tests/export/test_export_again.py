@@ -219,6 +219,8 @@ def _described_again(file: ExportedFile, folder: Path) -> ExportedFile:
         ({"tables": ("tradse",)}, "does not exist"),
         ({"tables": ("candles_1h",), "format": "tardis"}, "format of trades"),
         ({"tables": ("raw",), "filters": Filter(kinds=("option",))}, "as a whole"),
+        ({"filters": Filter(("BTC", "XYZ"))}, "--currency 'XYZ' is not loaded; loaded are BTC, ETH"),
+        ({"filters": Filter(kinds=("options",))}, "--kind 'options' does not exist; the exchange has future"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
