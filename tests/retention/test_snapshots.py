@@ -27,6 +27,10 @@ def database(raw: Raw) -> Raw:
         "create table deribit.retention_drops (table_name String, table_id UUID, month UInt32, dropped_at DateTime64(3)) "
         "engine = MergeTree order by month"
     )
+    raw.client.command(
+        "create table deribit.verified_months (model String, month UInt32, source_state String, own_state String, "
+        "verified_by String, verified_at DateTime64(6)) engine = MergeTree order by month"
+    )
     return raw
 
 
