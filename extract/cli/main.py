@@ -79,8 +79,10 @@ def run_and_exit(command: click.Command, name: str) -> NoReturn:
         error.show()
     except click.UsageError as error:
         code = UsageError.exit_code
-        hint = f" Try: {error.ctx.command_path} --help" if error.ctx else ""
-        echo(" ".join(error.format_message().split()) + hint, err=True)
+        text = " ".join(error.format_message().split())
+        if error.ctx:
+            text += f"{'' if text.endswith('.') else '.'} Try: {error.ctx.command_path} --help"
+        echo(text, err=True)
     except TapeError as error:
         code = error.exit_code
         echo(str(error), err=True)

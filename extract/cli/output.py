@@ -5,6 +5,7 @@ or add a line."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,6 +24,9 @@ MOST_NAMED = 10
 
 _NUMBER = re.compile(r"-|-?[\d,]+(\.\d+)?|unknown|")
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a quota, that is used up."""
+
 
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print `text` as one line."""
@@ -30,8 +34,9 @@ def echo(text: str = "", *, err: bool = False) -> None:
 
 
 def file_error(error: OSError) -> str:
-    """What the system says about a file, and its name."""
-    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    """What the system says about a file, and its name; the next step where the disk is full."""
+    text = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return f"{text}; free some space, and repeat the command." if error.errno in FULL else text
 
 
 def print_step(text: str) -> None:

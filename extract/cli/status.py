@@ -68,6 +68,7 @@ def status(as_json: bool) -> None:
     ]
     print_table(HEADER, rows)
     if series:
+        echo()
         print_series(series)
     if provisional := sum(each.provisional for each in streams):
         echo(f"{provisional:,} trades are absent provisionally: `tape gaps` lists them.")

@@ -79,6 +79,11 @@ def unfinished_loads(database: Database) -> list[str]:
     return database.column(sql, None, CONSISTENT)
 
 
+def describe_waiting(loads: int) -> str:
+    """A clause about load packages that the models have not consumed."""
+    return f"{loads:,} load package{' waits' if loads == 1 else 's wait'} for the models"
+
+
 def describe_unfinished(load_ids: Sequence[str]) -> str:
     """A sentence about load packages that are not finished."""
     what, it = (

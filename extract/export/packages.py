@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 
 from extract.clickhouse.client import Database
-from extract.clickhouse.finished import CONSISTENT, LOADS
+from extract.clickhouse.finished import CONSISTENT, LOADS, describe_waiting
 from extract.clickhouse.statements import render
 from extract.errors import CannotTellError
 from extract.export.manifest import NO_PACKAGES, LoadPackages
@@ -36,7 +36,7 @@ def wait_for_models(database: Database, raw: Collection[str], marts: Collection[
     while waiting:
         if time.monotonic() > deadline_s:
             raise CannotTellError(
-                f"The models are not up to date: {len(waiting):,} load packages wait for them; run: dbt build"
+                f"The models are not up to date: {describe_waiting(len(waiting))}; run: dbt build"
             )
         time.sleep(POLL_S)
         waiting &= _pending(database, raw)

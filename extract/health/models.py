@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extract.clickhouse.finished import describe_waiting
 from extract.clickhouse.settings import MART_DATABASE
 from extract.errors import CannotTellError
 from extract.health.measurement import Inventory, Measurement, enumerate_names, seconds_since
@@ -48,9 +49,7 @@ def measure_marts(inventory: Inventory) -> Measurement:
     if not pending:
         return Measurement(0, "the models have consumed every finished load package")
     lag_s = seconds_since(since)
-    return Measurement(
-        lag_s, f"{pending:,} load packages wait for the models, since {duration(lag_s)}; run: dbt build"
-    )
+    return Measurement(lag_s, f"{describe_waiting(pending)}, since {duration(lag_s)}; run: dbt build")
 
 
 def measure_candles(inventory: Inventory) -> Measurement | None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from extract.clickhouse.client import Database, shared_database
+from extract.clickhouse.finished import describe_waiting
 from extract.clickhouse.settings import MART_DATABASE, RAW_DATABASE, clickhouse_settings
 from extract.clickhouse.statements import render
 from extract.deribit.chart import Bar, fetch_bars
@@ -170,9 +171,7 @@ def require_current_models(database: Database) -> None:
     raw = raw_tables(database)
     sql = render(STATEMENTS["loads_pending"], lambda name: loaded_relation(name, raw))
     if "_dlt_loads" in raw and (pending := database.value(sql)):
-        raise CannotTellError(
-            f"The candles are not up to date: {pending:,} load packages wait for the models; run: dbt build"
-        )
+        raise CannotTellError(f"The candles are not up to date: {describe_waiting(pending)}; run: dbt build")
 
 
 class _Verification:

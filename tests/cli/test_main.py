@@ -61,6 +61,12 @@ def test_failing_disk_is_an_external_failure(fail: Fail) -> None:
     assert done == Done(4, "", "Permission denied: /readonly/tape\n")
 
 
+def test_full_disk_is_named_with_the_next_step(fail: Fail) -> None:
+    """A write has no path in its error."""
+    done = fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert done == Done(4, "", "No space left on device; free some space, and repeat the command.\n")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()], ids=["Ctrl-C", "declined"])
 def test_interrupted_command_exits_with_130(fail: Fail, error: BaseException) -> None:
     """Shells expect this code after SIGINT; a declined confirmation has it, too."""
@@ -80,7 +86,11 @@ def test_bug_keeps_its_traceback(fail: Fail) -> None:
     [
         (["gaps", "--nope"], "No such option '--nope'. Try: tape gaps --help"),
         (["nope"], "No such command 'nope'. Try: tape --help"),
-        (["certs", "issue"], "Missing argument '{loader|transformer|reader|server}'. Choose from: "),
+        (
+            ["certs", "issue"],
+            "Missing argument '{loader|transformer|reader|server}'. Choose from: loader, transformer, reader, server. "
+            "Try: tape certs issue --help",
+        ),
         (["cost", "baseline", "--until", "May"], "--until 'May' is not a day; write it like 2026-10-31."),
         (["cost", "baseline", "--days", "0"], "Invalid value for '--days': 0 is not in the range 1<=x<="),
         (

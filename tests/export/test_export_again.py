@@ -245,7 +245,7 @@ def test_finished_package_that_the_models_lack_is_not_ignored(market: Market, tm
     load_id = "1769000009.5"
     raw_tables.load(market.dbt.client, load_id, [])
     try:
-        with pytest.raises(CannotTellError, match="1 load packages wait"):
+        with pytest.raises(CannotTellError, match="1 load package waits"):
             export_to(market, tmp_path / "lake")
     finally:
         market.dbt.client.command(f"delete from deribit_raw._dlt_loads where load_id = '{load_id}'")

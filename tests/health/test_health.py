@@ -172,7 +172,7 @@ def test_model_lag_is_the_age_of_the_oldest_pending_package(raw: Raw, health: He
     code, checks = health("--marts", "10m:39h")
     assert (code, checks["marts"]["state"]) == (1, "alarm")
     consume(raw, "2")
-    assert health()[1]["marts"]["text"].startswith("1 load packages wait for the models, since 30 h")
+    assert health()[1]["marts"]["text"].startswith("1 load package waits for the models, since 30 h")
     consume(raw, "3")
     assert health()[1]["marts"]["state"] == "ok"
 

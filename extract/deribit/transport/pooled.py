@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import ssl
 from threading import Lock
 
@@ -178,7 +179,9 @@ def _translate(error: HTTPError, request: httpx.Request, proxy: Proxy | None) ->
             )
     if proxy and any(isinstance(cause, ProxyError) for cause in chain):
         return proxy.failure(chain)
-    return _as_httpx(error)(str(error), request=request)
+    # urllib3 begins some messages with the connection: `HTTPSConnection(host='…', port=443): `.
+    text = re.sub(r"^\w+\(host=[^)]*\): ", "", str(error))
+    return _as_httpx(error)(text, request=request)
 
 
 def _as_httpx(error: HTTPError) -> type[httpx.RequestError]:

@@ -92,6 +92,16 @@ def test_answer_above_the_limit_is_an_error(serve: Callable[..., str], encoding:
         client.now_ms()
 
 
+def test_host_that_does_not_answer_is_reported_in_plain_words() -> None:
+    """Without the name of a class of the transport."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(
+        httpx.ConnectError, match=r"^Failed to establish a new connection: .*Connection refused"
+    ):
+        get(f"http://127.0.0.1:{port}")
+
+
 def test_server_that_sends_single_bytes_times_out(serve: Callable[..., str]) -> None:
     """Each byte arrives within the read timeout, and the answer would take 100 s."""
     url, began_s = serve(b"x" * 1_000, {}, 0.1), time.monotonic()
