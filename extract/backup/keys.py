@@ -45,7 +45,7 @@ def read_key(path: Path, place: str) -> BackupKey:
         raise UsageError(f"The key {path} is in the folder of the backups, {place}: store it elsewhere.")
     make = MAKE_KEY.format(path=path)
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         raise UsageError(
             f"There is no key file {path}; make one with `{make}`, and store a copy of it in another place: "

@@ -107,7 +107,9 @@ def test_key_file_is_read(tmp_path: Path) -> None:
     assert read_key(tmp_path / "key", "s3://bucket").secret == KEY.secret
 
 
-@pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "zz" * 32, "00" * 16 + "\n" + "00" * 16])
+@pytest.mark.parametrize(
+    "text", ["", "00" * 31, "00" * 33, "zz" * 32, "ä" * 64, "00" * 16 + "\n" + "00" * 16]
+)
 def test_file_that_is_no_key_is_a_usage_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
     with pytest.raises(
