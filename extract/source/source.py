@@ -320,8 +320,9 @@ def require_same_exchange(state: Row, exchange: str) -> None:
     loaded = state.setdefault("exchange", exchange)
     if loaded != exchange:
         raise UsageError(
-            f"This database holds trades of {loaded}, and trades of {exchange} must not be mixed with them: drop the "
-            "old trades with `tape reset`, or select another database with CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
+            f"This database holds trades of {loaded}, and trades of {exchange} must not be mixed with them: to request "
+            f"{loaded}, set SOURCES__DERIBIT__API_URL and SOURCES__DERIBIT__HISTORY_URL; to load {exchange}, drop the old "
+            "trades with `tape reset`, or select another database with CLICKHOUSE_LOCAL_PORT and TAPE_DIR."
         )
 
 
