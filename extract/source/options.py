@@ -20,27 +20,30 @@ EXPIRED_VALID_MS = 24 * 60 * 60_000
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the user requested; None or empty for the configured value."""
+    """What the user requested; None or empty for the configured value. `since_name` and `until_name` are for messages."""
 
     since: str | None = None
     until: str | None = None
     currencies: Sequence[str] = ()
     kinds: Sequence[str] = ()
     again: bool = False
+    since_name: str = "--since"
+    until_name: str = "--until"
 
 
 def resolve_times(options: RunOptions, now_ms: int) -> tuple[int | None, int | None]:
     """(since, until) in ms. None means from the stored state, and until now. Raises UsageError."""
-    since_ms = parse_time_ms(options.since, "--since", now_ms) if options.since is not None else None
-    until_ms = parse_time_ms(options.until, "--until", now_ms) if options.until is not None else None
+    since, until = options.since_name, options.until_name
+    since_ms = parse_time_ms(options.since, since, now_ms) if options.since is not None else None
+    until_ms = parse_time_ms(options.until, until, now_ms) if options.until is not None else None
     if options.again and since_ms is None:
         raise UsageError(
             "--again reads covered time once more: give its start, for example --again --since 7d."
         )
     if since_ms is not None and since_ms > now_ms:
-        raise UsageError(f"--since {options.since} is in the future; give a time in the past.")
+        raise UsageError(f"{since} {options.since} is in the future; give a time in the past.")
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        raise UsageError(f"--since {options.since} is not before --until {options.until}; swap them.")
+        raise UsageError(f"{since} {options.since} is not before {until} {options.until}; swap them.")
     # The future cannot be covered.
     return since_ms, until_ms if until_ms is not None and until_ms < now_ms else None
 

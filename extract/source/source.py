@@ -114,6 +114,8 @@ def deribit(
                 _time_text(end),
                 parse_names("currencies", currencies),
                 parse_names("kinds", kinds),
+                since_name="start",
+                until_name="end",
             )
             feed = _open_feed(exchange, config, options)
             following = stack.enter_context(closing(feed.windows()))

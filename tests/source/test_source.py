@@ -228,6 +228,15 @@ def test_unknown_currency_is_one_sentence(duckdb: dlt.Pipeline, exchange: Sandbo
         run(duckdb, deribit(currencies=["XYZ"]))
 
 
+def test_refusal_of_a_time_names_the_argument(duckdb: dlt.Pipeline, exchange: SandboxExchange) -> None:
+    for times, message in (
+        ({"start": "yesterday"}, "^start 'yesterday' is not a time"),
+        ({"start": "1d", "end": "2d"}, "^start 1d is not before end 2d"),
+    ):
+        with pytest.raises(UsageError, match=message), unwrap_dlt_errors():
+            run(duckdb, deribit(currencies=["BTC"], **times))
+
+
 @pytest.mark.slow
 def test_commands_of_dlt_work_on_the_pipeline(
     duckdb: dlt.Pipeline, exchange: SandboxExchange, tmp_path: Path
