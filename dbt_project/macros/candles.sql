@@ -204,10 +204,7 @@ stored as (
 {{ shown_candles() }}
 {% endmacro %}
 
-{#
-  Candles of a level that is not stored. Only weeks can be in two months: one of which `tape retention` dropped a part is left out, instead of being shown
-  with the trades of the other part.
-#}
+{# Candles of a level that is not stored. #}
 {% macro combined_candles(level, finer) %}
 with
 
@@ -217,19 +214,13 @@ finer_candles as (
 
 {{ coarser_candles(level, 'finer_candles') }},
 
-{{ shown_candles('where ' ~ is_week_whole(candle_table(finer)) if level == '1w' else '') }}
+{{ shown_candles() }}
 {% endmacro %}
-
-{# Predicate: neither the month in which the week begins nor the one in which it ends was dropped from `table`. #}
-{% macro is_week_whole(table) -%}
-    {{ is_month_open([table], 'candles.bucket_at') }} and {{ is_month_open([table], 'candles.bucket_at + toIntervalDay(6)') }}
-{%- endmacro %}
 
 {# A price of the order book, in a bucket without its trades null. #}
 {% macro book_price(price) -%} if(book_trade_count = 0, null, {{ price }}) {%- endmacro %}
 
-{# CTE `final`: the CTE `candles` as users see it, filtered by the clause `where`. #}
-{% macro shown_candles(where='') %}
+{% macro shown_candles() %}
 final as (
     select
         instrument_name,
@@ -269,7 +260,6 @@ final as (
         ) as book_vwap,
         book_trade_count
     from candles
-    {{ where }}
 )
 
 select * from final

@@ -193,21 +193,6 @@ def test_candles_outlive_months_that_were_dropped_by_hand(dbt: Project) -> None:
 
 
 @pytest.mark.slow
-def test_week_of_which_a_part_was_dropped_is_not_shown(dbt: Project) -> None:
-    """Its candle would have the volume of the other month's days only. All other weeks are as they were."""
-    dbt.empty()
-    days = [trade(seq=n, at_ms=NOON_MS + (n - 40) * DAY_MS, price=100.0 + n) for n in range(1, 80)]
-    raw_tables.load(dbt.client, "1764000001.5", days)
-    refresh(dbt.database)
-    dbt.run(*TABLES)
-    weeks = "select * from deribit.ohlcv_1w order by all"
-    before = dbt.rows(weeks)
-    drop_months(dbt.database, {"ohlcv_1m": 1, "ohlcv_1h": 1}, date(2025, 2, 10), ["ohlcv_1m", "ohlcv_1h"])
-    assert dbt.rows(weeks) == [week for week in before if str(week["bucket_at"]) >= "2025-01-01"]
-    dbt.must("test", "--select", "test_name:candles_are_sound,ohlcv_1w")
-
-
-@pytest.mark.slow
 def test_late_trade_in_a_month_without_minutes_leaves_the_forward(dbt: Project) -> None:
     """A load does not find the other trades of the hour without their candles; a run then computes it from all of them."""
     dbt.empty()
