@@ -51,10 +51,8 @@ def read_key(path: Path, place: str) -> BackupKey:
             f"There is no key file {path}; make one with `{make}`, and store a copy of it in another place: "
             "without the key no backup can be restored."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"The key file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from error
+    except OSError as error:
+        raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from error
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise UsageError(
             f"{path} is not a key of 64 hexadecimal digits; make one in a new file with `{make}`."
