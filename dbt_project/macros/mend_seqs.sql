@@ -7,8 +7,8 @@
         select
             instrument_name,
             arrayJoin(range({{ seq_chunk('toUInt64(first_seq)') }}, {{ seq_chunk('toUInt64(last_seq)') }} + 1)) as chunk,
-            greatest(toUInt64(first_seq), chunk * 65536) as first,
-            least(toUInt64(last_seq) + 1, (chunk + 1) * 65536) as next
+            greatest(toUInt64(first_seq), chunk * {{ seqs_per_chunk() }}) as first,
+            least(toUInt64(last_seq) + 1, (chunk + 1) * {{ seqs_per_chunk() }}) as next
         from {{ dropped }}
     )
 {% endmacro %}

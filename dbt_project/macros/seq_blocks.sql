@@ -23,7 +23,9 @@
 {%- endmacro %}
 
 {# A chunk is the range of numbers of one row of `loaded_seqs`: one container of a bitmap. #}
-{% macro seq_chunk(trade_seq) -%} intDiv({{ trade_seq }}, 65536) {%- endmacro %}
+{% macro seqs_per_chunk() -%} 65536 {%- endmacro %}
+
+{% macro seq_chunk(trade_seq) -%} intDiv({{ trade_seq }}, {{ seqs_per_chunk() }}) {%- endmacro %}
 
 {# Columns of `loaded_seqs` after the instrument, of trades that are grouped by instrument and chunk. #}
 {% macro seq_bitmaps(trade_seq='trade_seq', timestamp='timestamp') -%}
