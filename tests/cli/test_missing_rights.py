@@ -15,10 +15,10 @@ from extract.clickhouse.roles import ROLES
 from extract.clickhouse.settings import ClickHouseSettings
 from extract.paths import ROOT, dlt_dir
 from extract.retention import levels
-from extract.retention.drop import DROPS
 from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from tests.support.commands import BIN, TIMEOUT_S, Done, tape_here
+from tests.support.retention_tables import create_records_of_drops
 
 PASSWORD = "canary-rights"
 VIEWER = """
@@ -112,10 +112,7 @@ def owner(server: ClickHouseSettings) -> Database:
                 f"partition by toYYYYMM({level.time}) order by tuple()"
             )
     database.command("insert into deribit.ohlcv_1h_versions select '2020-01-01'")
-    database.command(
-        f"create table {DROPS} (table_name String, table_id UUID, month UInt32, dropped_at {time}) "
-        "engine = MergeTree order by tuple()"
-    )
+    create_records_of_drops(database.client)
     return database
 
 

@@ -20,6 +20,7 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from harness.bulk_trades import multiply
 from tests.push.conftest import Both
+from tests.support.retention_tables import create_records_of_drops
 
 Listed = Callable[[Tape], SandboxExchange]
 PUSHED = ("trades", "instruments", "coverage", "rejected_trades", "_dlt_loads", "_dlt_pipeline_state")
@@ -202,10 +203,7 @@ def test_months_dropped_by_retention_are_excluded(loaded: Both, side: str) -> No
     loaded.tape("push")
     client = getattr(loaded, side)
     client.command("create database deribit")
-    client.command(
-        "create table deribit.retention_drops (table_name String, table_id UUID, month UInt32, dropped_at DateTime64(3)) "
-        "engine = MergeTree order by month"
-    )
+    create_records_of_drops(client)
     client.command(
         "insert into deribit.retention_drops select 'deribit_raw.trades', uuid, 202512, now64(3) from system.tables "
         "where database = 'deribit_raw' and name = 'trades'"

@@ -9,6 +9,7 @@ import pytest
 from extract.retention.drop import drop_months, plan_drops
 from extract.retention.levels import read_levels
 from tests.support.raw_tables import Raw
+from tests.support.retention_tables import create_records_of_drops
 
 TODAY = date(2025, 4, 10)
 RETENTION = {"book_summaries": 1}
@@ -23,14 +24,7 @@ def database(raw: Raw) -> Raw:
         raw.client.command(
             f"create table deribit.{table} (timestamp DateTime) engine = MergeTree order by timestamp"
         )
-    raw.client.command(
-        "create table deribit.retention_drops (table_name String, table_id UUID, month UInt32, dropped_at DateTime64(3)) "
-        "engine = MergeTree order by month"
-    )
-    raw.client.command(
-        "create table deribit.verified_months (model String, month UInt32, source_state String, own_state String, "
-        "verified_by String, verified_at DateTime64(6)) engine = MergeTree order by month"
-    )
+    create_records_of_drops(raw.client)
     return raw
 
 
