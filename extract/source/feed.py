@@ -133,7 +133,7 @@ def spill_table(directory: str, item: WindowItem) -> Callable[[], WindowItem]:
         raise OutsideError(f"Fetched trades cannot be stored in {directory}: {error}") from error
 
     def read() -> WindowItem:
-        with open(path, "rb") as file, pa.ipc.open_stream(file) as reader:
+        with pa.memory_map(path) as file, pa.ipc.open_stream(file) as reader:
             os.unlink(path)
             return reader.read_all()
 

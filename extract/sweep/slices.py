@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-ONE_PAGE = 0.95
+ONE_PAGE = 0.9537
 """Target size of a slice in pages where trading is even: it needs no second page."""
 SEVERAL_PAGES = 2.8
 """Target size of a slice in pages elsewhere: only the last of its pages is partly filled."""

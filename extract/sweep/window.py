@@ -193,7 +193,7 @@ class _Batches:
             return
         self._waiting.append((stream, table))
         self._rows += table.num_rows
-        self._bytes += table.nbytes
+        self._bytes += table.get_total_buffer_size()
         if self._rows >= self.min_rows or self._bytes >= BATCH_BYTES:
             yield from self.take()
 
@@ -212,7 +212,7 @@ class _Batches:
         for kept, table in waiting:
             self._waiting.append((kept, table))
             self._rows += table.num_rows
-            self._bytes += table.nbytes
+            self._bytes += table.get_total_buffer_size()
 
 
 @dataclass
