@@ -6,7 +6,6 @@ bounded in size and in time, and every request under way can be aborted, also th
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -115,19 +114,26 @@ class PooledTransport(AbortableTransport):
 
     def _read(self, response: urllib3.BaseHTTPResponse, request: httpx.Request) -> bytes:
         most = min(self._max_answer_bytes, request.extensions.get(MAX_BYTES, self._max_answer_bytes))
-        body = io.BytesIO()
+        decode = "content-encoding" in response.headers
+        too_large = AnswerTooLargeError(f"the answer has more than {most:,} bytes", request=request)
         try:
-            # Without decompression urllib3 copies nothing.
-            decode = "content-encoding" in response.headers
-            while part := response.read1(CHUNK_BYTES, decode_content=decode):
-                body.write(part)
-                if max(body.tell(), response.tell()) > most:
-                    raise AnswerTooLargeError(f"the answer has more than {most:,} bytes", request=request)
+            if not decode and (length := response.length_remaining) is not None:
+                if length > most:
+                    raise too_large
+                body = response.read(decode_content=False)  # at once, which copies nothing
+            else:
+                parts, size = [], 0
+                while part := response.read1(CHUNK_BYTES, decode_content=decode):
+                    parts.append(part)
+                    size += len(part)
+                    if max(size, response.tell()) > most:
+                        raise too_large
+                body = b"".join(parts)
         except BaseException:
             response.close()  # the connection cannot be used again
             raise
         response.release_conn()
-        return body.getvalue()
+        return body
 
     def _pool_of(self, scheme: str, proxy: Proxy | None) -> urllib3.PoolManager:
         with self._lock:
