@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 
 ONE_PAGE = 0.9537
-"""Target size of a slice in pages where trading is even: it needs no second page."""
+"""Target size of a slice in pages where trading is even: it needs no second page.
+
+With pages of 1,000 and 10,000 trades this is no round number of trades, which would look like a page that was cut.
+"""
 SEVERAL_PAGES = 2.8
 """Target size of a slice in pages elsewhere: only the last of its pages is partly filled."""
 EVEN = 0.05

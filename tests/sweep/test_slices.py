@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extract.sweep.fetch_slice import ROUND_ROWS
 from extract.sweep.slices import MAX_GROWTH, Slice, SlicePlanner, SliceSizer
 
 
@@ -89,9 +91,21 @@ def test_slices_are_one_page_in_even_trading_and_several_in_uneven_trading() -> 
         sizer.learn(span_ms, rows, 100)
         lengths.append(sizer.length_ms)
     assert lengths[:5] == [2_800] * 5
-    assert lengths[5:7] == [950] * 2
-    assert lengths[7] == 1_400
-    assert lengths[8] == 4_127
+    assert lengths[5:7] == [954, 958]
+    assert lengths[7] == 1_412
+    assert lengths[8] == 4_162
+
+
+@pytest.mark.parametrize("page_size", [1_000, 10_000])
+def test_evenly_traded_slice_is_not_suspected_to_be_cut(page_size: int) -> None:
+    """It has no round number of trades, after which another page would be requested."""
+    sizer = SliceSizer.of(1_000_000, page_size, page_size)
+    for _ in range(20):
+        rows = round(sizer.length_ms * page_size / 1_000_000)
+        sizer.learn(sizer.length_ms, rows, page_size)
+    for rows in (rows - 1, rows, rows + 1):
+        assert rows < page_size
+        assert rows % ROUND_ROWS
 
 
 def test_short_remainder_does_not_change_the_estimate() -> None:
