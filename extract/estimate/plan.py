@@ -20,7 +20,6 @@ from extract.estimate.probes import OnPage, StreamProbes
 from extract.estimate.series import estimate_series
 from extract.estimate.store import delete_plan, load_plan, save_plan
 from extract.pipeline.load import loaded_state
-from extract.pipeline.session import run_lock
 from extract.pipeline.summary import RunSummary
 from extract.process import gc_frozen
 from extract.source.options import RunOptions, resolve_streams, resolve_times
@@ -30,14 +29,14 @@ from extract.times import iso
 
 
 def make_plan(options: RunOptions, on_page: OnPage = lambda stream, table: None) -> Plan:
-    """Plan a run of `options` from sample pages, and save the plan for that run. Loads no trades.
+    """Plan a run of `options` from sample pages, and save the plan for that run. Loads no trades, and may run beside a run.
 
     `on_page` receives the trades of each sample page, in PAGE_SCHEMA. Raises what `pipeline.run` raises.
     """
     settings = clickhouse_settings()
     config = deribit_config()
     shared_client(settings)  # a server that is not up is reported before anything is requested
-    with run_lock(), gc_frozen(), DeribitClient(config) as client:
+    with gc_frozen(), DeribitClient(config) as client:
         state = loaded_state(settings)
         require_same_exchange(dict(state), client.exchange)
         plan = _Planner(client, config, options, settings, state.get("resources", {}), on_page).plan()
