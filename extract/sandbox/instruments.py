@@ -21,7 +21,6 @@ START_PRICE = {
 }
 ODDITIES = {"BTC-MOVE.1W": "option", "ETH_USDC-EVERLASTING": "future", "SOL_USDC-WEEK+1": "future"}
 _STRIKE_STEP = {"BTC": 1000.0, "ETH": 50.0, "SOL": 5.0, "XRP": 0.1}
-_ERA_MS = 1_534_167_754_000  # creation time of perpetuals and spot pairs, earlier than any tape
 
 
 @dataclass(slots=True)
@@ -82,16 +81,17 @@ def _instrument(name: str, kind: str, created_ms: int, weight: float, number: in
 
 def _outrights(start_ms: int, end_ms: int) -> Iterator[tuple[str, str, int, float]]:
     """(name, kind, created_ms, weight) of every instrument except combos."""
-    yield "BTC-PERPETUAL", "future", _ERA_MS, 300.0
-    yield "ETH-PERPETUAL", "future", _ERA_MS, 180.0
+    before_ms = start_ms - DAY_MS
+    yield "BTC-PERPETUAL", "future", before_ms, 300.0
+    yield "ETH-PERPETUAL", "future", before_ms, 180.0
     for pair, weight in (("BTC", 40.0), ("ETH", 30.0), ("SOL", 40.0), ("XRP", 25.0)):
-        yield f"{pair}_USDC-PERPETUAL", "future", _ERA_MS, weight
+        yield f"{pair}_USDC-PERPETUAL", "future", before_ms, weight
     for pair, weight in (("BTC_USDC", 20.0), ("BTC_USDT", 6.0), ("ETH_USDC", 12.0), ("SOL_USDC", 6.0)):
-        yield pair, "spot", _ERA_MS, weight
-    yield "USDC_USDT", "spot", _ERA_MS, 4.0
-    yield "EURR_USDC", "spot", _ERA_MS, 2.0
+        yield pair, "spot", before_ms, weight
+    yield "USDC_USDT", "spot", before_ms, 4.0
+    yield "EURR_USDC", "spot", before_ms, 2.0
     for name, kind in ODDITIES.items():
-        yield name, kind, start_ms - DAY_MS, 2.0
+        yield name, kind, before_ms, 2.0
     for expiry_ms, created_ms, grade in _expiries(start_ms, end_ms):
         day = date_code(expiry_ms)
         if grade > 0:

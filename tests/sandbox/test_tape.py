@@ -19,7 +19,7 @@ from extract.sandbox.instrument_names import parse
 from extract.sandbox.tape import DEFAULT_END_MS, Tape, id_parts, trade_order
 from tests.support.recorded import RECORDED_TAPE, needs_recordings
 
-DIGEST = "02db5c49ccbca6521b9ddcf7c5c369be2b837929c1c6c406b4f52b42fa3890ed"
+DIGEST = "8d6a1bbec5c916076e196692bbd2a7617b3105796384780905a427a63d163a84"
 
 
 def digest(tape: Tape) -> str:
