@@ -49,7 +49,8 @@
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
         {%- set is_thorough = var('audit', false) or are_updated(own, months, replaced) or has_later_versions(own, months)
             or (not is_first and has_wrong_new_rows(own, months)) -%}
-        {%- do refresh_all(loads_with_lost_trades(own, months)) -%}
+        {%- set lossy = lossy_instruments(own, months) -%}
+        {%- do refresh_all(loads_with_lost_trades(own, months, lossy)) if column_of('select count() from (' ~ lossy ~ ')')[0] > 0 -%}
         {%- do mend_versions(own, months) if is_thorough -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
     {%- endfor -%}
@@ -244,8 +245,8 @@ select * from final
     {%- endcall -%}
 {% endmacro %}
 
-{# Consumed load packages with a trade in some months of raw that `trade_versions` does not have there. #}
-{% macro loads_with_lost_trades(trade_versions, months) %}
+{# Instruments with a trade in some months of raw that `trade_versions` does not have there. #}
+{% macro lossy_instruments(trade_versions, months) %}
     with
 
     raw as (
@@ -260,12 +261,19 @@ select * from final
         from {{ trade_versions }}
         where toYYYYMM(timestamp) in {{ months }}
         group by instrument_name, month
-    ),
+    )
+
+    select raw.instrument_name as instrument_name from raw
+    left join stored on raw.instrument_name = stored.instrument_name and raw.month = stored.month
+    where bitmapAndnotCardinality(raw.seqs, stored.seqs) > 0
+{% endmacro %}
+
+{# Consumed load packages with trades that `trade_versions` lacks, of the instruments that the query `lossy` selects. #}
+{% macro loads_with_lost_trades(trade_versions, months, lossy) %}
+    with
 
     lossy as (
-        select raw.instrument_name as instrument_name from raw
-        left join stored on raw.instrument_name = stored.instrument_name and raw.month = stored.month
-        where bitmapAndnotCardinality(raw.seqs, stored.seqs) > 0
+        {{ lossy }}
     ),
 
     -- Load packages with missing trades, consumed or not; only these few are looked up in `consumed_loads`.

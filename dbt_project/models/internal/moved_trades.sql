@@ -3,6 +3,8 @@
 -- only the newest version until the move is settled.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 {{ built_after('refresh_log') -}}
+{#- ClickHouse evaluates a CTE wherever it is named. Where nothing is restated, this is the only time. -#}
+{%- set any_restated = '(select count() from restated) > 0' -%}
 with
 
 portion as (
@@ -63,7 +65,7 @@ times as (
         trade_seq,
         timestamp
     from portion
-    where (instrument_name, trade_seq) in (
+    where {{ any_restated }} and (instrument_name, trade_seq) in (
         select
             restated.instrument_name,
             restated.trade_seq
@@ -76,7 +78,8 @@ times as (
         timestamp
     from {{ ref('trade_versions').render() }}
     where
-        toYYYYMM(timestamp) in (select arrayJoin(restated.months) from restated)
+        {{ any_restated }}
+        and toYYYYMM(timestamp) in (select arrayJoin(restated.months) from restated)
         and (instrument_name, trade_seq) in (
             select
                 restated.instrument_name,
