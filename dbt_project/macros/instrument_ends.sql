@@ -228,7 +228,7 @@ hours as (
 {# CTEs for the instruments with hourly candles for which `where` holds: `final` as computed, and `differing` those stored otherwise. #}
 {% macro differing_ends(own, where) %}
 touched as (
-    select distinct instrument_name from {{ ref('ohlcv_1h_versions') }} where {{ where }}
+    select arrayJoin((select groupUniqArray(instrument_name) from {{ ref('ohlcv_1h_versions') }} where {{ where }})) as instrument_name
 ),
 
 {{ instrument_ends(own) }},

@@ -6,10 +6,13 @@
 {{ require_complete_history('ohlcv_1h_versions') -}}
 with
 
+-- ClickHouse evaluates a scalar once, and any other CTE wherever it is named.
 touched as (
-    select distinct touched_minutes.instrument_name as instrument_name
-    from {{ ref('touched_minutes') }} as touched_minutes
-    where touched_minutes.version = {{ touched_version() }}
+    select arrayJoin((
+        select groupUniqArray(touched_minutes.instrument_name)
+        from {{ ref('touched_minutes') }} as touched_minutes
+        where touched_minutes.version = {{ touched_version() }}
+    )) as instrument_name
 ),
 
 {{ instrument_ends() }}
