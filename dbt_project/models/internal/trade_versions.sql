@@ -9,7 +9,8 @@ with
 -- A load package contains a trade once. If it ever has two versions of one, a digest decides.
 repeated as (
     select cityHash64(load_id, instrument_name, trade_seq) as digest
-    from portion
+    from {{ ref('stg_deribit__trades') }}
+    where {{ is_refreshed() }}
     group by digest
     having count() > 1
 ),
