@@ -103,9 +103,9 @@ def test_evenly_traded_slice_is_not_suspected_to_be_cut(page_size: int) -> None:
     for _ in range(20):
         rows = round(sizer.length_ms * page_size / 1_000_000)
         sizer.learn(sizer.length_ms, rows, page_size)
-    for rows in (rows - 1, rows, rows + 1):
-        assert rows < page_size
-        assert rows % ROUND_ROWS
+    for near in (rows - 1, rows, rows + 1):
+        assert near < page_size
+        assert near % ROUND_ROWS
 
 
 def test_short_remainder_does_not_change_the_estimate() -> None:
