@@ -176,7 +176,8 @@ class WindowFeed:
         if self.lists_instruments and not self._is_list_current:
             self.universe = relist(self.universe, self.client)
         self._is_list_current = False
-        request = replace(self.request, kind_of=self.universe.kind_of)
+        universe = self.universe
+        request = replace(self.request, kind_of=universe.kind_of, unoffered=universe.unoffered)
         items: Generator[WindowItem] = sweep_windows(
             self.client, request, self._states, self._new_state if self.universe.has_all_kinds else None
         )

@@ -16,7 +16,7 @@ from extract.deribit.arrow import times_ms
 from extract.deribit.client import DeribitClient, Host
 from extract.deribit.decode import decode_page
 from extract.deribit.instruments import ListedInstrument
-from extract.deribit.jsonrpc import NOT_FOUND, ExchangeRefusedError
+from extract.deribit.jsonrpc import INVALID_PARAMS, NOT_FOUND, ExchangeRefusedError
 from extract.deribit.streams import ANY, Stream
 from extract.errors import CannotTellError, OutsideError
 from extract.times import iso
@@ -81,11 +81,19 @@ class Border:
 class HistoryEnds:
     """Requests the newest trade of each stream from the history host, as often as a run needs it.
 
-    `currencies`: those of the run, which show together whether the history host is behind.
+    `currencies`: those of the run, which show together whether the history host is behind. `unoffered`: currencies and
+    kinds that the live host may not know any more.
     """
 
-    def __init__(self, client: DeribitClient, currencies: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        client: DeribitClient,
+        currencies: Collection[str] = (),
+        unoffered: Collection[str] = (),
+    ) -> None:
         self._client = client
+        self._unoffered = unoffered
+        self._unknown: dict[str, bool] = {}
         self._currencies = currencies
         self._unanswered: set[tuple[Host, str]] = set()
         self._ends: dict[tuple[Host, Stream], tuple[int, int | None]] = {}
@@ -98,6 +106,12 @@ class HistoryEnds:
 
         Raises CannotTellError if history cannot be complete, and what the client raises.
         """
+        if self._is_only_host(stream, now_ms):
+            self._require_not_behind(stream.currency, now_ms)
+            history_end_ms = self._newest_ms(self._client.history, stream, now_ms)
+            if history_end_ms is None:
+                self._require_no_expired_trade(stream)
+            return Border(now_ms, history_end_ms=history_end_ms)
         if start_ms >= now_ms - LIVE_ONLY_MS:
             return Border.expected(start_ms, now_ms)
         whole = self._border_of_currency(stream.currency, now_ms)
@@ -111,6 +125,42 @@ class HistoryEnds:
         if border.history_end_ms is None:
             self._require_no_expired_trade(stream)
         return border if border.is_reached else replace(border, complete_to_ms=whole.live_from_ms)
+
+    def reach_ms(self, stream: Stream, now_ms: int) -> int:
+        """Time up to which the hosts together have the trades of `stream`: now, if the live host knows the stream.
+
+        Otherwise it is where the history of any currency ends, or one day ago, by which time history is complete.
+        """
+        if not self._is_only_host(stream, now_ms):
+            return now_ms
+        ends_ms = self._newest_of_all(self._client.history, stream.currency, now_ms)
+        usual_ms, reach_ms = now_ms - LIVE_SPAN_MS, now_ms - LIVE_REACH_MS
+        for end_ms in ends_ms:
+            reach_ms = max(reach_ms, end_ms - HISTORY_MARGIN_MS)
+            if reach_ms >= usual_ms:
+                break
+        return min(reach_ms, usual_ms)
+
+    def _is_only_host(self, stream: Stream, now_ms: int) -> bool:
+        """Whether the live host does not know the currency or the kind of a stream any more, which history may have."""
+        names = (stream.currency, stream.kind)
+        return any(name in self._unoffered and self._is_unknown(name, stream, now_ms) for name in names)
+
+    def _is_unknown(self, name: str, stream: Stream, now_ms: int) -> bool:
+        if name not in self._unknown:
+            is_kind = name == stream.kind
+            try:
+                self._newest_ms(self._client.live, Stream(stream.currency, name if is_kind else ANY), now_ms)
+            except ExchangeRefusedError as error:
+                if error.code != INVALID_PARAMS or error.param not in (
+                    None,
+                    "kind" if is_kind else "currency",
+                ):
+                    raise
+                self._unknown[name] = True
+            else:
+                self._unknown[name] = False
+        return self._unknown[name]
 
     def _border_of_currency(self, currency: str, now_ms: int) -> Border:
         """Border of all kinds together. Raises CannotTellError if the history host lacks trades of the whole currency."""

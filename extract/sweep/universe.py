@@ -36,7 +36,8 @@ class Universe:
     cannot be read. `expired`: streams of the expired instruments of the requested currencies, None while they have not
     been read; `expired_error` is the reason that they could not be read, or not again. `is_expired_new`: whether they were
     read now. `expired_name`: name of the state that has them. `has_all_kinds`: whether no kinds are selected, so that
-    trades of further kinds belong to it.
+    trades of further kinds belong to it. `unoffered`: currencies that are not offered any more, and kinds of which no
+    instrument is live, as far as the lists show.
     """
 
     streams: list[Stream]
@@ -48,6 +49,7 @@ class Universe:
     is_expired_new: bool = False
     expired_name: str = EXPIRED
     has_all_kinds: bool = False
+    unoffered: frozenset[str] = frozenset()
 
     @property
     def kind_of(self) -> dict[str, str]:
@@ -122,11 +124,9 @@ class _Resolver:
             existing += self._expired_streams(offered, existing)
         names = self._checked_currencies(offered, existing)
         kinds = self._checked_kinds(existing)
-        # A currency that is not offered any more has nothing but what is known of it.
-        open_names = {*offered, *(each.currency for each in live)}
         streams = [Stream(name, kind) for name in names for kind in kinds]
-        streams = [each for each in streams if each.currency in open_names or each in existing]
         self._note_unusual(offered, streams)
+        live_names = {*offered, *(name for each in live for name in each)}
         return Universe(
             streams,
             self.notes,
@@ -137,6 +137,7 @@ class _Resolver:
             self.is_expired_new,
             expired_name(self.currencies),
             has_all_kinds=not self.kinds,
+            unoffered=frozenset(name for each in streams for name in each if listed is not None) - live_names,
         )
 
     def _offered(self) -> list[str]:

@@ -136,9 +136,9 @@ class SweepRequest:
     `should_stop` returns True, the current window is closed early and is the last one. `machine_s` is this computer's
     clock, in seconds since 1970 UTC. Without an `until_ms`, the newest time is fetched every `visit_every_s` seconds even
     while older time is missing, so that a long backfill does not delay new trades. `kind_of`: kinds of the live
-    instruments, by name. `again`: read covered time once more, and nothing else; trades that differ from the loaded ones
-    are new versions, and no state changes. That needs states with a `lookup`. Tables have at least `batch_rows` rows, or
-    BATCH_BYTES, except the last of a window.
+    instruments, by name. `unoffered`: currencies and kinds that the live host may not know any more. `again`: read covered
+    time once more, and nothing else; trades that differ from the loaded ones are new versions, and no state changes. That
+    needs states with a `lookup`. Tables have at least `batch_rows` rows, or BATCH_BYTES, except the last of a window.
     """
 
     since_ms: int | None = None
@@ -150,6 +150,7 @@ class SweepRequest:
     machine_s: Callable[[], float] = time.time
     visit_every_s: float = VISIT_EVERY_S
     kind_of: Mapping[str, str] = field(default_factory=dict)
+    unoffered: frozenset[str] = frozenset()
     again: bool = False
     batch_rows: int = 1
 

@@ -68,7 +68,7 @@ def sweep_windows(
         states = {stream: state.to_read_again() for stream, state in states.items() if state.covered}
         request = replace(request, until_ms=request.until_ms or client.now_ms())
     sizers: dict[Stream, SliceSizer] = {}
-    history = HistoryEnds(client, dict.fromkeys(stream.currency for stream in states))
+    history = HistoryEnds(client, dict.fromkeys(stream.currency for stream in states), request.unoffered)
     set_aside: dict[Stream, TapeError] = {}
     is_final = False
     visited_s = request.machine_s()
@@ -167,13 +167,25 @@ def _stream_sweeps(
 
     It is of the oldest missing time, or, in a visit, of the newest.
     """
+
+    def set_aside_by(stream: Stream, error: TapeError) -> None:
+        require_concerns_stream(client, error)
+        if client.is_cancelled:
+            raise error
+        set_aside[stream] = error
+
     now_ms = client.now_ms()
     if not client.is_sandbox:
         machine_ms = round(request.machine_s() * 1000)
         require_same_time(now_ms, machine_ms)
         now_ms = min(now_ms, machine_ms)  # time that one of the clocks has not reached may have no trades yet
     for stream, state in states.items():
-        wanted = state.wanted(request.since_ms, request.until_ms or now_ms)
+        try:
+            until_ms = min(request.until_ms or now_ms, history.reach_ms(stream, now_ms))
+        except TapeError as error:
+            set_aside_by(stream, error)
+            continue
+        wanted = state.wanted(request.since_ms, until_ms)
         if not wanted:
             continue
         span = wanted[0]
@@ -185,10 +197,7 @@ def _stream_sweeps(
         try:
             border = history.border(stream, span.start_ms, now_ms)
         except TapeError as error:
-            require_concerns_stream(client, error)
-            if client.is_cancelled:
-                raise
-            set_aside[stream] = error
+            set_aside_by(stream, error)
             continue
         yield StreamSweep(
             client,

@@ -48,6 +48,7 @@ class Crawl:
     """Loaded rows, and the state as JSON text, of any number of runs.
 
     `together`: whether the newest trades of all kinds are requested together, divided by the list of instruments.
+    `unoffered`: currencies and kinds that the live host may not know any more.
     `has_all_kinds`: whether streams are added of kinds that these trades show.
     """
 
@@ -66,6 +67,7 @@ class Crawl:
     transport: httpx.BaseTransport | None = None
     machine_s: Callable[[], float] = time.time
     kind_of: dict[str, str] = field(default_factory=dict)
+    unoffered: frozenset[str] = frozenset()
     together: bool = False
     has_all_kinds: bool = False
 
@@ -83,6 +85,7 @@ class Crawl:
                 max_trades=self.max_trades,
                 machine_s=self.machine_s,
                 kind_of=self.kind_of,
+                unoffered=self.unoffered,
             )
             states = read_states(json.loads(self.state), self.streams)
             new_state = (lambda stream: StreamState()) if self.has_all_kinds else None

@@ -75,6 +75,34 @@ def test_trades_that_a_late_history_of_one_kind_lacks_come_from_the_live_host() 
         assert dict(crawl.rows) == once(records)
 
 
+@pytest.mark.parametrize(("unoffered", "param"), [("BTC", "currency"), ("option", "kind")])
+@pytest.mark.parametrize("lag_minutes", [0, 40])
+def test_trades_that_the_live_host_refuses_since_they_were_delisted_come_from_history(
+    unoffered: str, param: str, lag_minutes: int
+) -> None:
+    """Up to the last one, also if the history host is behind at first."""
+    records = busy_days()
+    body = {"error": {"code": -32602, "message": "Invalid params", "data": {"param": param}}}
+
+    def delisted(method: str, params: dict[str, str], is_history: bool) -> Any:
+        is_refused = not is_history and params.get(param) == unoffered
+        return httpx.Response(400, text=json.dumps(body)) if is_refused else None
+
+    with SandboxExchange(Tape.of(records), clock=NOW_MS - 12 * 60 * MINUTE_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS, unoffered=frozenset([unoffered]))
+        crawl.run()
+        exchange.history_lag_ms = lag_minutes * MINUTE_MS
+        crawl.transport = AlteredExchange(delisted)
+        for later_ms in (0, 2 * MINUTE_MS, 20 * MINUTE_MS, DAY_MS, 2 * DAY_MS):
+            exchange.now_ms = NOW_MS + later_ms
+            crawl.run()
+            assert not any(report.set_aside for report in crawl.reports)
+            exchange.history_lag_ms *= later_ms < 2 * MINUTE_MS
+        assert dict(crawl.rows) == once(records)
+        [*_, (_, end_ms)] = json.loads(crawl.state)["BTC option"]["covered"]
+        assert exchange.now_ms - end_ms < DAY_MS
+
+
 def test_history_that_ends_before_the_live_host_begins_proves_nothing() -> None:
     """The next run, when history has caught up, loads everything."""
     records = busy_days()
