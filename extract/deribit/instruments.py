@@ -21,6 +21,8 @@ from extract.deribit.streams import ANY, SPOT, Stream, is_currency
 from extract.errors import OutsideError, RetriableError, TapeError
 from extract.retry import next_attempt_ms
 
+PERPETUAL = "-PERPETUAL"
+"""End of the name of a future that never expires."""
 REJECTED = "rejected "
 """Beginning of the name of a record that has none."""
 MAX_REQUESTED = 300
@@ -87,7 +89,8 @@ class InstrumentsReport:
 
     `set_aside`: the currencies whose instruments could not be listed, or not all be requested by name, with the reason;
     they are not requested again.
-    `vanished`: instruments that are neither listed nor known to the history host for a week.
+    `vanished`: instruments that are neither listed nor known to the history host as expired: for a week, or, of those that
+    never expire, at once.
     """
 
     rejected: list[tuple[Stream, RejectedTrade]] = field(default_factory=list)
@@ -293,7 +296,9 @@ class _CurrencyListing:
             yield from self._row(kind, each)
         answered = requested.keys() - expired.keys() - self.unanswered
         vanished = {name for name in answered if gone[name].is_over(self.now_ms)}
-        self.report.vanished += sorted(vanished)
+        # Nothing is late about one that never expires: it has another name, or was delisted.
+        renamed = {name for name in answered - waiting.keys() if kind == SPOT or name.endswith(PERPETUAL)}
+        self.report.vanished += sorted(vanished | renamed)
         after = {
             name: [*(each.after(self.now_ms) if name in answered else each)]
             for name, each in gone.items()

@@ -163,6 +163,7 @@ def load_windows(session: PipelineSession, feed: WindowFeed, stop: StopSignal) -
         f"{name} is not listed any more, and the history host does not show it as expired: it may have another name now."
         for name in feed.listing.vanished
     ]
+    feed.listing.vanished.clear()
     summary.set_aside |= {
         f"instruments of {currency}": str(error) for currency, error in feed.listing.set_aside.items()
     }

@@ -145,6 +145,21 @@ def test_instrument_that_history_lists_late_is_requested_until_it_does(is_loaded
     assert listing.requests[requests:] == ["false"]
 
 
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["by the state", "by loaded rows"])
+def test_renamed_instrument_that_never_expires_is_reported_at_once(is_loaded: bool) -> None:
+    listing = LoadedListing() if is_loaded else Listing()
+    for name in ("BTC-PERPETUAL", "BTC-27MAR26"):
+        listing.list(name)
+    listing.changed(FUTURES, now_ms=1_000)
+    listing.live.clear()
+    listing.list("XBT-PERPETUAL")
+    assert listing.changed(FUTURES, now_ms=2_000) == ["XBT-PERPETUAL"]
+    assert listing.report.vanished == ["BTC-PERPETUAL"]
+    listing.list("OTHER")
+    assert listing.changed(FUTURES, now_ms=3_000) == ["OTHER"]
+    assert listing.report.vanished == ["BTC-PERPETUAL"]
+
+
 @pytest.mark.parametrize("count", [250, 400], ids=["by name", "by the list of all"])
 @pytest.mark.parametrize("is_loaded", [False, True], ids=["by the state", "by loaded rows"])
 def test_instruments_that_history_never_shows_are_requested_after_growing_waits(
