@@ -1,4 +1,4 @@
-"""Expiry and currency of an instrument, derived from its name if it follows the naming rules."""
+"""Expiry, currency and kind of an instrument, derived from its name if it follows the naming rules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ _DATE = re.compile(
     r"(?<![0-9A-Z])(\d{1,2})(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)(\d{2})(?![0-9A-Z])"
 )
 _BY_RULE = re.compile(r"([A-Z0-9]+(?:_[A-Z0-9]+)?)(?:-(?:PERPETUAL|\d{1,2}[A-Z]{3}\d{2}(?:-.*)?))?")
+
+_KIND_RULES = {
+    "future": re.compile(r"[A-Z0-9_]+-(PERPETUAL|\d{1,2}[A-Z]{3}\d{2})"),
+    "option": re.compile(r"[A-Z0-9_]+-\d{1,2}[A-Z]{3}\d{2}-[0-9d]+-[CP]"),
+    "spot": re.compile(r"[A-Z0-9]+_[A-Z0-9]+"),
+    "combo": re.compile(r"[A-Z0-9_]+-[A-Z]{2,}-.+"),
+}
 
 
 def has_expired(instrument_name: str, at: datetime) -> bool:
@@ -23,6 +30,12 @@ def _date(text: str) -> datetime | None:
         return datetime.strptime(text, "%d%b%y").replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def contradicts_kind(instrument_name: str, kind: str) -> bool:
+    """Whether the name follows the rules of another kind than `kind`, which is a documented one."""
+    matches = {each for each, rule in _KIND_RULES.items() if rule.fullmatch(instrument_name)}
+    return bool(matches) and kind.removeprefix("future_").removeprefix("option_") not in matches
 
 
 @lru_cache(maxsize=10_000)

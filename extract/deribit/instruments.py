@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from extract.deribit.client import DeribitClient
+from extract.deribit.config import KINDS
+from extract.deribit.instrument_names import contradicts_kind
 from extract.deribit.instrument_schema import COLUMNS, TIME_COLUMNS
 from extract.deribit.jsonrpc import DECODE_ERRORS, ExchangeRefusedError
 from extract.deribit.records import Record
@@ -381,8 +383,8 @@ _identity_decoder = msgspec.json.Decoder(_Identity)
 class ListedInstrument:
     """A record of the list, decoded only as far as it is needed there.
 
-    A record that has a `fault` is named by its checksum, so that it is rejected once. `kind` and `currency` are empty
-    where the record does not show them. `currency` selects the instrument's trades in a request.
+    A record that has a `fault` is named by its checksum, so that it is rejected once. Its `kind` and `currency` are empty
+    where it does not show them. `currency` selects the instrument's trades in a request.
     """
 
     name: str
@@ -403,6 +405,10 @@ class ListedInstrument:
                 fault = str(error)
         if not fault and not (isinstance(known.instrument_name, str) and known.instrument_name):
             fault = "it has no name"
+        if not fault and not (isinstance(known.kind, str) and known.kind):
+            fault = "it has no kind"
+        if not fault and known.kind in KINDS and contradicts_kind(known.instrument_name, known.kind):
+            fault = f"by its name it is no {known.kind}"
         currency = _currency_of(known)
         if not fault and not is_currency(currency):
             fault = f"an instrument of a currency {currency[:MAX_CURRENCY_CHARS]!r}"

@@ -367,9 +367,23 @@ def test_field_of_another_type_is_stored_in_extra(changes: dict[str, Any]) -> No
     assert name == "extra" or row[name] is None
 
 
-@pytest.mark.parametrize("odd", [{"kind": "future"}, {"instrument_name": ["A"], "kind": "future"}, 7, None])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kind": "future"},
+        {"instrument_name": ["A"], "kind": "future"},
+        {"instrument_name": "B"},
+        {"instrument_name": "B", "kind": 7},
+        {"instrument_name": "BTC-PERPETUAL", "kind": "option"},
+        {"instrument_name": "BTC-27MAR26-90000-C", "kind": "future"},
+        {"instrument_name": "BTC-FS-27MAR26_PERP", "kind": "future"},
+        {"instrument_name": "BTC_USDC", "kind": "future", "settlement_currency": "BTC"},
+        7,
+        None,
+    ],
+)
 @pytest.mark.parametrize("side", ["live", "expired"])
-def test_record_without_a_name_does_not_affect_the_others(odd: Any, side: str) -> None:
+def test_record_without_a_name_or_its_kind_does_not_affect_the_others(odd: Any, side: str) -> None:
     listing = Listing()
     listing.list("A")
     getattr(listing, side)["odd"] = odd
