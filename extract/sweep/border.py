@@ -19,6 +19,7 @@ from extract.deribit.instruments import ListedInstrument
 from extract.deribit.jsonrpc import INVALID_PARAMS, NOT_FOUND, ExchangeRefusedError
 from extract.deribit.streams import ANY, Stream
 from extract.errors import CannotTellError, OutsideError
+from extract.sweep.state import FAR_MS
 from extract.times import iso
 
 MINUTE_MS = 60_000
@@ -263,7 +264,10 @@ class HistoryEnds:
 
 
 def _newest_trade_ms(client: DeribitClient, host: Host, stream: Stream, now_ms: int) -> int | None:
-    """Time of the newest trade that `host` has, from the live host before the last LIVE_SPAN_MS; None if it has none."""
+    """Time of the newest trade that `host` has, from the live host before the last LIVE_SPAN_MS; None if it has none.
+
+    FAR_MS if it sends trades without a readable time.
+    """
     params: dict[str, str | int] = {"currency": stream.currency, "kind": stream.kind}
     params |= {"count": NEWEST_TRADES, "sorting": "desc"}
     if host is client.live:
@@ -274,4 +278,4 @@ def _newest_trade_ms(client: DeribitClient, host: Host, stream: Stream, now_ms: 
     ]
     past = [at_ms for at_ms in times if at_ms <= now_ms]
     # Trades without a readable time are no reason to distrust the host: the sweep rejects or contradicts them.
-    return max(past, default=now_ms if page.rows else None)
+    return max(past, default=FAR_MS if page.rows else None)

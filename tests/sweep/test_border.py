@@ -103,6 +103,20 @@ def test_trades_that_the_live_host_refuses_since_they_were_delisted_come_from_hi
         assert exchange.now_ms - end_ms < DAY_MS
 
 
+def test_newest_trade_without_a_readable_time_is_not_awaited() -> None:
+    """The sweep rejects it; nothing shows that history lacks anything."""
+    odd = {"trades": [{"instrument_name": "BTC-17NOV23-35000-P", "trade_seq": 21}], "has_more": False}
+
+    def alter(method: str, params: dict[str, str], is_history: bool) -> Any:
+        return odd if is_history and method == "get_last_trades_by_currency" else None
+
+    with SandboxExchange(Tape.of(busy_days()), clock=NOW_MS) as exchange:
+        crawl = Crawl(exchange, STREAMS, transport=AlteredExchange(alter))
+        crawl.run()
+        assert not any(report.set_aside for report in crawl.reports)
+        assert dict(crawl.rows) == once(busy_days())
+
+
 def test_history_that_ends_before_the_live_host_begins_proves_nothing() -> None:
     """The next run, when history has caught up, loads everything."""
     records = busy_days()
