@@ -295,9 +295,12 @@ limit 100
 #}
 {% macro blocks_nothing() -%} {%- do ref('refresh_plan') -%} {%- endmacro %}
 
-{# Instruments whose numbers in raw and in the view `trades` differ, of the rows for which `where` holds, and how many numbers do. #}
+{#
+  Instruments whose numbers in raw and in the view `trades` differ, of the rows for which `where` holds, and how many numbers do. Months that were
+  dropped are not compared, but a trade that has moved there is not lost.
+#}
 {% macro wrong_numbers(trades, where) %}
-    {%- set is_in_scope = is_retained(['trade_versions', 'deribit_raw.trades'], 'timestamp') ~ ' and ' ~ where %}
+    {%- set is_compared = is_retained(['trade_versions', 'deribit_raw.trades'], 'timestamp') %}
     select
         if(raw.instrument_name = '', view_seqs.instrument_name, raw.instrument_name) as instrument_name,
         bitmapAndnotCardinality(raw.settled_seqs, view_seqs.seqs) as lost,
@@ -309,7 +312,7 @@ limit 100
             groupBitmapState(toUInt64(trade_seq)) as seqs,
             groupBitmapStateIf(toUInt64(trade_seq), load_id not in ({{ unsettled_loads() }})) as settled_seqs
         from {{ ref('stg_deribit__trade_times') }}
-        where load_id in (select load_id from {{ ref('consumed_loads') }}) and {{ is_in_scope }}
+        where load_id in (select load_id from {{ ref('consumed_loads') }}) and {{ is_compared }} and {{ where }}
         group by instrument_name
     ) as raw
     full outer join (
@@ -317,9 +320,9 @@ limit 100
             instrument_name,
             count() as trades,
             groupBitmapState(toUInt64(trade_seq)) as seqs,
-            groupBitmapStateIf(toUInt64(trade_seq), {{ is_settled('loaded_at') }}) as settled_seqs
+            groupBitmapStateIf(toUInt64(trade_seq), {{ is_compared }} and {{ is_settled('loaded_at') }}) as settled_seqs
         from {{ trades }}
-        where {{ is_in_scope }}
+        where {{ where }}
         group by instrument_name
     ) as view_seqs on raw.instrument_name = view_seqs.instrument_name
     where lost > 0 or invented > 0 or repeated > 0

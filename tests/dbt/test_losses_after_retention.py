@@ -209,3 +209,22 @@ def test_late_trade_in_a_month_without_minutes_leaves_the_forward(dbt: Project) 
     assert dbt.rows(hours) == before
     dbt.run(*TABLES)
     assert_expiry_hours(dbt, newest_trades(loads))
+
+
+@pytest.mark.slow
+def test_trade_that_moves_into_a_dropped_month_is_not_lost(dbt: Project) -> None:
+    """Its old row in raw is in a month that is compared. Then it is deleted by hand, and its test fails."""
+    dbt.empty()
+    raw_tables.load(dbt.client, "1764000001.5", LOADS["1764000001.5"])
+    refresh(dbt.database)
+    drop_months(dbt.database, {"trades": 1}, date(2025, 3, 10), ["trades"])
+    raw_tables.load(
+        dbt.client,
+        "1764000002.5",
+        [trade(seq=1029, at_ms=NOON_MS - 50 * DAY_MS), trade(seq=1003, at_ms=NOON_MS + 40 * DAY_MS)],
+    )
+    refresh(dbt.database)
+    dbt.must("build", *TABLES)
+    dbt.must("test", *SOUND)
+    dbt.client.command("delete from deribit.trade_versions where trade_seq = 1029")
+    assert failures(dbt.invoke("test", *SOUND)).keys() >= {"trades_are_sound_trades_"}
