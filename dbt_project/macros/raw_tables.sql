@@ -32,6 +32,18 @@
     {{ return(missing | sort) }}
 {%- endmacro %}
 
+{# Stop if a model has the name of a raw table, as in one schema for both: dbt would replace the table, and its rows would be lost. #}
+{% macro require_names_of_no_raw_table() -%}
+    {%- set raw_tables = [] -%}
+    {%- for source in graph.get('sources', {}).values() -%} {%- do raw_tables.append(source.schema ~ '.' ~ source.identifier) -%} {%- endfor -%}
+    {%- for node in graph.get('nodes', {}).values() if node.schema ~ '.' ~ node.alias in raw_tables -%}
+        {{ exceptions.raise_compiler_error(
+            'The ' ~ node.resource_type ~ ' ' ~ node.name ~ ' would replace the raw table ' ~ node.schema ~ '.' ~ node.alias
+            ~ ': its schema has to be another one, see TAPE_SCHEMA and TAPE_RAW_SCHEMA'
+        ) }}
+    {%- endfor -%}
+{%- endmacro %}
+
 {# Stop if a model that the loader reads by name is in another schema or has an alias: no load would refresh the others. #}
 {% macro require_models_of_the_loader() -%}
     {%- for name in ('refresh_plan', 'refresh_log', 'consumed_loads', 'pending_loads', 'pending_portions') if execute -%}

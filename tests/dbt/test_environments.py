@@ -21,7 +21,8 @@ from extract.sandbox.server import SandboxExchange
 from extract.sandbox.tape import Tape
 from extract.source.tables import RAW_TABLES
 from harness.dbt_project import Project
-from harness.raw_tables import create_raw_table
+from harness.raw_tables import create_raw_table, load
+from tests.dbt.test_model_truth import trade
 from tests.support.commands import UserShell, environment
 
 OWN = {"TAPE_SCHEMA": "mine", "TAPE_RAW_SCHEMA": "mine_raw"}
@@ -76,6 +77,22 @@ def test_missing_raw_table_is_named_before_anything_is_built(fresh_dbt: Project)
     create_raw_table(fresh_dbt.client, "_dlt_loads")
     fresh_dbt.run("--select", "+stg_deribit__trades", "+funding_1h")
     assert "deribit_raw.coverage" in str(fresh_dbt.invoke("run", "--select", "covered_spans").exception)
+
+
+def test_one_schema_for_raw_tables_and_models_is_refused(
+    fresh_dbt: Project, clickhouse: ClickHouseSettings, tmp_path: Path
+) -> None:
+    """The view `trades` would replace the raw trades."""
+    load(fresh_dbt.client, "1764000001.5", [trade()])
+    done = UserShell(environment(clickhouse, tmp_path)).run(
+        *("dbt", "run", "--target", "local", "--select", "+trades"),
+        *("--target-path", str(tmp_path), "--log-path", str(tmp_path)),
+        cwd=ROOT / "dbt_project",
+        TAPE_SCHEMA="deribit_raw",
+    )
+    assert done.code != 0
+    assert "would replace the raw table deribit_raw." in done.out
+    assert fresh_dbt.rows("SELECT count() AS n FROM deribit_raw.trades") == [{"n": 1}]
 
 
 def test_sources_declare_whether_they_may_be_missing(dbt: Project) -> None:
