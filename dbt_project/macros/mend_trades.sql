@@ -49,8 +49,7 @@
     {%- for months, states in changed_months(own, source('deribit_raw', 'trades')) if load_relation(own) -%}
         {%- set is_thorough = var('audit', false) or are_updated(own, months, replaced) or has_later_versions(own, months)
             or (not is_first and has_wrong_new_rows(own, months)) -%}
-        {%- set lossy = lossy_instruments(own, months) -%}
-        {%- do refresh_all(loads_with_lost_trades(own, months, lossy)) if column_of('select count() from (' ~ lossy ~ ')')[0] > 0 -%}
+        {%- do restore_lost_trades(own, months) -%}
         {%- do mend_versions(own, months) if is_thorough -%}
         {%- do record_verified(own, source('deribit_raw', 'trades'), states) -%}
     {%- endfor -%}
@@ -243,6 +242,14 @@ select * from final
         inner join newest on versions.instrument_name = newest.instrument_name and versions.trade_seq = newest.trade_seq
         where toYYYYMM(versions.timestamp) != newest.newest.2
     {%- endcall -%}
+{% endmacro %}
+
+{# Load packages again whose trades `trade_versions` lacks in some months of raw. #}
+{% macro restore_lost_trades(trade_versions, months) %}
+    {%- set lossy = lossy_instruments(trade_versions, months) -%}
+    {%- if column_of('select count() from (' ~ lossy ~ ')')[0] > 0 -%}
+        {%- do refresh_all(loads_with_lost_trades(trade_versions, months, lossy)) -%}
+    {%- endif -%}
 {% endmacro %}
 
 {# Instruments with a trade in some months of raw that `trade_versions` does not have there. #}

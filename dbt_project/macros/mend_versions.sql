@@ -8,7 +8,7 @@
     {%- for range in ranges -%}
         {%- do removed.append(range) if remove_foreign_versions(own, months, range) -%}
     {%- endfor -%}
-    {%- do refresh_all(loads_with_lost_trades(own, months)) if removed -%}
+    {%- do restore_lost_trades(own, months) if removed -%}
     {%- for range in ranges -%}
         {%- do refresh_all(loads_with_lost_versions(own, months, range)) -%}
     {%- endfor -%}
