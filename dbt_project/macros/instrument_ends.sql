@@ -1,3 +1,10 @@
+{# CTE `touched`: the instruments of some rows. ClickHouse evaluates a scalar once, and any other CTE wherever it is named. #}
+{% macro touched_instruments(rows, where) -%}
+touched as (
+    select arrayJoin((select groupUniqArray(instrument_name) from {{ rows }} where {{ where }})) as instrument_name
+)
+{%- endmacro %}
+
 {#
   First and last trade of the instruments in the CTE `touched`. They are looked up through the first and last month, hour, then minute,
   so that few candles and trades are read, however many an instrument has. `own` is the table with the ends so far.
@@ -227,9 +234,7 @@ hours as (
 
 {# CTEs for the instruments with hourly candles for which `where` holds: `final` as computed, and `differing` those stored otherwise. #}
 {% macro differing_ends(own, where) %}
-touched as (
-    select arrayJoin((select groupUniqArray(instrument_name) from {{ ref('ohlcv_1h_versions') }} where {{ where }})) as instrument_name
-),
+{{ touched_instruments(ref('ohlcv_1h_versions'), where) }},
 
 {{ instrument_ends(own) }},
 

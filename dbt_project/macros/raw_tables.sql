@@ -33,7 +33,7 @@
 {%- endmacro %}
 
 {# Stop if a model has the name of a raw table, as in one schema for both: dbt would replace the table, and its rows would be lost. #}
-{% macro require_names_of_no_raw_table() -%}
+{% macro refuse_to_replace_raw_tables() -%}
     {%- set raw_tables = [] -%}
     {%- for source in graph.get('sources', {}).values() -%} {%- do raw_tables.append(source.schema ~ '.' ~ source.identifier) -%} {%- endfor -%}
     {%- for node in graph.get('nodes', {}).values() if node.schema ~ '.' ~ node.alias in raw_tables -%}

@@ -6,14 +6,7 @@
 {{ require_complete_history('ohlcv_1h_versions') -}}
 with
 
--- ClickHouse evaluates a scalar once, and any other CTE wherever it is named.
-touched as (
-    select arrayJoin((
-        select groupUniqArray(touched_minutes.instrument_name)
-        from {{ ref('touched_minutes') }} as touched_minutes
-        where touched_minutes.version = {{ touched_version() }}
-    )) as instrument_name
-),
+{{ touched_instruments(ref('touched_minutes'), 'version = ' ~ touched_version()) }},
 
 {{ instrument_ends() }}
 

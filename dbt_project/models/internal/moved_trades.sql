@@ -3,7 +3,7 @@
 -- only the newest version until the move is settled.
 {{ config(materialized='refreshed_table', full_refresh=false) }}
 {{ built_after('refresh_log') -}}
-{#- ClickHouse evaluates a CTE wherever it is named. Where nothing is restated, this is the only time. -#}
+{#- If nothing is restated, ClickHouse evaluates this condition once, and not the CTE wherever it is named. -#}
 {%- set any_restated = '(select count() from restated) > 0' -%}
 with
 
