@@ -33,7 +33,7 @@ def _date(text: str) -> datetime | None:
 
 
 def contradicts_kind(instrument_name: str, kind: str) -> bool:
-    """Whether the name follows the rules of another kind than `kind`, which is a documented one."""
+    """Whether the name follows the naming rules of other documented kinds, but not those of `kind`."""
     matches = {each for each, rule in _KIND_RULES.items() if rule.fullmatch(instrument_name)}
     return bool(matches) and kind.removeprefix("future_").removeprefix("option_") not in matches
 

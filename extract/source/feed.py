@@ -179,7 +179,7 @@ class WindowFeed:
         universe = self.universe
         request = replace(self.request, kind_of=universe.kind_of, unoffered=universe.unoffered)
         items: Generator[WindowItem] = sweep_windows(
-            self.client, request, self._states, self._new_state if self.universe.has_all_kinds else None
+            self.client, request, self._states, self._new_state if universe.has_all_kinds else None
         )
         if self.spool:
             spill = partial(spill_table, self.spool)

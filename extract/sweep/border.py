@@ -107,7 +107,7 @@ class HistoryEnds:
 
         Raises CannotTellError if history cannot be complete, and what the client raises.
         """
-        if self._is_only_host(stream, now_ms):
+        if self._is_history_only(stream, now_ms):
             self._require_not_behind(stream.currency, now_ms)
             history_end_ms = self._newest_ms(self._client.history, stream, now_ms)
             if history_end_ms is None:
@@ -132,7 +132,7 @@ class HistoryEnds:
 
         Otherwise it is where the history of any currency ends, or one day ago, by which time history is complete.
         """
-        if not self._is_only_host(stream, now_ms):
+        if not self._is_history_only(stream, now_ms):
             return now_ms
         ends_ms = self._newest_of_all(self._client.history, stream.currency, now_ms)
         usual_ms, reach_ms = now_ms - LIVE_SPAN_MS, now_ms - LIVE_REACH_MS
@@ -142,21 +142,18 @@ class HistoryEnds:
                 break
         return min(reach_ms, usual_ms)
 
-    def _is_only_host(self, stream: Stream, now_ms: int) -> bool:
-        """Whether the live host does not know the currency or the kind of a stream any more, which history may have."""
+    def _is_history_only(self, stream: Stream, now_ms: int) -> bool:
+        """Whether the live host refuses the currency or the kind of a stream, so that only history may have its trades."""
         names = (stream.currency, stream.kind)
         return any(name in self._unoffered and self._is_unknown(name, stream, now_ms) for name in names)
 
     def _is_unknown(self, name: str, stream: Stream, now_ms: int) -> bool:
         if name not in self._unknown:
-            is_kind = name == stream.kind
+            param, kind = ("kind", name) if name == stream.kind else ("currency", ANY)
             try:
-                self._newest_ms(self._client.live, Stream(stream.currency, name if is_kind else ANY), now_ms)
+                self._newest_ms(self._client.live, Stream(stream.currency, kind), now_ms)
             except ExchangeRefusedError as error:
-                if error.code != INVALID_PARAMS or error.param not in (
-                    None,
-                    "kind" if is_kind else "currency",
-                ):
+                if error.code != INVALID_PARAMS or error.param not in (None, param):
                     raise
                 self._unknown[name] = True
             else:

@@ -192,9 +192,7 @@ class _Batches:
     def add(self, stream: Stream, table: pa.Table) -> Iterator[pa.Table]:
         if not table.num_rows:
             return
-        self._waiting.append((stream, table))
-        self._rows += table.num_rows
-        self._bytes += table.get_total_buffer_size()
+        self._append(stream, table)
         if self._rows >= self.min_rows or self._bytes >= BATCH_BYTES:
             yield from self.take()
 
@@ -211,9 +209,12 @@ class _Batches:
         waiting = [each for each in self._waiting if each[0] != stream]
         self._waiting, self._rows, self._bytes = [], 0, 0
         for kept, table in waiting:
-            self._waiting.append((kept, table))
-            self._rows += table.num_rows
-            self._bytes += table.get_total_buffer_size()
+            self._append(kept, table)
+
+    def _append(self, stream: Stream, table: pa.Table) -> None:
+        self._waiting.append((stream, table))
+        self._rows += table.num_rows
+        self._bytes += table.get_total_buffer_size()
 
 
 @dataclass

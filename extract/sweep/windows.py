@@ -167,13 +167,6 @@ def _stream_sweeps(
 
     It is of the oldest missing time, or, in a visit, of the newest.
     """
-
-    def set_aside_by(stream: Stream, error: TapeError) -> None:
-        require_concerns_stream(client, error)
-        if client.is_cancelled:
-            raise error
-        set_aside[stream] = error
-
     now_ms = client.now_ms()
     if not client.is_sandbox:
         machine_ms = round(request.machine_s() * 1000)
@@ -182,22 +175,21 @@ def _stream_sweeps(
     for stream, state in states.items():
         try:
             until_ms = min(request.until_ms or now_ms, history.reach_ms(stream, now_ms))
-        except TapeError as error:
-            set_aside_by(stream, error)
-            continue
-        wanted = state.wanted(request.since_ms, until_ms)
-        if not wanted:
-            continue
-        span = wanted[0]
-        if is_visit:
-            span = Span(max(wanted[-1].start_ms, now_ms - VISIT_MS), wanted[-1].end_ms)
-        has_more_spans = len(wanted) > 1 or span != wanted[0]
-        if request.until_ms is None:
-            state.note_missing(wanted[0].start_ms if has_more_spans else None, request.since_ms)
-        try:
+            wanted = state.wanted(request.since_ms, until_ms)
+            if not wanted:
+                continue
+            span = wanted[0]
+            if is_visit:
+                span = Span(max(wanted[-1].start_ms, now_ms - VISIT_MS), wanted[-1].end_ms)
+            has_more_spans = len(wanted) > 1 or span != wanted[0]
+            if request.until_ms is None:
+                state.note_missing(wanted[0].start_ms if has_more_spans else None, request.since_ms)
             border = history.border(stream, span.start_ms, now_ms)
         except TapeError as error:
-            set_aside_by(stream, error)
+            require_concerns_stream(client, error)
+            if client.is_cancelled:
+                raise
+            set_aside[stream] = error
             continue
         yield StreamSweep(
             client,
